@@ -1,0 +1,430 @@
+//! The geometry of a convolution, checked once.
+//!
+//! Everything behind [`ConvDesc`] works on three spatial axes; a 1D or 2D convolution has leading axes of extent 1.
+
+use crate::error::Error;
+use crate::layout::{Layout, Strides};
+
+/// Names of the three spatial axes, in memory order.
+const AXES: [&str; 3] = ["depth", "height", "width"];
+
+/// The most elements a buffer may hold: its size in bytes must fit `isize`.
+const MAX_LEN: usize = isize::MAX as usize / size_of::<f32>();
+
+/// A validated convolution: shapes, stride, padding, dilation, groups and [`Layout`].
+///
+/// Made by [`conv1d`](Self::conv1d), [`conv2d`](Self::conv2d) or [`conv3d`](Self::conv3d) and
+/// [`build`](ConvDescBuilder::build); all of it is `const`.
+///
+/// ```
+/// use convrelu::{ConvDesc, Layout};
+///
+/// // 8 images of 32×32, 48 → 12 channels, 3×3, "same" padding.
+/// const D1: ConvDesc = match ConvDesc::conv2d(8, 48, 12, [32, 32], [3, 3]).padding([1, 1]).build() {
+///     Ok(desc) => desc,
+///     Err(_) => panic!("a constant descriptor"),
+/// };
+/// assert_eq!(D1.output_size(), [1, 32, 32]);
+/// assert_eq!(D1.weight_len(), 12 * 48 * 9);
+/// assert_eq!(D1.threshold_len(), 48 * 9); // one per input channel and tap (eq. 8)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvDesc {
+    rank: usize,
+    batch: usize,
+    in_channels: usize,
+    out_channels: usize,
+    groups: usize,
+    layout: Layout,
+    input: [usize; 3],
+    output: [usize; 3],
+    kernel: [usize; 3],
+    stride: [usize; 3],
+    dilation: [usize; 3],
+    padding_before: [usize; 3],
+    padding_after: [usize; 3],
+}
+
+/// Builder of a [`ConvDesc`] with `R` spatial axes.
+///
+/// Defaults: stride 1, padding 0, dilation 1, groups 1, [`Layout::Nchw`].
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct ConvDescBuilder<const R: usize> {
+    batch: usize,
+    in_channels: usize,
+    out_channels: usize,
+    groups: usize,
+    layout: Layout,
+    size: [usize; R],
+    kernel: [usize; R],
+    stride: [usize; R],
+    dilation: [usize; R],
+    padding_before: [usize; R],
+    padding_after: [usize; R],
+}
+
+impl ConvDesc {
+    /// A 1D convolution of `batch` signals: `in_channels` → `out_channels`, `size = [width]`, `kernel = [width]`.
+    pub const fn conv1d(
+        batch: usize,
+        in_channels: usize,
+        out_channels: usize,
+        size: [usize; 1],
+        kernel: [usize; 1],
+    ) -> ConvDescBuilder<1> {
+        ConvDescBuilder::new(batch, in_channels, out_channels, size, kernel)
+    }
+
+    /// A 2D convolution of `batch` images; `size` and `kernel` are `[height, width]`.
+    pub const fn conv2d(
+        batch: usize,
+        in_channels: usize,
+        out_channels: usize,
+        size: [usize; 2],
+        kernel: [usize; 2],
+    ) -> ConvDescBuilder<2> {
+        ConvDescBuilder::new(batch, in_channels, out_channels, size, kernel)
+    }
+
+    /// A 3D convolution of `batch` volumes; `size` and `kernel` are `[depth, height, width]`.
+    pub const fn conv3d(
+        batch: usize,
+        in_channels: usize,
+        out_channels: usize,
+        size: [usize; 3],
+        kernel: [usize; 3],
+    ) -> ConvDescBuilder<3> {
+        ConvDescBuilder::new(batch, in_channels, out_channels, size, kernel)
+    }
+
+    /// Number of spatial axes, 1 to 3.
+    pub const fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Images in a batch; 0 is an empty batch.
+    pub const fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Input channels of all groups together.
+    pub const fn in_channels(&self) -> usize {
+        self.in_channels
+    }
+
+    /// Output channels of all groups together.
+    pub const fn out_channels(&self) -> usize {
+        self.out_channels
+    }
+
+    /// Number of groups; `in_channels` for a depthwise convolution.
+    pub const fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// Memory order of the tensors.
+    pub const fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Input extents `[depth, height, width]`; axes beyond the rank are 1.
+    pub const fn input_size(&self) -> [usize; 3] {
+        self.input
+    }
+
+    /// Output extents `[depth, height, width]`:
+    /// `(input + padding − dilation · (kernel − 1) − 1) / stride + 1`.
+    pub const fn output_size(&self) -> [usize; 3] {
+        self.output
+    }
+
+    /// Kernel extents `[depth, height, width]`.
+    pub const fn kernel(&self) -> [usize; 3] {
+        self.kernel
+    }
+
+    /// Strides `[depth, height, width]`.
+    pub const fn stride(&self) -> [usize; 3] {
+        self.stride
+    }
+
+    /// Dilations `[depth, height, width]`; 1 is dense.
+    pub const fn dilation(&self) -> [usize; 3] {
+        self.dilation
+    }
+
+    /// Zeros before each axis `[depth, height, width]`.
+    pub const fn padding_before(&self) -> [usize; 3] {
+        self.padding_before
+    }
+
+    /// Zeros after each axis `[depth, height, width]`.
+    pub const fn padding_after(&self) -> [usize; 3] {
+        self.padding_after
+    }
+
+    /// Kernel positions: the product of the kernel extents.
+    pub const fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * self.kernel[2]
+    }
+
+    /// Elements of the input, `batch · in_channels · input size`.
+    pub const fn input_len(&self) -> usize {
+        self.batch * self.input_image_len()
+    }
+
+    /// Elements of the output, `batch · out_channels · output size`.
+    pub const fn output_len(&self) -> usize {
+        self.batch * self.output_image_len()
+    }
+
+    /// Elements of the weight, `out_channels · in_channels / groups · taps`.
+    pub const fn weight_len(&self) -> usize {
+        self.out_channels * self.group_in_channels() * self.taps()
+    }
+
+    /// Elements of the thresholds, `in_channels · taps` (eq. 8).
+    pub const fn threshold_len(&self) -> usize {
+        self.in_channels * self.taps()
+    }
+
+    /// Elements of the bias, `out_channels`.
+    pub const fn bias_len(&self) -> usize {
+        self.out_channels
+    }
+
+    /// Floating-point operations of one pass, `2 · output elements · in_channels / groups · taps`
+    /// (padded taps counted), as an `f64` because large layers exceed 2³².
+    pub const fn flops(&self) -> f64 {
+        2.0 * self.output_len() as f64 * (self.group_in_channels() * self.taps()) as f64
+    }
+
+    pub(crate) const fn group_in_channels(&self) -> usize {
+        self.in_channels / self.groups
+    }
+
+    pub(crate) const fn group_out_channels(&self) -> usize {
+        self.out_channels / self.groups
+    }
+
+    pub(crate) const fn input_image_len(&self) -> usize {
+        self.in_channels * volume(self.input)
+    }
+
+    pub(crate) const fn output_image_len(&self) -> usize {
+        self.out_channels * volume(self.output)
+    }
+
+    pub(crate) const fn input_strides(&self) -> Strides {
+        self.layout.strides(self.in_channels, self.input)
+    }
+
+    pub(crate) const fn output_strides(&self) -> Strides {
+        self.layout.strides(self.out_channels, self.output)
+    }
+
+    /// Strides of the thresholds over (input channel, kernel position).
+    pub(crate) const fn threshold_strides(&self) -> Strides {
+        self.layout.strides(self.in_channels, self.kernel)
+    }
+
+    /// Strides of one output channel's weight over (channel of the group, kernel position).
+    pub(crate) const fn weight_strides(&self) -> Strides {
+        self.layout.strides(self.group_in_channels(), self.kernel)
+    }
+
+    /// The same layer for any batch and image size: what packed weights depend on.
+    pub(crate) const fn layer(&self) -> Self {
+        let mut layer = *self;
+        layer.batch = 0;
+        layer.input = [1; 3];
+        layer.output = [1; 3];
+        layer
+    }
+}
+
+/// Product of three extents that [`ConvDescBuilder::build`] has checked.
+pub(crate) const fn volume(size: [usize; 3]) -> usize {
+    size[0] * size[1] * size[2]
+}
+
+/// `Ok(a · b · c · …)` or the overflow of `quantity`.
+const fn checked_len(quantity: &'static str, factors: &[usize]) -> Result<usize, Error> {
+    let mut product = 1usize;
+    let mut overflow = false;
+    let mut i = 0;
+    while i < factors.len() {
+        match product.checked_mul(factors[i]) {
+            Some(next) if next <= MAX_LEN => product = next,
+            // A later factor of zero (an empty batch) does not make the image itself addressable.
+            _ => overflow = true,
+        }
+        i += 1;
+    }
+    if overflow { Err(Error::Overflow { quantity }) } else { Ok(product) }
+}
+
+/// `?` for `const fn`.
+macro_rules! check {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => return Err(error),
+        }
+    };
+}
+
+impl<const R: usize> ConvDescBuilder<R> {
+    const fn new(batch: usize, in_channels: usize, out_channels: usize, size: [usize; R], kernel: [usize; R]) -> Self {
+        Self {
+            batch,
+            in_channels,
+            out_channels,
+            groups: 1,
+            layout: Layout::Nchw,
+            size,
+            kernel,
+            stride: [1; R],
+            dilation: [1; R],
+            padding_before: [0; R],
+            padding_after: [0; R],
+        }
+    }
+
+    /// Steps between output positions, per axis.
+    pub const fn stride(mut self, stride: [usize; R]) -> Self {
+        self.stride = stride;
+        self
+    }
+
+    /// Zeros before and after each axis, the same on both sides.
+    pub const fn padding(self, padding: [usize; R]) -> Self {
+        self.padding_before_after(padding, padding)
+    }
+
+    /// Zeros before and after each axis, which may differ.
+    pub const fn padding_before_after(mut self, before: [usize; R], after: [usize; R]) -> Self {
+        self.padding_before = before;
+        self.padding_after = after;
+        self
+    }
+
+    /// Distance between kernel taps, per axis; 1 is dense.
+    pub const fn dilation(mut self, dilation: [usize; R]) -> Self {
+        self.dilation = dilation;
+        self
+    }
+
+    /// Groups: output channels of a group see its input channels only.
+    pub const fn groups(mut self, groups: usize) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    /// Memory order of all tensors of the layer.
+    pub const fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// Checks everything once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ZeroChannels`], [`Error::ZeroGroups`], [`Error::ChannelsNotDivisible`], [`Error::ZeroSize`],
+    /// [`Error::ZeroKernel`], [`Error::ZeroStride`], [`Error::ZeroDilation`], [`Error::KernelTooLarge`], and
+    /// [`Error::Overflow`] where a tensor, the padded input or the work would not be addressable.
+    pub const fn build(self) -> Result<ConvDesc, Error> {
+        if self.in_channels == 0 {
+            return Err(Error::ZeroChannels { argument: "in_channels" });
+        }
+        if self.out_channels == 0 {
+            return Err(Error::ZeroChannels { argument: "out_channels" });
+        }
+        let groups = self.groups;
+        if groups == 0 {
+            return Err(Error::ZeroGroups);
+        }
+        if !self.in_channels.is_multiple_of(groups) {
+            return Err(Error::ChannelsNotDivisible { argument: "in_channels", channels: self.in_channels, groups });
+        }
+        if !self.out_channels.is_multiple_of(groups) {
+            return Err(Error::ChannelsNotDivisible { argument: "out_channels", channels: self.out_channels, groups });
+        }
+        let mut desc = ConvDesc {
+            rank: R,
+            batch: self.batch,
+            in_channels: self.in_channels,
+            out_channels: self.out_channels,
+            groups,
+            layout: self.layout,
+            input: [1; 3],
+            output: [1; 3],
+            kernel: [1; 3],
+            stride: [1; 3],
+            dilation: [1; 3],
+            padding_before: [0; 3],
+            padding_after: [0; 3],
+        };
+        let mut i = 0;
+        while i < R {
+            let axis = 3 - R + i;
+            let (size, kernel, stride, dilation) = (self.size[i], self.kernel[i], self.stride[i], self.dilation[i]);
+            let (before, after) = (self.padding_before[i], self.padding_after[i]);
+            desc.output[axis] = check!(output_extent(AXES[axis], size, kernel, stride, dilation, before, after));
+            desc.input[axis] = size;
+            desc.kernel[axis] = kernel;
+            desc.stride[axis] = stride;
+            desc.dilation[axis] = dilation;
+            desc.padding_before[axis] = before;
+            desc.padding_after[axis] = after;
+            i += 1;
+        }
+        let (input, output, kernel) = (desc.input, desc.output, desc.kernel);
+        check!(checked_len("input", &[input[0], input[1], input[2], desc.in_channels, desc.batch]));
+        check!(checked_len("output", &[output[0], output[1], output[2], desc.out_channels, desc.batch]));
+        check!(checked_len("thresholds", &[kernel[0], kernel[1], kernel[2], desc.in_channels]));
+        check!(checked_len("weight", &[kernel[0], kernel[1], kernel[2], desc.group_in_channels(), desc.out_channels]));
+        Ok(desc)
+    }
+}
+
+/// Output positions along one axis.
+const fn output_extent(
+    axis: &'static str,
+    size: usize,
+    kernel: usize,
+    stride: usize,
+    dilation: usize,
+    before: usize,
+    after: usize,
+) -> Result<usize, Error> {
+    if size == 0 {
+        return Err(Error::ZeroSize { axis });
+    }
+    if kernel == 0 {
+        return Err(Error::ZeroKernel { axis });
+    }
+    if stride == 0 {
+        return Err(Error::ZeroStride { axis });
+    }
+    if dilation == 0 {
+        return Err(Error::ZeroDilation { axis });
+    }
+    // Coordinates run from −before to size + after − 1, plus at most one stride or one dilated kernel beyond: all
+    // of it must fit isize, so each part is held to a quarter.
+    const LIMIT: usize = isize::MAX as usize / 4;
+    if size > LIMIT || before > LIMIT || after > LIMIT {
+        return Err(Error::Overflow { quantity: "padded input" });
+    }
+    let padded = size + before + after;
+    let extent = match dilation.checked_mul(kernel - 1) {
+        Some(reach) if reach < LIMIT => reach + 1,
+        _ => return Err(Error::Overflow { quantity: "dilated kernel" }),
+    };
+    if extent > padded {
+        return Err(Error::KernelTooLarge { axis, kernel: extent, padded });
+    }
+    Ok((padded - extent) / stride + 1)
+}

@@ -1,0 +1,135 @@
+//! One variant for each mistake a caller can make, with the values that show it.
+
+use core::fmt;
+
+use crate::kernel::Isa;
+
+/// Why a descriptor, a plan or a call was refused.
+///
+/// The [`Display`](fmt::Display) form is one line that names the argument, its value and the rule it breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The number of input or output channels is zero.
+    ZeroChannels {
+        /// `"in_channels"` or `"out_channels"`.
+        argument: &'static str,
+    },
+    /// The number of groups is zero.
+    ZeroGroups,
+    /// A spatial extent of the input is zero.
+    ZeroSize {
+        /// `"depth"`, `"height"` or `"width"`.
+        axis: &'static str,
+    },
+    /// A kernel extent is zero.
+    ZeroKernel {
+        /// `"depth"`, `"height"` or `"width"`.
+        axis: &'static str,
+    },
+    /// A stride is zero.
+    ZeroStride {
+        /// `"depth"`, `"height"` or `"width"`.
+        axis: &'static str,
+    },
+    /// A dilation is zero (1 is the dense kernel).
+    ZeroDilation {
+        /// `"depth"`, `"height"` or `"width"`.
+        axis: &'static str,
+    },
+    /// The dilated kernel does not fit into the padded input, so there is no output position.
+    KernelTooLarge {
+        /// `"depth"`, `"height"` or `"width"`.
+        axis: &'static str,
+        /// `dilation · (kernel − 1) + 1`.
+        kernel: usize,
+        /// Input extent plus padding before and after.
+        padded: usize,
+    },
+    /// A channel count is no multiple of the number of groups.
+    ChannelsNotDivisible {
+        /// `"in_channels"` or `"out_channels"`.
+        argument: &'static str,
+        /// The channel count.
+        channels: usize,
+        /// The number of groups.
+        groups: usize,
+    },
+    /// A size computed from the descriptor does not fit the address space.
+    Overflow {
+        /// The quantity that overflows.
+        quantity: &'static str,
+    },
+    /// A buffer holds fewer `f32` than the call reads or writes.
+    BufferTooShort {
+        /// The argument.
+        argument: &'static str,
+        /// Its length in elements.
+        len: usize,
+        /// The length the call needs.
+        required: usize,
+    },
+    /// A threshold is NaN: `x > NaN` orders nothing, so the layer has no meaning.
+    NanThreshold {
+        /// Position in the threshold buffer (0 for a uniform threshold).
+        index: usize,
+    },
+    /// The instruction set is not available on this CPU, under this operating system, or in this build.
+    IsaUnavailable {
+        /// The instruction set asked for.
+        isa: Isa,
+    },
+    /// Packed weights were made by a plan of another layer or another instruction set.
+    PackedElsewhere {
+        /// Instruction set of the plan that packed them.
+        packed: Isa,
+        /// Instruction set of the plan they were given to.
+        plan: Isa,
+    },
+    /// AdaReLU thresholds neither divide nor cover the elements.
+    ThresholdShape {
+        /// Number of elements of the tensor.
+        elements: usize,
+        /// Number of thresholds.
+        thresholds: usize,
+        /// Elements that share one threshold in a row (the spatial size of NCHW, 1 for NHWC).
+        inner: usize,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ZeroChannels { argument } => write!(f, "{argument} is 0: it must be at least 1"),
+            Self::ZeroGroups => f.write_str("groups is 0: it must be at least 1"),
+            Self::ZeroSize { axis } => write!(f, "input {axis} is 0: it must be at least 1"),
+            Self::ZeroKernel { axis } => write!(f, "kernel {axis} is 0: it must be at least 1"),
+            Self::ZeroStride { axis } => write!(f, "stride of {axis} is 0: it must be at least 1"),
+            Self::ZeroDilation { axis } => write!(f, "dilation of {axis} is 0: it must be at least 1 (1 is dense)"),
+            Self::KernelTooLarge { axis, kernel, padded } => {
+                write!(f, "dilated kernel {axis} is {kernel}: it must not exceed the padded input {axis}, {padded}")
+            }
+            Self::ChannelsNotDivisible { argument, channels, groups } => {
+                write!(f, "{argument} is {channels}: it must be a multiple of groups, {groups}")
+            }
+            Self::Overflow { quantity } => {
+                write!(f, "{quantity} overflows: its size in bytes must fit isize")
+            }
+            Self::BufferTooShort { argument, len, required } => {
+                write!(f, "{argument} holds {len} elements: it must hold at least {required}")
+            }
+            Self::NanThreshold { index } => write!(f, "thresholds[{index}] is NaN: a threshold must be ordered"),
+            Self::IsaUnavailable { isa } => write!(f, "isa is {isa}: this CPU, system or build does not offer it"),
+            Self::PackedElsewhere { packed, plan } => {
+                write!(f, "packed weight ({packed}) belongs to another plan: it must be packed by this one ({plan})")
+            }
+            Self::ThresholdShape { elements, thresholds, inner } => write!(
+                f,
+                "thresholds holds {thresholds} values for {elements} elements in runs of {inner}: \
+                 thresholds · inner must be at least 1 and divide the number of elements"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

@@ -1,0 +1,191 @@
+//! Instruction sets: names, detection, forcing.
+
+use core::fmt;
+use core::str::FromStr;
+
+/// An instruction set that the kernels are built for.
+///
+/// The order is that of preference: [`Isa::detect`] returns the greatest one available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust, on every target.
+    Scalar,
+    /// Sixteen lanes of plain Rust: the tiles of AVX-512 on machines that lack it. For tests; never detected.
+    #[cfg(feature = "internal-testing")]
+    #[doc(hidden)]
+    Emulated512,
+    /// AArch64 Advanced SIMD, 4 lanes.
+    Neon,
+    /// x86-64 AVX2 with FMA, 8 lanes.
+    Avx2,
+    /// x86-64 AVX-512 (F, BW, CD, DQ, VL), 16 lanes.
+    Avx512,
+}
+
+/// Every instruction set that detection may find, least preferred first.
+const DETECTABLE: [Isa; 4] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512];
+
+impl Isa {
+    /// The best instruction set of this CPU under this operating system.
+    ///
+    /// The first call asks the CPU; later ones cost a load.
+    pub fn detect() -> Self {
+        // Scalar is always there, so the iterator is never empty.
+        Self::available().last().unwrap_or(Self::Scalar)
+    }
+
+    /// All instruction sets that this CPU, operating system and build offer, least preferred first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        DETECTABLE.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// Whether kernels of this instruction set can run here.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(feature = "internal-testing")]
+            Self::Emulated512 => true,
+            // Part of the baseline of every AArch64 target with hardware floating point.
+            Self::Neon => cfg!(all(target_arch = "aarch64", target_feature = "neon")),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 | Self::Avx512 => x86::features().contains(self),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+
+    /// Lower-case name: `scalar`, `neon`, `avx2`, `avx512`. The inverse of [`FromStr`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(feature = "internal-testing")]
+            Self::Emulated512 => "emulated512",
+            Self::Neon => "neon",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A name that is no [`Isa`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseIsaError;
+
+impl fmt::Display for ParseIsaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an instruction set is one of scalar, neon, avx2, avx512")
+    }
+}
+
+impl core::error::Error for ParseIsaError {}
+
+impl FromStr for Isa {
+    type Err = ParseIsaError;
+
+    fn from_str(name: &str) -> Result<Self, ParseIsaError> {
+        DETECTABLE.into_iter().find(|isa| isa.name().eq_ignore_ascii_case(name)).ok_or(ParseIsaError)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    //! CPUID traps to the hypervisor on virtual machines and then costs microseconds, so its answer is kept.
+
+    use core::sync::atomic::{AtomicU8, Ordering};
+
+    use super::Isa;
+
+    const KNOWN: u8 = 1;
+    const AVX2: u8 = 2;
+    const AVX512: u8 = 4;
+
+    /// The instruction sets found; 0 before the first question. Threads that race write the same value.
+    static CACHE: AtomicU8 = AtomicU8::new(0);
+
+    #[derive(Clone, Copy)]
+    pub(super) struct Features(u8);
+
+    impl Features {
+        pub(super) fn contains(self, isa: Isa) -> bool {
+            let bit = match isa {
+                Isa::Avx2 => AVX2,
+                Isa::Avx512 => AVX512,
+                _ => 0,
+            };
+            self.0 & bit != 0
+        }
+    }
+
+    #[inline]
+    pub(super) fn features() -> Features {
+        match CACHE.load(Ordering::Relaxed) {
+            0 => ask(),
+            known => Features(known),
+        }
+    }
+
+    #[cold]
+    fn ask() -> Features {
+        let mut found = KNOWN;
+        if avx2() {
+            found |= AVX2;
+            if avx512() {
+                found |= AVX512;
+            }
+        }
+        CACHE.store(found, Ordering::Relaxed);
+        Features(found)
+    }
+
+    /// Everything the token `pulp::x86::V3` stands for.
+    #[cfg(feature = "std")]
+    fn avx2() -> bool {
+        pulp::x86::V3::try_new().is_some()
+    }
+
+    /// Everything the token `pulp::x86::V4` stands for.
+    #[cfg(feature = "std")]
+    fn avx512() -> bool {
+        pulp::x86::V4::try_new().is_some()
+    }
+
+    // Without `std`, pulp reads the CPU's feature bits but not whether the operating system saves the registers.
+    #[cfg(not(feature = "std"))]
+    fn avx2() -> bool {
+        const XMM_YMM: u64 = 0b110;
+        enabled_state() & XMM_YMM == XMM_YMM && pulp::x86::V3::try_new().is_some()
+    }
+
+    #[cfg(not(feature = "std"))]
+    fn avx512() -> bool {
+        const XMM_YMM_OPMASK_ZMM: u64 = 0b1110_0110;
+        enabled_state() & XMM_YMM_OPMASK_ZMM == XMM_YMM_OPMASK_ZMM && pulp::x86::V4::try_new().is_some()
+    }
+
+    /// XCR0: the register states that the operating system saves (Intel SDM, volume 1, 13.3); 0 where it has not
+    /// enabled XGETBV.
+    #[cfg(not(feature = "std"))]
+    fn enabled_state() -> u64 {
+        use core::arch::x86_64::{__cpuid, _xgetbv};
+
+        #[target_feature(enable = "xsave")]
+        fn xcr0() -> u64 {
+            // SAFETY: the caller has seen the OSXSAVE bit, so XGETBV is enabled, and XCR0 always exists.
+            unsafe { _xgetbv(0) }
+        }
+
+        const OSXSAVE: u32 = 1 << 27;
+        if __cpuid(1).ecx & OSXSAVE == 0 {
+            return 0;
+        }
+        // SAFETY: OSXSAVE implies that the CPU has XSAVE and that the operating system has enabled it.
+        unsafe { xcr0() }
+    }
+}

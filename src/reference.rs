@@ -1,0 +1,212 @@
+//! Naive eq. 8 and its gradients: an oracle for tests, generic over `f32` and `f64`.
+//!
+//! One loop per index, in the order of the formulas, with no regard for speed. Beside each value stands the sum of
+//! the absolute terms ([`Sum::magnitude`]), which is what a rounding-error bound scales with.
+
+use crate::desc::{ConvDesc, volume};
+use crate::layout::Strides;
+
+/// A scalar the oracle can compute with: `f32` or `f64`.
+pub trait Real: Copy + PartialOrd + core::ops::Add<Output = Self> + core::ops::Mul<Output = Self> {
+    /// Zero.
+    const ZERO: Self;
+    /// `self · b + c` with a single rounding, on every target alike.
+    fn fma(self, b: Self, c: Self) -> Self;
+    /// Absolute value.
+    fn abs(self) -> Self;
+}
+
+impl Real for f32 {
+    const ZERO: Self = 0.0;
+    fn fma(self, b: Self, c: Self) -> Self {
+        libm::fmaf(self, b, c)
+    }
+    fn abs(self) -> Self {
+        libm::fabsf(self)
+    }
+}
+
+impl Real for f64 {
+    const ZERO: Self = 0.0;
+    fn fma(self, b: Self, c: Self) -> Self {
+        libm::fma(self, b, c)
+    }
+    fn abs(self) -> Self {
+        libm::fabs(self)
+    }
+}
+
+/// A sum of products together with the sum of their absolute values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sum<T> {
+    /// `Σ a·b`.
+    pub value: T,
+    /// `Σ |a·b|`: an f32 evaluation in any order differs by at most a small multiple of `terms · ε` times this.
+    pub magnitude: T,
+}
+
+impl<T: Real> Sum<T> {
+    /// The empty sum.
+    pub const ZERO: Self = Self { value: T::ZERO, magnitude: T::ZERO };
+
+    fn add(&mut self, a: T, b: T) {
+        self.value = a.fma(b, self.value);
+        self.magnitude = a.abs().fma(b.abs(), self.magnitude);
+    }
+}
+
+/// How far an f32 evaluation of a sum of `terms` products, in any order and with or without FMA, may lie from the
+/// exact value: `γ · magnitude` with `γ = 2 (terms + 8) · 2⁻²⁴` (each term suffers at most two roundings per
+/// position in the sum; 8 covers bias, partial sums and accumulation), plus the underflow of each term.
+pub fn error_bound(terms: usize, magnitude: f64) -> f64 {
+    const UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
+    const SMALLEST: f64 = f32::MIN_POSITIVE as f64 * f32::EPSILON as f64;
+    2.0 * (terms + 8) as f64 * (UNIT_ROUNDOFF * magnitude + SMALLEST)
+}
+
+/// AdaReLU of one value (eq. 4): `x` if `x > θ`, else `θ`; a NaN stays NaN.
+pub fn activate<T: Real>(x: T, theta: T) -> T {
+    if x <= theta { theta } else { x }
+}
+
+/// One (image, output channel, output position, input channel, tap) of the sum in eq. 8.
+struct Term {
+    output: usize,
+    /// `None` where the tap reads padding.
+    input: Option<usize>,
+    threshold: usize,
+    weight: usize,
+    out_channel: usize,
+    /// Whether this is the first term of its output element.
+    first: bool,
+}
+
+fn offset(strides: Strides, channel: usize, [d, h, w]: [usize; 3]) -> usize {
+    channel * strides.channel + d * strides.spatial[0] + h * strides.spatial[1] + w * strides.spatial[2]
+}
+
+fn positions(size: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    (0..size[0]).flat_map(move |d| (0..size[1]).flat_map(move |h| (0..size[2]).map(move |w| [d, h, w])))
+}
+
+/// The input position that output position `o` reads through tap `k`, if it is not padding.
+fn source(desc: &ConvDesc, o: [usize; 3], k: [usize; 3]) -> Option<[usize; 3]> {
+    let mut i = [0; 3];
+    for axis in 0..3 {
+        let padded = o[axis] * desc.stride()[axis] + k[axis] * desc.dilation()[axis];
+        i[axis] = padded.checked_sub(desc.padding_before()[axis]).filter(|&i| i < desc.input_size()[axis])?;
+    }
+    Some(i)
+}
+
+/// Visits every term of every output element: the nest of loops that eq. 8 is.
+fn for_each_term(desc: &ConvDesc, mut visit: impl FnMut(Term)) {
+    let (group_in, group_out) = (desc.group_in_channels(), desc.group_out_channels());
+    for n in 0..desc.batch() {
+        for out_channel in 0..desc.out_channels() {
+            let group = out_channel / group_out;
+            for o in positions(desc.output_size()) {
+                let output = n * desc.output_image_len() + offset(desc.output_strides(), out_channel, o);
+                let mut first = true;
+                for c in 0..group_in {
+                    let in_channel = group * group_in + c;
+                    for k in positions(desc.kernel()) {
+                        visit(Term {
+                            output,
+                            input: source(desc, o, k)
+                                .map(|i| n * desc.input_image_len() + offset(desc.input_strides(), in_channel, i)),
+                            threshold: offset(desc.threshold_strides(), in_channel, k),
+                            weight: out_channel * group_in * volume(desc.kernel())
+                                + offset(desc.weight_strides(), c, k),
+                            out_channel,
+                            first,
+                        });
+                        first = false;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Forward pass (eq. 8 with bias). Shapes as in [`ConvRelu::forward`](crate::ConvRelu::forward); `output` is
+/// overwritten.
+///
+/// # Panics
+///
+/// If a slice is shorter than the descriptor asks.
+pub fn forward<T: Real>(
+    desc: &ConvDesc,
+    input: &[T],
+    weight: &[T],
+    thresholds: &[T],
+    bias: Option<&[T]>,
+    output: &mut [Sum<T>],
+) {
+    for_each_term(desc, |term| {
+        let y = &mut output[term.output];
+        if term.first {
+            let b = bias.map_or(T::ZERO, |bias| bias[term.out_channel]);
+            *y = Sum { value: b, magnitude: b.abs() };
+        }
+        let x = term.input.map_or(T::ZERO, |i| input[i]);
+        y.add(weight[term.weight], activate(x, thresholds[term.threshold]));
+    });
+}
+
+/// Gradients of the input and of the thresholds (eq. 5 and 6); ties `x = θ` go to the threshold, and a NaN input
+/// passes its gradient to neither. Both are overwritten.
+///
+/// # Panics
+///
+/// If a slice is shorter than the descriptor asks.
+pub fn backward_input<T: Real>(
+    desc: &ConvDesc,
+    input: &[T],
+    weight: &[T],
+    thresholds: &[T],
+    grad_output: &[T],
+    grad_input: &mut [Sum<T>],
+    grad_thresholds: &mut [Sum<T>],
+) {
+    grad_input[..desc.input_len()].fill(Sum::ZERO);
+    grad_thresholds[..desc.threshold_len()].fill(Sum::ZERO);
+    for_each_term(desc, |term| {
+        let (g, w) = (grad_output[term.output], weight[term.weight]);
+        let x = term.input.map_or(T::ZERO, |i| input[i]);
+        let theta = thresholds[term.threshold];
+        if x > theta {
+            if let Some(i) = term.input {
+                grad_input[i].add(g, w);
+            }
+        } else if x <= theta {
+            grad_thresholds[term.threshold].add(g, w);
+        }
+    });
+}
+
+/// Gradients of the weight and of the bias. Both are overwritten.
+///
+/// # Panics
+///
+/// If a slice is shorter than the descriptor asks.
+pub fn backward_weight<T: Real>(
+    desc: &ConvDesc,
+    input: &[T],
+    thresholds: &[T],
+    grad_output: &[T],
+    grad_weight: &mut [Sum<T>],
+    grad_bias: &mut [Sum<T>],
+) {
+    grad_weight[..desc.weight_len()].fill(Sum::ZERO);
+    grad_bias[..desc.bias_len()].fill(Sum::ZERO);
+    for_each_term(desc, |term| {
+        let g = grad_output[term.output];
+        if term.first {
+            let b = &mut grad_bias[term.out_channel];
+            *b = Sum { value: b.value + g, magnitude: b.magnitude + g.abs() };
+        }
+        let x = term.input.map_or(T::ZERO, |i| input[i]);
+        grad_weight[term.weight].add(g, activate(x, thresholds[term.threshold]));
+    });
+}

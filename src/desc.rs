@@ -382,6 +382,10 @@ impl<const R: usize> ConvDescBuilder<R> {
             i += 1;
         }
         let (input, output, kernel) = (desc.input, desc.output, desc.kernel);
+        // The kernels address staged copies with 32-bit offsets, one element and more per tap.
+        if check!(checked_len("kernel", &kernel)) > 1 << 24 {
+            return Err(Error::Overflow { quantity: "kernel" });
+        }
         check!(checked_len("input", &[input[0], input[1], input[2], desc.in_channels, desc.batch]));
         check!(checked_len("output", &[output[0], output[1], output[2], desc.out_channels, desc.batch]));
         check!(checked_len("thresholds", &[kernel[0], kernel[1], kernel[2], desc.in_channels]));

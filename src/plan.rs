@@ -1,9 +1,14 @@
 //! The plan of a layer: which instruction set, which blocks, how much workspace; and the public calls.
 
+use crate::backward_input::{BackwardInputCall, BackwardInputPlan};
+use crate::backward_weight::{BackwardWeightCall, BackwardWeightPlan};
+use crate::blocking::Tuning;
 use crate::desc::ConvDesc;
 use crate::error::Error;
-use crate::kernel::Isa;
-use crate::weight::PackedWeight;
+use crate::forward::{ForwardCall, ForwardPlan};
+use crate::kernel::{Isa, Tiles};
+use crate::parallel;
+use crate::weight::{self, PackedWeight};
 
 /// The calls of a plan, each with its own workspace ([`ConvRelu::workspace_len`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +37,34 @@ impl Thresholds<'_> {
     pub const LINEAR: Self = Self::Uniform(f32::NEG_INFINITY);
     /// θ = 0: ReLU, then convolution.
     pub const RELU: Self = Self::Uniform(0.0);
+
+    /// θ of an input channel (of all groups) at a kernel position.
+    #[inline]
+    pub(crate) fn at(&self, desc: &ConvDesc, channel: usize, [d, h, w]: [usize; 3]) -> f32 {
+        match self {
+            Self::Uniform(theta) => *theta,
+            Self::PerTap(thetas) => {
+                let strides = desc.threshold_strides();
+                let [ds, hs, ws] = strides.spatial;
+                thetas[channel * strides.channel + d * ds + h * hs + w * ws]
+            }
+        }
+    }
+
+    /// The thresholds that a layer uses, or why it cannot.
+    fn checked(self, desc: &ConvDesc) -> Result<Self, Error> {
+        let (used, checked) = match &self {
+            Self::Uniform(theta) => (core::slice::from_ref(theta), self),
+            Self::PerTap(thetas) => {
+                let used = checked("thresholds", thetas, desc.threshold_len())?;
+                (used, Self::PerTap(used))
+            }
+        };
+        match used.iter().position(|theta| theta.is_nan()) {
+            Some(index) => Err(Error::NanThreshold { index }),
+            None => Ok(checked),
+        }
+    }
 }
 
 /// Weights in the order of the layout, or packed once for many calls.
@@ -95,91 +128,177 @@ pub struct BackwardWeight<'a> {
 }
 
 /// A planned ConvReLU layer: descriptor, instruction set, blocking.
+///
+/// Making one costs arithmetic on the descriptor only; it owns no memory, so it is free to copy and to share.
+/// Every call takes a workspace of at least [`workspace_len`](Self::workspace_len) elements with any contents; every
+/// buffer may be longer than needed, and what lies beyond is neither read nor written. No call allocates.
+///
+/// Equal plans compute equal bits, whatever the number of threads.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvRelu {
     desc: ConvDesc,
     isa: Isa,
+    tiles: &'static Tiles,
+    tuning: Tuning,
     threads: usize,
+    forward: ForwardPlan,
+    backward_input: BackwardInputPlan,
+    backward_weight: BackwardWeightPlan,
 }
 
 impl ConvRelu {
     /// A plan for the best instruction set of this machine ([`Isa::detect`]).
     pub fn new(desc: ConvDesc) -> Self {
-        Self { desc, isa: Isa::detect(), threads: 1 }
+        let (isa, tiles) = Isa::best();
+        Self::of(desc, isa, tiles, Tuning::default(), parallel::default_threads())
     }
+
     /// A plan for a given instruction set.
     ///
     /// # Errors
     ///
-    /// [`Error::IsaUnavailable`].
+    /// [`Error::IsaUnavailable`] where this CPU, operating system or build does not offer it.
     pub fn with_isa(desc: ConvDesc, isa: Isa) -> Result<Self, Error> {
-        if isa.is_available() { Ok(Self { desc, isa, threads: 1 }) } else { Err(Error::IsaUnavailable { isa }) }
+        let tiles = isa.tiles().ok_or(Error::IsaUnavailable { isa })?;
+        Ok(Self::of(desc, isa, tiles, Tuning::default(), parallel::default_threads()))
     }
-    /// How many threads a call may use (feature `rayon`); the results do not depend on it, the workspace does.
+
+    /// A plan with other block and tile limits than the instruction set's own. For tests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::IsaUnavailable`].
+    #[cfg(feature = "internal-testing")]
+    #[doc(hidden)]
+    pub fn with_tuning(desc: ConvDesc, isa: Isa, tuning: Tuning) -> Result<Self, Error> {
+        let tiles = isa.tiles().ok_or(Error::IsaUnavailable { isa })?;
+        let at_least_one = Tuning {
+            staging_len: tuning.staging_len.max(1),
+            panel: tuning.panel.max(1),
+            tile: tuning.tile.max(1),
+            positions: tuning.positions.max(1),
+        };
+        Ok(Self::of(desc, isa, tiles, at_least_one, parallel::default_threads()))
+    }
+
+    fn of(desc: ConvDesc, isa: Isa, tiles: &'static Tiles, tuning: Tuning, threads: usize) -> Self {
+        Self {
+            desc,
+            isa,
+            tiles,
+            tuning,
+            threads,
+            forward: ForwardPlan::new(&desc, tiles, &tuning, threads),
+            backward_input: BackwardInputPlan::new(&desc, tiles, &tuning, threads),
+            backward_weight: BackwardWeightPlan::new(&desc, tiles, &tuning, threads),
+        }
+    }
+
+    /// The same plan for at most `threads` threads per call (0 counts as 1). Results do not depend on it, but
+    /// [`workspace_len`](Self::workspace_len) does.
+    ///
+    /// The default is the size of the current rayon pool with the feature `rayon`, and 1 without; without the feature
+    /// the shares of the threads run one after the other.
     #[must_use]
     pub fn with_threads(self, threads: usize) -> Self {
-        Self { threads: threads.max(1), ..self }
+        Self::of(self.desc, self.isa, self.tiles, self.tuning, threads.max(1))
     }
+
     /// The descriptor.
     pub fn desc(&self) -> &ConvDesc {
         &self.desc
     }
+
     /// The instruction set.
     pub fn isa(&self) -> Isa {
         self.isa
     }
-    /// The number of threads that a call may use.
+
+    /// The most threads that a call uses.
     pub fn threads(&self) -> usize {
         self.threads
     }
+
     /// Elements of workspace that a pass needs, exactly.
     pub fn workspace_len(&self, pass: Pass) -> usize {
-        let _ = pass;
-        1
+        let (desc, tiles) = (&self.desc, self.tiles);
+        match pass {
+            Pass::Forward => self.packed_weight_len() + self.forward.workspace_len(desc, tiles),
+            Pass::ForwardPacked => self.forward.workspace_len(desc, tiles),
+            Pass::BackwardInput => self.backward_input.workspace_len(desc, tiles),
+            Pass::BackwardWeight => self.backward_weight.workspace_len(desc, tiles),
+        }
     }
-    /// Elements of the buffer of [`pack_weight`](Self::pack_weight).
+
+    /// Elements of the buffer that [`pack_weight`](Self::pack_weight) fills.
     pub fn packed_weight_len(&self) -> usize {
         self.desc.weight_len()
     }
-    /// Packs the weight once.
+
+    /// Packs the weight once for many calls of [`forward`](Self::forward).
+    ///
+    /// `weight` holds [`ConvDesc::weight_len`] elements in the order of the layout, `buffer` at least
+    /// [`packed_weight_len`](Self::packed_weight_len).
     ///
     /// # Errors
     ///
     /// [`Error::BufferTooShort`].
     pub fn pack_weight<'a>(&self, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
-        buffer.copy_from_slice(weight);
-        Ok(PackedWeight { data: buffer })
+        let weight = checked("weight", weight, self.desc.weight_len())?;
+        let buffer = checked_mut("buffer", buffer, self.packed_weight_len())?;
+        let panels = self.forward.panels;
+        weight::pack_forward(&self.desc, panels, weight, buffer);
+        Ok(PackedWeight { data: buffer, layer: self.desc.layer(), isa: self.isa, panels })
     }
-    /// Forward pass.
+
+    /// Forward pass (eq. 8 with bias): `y[n,d,o] = b[d] + Σ_{c,k} w[d,c,k] · f(x̂[n,c,o·stride + k·dilation − padding]; θ[c,k])`.
+    ///
+    /// `output` holds [`ConvDesc::output_len`] elements and is overwritten. A NaN in the input reaches exactly the
+    /// outputs whose window holds it.
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`].
+    /// [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::PackedElsewhere`]; nothing is written then.
     pub fn forward(&self, operands: Forward<'_>, output: &mut [f32], workspace: &mut [f32]) -> Result<(), Error> {
-        let _ = workspace;
-        let t = self.thr(operands.thresholds);
-        let mut out = vec![crate::reference::Sum::ZERO; self.desc.output_len()];
-        let w = match operands.weight {
-            Weight::Plain(w) => w,
-            Weight::Packed(p) => p.data,
+        let desc = &self.desc;
+        let Forward { input, weight, thresholds, bias } = operands;
+        let input = checked("input", input, desc.input_len())?;
+        let thresholds = thresholds.checked(desc)?;
+        let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
+        let output = checked_mut("output", output, desc.output_len())?;
+        let (weight, workspace) = match weight {
+            Weight::Plain(weight) => {
+                let weight = checked("weight", weight, desc.weight_len())?;
+                let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::Forward))?;
+                let (packed, workspace) = workspace.split_at_mut(self.packed_weight_len());
+                weight::pack_forward(desc, self.forward.panels, weight, packed);
+                (&*packed, workspace)
+            }
+            Weight::Packed(weight) => {
+                let own = (desc.layer(), self.isa, self.forward.panels);
+                if (weight.layer, weight.isa, weight.panels) != own {
+                    return Err(Error::PackedElsewhere { packed: weight.isa, plan: self.isa });
+                }
+                let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::ForwardPacked))?;
+                (weight.data, workspace)
+            }
         };
-        crate::reference::forward(&self.desc, operands.input, w, &t, operands.bias, &mut out);
-        for (o, s) in output.iter_mut().zip(out) {
-            *o = s.value;
-        }
+        let call = ForwardCall { desc, tiles: self.tiles, input, weight, thresholds, bias };
+        self.forward.run(&call, output, workspace);
         Ok(())
     }
-    fn thr(&self, t: Thresholds<'_>) -> Vec<f32> {
-        match t {
-            Thresholds::PerTap(t) => t.to_vec(),
-            Thresholds::Uniform(t) => vec![t; self.desc.threshold_len()],
-        }
-    }
-    /// Gradients of the input and of the thresholds in one pass.
+
+    /// Gradients of the input and of the thresholds in one pass (eq. 5 and 6).
+    ///
+    /// With `G[n,o,c,k] = Σ_d g[n,d,o] · w[d,c,k]`: `∂E/∂x` sums `G` where `x > θ`, `∂E/∂θ` where `x̂ ≤ θ`; a tie goes
+    /// to the threshold, padding counts as `x̂ = 0`, and a NaN input passes its gradient to neither.
+    ///
+    /// `grad_input` holds [`ConvDesc::input_len`] elements, `grad_thresholds` (left out for thresholds that are not
+    /// trained) [`ConvDesc::threshold_len`].
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`].
+    /// [`Error::BufferTooShort`], [`Error::NanThreshold`]; nothing is written then.
     pub fn backward_input(
         &self,
         operands: BackwardInput<'_>,
@@ -187,32 +306,34 @@ impl ConvRelu {
         grad_thresholds: Option<&mut [f32]>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let _ = workspace;
-        let t = self.thr(operands.thresholds);
-        let mut gi = vec![crate::reference::Sum::ZERO; self.desc.input_len()];
-        let mut gt = vec![crate::reference::Sum::ZERO; self.desc.threshold_len()];
-        crate::reference::backward_input(
-            &self.desc,
-            operands.input,
-            operands.weight,
-            &t,
-            operands.grad_output,
-            &mut gi,
-            &mut gt,
-        );
-        for (o, s) in grad_input.iter_mut().zip(gi) {
-            *o = s.value + if operands.accumulation == Accumulation::Add { *o } else { 0.0 };
-        }
-        for (o, s) in grad_thresholds.unwrap_or_default().iter_mut().zip(gt) {
-            *o = s.value + if operands.accumulation == Accumulation::Add { *o } else { 0.0 };
-        }
+        let desc = &self.desc;
+        let call = BackwardInputCall {
+            desc,
+            tiles: self.tiles,
+            input: checked("input", operands.input, desc.input_len())?,
+            weight: checked("weight", operands.weight, desc.weight_len())?,
+            thresholds: operands.thresholds.checked(desc)?,
+            grad_output: checked("grad_output", operands.grad_output, desc.output_len())?,
+            accumulation: operands.accumulation,
+        };
+        let grad_input = checked_mut("grad_input", grad_input, desc.input_len())?;
+        let grad_thresholds = grad_thresholds
+            .map(|thresholds| checked_mut("grad_thresholds", thresholds, desc.threshold_len()))
+            .transpose()?;
+        let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::BackwardInput))?;
+        self.backward_input.run(&call, grad_input, grad_thresholds, workspace);
         Ok(())
     }
-    /// Gradients of the weight and of the bias.
+
+    /// Gradients of the weight, `∂E/∂w[d,c,k] = Σ_{n,o} g[n,d,o] · f(x̂; θ[c,k])`, and of the bias,
+    /// `∂E/∂b[d] = Σ_{n,o} g[n,d,o]`.
+    ///
+    /// `grad_weight` holds [`ConvDesc::weight_len`] elements in the order of the layout, `grad_bias`
+    /// [`ConvDesc::bias_len`].
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`].
+    /// [`Error::BufferTooShort`], [`Error::NanThreshold`]; nothing is written then.
     pub fn backward_weight(
         &self,
         operands: BackwardWeight<'_>,
@@ -220,17 +341,30 @@ impl ConvRelu {
         grad_bias: Option<&mut [f32]>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let _ = workspace;
-        let t = self.thr(operands.thresholds);
-        let mut gw = vec![crate::reference::Sum::ZERO; self.desc.weight_len()];
-        let mut gb = vec![crate::reference::Sum::ZERO; self.desc.bias_len()];
-        crate::reference::backward_weight(&self.desc, operands.input, &t, operands.grad_output, &mut gw, &mut gb);
-        for (o, s) in grad_weight.iter_mut().zip(gw) {
-            *o = s.value + if operands.accumulation == Accumulation::Add { *o } else { 0.0 };
-        }
-        for (o, s) in grad_bias.unwrap_or_default().iter_mut().zip(gb) {
-            *o = s.value + if operands.accumulation == Accumulation::Add { *o } else { 0.0 };
-        }
+        let desc = &self.desc;
+        let call = BackwardWeightCall {
+            desc,
+            tiles: self.tiles,
+            input: checked("input", operands.input, desc.input_len())?,
+            thresholds: operands.thresholds.checked(desc)?,
+            grad_output: checked("grad_output", operands.grad_output, desc.output_len())?,
+            accumulation: operands.accumulation,
+        };
+        let grad_weight = checked_mut("grad_weight", grad_weight, desc.weight_len())?;
+        let grad_bias = grad_bias.map(|bias| checked_mut("grad_bias", bias, desc.bias_len())).transpose()?;
+        let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::BackwardWeight))?;
+        self.backward_weight.run(&call, grad_weight, grad_bias, workspace);
         Ok(())
     }
+}
+
+/// The first `required` elements of an argument.
+fn checked<'a>(argument: &'static str, buffer: &'a [f32], required: usize) -> Result<&'a [f32], Error> {
+    buffer.get(..required).ok_or(Error::BufferTooShort { argument, len: buffer.len(), required })
+}
+
+/// The first `required` elements of an argument that is written.
+fn checked_mut<'a>(argument: &'static str, buffer: &'a mut [f32], required: usize) -> Result<&'a mut [f32], Error> {
+    let len = buffer.len();
+    buffer.get_mut(..required).ok_or(Error::BufferTooShort { argument, len, required })
 }

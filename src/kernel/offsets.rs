@@ -1,0 +1,24 @@
+//! Tables of offsets that kernels follow without looking.
+
+/// Offsets into a staged copy, with the largest of them: what a kernel's bounds check needs to know about the table.
+#[derive(Clone, Copy)]
+pub(crate) struct Offsets<'a> {
+    table: &'a [u32],
+    max: usize,
+}
+
+impl<'a> Offsets<'a> {
+    /// Reads the table once.
+    pub(crate) fn new(table: &'a [u32]) -> Self {
+        Self { table, max: table.iter().fold(0, |max, &offset| max.max(offset)) as usize }
+    }
+
+    pub(super) fn table(&self) -> &'a [u32] {
+        self.table
+    }
+
+    /// The largest offset; 0 for an empty table.
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+}

@@ -1,0 +1,123 @@
+//! Tiles with channels in lanes: sums over positions of outer products, for the gradient of the weight.
+//!
+//! A tile is `ND` output channels by `NV` vectors of input channels at one tap. Each position costs `NV` loads, `ND`
+//! broadcasts and `ND · NV` multiply-adds (AVX-512 8 × 3: 24 / 11, AVX2 6 × 2: 12 / 8, NEON 8 × 3: 24 / 11), and one
+//! `max` per vector loaded. No sum crosses lanes, and only valid positions are visited.
+
+use pulp::WithSimd;
+
+use super::offsets::Offsets;
+use super::planar::with_const;
+use super::vector::Vector;
+
+/// `grad_weight[d][l] += Σ_p grad_output[p][d] · f(input[position[p] · lanes + l]; θ[l])` for one tap, `l` over `vectors` vectors
+/// of input channels.
+pub(crate) struct WeightTile<'a> {
+    /// Staged input `[grid position][lane]`, from where the first position of the block reads through the tap.
+    pub(crate) input: &'a [f32],
+    /// Grid positions.
+    pub(crate) positions: Offsets<'a>,
+    /// `[position][channels]`.
+    pub(crate) grad_output: &'a [f32],
+    /// One per lane.
+    pub(crate) thresholds: &'a [f32],
+    /// Output channels, at most [`Tiles::rows`](super::Tiles::rows) of `vectors`.
+    pub(crate) channels: usize,
+    /// Vectors of input channels, at most [`Tiles::vectors`](super::Tiles::vectors).
+    pub(crate) vectors: usize,
+    /// `[channel][lane]`, added to.
+    pub(crate) grad_weight: &'a mut [f32],
+}
+
+/// Most vectors of input channels in a tile.
+pub(super) const fn most_vectors<S: Vector>() -> usize {
+    if S::ACCUMULATORS >= 24 { 3 } else { 2 }
+}
+
+/// Most output channels in a tile with `vectors` vectors of input channels.
+pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
+    // One vector and its threshold per `vectors`, and one broadcast, beside the accumulators.
+    let rows = if S::ACCUMULATORS >= 24 { 24 / vectors } else { S::ACCUMULATORS / vectors };
+    if rows > 12 { 12 } else { rows }
+}
+
+/// Entry of [`WeightTile`] for one instruction set.
+///
+/// # Safety
+///
+/// The instruction set of `S` is available.
+pub(super) unsafe fn backward_weight<S: Vector>(tile: WeightTile<'_>) {
+    // SAFETY: the caller's.
+    let simd = unsafe { S::token() };
+    let lanes = tile.vectors * S::LANES;
+    assert!((1..=most_vectors::<S>()).contains(&tile.vectors));
+    assert!((1..=most_rows::<S>(tile.vectors)).contains(&tile.channels));
+    assert!((tile.positions.max() + 1) * lanes <= tile.input.len() && lanes <= tile.thresholds.len());
+    assert!(tile.positions.table().len() * tile.channels <= tile.grad_output.len());
+    assert!(tile.channels * lanes <= tile.grad_weight.len());
+    simd.vectorize(Run { simd, tile });
+}
+
+struct Run<'a, S> {
+    simd: S,
+    tile: WeightTile<'a>,
+}
+
+impl<S: Vector> WithSimd for Run<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<T: pulp::Simd>(self, _: T) {
+        let Self { simd, tile } = self;
+        with_const!(tile.vectors, NV in [1 2 3] => {
+            with_const!(tile.channels, ND in [1 2 3 4 5 6 7 8 9 10 11 12] => {
+                // SAFETY: `backward_weight` has checked every length.
+                unsafe { outer_product::<S, ND, NV>(simd, tile) }
+            })
+        });
+    }
+}
+
+/// # Safety
+///
+/// The checks of [`backward_weight`], with `ND` channels and `NV` vectors.
+#[inline(always)]
+unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(simd: S, tile: WeightTile<'_>) {
+    if NV > most_vectors::<S>() || ND > most_rows::<S>(NV) {
+        return;
+    }
+    let mut sums = [[simd.splat_f32s(0.0); NV]; ND];
+    let mut thetas = [simd.splat_f32s(0.0); NV];
+    for (v, theta) in thetas.iter_mut().enumerate() {
+        // SAFETY: the caller's: a threshold per lane.
+        *theta = unsafe { simd.load(tile.thresholds.as_ptr().add(v * S::LANES)) };
+    }
+    let mut g = tile.grad_output.as_ptr();
+    for &position in tile.positions.table() {
+        // SAFETY: the caller's: positions up to the largest are readable, `ND` gradients per position.
+        unsafe {
+            let x = tile.input.as_ptr().add(position as usize * NV * S::LANES);
+            let mut activated = thetas;
+            for (v, activated) in activated.iter_mut().enumerate() {
+                *activated = simd.activate(simd.load(x.add(v * S::LANES)), thetas[v]);
+            }
+            for (d, sums) in sums.iter_mut().enumerate() {
+                let gd = simd.splat_f32s(*g.add(d));
+                for (sum, x) in sums.iter_mut().zip(activated) {
+                    *sum = simd.mul_add_e_f32s(gd, x, *sum);
+                }
+            }
+            g = g.add(ND);
+        }
+    }
+    let to = tile.grad_weight.as_mut_ptr();
+    for (d, sums) in sums.into_iter().enumerate() {
+        for (v, sum) in sums.into_iter().enumerate() {
+            // SAFETY: the caller's: a gradient per channel and lane.
+            unsafe {
+                let to = to.add((d * NV + v) * S::LANES);
+                simd.store(to, simd.add_f32s(simd.load(to), sum));
+            }
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Tiles with positions in lanes: sums of broadcast weights times vectors of consecutive positions.
+//!
+//! A tile is `MR` vectors of positions by `NR` channels, held in `MR · NR` accumulators. Each step of the sum costs `MR`
+//! loads (at any alignment: a tap is a shift), `NR` broadcasts and `MR · NR` multiply-adds:
+//!
+//! | | tile | multiply-adds / loads per step | cycles at 2 FMA and 2 loads per cycle |
+//! |---|---|---|---|
+//! | AVX-512 | 2 × 12 | 24 / 14 | 12 |
+//! | AVX2 | 2 × 6 | 12 / 8 | 6 |
+//! | NEON | 3 × 8 | 24 / 11 | 12 |
+//!
+//! so the multiply-adds are the limit as long as the staged planes come from L2 (11 bytes per cycle for 2 × 12) and a
+//! panel of weights stays in L1 or L2. The clamp is one `max` per vector loaded, `1/NR` per multiply-add, on ports that
+//! multiply-adds leave free.
+
+use pulp::WithSimd;
+
+use super::offsets::Offsets;
+use super::vector::Vector;
+
+/// Runs of consecutive positions that a kernel walks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Runs {
+    /// Number of runs.
+    pub(crate) count: usize,
+    /// Positions of each run.
+    pub(crate) len: usize,
+    /// Distance of runs in the staged source.
+    pub(crate) source_step: usize,
+    /// Distance of runs in the kernel's result (and in its other per-position operands).
+    pub(crate) result_step: usize,
+}
+
+impl Runs {
+    /// Elements from the start of the first run to the end of the last one's last whole vector, at distance `step`.
+    const fn span(&self, step: usize, lanes: usize) -> usize {
+        if self.count == 0 { 0 } else { (self.count - 1) * step + self.len.next_multiple_of(lanes) }
+    }
+
+    /// Elements of one channel of the kernel's result.
+    pub(crate) const fn result_len(&self, lanes: usize) -> usize {
+        self.span(self.result_step, lanes)
+    }
+
+    /// Elements of the staged source that position offset 0 touches.
+    const fn source_len(&self, lanes: usize) -> usize {
+        self.span(self.source_step, lanes)
+    }
+}
+
+/// One panel of output channels over one block: `result[c][p] = Σ_i weight[i][c] · f(source[offset[i] + p]; θ[i])`.
+pub(crate) struct ForwardPanel<'a> {
+    pub(crate) source: &'a [f32],
+    pub(crate) offsets: Offsets<'a>,
+    /// One per offset.
+    pub(crate) thresholds: &'a [f32],
+    /// `[offset][channel]`.
+    pub(crate) weight: &'a [f32],
+    /// Channels of the panel, at most [`Tiles::panel`](super::Tiles::panel).
+    pub(crate) channels: usize,
+    pub(crate) runs: Runs,
+    /// `[channel][pitch]`, overwritten; what lies between runs is undefined afterwards.
+    pub(crate) result: &'a mut [f32],
+    pub(crate) pitch: usize,
+    /// Most vectors of positions per tile.
+    pub(crate) tile: usize,
+}
+
+/// One panel of input channels over one block of inputs. With the sum over output channels
+/// `G[k][c][p] = Σ_d weight[weight_taps[k]][d][c] · source[d · source_pitch + offset[k] + p]`:
+///
+/// ```text
+/// grad_input[c][p]   += G[k][c][p] where input[c][p] > θ[k][c]
+/// grad_thresholds[k][c] += G[k][c][p] where input[c][p] ≤ θ[k][c], lane by lane
+/// ```
+///
+/// Positions that are no inputs hold NaN in `input`, which is neither.
+pub(crate) struct BackwardInputPanel<'a> {
+    pub(crate) source: &'a [f32],
+    pub(crate) source_pitch: usize,
+    /// Output channels to sum over.
+    pub(crate) depth: usize,
+    /// One per tap.
+    pub(crate) offsets: Offsets<'a>,
+    /// Which tap of the weight each one is.
+    pub(crate) weight_taps: Offsets<'a>,
+    /// `[weight tap][depth][channel]`, the first two axes `weight_pitch` and `channels` apart.
+    pub(crate) weight: &'a [f32],
+    pub(crate) weight_pitch: usize,
+    /// `[tap][channel]`.
+    pub(crate) thresholds: &'a [f32],
+    /// Channels of the panel, at most [`Tiles::panel`](super::Tiles::panel).
+    pub(crate) channels: usize,
+    pub(crate) runs: Runs,
+    /// `[channel][pitch]`.
+    pub(crate) input: &'a [f32],
+    /// `[channel][pitch]`, added to.
+    pub(crate) grad_input: &'a mut [f32],
+    pub(crate) pitch: usize,
+    /// `[tap][channel][lanes]`, added to.
+    pub(crate) grad_thresholds: &'a mut [f32],
+    /// Most vectors of positions per tile.
+    pub(crate) tile: usize,
+}
+
+/// Runs `$body` with the constant `$name` equal to `$value`, for the values listed.
+macro_rules! with_const {
+    ($value:expr, $name:ident in [$($literal:literal)*] => $body:expr) => {
+        match $value {
+            $($literal => { const $name: usize = $literal; $body })*
+            other => unreachable!("no kernel for {other}"),
+        }
+    };
+}
+pub(super) use with_const;
+
+/// Entry of [`ForwardPanel`] for one instruction set.
+///
+/// # Safety
+///
+/// The instruction set of `S` is available.
+pub(super) unsafe fn forward<S: Vector>(panel: ForwardPanel<'_>) {
+    // SAFETY: the caller's.
+    let simd = unsafe { S::token() };
+    let (lanes, steps) = (S::LANES, panel.offsets.table().len());
+    assert!((1..=S::PANEL).contains(&panel.channels) && panel.tile >= 1);
+    assert!(panel.offsets.max() + panel.runs.source_len(lanes) <= panel.source.len());
+    assert!(panel.thresholds.len() >= steps && panel.weight.len() >= steps * panel.channels);
+    assert!((panel.channels - 1) * panel.pitch + panel.runs.result_len(lanes) <= panel.result.len());
+    simd.vectorize(ForwardRun { simd, panel });
+}
+
+struct ForwardRun<'a, S> {
+    simd: S,
+    panel: ForwardPanel<'a>,
+}
+
+impl<S: Vector> WithSimd for ForwardRun<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<T: pulp::Simd>(self, _: T) {
+        let Self { simd, panel } = self;
+        with_const!(panel.channels, NR in [1 2 3 4 5 6 7 8 9 10 11 12] => {
+            // SAFETY: `forward` has checked every length.
+            unsafe { forward_runs::<S, NR>(simd, panel) }
+        });
+    }
+}
+
+/// Vectors of positions in a tile with `channels` channels.
+const fn tile_vectors<S: Vector>(channels: usize) -> usize {
+    let fit = S::ACCUMULATORS / channels;
+    if fit < S::TILE { fit } else { S::TILE }
+}
+
+/// # Safety
+///
+/// The checks of [`forward`], with `NR` channels.
+#[inline(always)]
+unsafe fn forward_runs<S: Vector, const NR: usize>(simd: S, mut panel: ForwardPanel<'_>) {
+    if NR > S::PANEL {
+        return;
+    }
+    let widest = tile_vectors::<S>(NR).min(panel.tile);
+    let vectors = panel.runs.len.div_ceil(S::LANES);
+    for run in 0..panel.runs.count {
+        let (mut source, mut result) = (run * panel.runs.source_step, run * panel.runs.result_step);
+        let mut left = vectors;
+        while left > 0 {
+            let tile = left.min(widest);
+            // SAFETY: `source + tile · LANES` and `result + tile · LANES` stay within the spans that were checked, and
+            // `tile` is at most what `tile_vectors` allows.
+            unsafe {
+                with_const!(tile, MR in [1 2 3 4] => forward_tile::<S, MR, NR>(simd, &mut panel, source, result));
+            }
+            source += tile * S::LANES;
+            result += tile * S::LANES;
+            left -= tile;
+        }
+    }
+}
+
+/// # Safety
+///
+/// `MR` vectors are readable at every offset plus `at`, and writable at `result` in each of the `NR` channels; weights
+/// and thresholds cover the offsets.
+#[inline(always)]
+unsafe fn forward_tile<S: Vector, const MR: usize, const NR: usize>(
+    simd: S,
+    panel: &mut ForwardPanel<'_>,
+    at: usize,
+    result: usize,
+) {
+    if MR > tile_vectors::<S>(NR) {
+        return;
+    }
+    let mut sums = [[simd.splat_f32s(0.0); MR]; NR];
+    let offsets = panel.offsets.table();
+    let source = panel.source.as_ptr();
+    let (thresholds, weight) = (panel.thresholds.as_ptr(), panel.weight.as_ptr());
+    for (step, &offset) in offsets.iter().enumerate() {
+        // SAFETY: the caller's, for each pointer; `step` is less than the number of offsets.
+        unsafe {
+            let theta = simd.splat_f32s(*thresholds.add(step));
+            let x = source.add(at + offset as usize);
+            let mut activated = [theta; MR];
+            for (m, activated) in activated.iter_mut().enumerate() {
+                *activated = simd.activate(simd.load(x.add(m * S::LANES)), theta);
+            }
+            let weight = weight.add(step * NR);
+            for (n, sums) in sums.iter_mut().enumerate() {
+                let w = simd.splat_f32s(*weight.add(n));
+                for (sum, x) in sums.iter_mut().zip(activated) {
+                    *sum = simd.mul_add_e_f32s(w, x, *sum);
+                }
+            }
+        }
+    }
+    let y = panel.result.as_mut_ptr();
+    for (n, sums) in sums.into_iter().enumerate() {
+        for (m, sum) in sums.into_iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { simd.store(y.add(n * panel.pitch + result + m * S::LANES), sum) };
+        }
+    }
+}
+
+/// Entry of [`BackwardInputPanel`] for one instruction set.
+///
+/// # Safety
+///
+/// The instruction set of `S` is available.
+pub(super) unsafe fn backward_input<S: Vector>(panel: BackwardInputPanel<'_>) {
+    // SAFETY: the caller's.
+    let simd = unsafe { S::token() };
+    let (lanes, taps) = (S::LANES, panel.offsets.table().len());
+    assert!((1..=S::PANEL).contains(&panel.channels) && panel.depth >= 1 && panel.tile >= 1);
+    let deepest = (panel.depth - 1) * panel.source_pitch + panel.offsets.max();
+    assert!(deepest + panel.runs.source_len(lanes) <= panel.source.len());
+    assert!(panel.weight_taps.table().len() == taps);
+    assert!(panel.weight_taps.max() * panel.weight_pitch + panel.depth * panel.channels <= panel.weight.len());
+    assert!(panel.thresholds.len() >= taps * panel.channels);
+    assert!(panel.grad_thresholds.len() >= taps * panel.channels * lanes);
+    let result = (panel.channels - 1) * panel.pitch + panel.runs.result_len(lanes);
+    assert!(result <= panel.input.len() && result <= panel.grad_input.len());
+    simd.vectorize(BackwardInputRun { simd, panel });
+}
+
+struct BackwardInputRun<'a, S> {
+    simd: S,
+    panel: BackwardInputPanel<'a>,
+}
+
+impl<S: Vector> WithSimd for BackwardInputRun<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<T: pulp::Simd>(self, _: T) {
+        let Self { simd, panel } = self;
+        with_const!(panel.channels, NR in [1 2 3 4 5 6 7 8 9 10 11 12] => {
+            // SAFETY: `backward_input` has checked every length.
+            unsafe { backward_input_runs::<S, NR>(simd, panel) }
+        });
+    }
+}
+
+/// # Safety
+///
+/// The checks of [`backward_input`], with `NR` channels.
+#[inline(always)]
+unsafe fn backward_input_runs<S: Vector, const NR: usize>(simd: S, mut panel: BackwardInputPanel<'_>) {
+    if NR > S::PANEL {
+        return;
+    }
+    let widest = tile_vectors::<S>(NR).min(panel.tile);
+    let vectors = panel.runs.len.div_ceil(S::LANES);
+    for run in 0..panel.runs.count {
+        let (mut source, mut result) = (run * panel.runs.source_step, run * panel.runs.result_step);
+        let mut left = vectors;
+        while left > 0 {
+            let tile = left.min(widest);
+            // SAFETY: as in `forward_runs`.
+            unsafe {
+                with_const!(tile, MR in [1 2 3 4] =>
+                    backward_input_tile::<S, MR, NR>(simd, &mut panel, source, result));
+            }
+            source += tile * S::LANES;
+            result += tile * S::LANES;
+            left -= tile;
+        }
+    }
+}
+
+/// # Safety
+///
+/// `MR` vectors are readable in the source at every offset plus `at` for every output channel, readable and writable
+/// at `result` in each of the `NR` channels; weights and thresholds cover the taps.
+#[inline(always)]
+unsafe fn backward_input_tile<S: Vector, const MR: usize, const NR: usize>(
+    simd: S,
+    panel: &mut BackwardInputPanel<'_>,
+    at: usize,
+    result: usize,
+) {
+    if MR > tile_vectors::<S>(NR) {
+        return;
+    }
+    let zero = simd.splat_f32s(0.0);
+    let (offsets, weight_taps) = (panel.offsets.table(), panel.weight_taps.table());
+    let (grad_input, grad_thresholds) = (panel.grad_input.as_mut_ptr(), panel.grad_thresholds.as_mut_ptr());
+    for (tap, (&offset, &weight_tap)) in offsets.iter().zip(weight_taps).enumerate() {
+        let mut sums = [[zero; MR]; NR];
+        // SAFETY: the caller's, for each pointer below; offsets never exceed the maxima that were checked. Pointers
+        // advance by wrapping arithmetic, because the one after the last channel is never read.
+        unsafe {
+            let mut g = panel.source.as_ptr().add(at + offset as usize);
+            let mut weight = panel.weight.as_ptr().add(weight_tap as usize * panel.weight_pitch);
+            for _ in 0..panel.depth {
+                let mut gs = [zero; MR];
+                for (m, gs) in gs.iter_mut().enumerate() {
+                    *gs = simd.load(g.add(m * S::LANES));
+                }
+                for (n, sums) in sums.iter_mut().enumerate() {
+                    let w = simd.splat_f32s(*weight.add(n));
+                    for (sum, g) in sums.iter_mut().zip(gs) {
+                        *sum = simd.mul_add_e_f32s(w, g, *sum);
+                    }
+                }
+                g = g.wrapping_add(panel.source_pitch);
+                weight = weight.wrapping_add(NR);
+            }
+            for (n, sums) in sums.into_iter().enumerate() {
+                let theta = simd.splat_f32s(*panel.thresholds.as_ptr().add(tap * NR + n));
+                let to_theta = grad_thresholds.add((tap * NR + n) * S::LANES);
+                let mut clamped = simd.load(to_theta);
+                for (m, sum) in sums.into_iter().enumerate() {
+                    let index = n * panel.pitch + result + m * S::LANES;
+                    let x = simd.load(panel.input.as_ptr().add(index));
+                    let to_input = grad_input.add(index);
+                    let passed = simd.select_f32s(simd.greater_than_f32s(x, theta), sum, zero);
+                    simd.store(to_input, simd.add_f32s(simd.load(to_input), passed));
+                    let held = simd.select_f32s(simd.less_than_or_equal_f32s(x, theta), sum, zero);
+                    clamped = simd.add_f32s(clamped, held);
+                }
+                simd.store(to_theta, clamped);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The SIMD vocabulary of the kernels: `pulp`'s, with what eq. 4 needs and the size of the register file.
+//!
+//! A second element type (bf16, int8) would enter here: as an associated accumulator and operand type beside `f32s`,
+//! with its own loads and multiply-add; tiles and tables are written in lanes and registers, not in bytes.
+
+use pulp::Simd;
+
+/// A `pulp` token for which the kernels are built.
+pub(super) trait Vector: Simd {
+    /// Lanes of a vector.
+    const LANES: usize = Self::F32_LANES;
+    /// Accumulators a register tile may use; what is left of the register file holds operands and thresholds.
+    const ACCUMULATORS: usize;
+    /// Most channels per panel in tiles with positions in lanes.
+    const PANEL: usize;
+    /// Most vectors of positions per tile with positions in lanes, and of channels with channels in lanes.
+    const TILE: usize;
+
+    /// A token for code that runs after detection.
+    ///
+    /// # Safety
+    ///
+    /// The CPU and the operating system offer the instruction set.
+    unsafe fn token() -> Self;
+
+    /// `x` if `x > θ`, else `θ` (eq. 4), and NaN where `x` is NaN.
+    #[inline(always)]
+    fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
+        self.select_f32s(self.less_than_or_equal_f32s(x, theta), theta, x)
+    }
+
+    /// Reads one vector.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` elements at `from` are readable.
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::f32s {
+        // SAFETY: the caller's; `f32s` is plain data of LANES elements.
+        unsafe { from.cast::<Self::f32s>().read_unaligned() }
+    }
+
+    /// Writes one vector.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` elements at `to` are writable.
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, value: Self::f32s) {
+        // SAFETY: the caller's; `f32s` is plain data of LANES elements.
+        unsafe { to.cast::<Self::f32s>().write_unaligned(value) }
+    }
+}
+
+impl Vector for pulp::Scalar {
+    // Sixteen registers: 8 accumulators leave room for the operands without fused multiply-add.
+    const ACCUMULATORS: usize = 8;
+    const PANEL: usize = 4;
+    const TILE: usize = 4;
+
+    unsafe fn token() -> Self {
+        Self::new()
+    }
+
+    #[inline(always)]
+    fn activate(self, x: f32, theta: f32) -> f32 {
+        if x <= theta { theta } else { x }
+    }
+}
+
+#[cfg(feature = "internal-testing")]
+impl Vector for pulp::Scalar512b {
+    const ACCUMULATORS: usize = 27;
+    const PANEL: usize = 12;
+    const TILE: usize = 4;
+
+    unsafe fn token() -> Self {
+        Self
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Vector for pulp::x86::V3 {
+    const ACCUMULATORS: usize = 12;
+    const PANEL: usize = 6;
+    const TILE: usize = 4;
+
+    unsafe fn token() -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::new_unchecked() }
+    }
+
+    #[inline(always)]
+    fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
+        // VMAXPS returns its second operand when either is NaN.
+        self.max_f32s(theta, x)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Vector for pulp::x86::V4 {
+    const ACCUMULATORS: usize = 27;
+    const PANEL: usize = 12;
+    const TILE: usize = 4;
+
+    unsafe fn token() -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::new_unchecked() }
+    }
+
+    #[inline(always)]
+    fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
+        // VMAXPS returns its second operand when either is NaN.
+        self.max_f32s(theta, x)
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl Vector for pulp::aarch64::Neon {
+    const ACCUMULATORS: usize = 24;
+    const PANEL: usize = 8;
+    const TILE: usize = 4;
+
+    unsafe fn token() -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::new_unchecked() }
+    }
+
+    #[inline(always)]
+    fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
+        // FMAX propagates a NaN of either operand, and θ is never NaN.
+        self.max_f32s(theta, x)
+    }
+}

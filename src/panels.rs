@@ -1,0 +1,76 @@
+//! Balanced partitions of channels (and of work) into parts of nearly equal size.
+
+use core::ops::Range;
+
+/// `len` items in `count` consecutive parts whose sizes differ by at most one, the larger first.
+///
+/// Balance beats full panels and a narrow tail: 64 channels in panels of at most 12 are 11+11+11+11+10+10.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Panels {
+    len: usize,
+    count: usize,
+}
+
+impl Panels {
+    /// As few parts of at most `max` items as possible. `max` is at least 1.
+    pub(crate) const fn of_at_most(len: usize, max: usize) -> Self {
+        Self { len, count: len.div_ceil(max) }
+    }
+
+    /// `count` parts, or `len` of them where there are fewer items. `count` is at least 1.
+    pub(crate) const fn into_parts(len: usize, count: usize) -> Self {
+        Self { len, count: if count < len { count } else { len } }
+    }
+
+    pub(crate) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Items of all parts.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Size of the largest part.
+    pub(crate) const fn max(&self) -> usize {
+        if self.count == 0 { 0 } else { self.len.div_ceil(self.count) }
+    }
+
+    /// First item of part `index`; of part `count`, the end.
+    pub(crate) const fn start(&self, index: usize) -> usize {
+        let (size, larger) = (self.len / self.count, self.len % self.count);
+        index * size + if index < larger { index } else { larger }
+    }
+
+    pub(crate) const fn get(&self, index: usize) -> Range<usize> {
+        self.start(index)..self.start(index + 1)
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.count).map(move |index| self.get(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_are_balanced_and_cover_everything() {
+        for len in 1..70 {
+            for max in 1..20 {
+                let panels = Panels::of_at_most(len, max);
+                let mut next = 0;
+                for range in panels.iter() {
+                    assert_eq!(range.start, next);
+                    assert!(range.len() <= panels.max() && range.len() + 1 >= panels.max());
+                    next = range.end;
+                }
+                assert_eq!(next, len);
+                assert!(panels.max() <= max);
+            }
+        }
+        assert!(Panels::of_at_most(64, 12).iter().map(|r| r.len()).eq([11, 11, 11, 11, 10, 10]));
+        assert_eq!(Panels::into_parts(3, 8).count(), 3);
+    }
+}

@@ -9,4 +9,4 @@ mod runner;
 pub(crate) use buffer::{Guarded, Placement};
 pub(crate) use case::{Axis, Case, Rng, Shape, Theta, Values};
 pub(crate) use oracle::{Expected, wide};
-pub(crate) use runner::{Blocks, How, PASSES, Results, isas, plan, run};
+pub(crate) use runner::{How, PASSES, Results, isas, plan, run};

@@ -1,7 +1,7 @@
 //! One runner for every pass on every instruction set, between guard words.
 
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Forward, Isa, Pass, Thresholds, Weight,
+    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Forward, Isa, Pass, Thresholds, Tuning, Weight,
 };
 
 use super::buffer::{Guarded, Placement};
@@ -16,20 +16,11 @@ pub(crate) fn isas() -> impl Iterator<Item = Isa> {
     Isa::available().chain([Isa::Emulated512])
 }
 
-/// Limits on tiles and blocks; small ones make small inputs cross every edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Blocks {
-    pub(crate) staging_len: usize,
-    pub(crate) panel: usize,
-    pub(crate) tile: usize,
-    pub(crate) positions: usize,
-}
-
-/// A plan, of the default blocks or of injected ones.
-pub(crate) fn plan(desc: ConvDesc, isa: Isa, blocks: Option<Blocks>) -> ConvRelu {
-    let plan = match blocks {
+/// A plan, of the instruction set's own tiles and blocks or of injected ones.
+pub(crate) fn plan(desc: ConvDesc, isa: Isa, tuning: Option<Tuning>) -> ConvRelu {
+    let plan = match tuning {
         None => ConvRelu::with_isa(desc, isa),
-        Some(_) => ConvRelu::with_isa(desc, isa),
+        Some(tuning) => ConvRelu::with_tuning(desc, isa, tuning),
     };
     plan.unwrap_or_else(|error| panic!("{isa}: {error}"))
 }

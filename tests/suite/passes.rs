@@ -1,15 +1,15 @@
 //! Every pass against the oracle in f64, on random layers.
 
-use convrelu::{Isa, Pass};
+use convrelu::{Isa, Pass, Tuning};
 use proptest::prelude::*;
 
-use crate::common::{Blocks, Case, Expected, How, Placement, Results, isas, plan, run};
+use crate::common::{Case, Expected, How, Placement, Results, isas, plan, run};
 use crate::strategy;
 
 /// What varies beside the case itself.
 #[derive(Clone, Copy, Debug)]
 struct Variation {
-    blocks: Blocks,
+    tuning: Tuning,
     threads: usize,
     at: Placement,
     second: bool,
@@ -18,11 +18,11 @@ struct Variation {
 }
 
 fn variation() -> impl Strategy<Value = Variation> {
-    (strategy::blocks(), 1..=5usize, strategy::placement(), any::<bool>(), any::<Option<u64>>())
-        .prop_map(|(blocks, threads, at, second, accumulate)| Variation { blocks, threads, at, second, accumulate })
+    (strategy::tuning(), 1..=5usize, strategy::placement(), any::<bool>(), any::<Option<u64>>())
+        .prop_map(|(tuning, threads, at, second, accumulate)| Variation { tuning, threads, at, second, accumulate })
 }
 
-/// Compares `pass` with the oracle on every instruction set, with its own blocks and with injected ones.
+/// Compares `pass` with the oracle on every instruction set, with its own tuning and with injected ones.
 fn check(case: &Case, pass: Pass, variation: Variation) {
     let expected = Expected::new(case, pass);
     let how = How { at: variation.at, second: variation.second };
@@ -33,10 +33,10 @@ fn check(case: &Case, pass: Pass, variation: Variation) {
         }
     };
     for isa in isas() {
-        for blocks in [None, Some(variation.blocks)] {
-            let plan = plan(case.desc, isa, blocks).with_threads(variation.threads);
+        for tuning in [None, Some(variation.tuning)] {
+            let plan = plan(case.desc, isa, tuning).with_threads(variation.threads);
             let results = run(&plan, pass, case, how, prior.as_ref());
-            expected.check(&results, prior.as_ref(), || format!("{pass:?} on {isa}, {blocks:?}: {:?}", case.desc));
+            expected.check(&results, prior.as_ref(), || format!("{pass:?} on {isa}, {tuning:?}: {:?}", case.desc));
             if pass == Pass::Forward {
                 let packed = run(&plan, Pass::ForwardPacked, case, how, None);
                 assert_eq!(results.bits(), packed.bits(), "packed and plain weights on {isa}: {:?}", case.desc);

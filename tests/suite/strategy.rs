@@ -1,11 +1,11 @@
-//! Random geometries, values and blocks.
+//! Random geometries, values and tuning.
 
-use convrelu::Layout;
+use convrelu::{Layout, Tuning};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngSeed};
 
-use crate::common::{Axis, Blocks, Case, Placement, Rng, Shape, Theta, Values};
+use crate::common::{Axis, Case, Placement, Rng, Shape, Theta, Values};
 
 /// `1/fraction` of the number of cases asked for, from a seed that is fixed unless `PROPTEST_RNG_SEED` is set.
 pub(crate) fn config(fraction: u32) -> Config {
@@ -108,7 +108,7 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
     case_of(20_000, select(vec![Values::Continuous, Values::Quantised, Values::Sparse])).prop_map(|(_, case)| case)
 }
 
-/// A case with enough work for several blocks and threads.
+/// A case with enough work for several tuning and threads.
 pub(crate) fn larger_case() -> impl Strategy<Value = Case> {
     case_of(200_000, Just(Values::Continuous)).prop_map(|(_, case)| case)
 }
@@ -133,11 +133,11 @@ fn case_of(products: usize, values: impl Strategy<Value = Values>) -> impl Strat
     })
 }
 
-/// Limits that cut even small inputs into several tiles and blocks.
-pub(crate) fn blocks() -> impl Strategy<Value = Blocks> {
+/// Limits that cut even small inputs into several tiles and tuning.
+pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
     let limit = || select(vec![1, 2, 3, 5, usize::MAX]);
     let staging_len = prop_oneof![Just(1usize), 2..=300usize, Just(usize::MAX)];
-    (staging_len, limit(), limit(), limit()).prop_map(|(staging_len, panel, tile, positions)| Blocks {
+    (staging_len, limit(), limit(), limit()).prop_map(|(staging_len, panel, tile, positions)| Tuning {
         staging_len,
         panel,
         tile,

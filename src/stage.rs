@@ -149,10 +149,9 @@ impl Row<'_> {
         out[end * lanes..].fill(fill);
         let out = &mut out[start * lanes..end * lanes];
         if self.channel == 1 {
-            let rows = self.data[channels.start..].chunks(self.step);
-            for (out, x) in out.chunks_exact_mut(lanes).zip(rows) {
+            for (e, out) in out.chunks_exact_mut(lanes).enumerate() {
                 let (used, unused) = out.split_at_mut(channels.len());
-                used.copy_from_slice(&x[..channels.len()]);
+                used.copy_from_slice(&self.data[e * self.step + channels.start..][..channels.len()]);
                 unused.fill(fill);
             }
         } else {

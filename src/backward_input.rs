@@ -123,7 +123,7 @@ impl BackwardInputPlan {
         if self.parts.count() == 0 {
             return 0;
         }
-        desc.weight_len() + self.parts.count() * self.part_len(desc, tiles)
+        desc.weight_len().saturating_add(self.parts.count().saturating_mul(self.part_len(desc, tiles)))
     }
 
     /// First input channel of a panel, counted over all groups.

@@ -87,23 +87,27 @@ impl BackwardWeightPlan {
         self.parts.max().min(desc.group_out_channels())
     }
 
+    /// Elements of one thread's workspace; saturates, as the layers that no memory could hold show.
     fn part_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let positions = volume(self.block);
         let lanes = self.vectors.max() * tiles.lanes;
         positions
-            + positions * self.part_channels(desc)
-            + self.grid.len() * lanes
-            + lanes
-            + self.packed_len(desc, tiles)
+            .saturating_mul(self.part_channels(desc))
+            .saturating_add(positions + self.grid.len() * lanes + lanes)
+            .saturating_add(self.packed_len(desc, tiles))
     }
 
     /// Elements of a part's packed gradient.
     fn packed_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        self.vectors.len() * tiles.lanes * desc.taps() * self.part_channels(desc)
+        let padded_filter = (self.vectors.len() * tiles.lanes).saturating_mul(desc.taps());
+        padded_filter.saturating_mul(self.part_channels(desc))
     }
 
     pub(crate) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        if self.parts.count() == 0 { 0 } else { self.parts.count() * self.part_len(desc, tiles) }
+        match self.parts.count() {
+            0 => 0,
+            parts => parts.saturating_mul(self.part_len(desc, tiles)),
+        }
     }
 
     pub(crate) fn run(

@@ -7,6 +7,7 @@ use crate::taps::{Axis, Grid};
 
 /// Limits that a plan works under; tests shrink them so that small layers cross every edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
 pub struct Tuning {
     /// Elements of staged source per thread to aim for.
     pub staging_len: usize,

@@ -1,5 +1,86 @@
-//! Adaptive Convolutional ReLUs.
+//! Adaptive Convolutional ReLUs: convolution kernels with a trainable activation threshold per weight position.
+//!
+//! A ConvReLU layer (Gao, Cai, Ji: *Adaptive Convolutional ReLUs*, AAAI 2020) gives every input channel and kernel tap
+//! its own threshold θ, shared over output channels and positions (eq. 8):
+//!
+//! ```text
+//! y[i,j,d] = Σ_c Σ_a Σ_b w[a,b,c,d] · max(x[i+a, j+b, c], θ[a,b,c])
+//! ```
+//!
+//! With θ = −∞ ([`Thresholds::LINEAR`]) it is a plain convolution, with θ = 0 ([`Thresholds::RELU`]) a ReLU followed by
+//! one. This crate computes it in one, two and three dimensions, forward and backward, channels first or last, with SIMD
+//! kernels chosen at run time, without the standard library and without allocating.
+//!
+//! # The paper's example
+//!
+//! Input `[2, 3, 4]`, weights `[1, −1]`, thresholds `[0, 3.5]`, no padding:
+//!
+//! ```
+//! use convrelu::{ConvDesc, ConvRelu, Forward, Pass, Thresholds, Weight};
+//!
+//! let desc = ConvDesc::conv1d(1, 1, 1, [3], [2]).build()?;
+//! let plan = ConvRelu::new(desc);
+//! let mut workspace = vec![0.0; plan.workspace_len(Pass::Forward)];
+//! let mut output = [0.0; 2];
+//! plan.forward(
+//!     Forward {
+//!         input: &[2.0, 3.0, 4.0],
+//!         weight: Weight::Plain(&[1.0, -1.0]),
+//!         thresholds: Thresholds::PerTap(&[0.0, 3.5]),
+//!         bias: None,
+//!     },
+//!     &mut output,
+//!     &mut workspace,
+//! )?;
+//! assert_eq!(output, [-1.5, -1.0]);
+//! # Ok::<(), convrelu::Error>(())
+//! ```
+//!
+//! # How to use it
+//!
+//! 1. Describe the layer: [`ConvDesc::conv2d`] and its siblings, then [`build`](ConvDescBuilder::build).
+//! 2. Plan it: [`ConvRelu::new`] picks the best instruction set of the machine, [`ConvRelu::with_isa`] forces one.
+//! 3. Call [`forward`](ConvRelu::forward), [`backward_input`](ConvRelu::backward_input) (gradients of input and
+//!    thresholds) and [`backward_weight`](ConvRelu::backward_weight) (of weight and bias) with your own buffers and a
+//!    workspace of [`workspace_len`](ConvRelu::workspace_len) elements. For inference, pack the weight once with
+//!    [`pack_weight`](ConvRelu::pack_weight).
+//!
+//! Mistakes come back as an [`Error`] that names the argument, its value and the rule. [`mod@reference`] is the same
+//! mathematics as one plain loop, for tests of your own.
+//!
+//! # Semantics
+//!
+//! - `f(x; θ) = x` if `x > θ`, else `θ`. A **tie** sends its gradient to θ (eq. 6).
+//! - **Padding** is zero before the activation: a padded tap contributes `w · max(0, θ)`, and its gradient goes to θ
+//!   where `θ ≥ 0`.
+//! - A **NaN** in the input reaches exactly the outputs whose window holds it; going backward it passes its gradient to
+//!   neither side. A NaN threshold is an error.
+//! - **Determinism**: the same plan gives the same bits, whatever the number of threads. Instruction sets differ by
+//!   rounding, within [`reference::error_bound`].
+//! - An **empty batch** is a no-op that still writes zero gradients.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds | what it needs |
+//! |---|---|---|---|
+//! | none | | the kernels, `no_std` and without `alloc` | `pulp`, `bytemuck`, `libm` |
+//! | `std` | yes | detection of the CPU through the operating system; the reference trainer `train` | `gemm` and crates for data and random numbers |
+//! | `rayon` | | the same calls, spread over the threads of the current pool | `std`, `rayon` |
+//! | `cli` | | the program `convrelu` | `std`, `rayon`, crates for terminals and plots |
+//!
+//! # Instruction sets
+//!
+//! | [`Isa`] | lanes | chosen where |
+//! |---|---|---|
+//! | `avx512` | 16 | x86-64 with AVX-512 F, BW, CD, DQ, VL, enabled by the operating system |
+//! | `avx2` | 8 | x86-64 with AVX2 and FMA, enabled by the operating system |
+//! | `neon` | 4 | AArch64 |
+//! | `scalar` | 1 | everywhere |
+//!
+//! The kernels are one source, generic over these; detection happens once and then costs a load.
+
 #![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
 pub mod adarelu;

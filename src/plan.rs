@@ -223,7 +223,7 @@ impl ConvRelu {
     pub fn workspace_len(&self, pass: Pass) -> usize {
         let (desc, tiles) = (&self.desc, self.tiles);
         match pass {
-            Pass::Forward => self.packed_weight_len() + self.forward.workspace_len(desc, tiles),
+            Pass::Forward => self.packed_weight_len().saturating_add(self.forward.workspace_len(desc, tiles)),
             Pass::ForwardPacked => self.forward.workspace_len(desc, tiles),
             Pass::BackwardInput => self.backward_input.workspace_len(desc, tiles),
             Pass::BackwardWeight => self.backward_weight.workspace_len(desc, tiles),

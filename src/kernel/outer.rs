@@ -31,14 +31,21 @@ pub(crate) struct WeightTile<'a> {
 
 /// Most vectors of input channels in a tile.
 pub(super) const fn most_vectors<S: Vector>() -> usize {
-    if S::ACCUMULATORS >= 24 { 3 } else { 2 }
+    if S::REGISTERS >= 32 { 3 } else { 2 }
 }
 
-/// Most output channels in a tile with `vectors` vectors of input channels.
+/// Most output channels in a tile with `vectors` vectors of input channels: accumulators, the vectors and two broadcasts
+/// must fit the register file; beyond 24 accumulators a panel of output gradients outgrows its share of the cache.
 pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
-    // One vector and its threshold per `vectors`, and one broadcast, beside the accumulators.
-    let rows = if S::ACCUMULATORS >= 24 { 24 / vectors } else { S::ACCUMULATORS / vectors };
-    if rows > 12 { 12 } else { rows }
+    let fit = (S::REGISTERS - vectors - 2) / vectors;
+    let most = 24 / vectors;
+    if fit > 12 && most > 12 {
+        12
+    } else if fit < most {
+        fit
+    } else {
+        most
+    }
 }
 
 /// Entry of [`WeightTile`] for one instruction set.

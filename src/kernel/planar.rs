@@ -148,9 +148,10 @@ impl<S: Vector> WithSimd for ForwardRun<'_, S> {
     }
 }
 
-/// Vectors of positions in a tile with `channels` channels.
+/// Vectors of positions in a tile with `channels` channels: accumulators, a vector of the source per vector of
+/// positions, and two broadcasts must fit the register file, or accumulators are spilled in the hot loop.
 const fn tile_vectors<S: Vector>(channels: usize) -> usize {
-    let fit = S::ACCUMULATORS / channels;
+    let fit = (S::REGISTERS - 2) / (channels + 1);
     if fit < S::TILE { fit } else { S::TILE }
 }
 

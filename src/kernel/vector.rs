@@ -9,8 +9,8 @@ use pulp::Simd;
 pub(super) trait Vector: Simd {
     /// Lanes of a vector.
     const LANES: usize = Self::F32_LANES;
-    /// Accumulators a register tile may use; what is left of the register file holds operands and thresholds.
-    const ACCUMULATORS: usize;
+    /// Vector registers that a tile's accumulators and operands share.
+    const REGISTERS: usize;
     /// Most channels per panel in tiles with positions in lanes.
     const PANEL: usize;
     /// Most vectors of positions per tile with positions in lanes, and of channels with channels in lanes.
@@ -53,8 +53,8 @@ pub(super) trait Vector: Simd {
 }
 
 impl Vector for pulp::Scalar {
-    // Sixteen registers: 8 accumulators leave room for the operands without fused multiply-add.
-    const ACCUMULATORS: usize = 8;
+    // What the smallest targets with floating-point registers have to offer.
+    const REGISTERS: usize = 16;
     const PANEL: usize = 4;
     const TILE: usize = 4;
 
@@ -70,7 +70,7 @@ impl Vector for pulp::Scalar {
 
 #[cfg(feature = "internal-testing")]
 impl Vector for pulp::Scalar512b {
-    const ACCUMULATORS: usize = 27;
+    const REGISTERS: usize = 32;
     const PANEL: usize = 12;
     const TILE: usize = 4;
 
@@ -81,7 +81,7 @@ impl Vector for pulp::Scalar512b {
 
 #[cfg(target_arch = "x86_64")]
 impl Vector for pulp::x86::V3 {
-    const ACCUMULATORS: usize = 12;
+    const REGISTERS: usize = 16;
     const PANEL: usize = 6;
     const TILE: usize = 4;
 
@@ -99,7 +99,7 @@ impl Vector for pulp::x86::V3 {
 
 #[cfg(target_arch = "x86_64")]
 impl Vector for pulp::x86::V4 {
-    const ACCUMULATORS: usize = 27;
+    const REGISTERS: usize = 32;
     const PANEL: usize = 12;
     const TILE: usize = 4;
 
@@ -117,7 +117,7 @@ impl Vector for pulp::x86::V4 {
 
 #[cfg(target_arch = "aarch64")]
 impl Vector for pulp::aarch64::Neon {
-    const ACCUMULATORS: usize = 24;
+    const REGISTERS: usize = 32;
     const PANEL: usize = 8;
     const TILE: usize = 4;
 

@@ -129,9 +129,9 @@ fn main() {
 
     println!("layer pass            layout isa         median µs    GFLOP/s  % of {} × peak", options.threads);
     for row in &rows {
-        let peak = peaks.iter().find(|peak| peak.isa == row.isa).map_or(f64::NAN, Row::gflops);
-        let share = 100.0 * row.gflops() / (peak * options.threads as f64);
-        println!("{} {:8} {:12.1} {:10.1} {share:7.1}", row.label, row.isa, row.median() * 1e6, row.gflops());
+        let roof = peaks.iter().find(|peak| peak.isa == row.isa).map(|peak| peak.gflops() * options.threads as f64);
+        let share = roof.map_or_else(|| String::from("–"), |roof| format!("{:.1}", 100.0 * row.gflops() / roof));
+        println!("{} {:8} {:12.1} {:10.1} {share:>7}", row.label, row.isa, row.median() * 1e6, row.gflops());
     }
     for peak in &peaks {
         println!("peak of {} on one core: {:.1} GFLOP/s", peak.isa, peak.gflops());

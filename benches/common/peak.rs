@@ -33,8 +33,8 @@ impl WithSimd for MultiplyAdd {
     }
 }
 
-/// A loop of fused multiply-adds in registers (for `scalar`, of what the compiler makes of `a · b + c`) that returns
-/// how many floating-point operations it was; `None` where the instruction set is not available.
+/// A loop of fused multiply-adds in registers that returns how many floating-point operations it was; `None` where
+/// the instruction set is not available, and for `scalar`, whose roof is what the compiler makes of each loop.
 pub(crate) fn multiply_adds(isa: Isa) -> Option<fn() -> f64> {
     fn on<S: Simd>(token: fn() -> Option<S>) -> f64 {
         token().map_or(0.0, |simd| simd.vectorize(Dispatched(simd)))
@@ -43,7 +43,6 @@ pub(crate) fn multiply_adds(isa: Isa) -> Option<fn() -> f64> {
         return None;
     }
     match isa {
-        Isa::Scalar => Some(|| on(|| Some(pulp::Scalar))),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => Some(|| on(pulp::x86::V3::try_new)),
         #[cfg(target_arch = "x86_64")]

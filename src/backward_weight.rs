@@ -14,7 +14,9 @@ use crate::panels::Panels;
 use crate::parallel;
 use crate::plan::{Accumulation, Thresholds};
 use crate::stage::{Block, Image, Staging, blocks};
+use crate::strided;
 use crate::taps::{Axis, Grid};
+use crate::weight::channel_and_tap_strides;
 use crate::workspace::Arena;
 
 /// Positions per block: a panel of output gradients stays in the first-level cache.
@@ -240,6 +242,7 @@ impl BackwardWeightPlan {
         let desc = call.desc;
         let (in_channels, taps) = (desc.group_in_channels(), desc.taps());
         let filter = in_channels * taps;
+        let (channel_step, tap_step) = channel_and_tap_strides(desc);
         for vectors in self.vectors.iter() {
             let lanes = vectors.len() * call.tiles.lanes;
             let first = vectors.start * call.tiles.lanes;
@@ -248,16 +251,7 @@ impl BackwardWeightPlan {
             for (d, out) in out.chunks_exact_mut(filter).enumerate() {
                 for tap in 0..taps {
                     let packed = &packed[(tap * channels + d) * lanes..][..used];
-                    match desc.layout() {
-                        Layout::Nhwc => {
-                            let out = &mut out[tap * in_channels + first..][..used];
-                            out.iter_mut().zip(packed).for_each(|(out, g)| *out += g);
-                        }
-                        Layout::Nchw => {
-                            let out = out[first * taps + tap..].iter_mut().step_by(taps);
-                            out.zip(packed).for_each(|(out, g)| *out += g);
-                        }
-                    }
+                    strided::add(packed, &mut out[first * channel_step + tap * tap_step..], channel_step);
                 }
             }
         }

@@ -98,6 +98,7 @@ mod parallel;
 mod plan;
 pub mod reference;
 mod stage;
+mod strided;
 mod taps;
 mod weight;
 mod workspace;

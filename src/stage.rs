@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use crate::layout::Strides;
+use crate::strided;
 use crate::taps::Grid;
 
 /// One image to copy from.
@@ -87,7 +88,6 @@ impl Staging {
                                 step: image.strides.spatial[2] * axes[2].stride(),
                                 channel: image.strides.channel,
                                 inside: inside_w.clone(),
-                                width,
                             })
                         } else {
                             None
@@ -102,12 +102,42 @@ impl Staging {
     /// Writes one staged row of all `channels`; `None` is a row of padding.
     fn copy_row(&self, source: Option<Row<'_>>, channels: Range<usize>, width: usize, row: usize, out: &mut [f32]) {
         let lanes = self.lanes;
-        for (index, first) in channels.clone().step_by(lanes).enumerate() {
-            let out = &mut out[index * self.pitch + row..][..width * lanes];
-            match &source {
-                None => out.fill(self.fill),
-                Some(source) if lanes == 1 => source.copy_plane(first, self.fill, out),
-                Some(source) => source.copy_lanes(first..channels.end.min(first + lanes), lanes, self.fill, out),
+        let inside = source.as_ref().map_or(0..0, |source| source.inside.clone());
+        for first in (0..channels.len()).step_by(lanes) {
+            let out = &mut out[first / lanes * self.pitch + row..][..width * lanes];
+            let used = lanes.min(channels.len() - first);
+            if used < lanes {
+                out.fill(self.fill);
+            } else {
+                out[..inside.start * lanes].fill(self.fill);
+                out[inside.end * lanes..].fill(self.fill);
+            }
+        }
+        let Some(Row { data, step, channel, .. }) = source else { return };
+        let elements = inside.len();
+        if channel == 1 && lanes == 1 {
+            // Channels last to planes.
+            let out = &mut out[row + inside.start..];
+            strided::transpose(&data[channels.start..], step, out, self.pitch, elements, channels.len());
+            return;
+        }
+        for first in channels.clone().step_by(lanes) {
+            let used = lanes.min(channels.end - first);
+            let out = &mut out[(first - channels.start) / lanes * self.pitch + row + inside.start * lanes..];
+            let data = &data[first * channel..];
+            if channel == 1 {
+                // Channels last to groups of channels.
+                for e in 0..elements {
+                    out[e * lanes..][..used].copy_from_slice(&data[e * step..][..used]);
+                }
+            } else if step == 1 && lanes > 1 {
+                // Planes to groups of channels.
+                strided::transpose(data, channel, out, lanes, used, elements);
+            } else {
+                // Planes to planes, or with a stride.
+                for lane in 0..used {
+                    strided::copy(&data[lane * channel..], step, &mut out[lane..], lanes, elements);
+                }
             }
         }
     }
@@ -121,53 +151,6 @@ struct Row<'a> {
     step: usize,
     /// Distance of consecutive channels in the source.
     channel: usize,
-    /// The staged elements that lie in the source.
+    /// The staged elements that lie in the source; at least one.
     inside: Range<usize>,
-    /// Staged elements of the row.
-    width: usize,
-}
-
-impl Row<'_> {
-    fn copy_plane(&self, channel: usize, fill: f32, out: &mut [f32]) {
-        let Range { start, end } = self.inside;
-        let data = &self.data[channel * self.channel..];
-        out[..start].fill(fill);
-        out[end..].fill(fill);
-        if self.step == 1 {
-            out[start..end].copy_from_slice(&data[..end - start]);
-        } else {
-            for (out, x) in out[start..end].iter_mut().zip(data.iter().step_by(self.step)) {
-                *out = *x;
-            }
-        }
-    }
-
-    fn copy_lanes(&self, channels: Range<usize>, lanes: usize, fill: f32, out: &mut [f32]) {
-        let Range { start, end } = self.inside;
-        debug_assert_eq!(out.len(), self.width * lanes);
-        out[..start * lanes].fill(fill);
-        out[end * lanes..].fill(fill);
-        let out = &mut out[start * lanes..end * lanes];
-        if self.channel == 1 {
-            for (e, out) in out.chunks_exact_mut(lanes).enumerate() {
-                let (used, unused) = out.split_at_mut(channels.len());
-                used.copy_from_slice(&self.data[e * self.step + channels.start..][..channels.len()]);
-                unused.fill(fill);
-            }
-        } else {
-            for lane in 0..lanes {
-                let out = out.iter_mut().skip(lane).step_by(lanes);
-                if lane < channels.len() {
-                    let data = &self.data[(channels.start + lane) * self.channel..];
-                    for (out, x) in out.zip(data.iter().step_by(self.step)) {
-                        *out = *x;
-                    }
-                } else {
-                    for out in out {
-                        *out = fill;
-                    }
-                }
-            }
-        }
-    }
 }

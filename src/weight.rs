@@ -3,6 +3,7 @@
 use crate::desc::ConvDesc;
 use crate::kernel::Isa;
 use crate::panels::Panels;
+use crate::strided;
 
 /// Weights packed by [`ConvRelu::pack_weight`](crate::ConvRelu::pack_weight), for many calls of
 /// [`ConvRelu::forward`](crate::ConvRelu::forward).
@@ -28,12 +29,9 @@ pub(crate) fn pack_forward(desc: &ConvDesc, panels: Panels, weight: &[f32], pack
             let first = group * out_channels + panel.start;
             let out = &mut packed[first * filter..][..panel.len() * filter];
             for (lane, filter) in weight[first * filter..][..panel.len() * filter].chunks_exact(filter).enumerate() {
-                let mut out = out[lane..].iter_mut().step_by(panel.len());
                 for c in 0..in_channels {
-                    let source = filter[c * channel..].iter().step_by(tap).take(taps);
-                    for (x, out) in source.zip(&mut out) {
-                        *out = *x;
-                    }
+                    let out = &mut out[c * taps * panel.len() + lane..];
+                    strided::copy(&filter[c * channel..], tap, out, panel.len(), taps);
                 }
             }
         }
@@ -55,16 +53,14 @@ pub(crate) fn pack_backward_input(
     let filters = weight[group * out_channels * filter..][..out_channels * filter].chunks_exact(filter);
     for (d, filter) in filters.enumerate() {
         for (lane, c) in panel.clone().enumerate() {
-            let out = packed[d * panel.len() + lane..].iter_mut().step_by(out_channels * panel.len());
-            for (x, out) in filter[c * channel..].iter().step_by(tap).take(taps).zip(out) {
-                *out = *x;
-            }
+            let out = &mut packed[d * panel.len() + lane..];
+            strided::copy(&filter[c * channel..], tap, out, out_channels * panel.len(), taps);
         }
     }
 }
 
 /// Distance of the input channels, and of the taps, of one filter.
-const fn channel_and_tap_strides(desc: &ConvDesc) -> (usize, usize) {
+pub(crate) const fn channel_and_tap_strides(desc: &ConvDesc) -> (usize, usize) {
     // Taps are dense in both layouts, so one stride walks all three kernel axes.
     let strides = desc.weight_strides();
     (strides.channel, strides.spatial[2])

@@ -98,22 +98,34 @@ impl<'a> View<'a> {
         // strides give each element a place of its own.
         let first = unsafe { self.data.add(start) };
         let stride = step * spatial[2];
-        if stride == 1 {
-            // SAFETY: as above, for consecutive elements.
-            let row = unsafe { core::slice::from_raw_parts_mut(first, values.len()) };
+        // SAFETY: as above, from the first element to the last.
+        unsafe {
             match update {
-                Update::Set(constant) => row.iter_mut().zip(values).for_each(|(y, v)| *y = v + constant),
-                Update::Add => row.iter_mut().zip(values).for_each(|(y, v)| *y += v),
+                Update::Set(constant) => for_each(first, stride, values, |y, v| *y = v + constant),
+                Update::Add => for_each(first, stride, values, |y, v| *y += v),
             }
-        } else {
-            for (i, v) in values.iter().enumerate() {
-                // SAFETY: as above.
-                let y = unsafe { &mut *first.add(i * stride) };
-                *y = match update {
-                    Update::Set(constant) => v + constant,
-                    Update::Add => *y + v,
-                };
-            }
+        }
+    }
+}
+
+/// Applies `update` to elements `stride` apart.
+///
+/// # Safety
+///
+/// From `first`, `values.len()` elements `stride` apart are writable, and no one else reads or writes them meanwhile.
+#[inline(always)]
+unsafe fn for_each(first: *mut f32, stride: usize, values: &[f32], update: impl Fn(&mut f32, f32)) {
+    if stride == 1 {
+        // SAFETY: the caller's, for consecutive elements.
+        let row = unsafe { core::slice::from_raw_parts_mut(first, values.len()) };
+        row.iter_mut().zip(values).for_each(|(y, v)| update(y, *v));
+    } else {
+        let mut next = first;
+        for v in values {
+            // SAFETY: the caller's.
+            update(unsafe { &mut *next }, *v);
+            // Not `add`: after the last element it may point beyond the tensor.
+            next = next.wrapping_add(stride);
         }
     }
 }

@@ -1,0 +1,90 @@
+//! Strided loops over slices. (`Iterator::step_by` costs some ten instructions per element in such loops.)
+
+/// `to[i · to_step] = from[i · from_step]` for `i < count`.
+#[inline]
+pub(crate) fn copy(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize, count: usize) {
+    if from_step == 1 && to_step == 1 {
+        to[..count].copy_from_slice(&from[..count]);
+        return;
+    }
+    for i in 0..count {
+        to[i * to_step] = from[i * from_step];
+    }
+}
+
+/// `to[i · to_step] += from[i]` for all of `from`.
+#[inline]
+pub(crate) fn add(from: &[f32], to: &mut [f32], to_step: usize) {
+    if to_step == 1 {
+        to[..from.len()].iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        return;
+    }
+    for (i, from) in from.iter().enumerate() {
+        to[i * to_step] += from;
+    }
+}
+
+/// `to[c · to_step + r] = from[r · from_step + c]` for `r < rows`, `c < columns`.
+///
+/// In squares of four, whose bounds are checked once and whose sixteen elements pass through registers.
+#[inline]
+pub(crate) fn transpose(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize, rows: usize, columns: usize) {
+    let (whole_rows, whole_columns) = (rows / 4 * 4, columns / 4 * 4);
+    for r in (0..whole_rows).step_by(4) {
+        for c in (0..whole_columns).step_by(4) {
+            square(&from[r * from_step + c..], from_step, &mut to[c * to_step + r..], to_step);
+        }
+        for c in whole_columns..columns {
+            copy(&from[r * from_step + c..], from_step, &mut to[c * to_step + r..], 1, 4);
+        }
+    }
+    for r in whole_rows..rows {
+        copy(&from[r * from_step..], 1, &mut to[r..], to_step, columns);
+    }
+}
+
+/// The transpose of a square of four. Spelled out: closures over arrays stay calls here.
+#[inline(always)]
+fn square(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize) {
+    let row = |r: usize| -> [f32; 4] {
+        let row = &from[r * from_step..][..4];
+        [row[0], row[1], row[2], row[3]]
+    };
+    let rows = [row(0), row(1), row(2), row(3)];
+    for c in 0..4 {
+        to[c * to_step..][..4].copy_from_slice(&[rows[0][c], rows[1][c], rows[2][c], rows[3][c]]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    #[test]
+    fn steps_are_kept() {
+        let from = [1.0, 2.0, 3.0, 4.0, 5.0];
+        let mut to = [0.0; 5];
+        copy(&from, 2, &mut to, 1, 3);
+        assert_eq!(to, [1.0, 3.0, 5.0, 0.0, 0.0]);
+        copy(&from, 1, &mut to, 1, 5);
+        assert_eq!(to, from);
+        add(&from[..2], &mut to, 3);
+        assert_eq!(to, [2.0, 2.0, 3.0, 6.0, 5.0]);
+        add(&from, &mut to, 1);
+        assert_eq!(to, [3.0, 4.0, 6.0, 10.0, 10.0]);
+    }
+    #[test]
+    fn every_element_changes_places() {
+        for (rows, columns) in [(1, 1), (3, 5), (4, 4), (4, 7), (9, 4), (10, 11)] {
+            let (from_step, to_step) = (columns + 2, rows + 3);
+            let from = std::vec::Vec::from_iter((0..rows * from_step).map(|i| i as f32));
+            let mut to = std::vec![-1.0; columns * to_step];
+            transpose(&from, from_step, &mut to, to_step, rows, columns);
+            for (i, to) in to.iter().enumerate() {
+                let (c, r) = (i / to_step, i % to_step);
+                assert_eq!(*to, if r < rows { from[r * from_step + c] } else { -1.0 });
+            }
+        }
+    }
+}

@@ -85,7 +85,8 @@ impl Staging {
                             let base: usize = at.iter().zip(image.strides.spatial).map(|(i, stride)| i * stride).sum();
                             Some(Row {
                                 data: &image.data[base..],
-                                step: image.strides.spatial[2] * axes[2].stride(),
+                                // One element is inside where this would overflow.
+                                step: image.strides.spatial[2].saturating_mul(axes[2].stride()),
                                 channel: image.strides.channel,
                                 inside: inside_w.clone(),
                             })

@@ -97,7 +97,8 @@ impl<'a> View<'a> {
         // other view's claim holds it, because views come from `new` (an exclusive borrow) and `split` alone, and the
         // strides give each element a place of its own.
         let first = unsafe { self.data.add(start) };
-        let stride = step * spatial[2];
+        // One value is written where this would overflow.
+        let stride = step.saturating_mul(spatial[2]);
         // SAFETY: as above, from the first element to the last.
         unsafe {
             match update {

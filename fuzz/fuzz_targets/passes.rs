@@ -1,0 +1,104 @@
+//! Small layers of any geometry, absurd distances included: every pass on every instruction set against the oracle.
+#![no_main]
+
+use arbitrary::{Arbitrary, Unstructured};
+use convrelu::{Layout, Tuning};
+use libfuzzer_sys::fuzz_target;
+
+#[allow(dead_code)] // The test suite uses more of it.
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use common::{Axis, Case, Expected, How, PASSES, Placement, Shape, Theta, Values, isas, plan, run};
+
+/// Multiplications of the largest case, and elements of its largest tensor.
+const LARGEST: f64 = 20_000.0;
+
+/// A distance: mostly small, sometimes any at all.
+fn distance(u: &mut Unstructured<'_>, small: usize) -> arbitrary::Result<usize> {
+    if u.ratio(1, 16)? { usize::arbitrary(u) } else { u.int_in_range(1..=small) }
+}
+
+fn axis(u: &mut Unstructured<'_>) -> arbitrary::Result<Axis> {
+    Ok(Axis {
+        size: u.int_in_range(1..=70)?,
+        kernel: u.int_in_range(1..=7)?,
+        stride: distance(u, 5)?,
+        dilation: distance(u, 4)?,
+        before: distance(u, 9)? - 1,
+        after: distance(u, 9)? - 1,
+    })
+}
+
+fn shape(u: &mut Unstructured<'_>) -> arbitrary::Result<Shape> {
+    Ok(Shape {
+        batch: u.int_in_range(0..=3)?,
+        groups: u.int_in_range(1..=40)?,
+        group_in: u.int_in_range(1..=70)?,
+        group_out: u.int_in_range(1..=70)?,
+        layout: if bool::arbitrary(u)? { Layout::Nhwc } else { Layout::Nchw },
+        axes: (0..u.int_in_range(1..=3)?).map(|_| axis(u)).collect::<Result<_, _>>()?,
+    })
+}
+
+#[derive(Debug)]
+struct Input {
+    shape: Shape,
+    seed: u64,
+    values: Values,
+    uniform: Option<f32>,
+    bias: bool,
+    tuning: Option<Tuning>,
+    threads: usize,
+    how: How,
+}
+
+impl<'a> Arbitrary<'a> for Input {
+    fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let limit = |u: &mut Unstructured<'a>| if bool::arbitrary(u)? { Ok(usize::MAX) } else { u.int_in_range(0..=5) };
+        let tuning = |u: &mut Unstructured<'a>| -> arbitrary::Result<_> {
+            Ok(Tuning {
+                staging_len: u.int_in_range(0..=400)?,
+                panel: limit(u)?,
+                tile: limit(u)?,
+                positions: limit(u)?,
+            })
+        };
+        Ok(Self {
+            shape: shape(u)?,
+            seed: u64::arbitrary(u)?,
+            values: *u.choose(&[Values::Continuous, Values::Quantised, Values::Sparse])?,
+            uniform: if bool::arbitrary(u)? { Some(*u.choose(&[0.0, 0.25, f32::NEG_INFINITY])?) } else { None },
+            bias: bool::arbitrary(u)?,
+            tuning: if bool::arbitrary(u)? { Some(tuning(u)?) } else { None },
+            threads: u.int_in_range(1..=4)?,
+            how: How {
+                at: Placement { offset: u.int_in_range(0..=16)?, slack: u.int_in_range(0..=3)? },
+                second: bool::arbitrary(u)?,
+            },
+        })
+    }
+}
+
+fuzz_target!(|input: Input| {
+    let Ok(desc) = input.shape.build() else { return };
+    let largest = [desc.input_len(), desc.output_len(), desc.weight_len(), desc.threshold_len()].into_iter().max();
+    if desc.flops() > 2.0 * LARGEST || largest.is_none_or(|largest| largest as f64 > LARGEST) {
+        return;
+    }
+    let mut case = Case::new(desc, input.values, input.seed);
+    if let Some(theta) = input.uniform {
+        case = case.with_theta(Theta::Uniform(theta));
+    }
+    if !input.bias {
+        case = case.without_bias();
+    }
+    for pass in PASSES {
+        let expected = Expected::new(&case, pass);
+        for isa in isas() {
+            let plan = plan(desc, isa, input.tuning).with_threads(input.threads);
+            let results = run(&plan, pass, &case, input.how, None);
+            expected.check(&results, None, || format!("{pass:?} on {isa}"));
+        }
+    }
+});

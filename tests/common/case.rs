@@ -1,0 +1,218 @@
+//! Cases: a geometry and the values to put through it.
+
+use std::fmt;
+
+use convrelu::{ConvDesc, Error, Layout};
+
+/// One spatial axis of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Axis {
+    pub(crate) size: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) dilation: usize,
+    pub(crate) before: usize,
+    pub(crate) after: usize,
+}
+
+impl Axis {
+    /// An axis of a pointwise convolution.
+    pub(crate) const fn new(size: usize, kernel: usize) -> Self {
+        Self { size, kernel, stride: 1, dilation: 1, before: 0, after: 0 }
+    }
+
+    pub(crate) const fn padding(self, before: usize, after: usize) -> Self {
+        Self { before, after, ..self }
+    }
+
+    pub(crate) const fn stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
+    }
+
+    pub(crate) const fn dilation(self, dilation: usize) -> Self {
+        Self { dilation, ..self }
+    }
+}
+
+/// A descriptor in the making, with channels counted per group, so that any numbers fit together.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) batch: usize,
+    pub(crate) groups: usize,
+    pub(crate) group_in: usize,
+    pub(crate) group_out: usize,
+    pub(crate) layout: Layout,
+    /// One to three axes.
+    pub(crate) axes: Vec<Axis>,
+}
+
+impl Shape {
+    /// One group, NCHW.
+    pub(crate) fn new(batch: usize, in_channels: usize, out_channels: usize, axes: &[Axis]) -> Self {
+        let layout = Layout::Nchw;
+        Self { batch, groups: 1, group_in: in_channels, group_out: out_channels, layout, axes: axes.to_vec() }
+    }
+
+    pub(crate) fn groups(self, groups: usize) -> Self {
+        Self { groups, ..self }
+    }
+
+    pub(crate) fn layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// Through the constructor of its rank.
+    pub(crate) fn build(&self) -> Result<ConvDesc, Error> {
+        macro_rules! build {
+            ($constructor:ident, $rank:literal) => {{
+                let axis =
+                    |field: fn(&Axis) -> usize| -> [usize; $rank] { std::array::from_fn(|i| field(&self.axes[i])) };
+                let (inputs, outputs) =
+                    (self.groups.saturating_mul(self.group_in), self.groups.saturating_mul(self.group_out));
+                ConvDesc::$constructor(self.batch, inputs, outputs, axis(|a| a.size), axis(|a| a.kernel))
+                    .stride(axis(|a| a.stride))
+                    .dilation(axis(|a| a.dilation))
+                    .padding_before_after(axis(|a| a.before), axis(|a| a.after))
+                    .groups(self.groups)
+                    .layout(self.layout)
+                    .build()
+            }};
+        }
+        match self.axes.len() {
+            1 => build!(conv1d, 1),
+            2 => build!(conv2d, 2),
+            3 => build!(conv3d, 3),
+            rank => panic!("a convolution of rank {rank}"),
+        }
+    }
+
+    /// [`build`](Self::build) where the shape is known to be good.
+    pub(crate) fn desc(&self) -> ConvDesc {
+        self.build().unwrap_or_else(|error| panic!("{self:?}: {error}"))
+    }
+}
+
+/// SplitMix64: values from a seed, the same everywhere.
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in `0..bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    pub(crate) fn values(&mut self, kind: Values, len: usize) -> Vec<f32> {
+        (0..len).map(|_| kind.draw(self)).collect()
+    }
+}
+
+/// What values a tensor holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// Uniform in −1..1.
+    Continuous,
+    /// Multiples of ¼ in −1..=1: every ninth is a tie with a threshold drawn alike, and both zeros occur.
+    Quantised,
+    /// Zero in one of two places.
+    Sparse,
+    /// −2..=2: sums of products stay exact in f32, so every order of summation gives the same bits.
+    Integers,
+}
+
+impl Values {
+    fn draw(self, rng: &mut Rng) -> f32 {
+        match self {
+            Self::Continuous => (rng.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0,
+            Self::Quantised => {
+                let quarter = (rng.below(9) as f32 - 4.0) / 4.0;
+                if quarter == 0.0 && rng.below(2) == 0 { -0.0 } else { quarter }
+            }
+            Self::Sparse => {
+                if rng.below(2) == 0 {
+                    0.0
+                } else {
+                    Self::Continuous.draw(rng)
+                }
+            }
+            Self::Integers => rng.below(5) as f32 - 2.0,
+        }
+    }
+}
+
+/// Thresholds of a case.
+#[derive(Clone, Debug)]
+pub(crate) enum Theta {
+    PerTap(Vec<f32>),
+    Uniform(f32),
+}
+
+impl Theta {
+    /// One threshold for each channel and tap.
+    pub(crate) fn per_tap(&self, desc: &ConvDesc) -> Vec<f32> {
+        match self {
+            Self::PerTap(theta) => theta.clone(),
+            Self::Uniform(theta) => vec![*theta; desc.threshold_len()],
+        }
+    }
+}
+
+/// A layer, its parameters, an input and a gradient of its output.
+#[derive(Clone)]
+pub(crate) struct Case {
+    /// What the values were made from.
+    pub(crate) made: (Values, u64),
+    pub(crate) desc: ConvDesc,
+    pub(crate) input: Vec<f32>,
+    pub(crate) weight: Vec<f32>,
+    pub(crate) theta: Theta,
+    pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) grad_output: Vec<f32>,
+}
+
+/// What makes the case again, instead of its thousands of values.
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uniform = match self.theta {
+            Theta::PerTap(_) => None,
+            Theta::Uniform(theta) => Some(theta),
+        };
+        f.debug_struct("Case")
+            .field("desc", &self.desc)
+            .field("values and seed", &self.made)
+            .field("uniform threshold", &uniform)
+            .field("bias", &self.bias.is_some())
+            .finish()
+    }
+}
+
+impl Case {
+    /// Values of one kind, one threshold per tap, a bias.
+    pub(crate) fn new(desc: ConvDesc, kind: Values, seed: u64) -> Self {
+        let mut rng = Rng(seed);
+        Self {
+            made: (kind, seed),
+            input: rng.values(kind, desc.input_len()),
+            weight: rng.values(kind, desc.weight_len()),
+            theta: Theta::PerTap(rng.values(kind, desc.threshold_len())),
+            bias: Some(rng.values(kind, desc.bias_len())),
+            grad_output: rng.values(kind, desc.output_len()),
+            desc,
+        }
+    }
+
+    pub(crate) fn with_theta(self, theta: Theta) -> Self {
+        Self { theta, ..self }
+    }
+
+    pub(crate) fn without_bias(self) -> Self {
+        Self { bias: None, ..self }
+    }
+}

@@ -1,0 +1,12 @@
+//! What the test suite and the fuzz targets share: cases, guarded buffers, one runner for every pass, and the
+//! comparison with the oracle.
+
+mod buffer;
+mod case;
+mod oracle;
+mod runner;
+
+pub(crate) use buffer::{Guarded, Placement};
+pub(crate) use case::{Axis, Case, Rng, Shape, Theta, Values};
+pub(crate) use oracle::{Expected, wide};
+pub(crate) use runner::{How, PASSES, Results, isas, plan, run};

@@ -1,0 +1,144 @@
+//! One runner for every pass on every instruction set, between guard words.
+
+use convrelu::{
+    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Forward, Isa, Pass, Thresholds, Tuning, Weight,
+};
+
+use super::buffer::{Guarded, Placement};
+use super::case::{Case, Theta};
+use super::oracle::pass_lens;
+
+/// Every call of a plan.
+pub(crate) const PASSES: [Pass; 4] = [Pass::Forward, Pass::ForwardPacked, Pass::BackwardInput, Pass::BackwardWeight];
+
+/// The instruction sets to test: all that this machine has, and the sixteen emulated lanes.
+pub(crate) fn isas() -> impl Iterator<Item = Isa> {
+    Isa::available().chain([Isa::Emulated512])
+}
+
+/// A plan, of the instruction set's own tiles and blocks or of injected ones.
+pub(crate) fn plan(desc: ConvDesc, isa: Isa, tuning: Option<Tuning>) -> ConvRelu {
+    let plan = match tuning {
+        None => ConvRelu::with_isa(desc, isa),
+        Some(tuning) => ConvRelu::with_tuning(desc, isa, tuning),
+    };
+    plan.unwrap_or_else(|error| panic!("{isa}: {error}"))
+}
+
+/// How to make a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How {
+    pub(crate) at: Placement,
+    /// Whether to ask for the gradient of the thresholds or of the bias.
+    pub(crate) second: bool,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self { at: Placement::default(), second: true }
+    }
+}
+
+/// What a pass wrote: its main output, and its optional one if it was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Results {
+    pub(crate) names: [&'static str; 2],
+    pub(crate) values: [Option<Vec<f32>>; 2],
+}
+
+impl Results {
+    /// The values of the main output.
+    pub(crate) fn main(&self) -> &[f32] {
+        self.values[0].as_deref().expect("every pass has a main output")
+    }
+
+    /// The values of the optional output.
+    pub(crate) fn second(&self) -> &[f32] {
+        self.values[1].as_deref().expect("the second output was not asked for")
+    }
+
+    /// Bit patterns, for comparisons that mean identity.
+    pub(crate) fn bits(&self) -> [Option<Vec<u32>>; 2] {
+        self.values.each_ref().map(|values| values.as_ref().map(|values| values.iter().map(|v| v.to_bits()).collect()))
+    }
+
+    /// Numbers to accumulate on, in the form of the results of a pass.
+    pub(crate) fn prior(desc: &ConvDesc, pass: Pass, second: bool, mut fill: impl FnMut(usize) -> Vec<f32>) -> Self {
+        let [main, other] = pass_lens(desc, pass);
+        Self { names: pass_names(pass), values: [Some(fill(main)), (second && other > 0).then(|| fill(other))] }
+    }
+}
+
+fn pass_names(pass: Pass) -> [&'static str; 2] {
+    match pass {
+        Pass::Forward | Pass::ForwardPacked => ["output", ""],
+        Pass::BackwardInput => ["grad_input", "grad_thresholds"],
+        Pass::BackwardWeight => ["grad_weight", "grad_bias"],
+    }
+}
+
+/// Runs one pass with exactly the workspace it asks for; adds to `prior` if there is one (backward passes only).
+///
+/// # Panics
+///
+/// If the call fails, or writes outside of its buffers.
+pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Option<&Results>) -> Results {
+    let desc = &case.desc;
+    let exact = Placement { slack: 0, ..how.at };
+    let mut workspace = Guarded::unwritten(plan.workspace_len(pass), exact);
+    let lens = pass_lens(desc, pass);
+    let output = |which: usize| match prior.and_then(|prior| prior.values[which].as_ref()) {
+        Some(prior) => Guarded::new(prior, how.at),
+        None => Guarded::unwritten(lens[which], how.at),
+    };
+    let mut main = output(0);
+    let mut second = (how.second && lens[1] > 0).then(|| output(1));
+
+    let input = Guarded::new(&case.input, how.at);
+    let weight = Guarded::new(&case.weight, how.at);
+    let grad_output = Guarded::new(&case.grad_output, how.at);
+    let bias = case.bias.as_ref().map(|bias| Guarded::new(bias, how.at));
+    let per_tap;
+    let thresholds = match &case.theta {
+        Theta::Uniform(theta) => Thresholds::Uniform(*theta),
+        Theta::PerTap(theta) => {
+            per_tap = Guarded::new(theta, how.at);
+            Thresholds::PerTap(per_tap.slice())
+        }
+    };
+    let (input, weight, grad_output) = (input.slice(), weight.slice(), grad_output.slice());
+    let accumulation = if prior.is_some() { Accumulation::Add } else { Accumulation::Overwrite };
+    let mut buffer = Guarded::unwritten(plan.packed_weight_len(), exact);
+    let packed;
+
+    let done = match pass {
+        Pass::Forward | Pass::ForwardPacked => {
+            let weight = if pass == Pass::Forward {
+                Weight::Plain(weight)
+            } else {
+                packed = plan.pack_weight(weight, buffer.slice_mut()).expect("a buffer of packed_weight_len");
+                Weight::Packed(&packed)
+            };
+            let bias = bias.as_ref().map(Guarded::slice);
+            plan.forward(Forward { input, weight, thresholds, bias }, main.slice_mut(), workspace.slice_mut())
+        }
+        Pass::BackwardInput => plan.backward_input(
+            BackwardInput { input, weight, thresholds, grad_output, accumulation },
+            main.slice_mut(),
+            second.as_mut().map(Guarded::slice_mut),
+            workspace.slice_mut(),
+        ),
+        Pass::BackwardWeight => plan.backward_weight(
+            BackwardWeight { input, thresholds, grad_output, accumulation },
+            main.slice_mut(),
+            second.as_mut().map(Guarded::slice_mut),
+            workspace.slice_mut(),
+        ),
+    };
+    done.unwrap_or_else(|error| panic!("{pass:?} on {}: {error}: {desc:?}", plan.isa()));
+
+    workspace.into_values("workspace");
+    buffer.into_values("buffer");
+    let names = pass_names(pass);
+    Results { names, values: [Some(main.into_values(names[0])), second.map(|second| second.into_values(names[1]))] }
+}

@@ -1,0 +1,230 @@
+//! Every mistake has its error, with the values that show it, in one line.
+
+use convrelu::{
+    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Error, Forward, Isa, Layout, Pass, Thresholds,
+    Weight, adarelu,
+};
+
+use crate::common::{Axis, Shape, isas, plan};
+
+/// Asserts which error it is and that its message is the one line given.
+fn assert_error<T>(result: Result<T, Error>, error: Error, message: &str) {
+    let found = result.err();
+    assert_eq!(found, Some(error));
+    assert_eq!(error.to_string(), message);
+    assert!(!message.contains('\n'));
+    let _: &dyn std::error::Error = &error;
+}
+
+#[test]
+fn zeros_are_refused() {
+    let conv = |inputs, outputs| ConvDesc::conv2d(1, inputs, outputs, [4, 5], [3, 2]);
+    let argument = "in_channels";
+    assert_error(conv(0, 1).build(), Error::ZeroChannels { argument }, "in_channels is 0: it must be at least 1");
+    let argument = "out_channels";
+    assert_error(conv(1, 0).build(), Error::ZeroChannels { argument }, "out_channels is 0: it must be at least 1");
+    assert_error(conv(1, 1).groups(0).build(), Error::ZeroGroups, "groups is 0: it must be at least 1");
+    let empty = ConvDesc::conv1d(1, 1, 1, [0], [1]).build();
+    assert_error(empty, Error::ZeroSize { axis: "width" }, "input width is 0: it must be at least 1");
+    let kernel = ConvDesc::conv3d(1, 1, 1, [3, 3, 3], [0, 1, 1]).build();
+    assert_error(kernel, Error::ZeroKernel { axis: "depth" }, "kernel depth is 0: it must be at least 1");
+    let stride = conv(1, 1).stride([0, 1]).build();
+    assert_error(stride, Error::ZeroStride { axis: "height" }, "stride of height is 0: it must be at least 1");
+    assert_error(
+        conv(1, 1).dilation([1, 0]).build(),
+        Error::ZeroDilation { axis: "width" },
+        "dilation of width is 0: it must be at least 1 (1 is dense)",
+    );
+}
+
+#[test]
+fn a_kernel_must_fit() {
+    let conv =
+        |kernel| ConvDesc::conv2d(1, 1, 1, [9, 4], [1, kernel]).dilation([1, 3]).padding_before_after([0, 1], [0, 2]);
+    assert!(conv(3).build().is_ok());
+    assert_error(
+        conv(4).build(),
+        Error::KernelTooLarge { axis: "width", kernel: 10, padded: 7 },
+        "dilated kernel width is 10: it must not exceed the padded input width, 7",
+    );
+}
+
+#[test]
+fn groups_must_divide_channels() {
+    let conv = |inputs, outputs| ConvDesc::conv1d(1, inputs, outputs, [4], [1]).groups(3).build();
+    assert_error(
+        conv(7, 6),
+        Error::ChannelsNotDivisible { argument: "in_channels", channels: 7, groups: 3 },
+        "in_channels is 7: it must be a multiple of groups, 3",
+    );
+    assert_error(
+        conv(6, 8),
+        Error::ChannelsNotDivisible { argument: "out_channels", channels: 8, groups: 3 },
+        "out_channels is 8: it must be a multiple of groups, 3",
+    );
+}
+
+#[test]
+fn sizes_must_be_addressable() {
+    const HALF: usize = usize::MAX / 2;
+    let overflow = |quantity, result: Result<ConvDesc, Error>| {
+        let message = format!("{quantity} overflows: its size in bytes must fit isize");
+        assert_error(result, Error::Overflow { quantity }, &message);
+    };
+    overflow("input", ConvDesc::conv1d(HALF, 1, 1, [2], [1]).build());
+    overflow("input", ConvDesc::conv2d(0, 1, 1, [HALF / 8, 4], [1, 1]).build());
+    overflow("output", ConvDesc::conv1d(1, 1, HALF, [2], [1]).build());
+    overflow("thresholds", ConvDesc::conv1d(1, HALF / 8, 1, [1], [5]).padding([4]).build());
+    overflow("weight", ConvDesc::conv1d(0, 1 << 40, 1 << 40, [1], [1]).build());
+    overflow("padded input", ConvDesc::conv1d(1, 1, 1, [1], [1]).padding([HALF]).build());
+    overflow("dilated kernel", ConvDesc::conv1d(1, 1, 1, [4], [3]).dilation([HALF]).build());
+}
+
+fn small() -> Shape {
+    Shape::new(1, 3, 4, &[Axis::new(5, 3).padding(1, 1)])
+}
+
+/// The three calls with given thresholds and a packed weight if there is one.
+fn call_all(plan: &ConvRelu, thresholds: Thresholds<'_>) -> [Result<(), Error>; 3] {
+    let desc = plan.desc();
+    let (input, weight, grad_output) =
+        (&vec![0.0; desc.input_len()][..], &vec![0.0; desc.weight_len()][..], &vec![0.0; desc.output_len()][..]);
+    let workspace = |pass| vec![0.0; plan.workspace_len(pass)];
+    let accumulation = Accumulation::Overwrite;
+    [
+        plan.forward(
+            Forward { input, weight: Weight::Plain(weight), thresholds, bias: None },
+            &mut vec![0.0; desc.output_len()],
+            &mut workspace(Pass::Forward),
+        ),
+        plan.backward_input(
+            BackwardInput { input, weight, thresholds, grad_output, accumulation },
+            &mut vec![0.0; desc.input_len()],
+            None,
+            &mut workspace(Pass::BackwardInput),
+        ),
+        plan.backward_weight(
+            BackwardWeight { input, thresholds, grad_output, accumulation },
+            &mut vec![0.0; desc.weight_len()],
+            None,
+            &mut workspace(Pass::BackwardWeight),
+        ),
+    ]
+}
+
+#[test]
+fn a_nan_threshold_is_refused() {
+    for isa in isas() {
+        let plan = plan(small().desc(), isa, None);
+        let mut theta = [0.0; 9];
+        theta[8] = f32::NAN;
+        let last = call_all(&plan, Thresholds::PerTap(&theta));
+        theta[2] = f32::NAN;
+        let first = call_all(&plan, Thresholds::PerTap(&theta));
+        let uniform = call_all(&plan, Thresholds::Uniform(f32::NAN));
+        for (results, index) in [(last, 8), (first, 2), (uniform, 0)] {
+            for result in results {
+                let message = format!("thresholds[{index}] is NaN: a threshold must be ordered");
+                assert_error(result, Error::NanThreshold { index }, &message);
+            }
+        }
+        // What lies beyond the thresholds of the layer is nobody's business.
+        let longer = [&[0.0; 9][..], &[f32::NAN]].concat();
+        assert_eq!(call_all(&plan, Thresholds::PerTap(&longer)), [Ok(()); 3]);
+    }
+}
+
+/// Forward with a weight that `packer` has packed.
+fn forward_packed_by(packer: &ConvRelu, plan: &ConvRelu) -> Result<Vec<f32>, Error> {
+    let desc = plan.desc();
+    let mut buffer = vec![0.0; packer.packed_weight_len()];
+    let weight = packer.pack_weight(&vec![1.0; packer.desc().weight_len()], &mut buffer).unwrap();
+    let mut output = vec![0.0; desc.output_len()];
+    let operands = Forward {
+        input: &vec![1.0; desc.input_len()],
+        weight: Weight::Packed(&weight),
+        thresholds: Thresholds::LINEAR,
+        bias: None,
+    };
+    plan.forward(operands, &mut output, &mut vec![0.0; plan.workspace_len(Pass::ForwardPacked)])?;
+    Ok(output)
+}
+
+#[test]
+fn packed_weights_belong_to_a_layer_and_an_instruction_set() {
+    let elsewhere = |packed: Isa, plan: Isa| Error::PackedElsewhere { packed, plan };
+    for isa in isas() {
+        let plan = plan(small().desc(), isa, None);
+        for other in isas().filter(|&other| other != isa) {
+            let packer = ConvRelu::with_isa(small().desc(), other).unwrap();
+            assert_error(
+                forward_packed_by(&packer, &plan),
+                elsewhere(other, isa),
+                &format!("packed weight ({other}) belongs to another plan: it must be packed by this one ({isa})"),
+            );
+        }
+        let others = [
+            Shape::new(1, 4, 3, &[Axis::new(5, 3).padding(1, 1)]),
+            Shape::new(1, 3, 4, &[Axis::new(5, 2).padding(1, 1)]),
+            Shape::new(1, 3, 8, &[Axis::new(5, 3).padding(1, 1)]),
+            Shape::new(1, 3, 4, &[Axis::new(1, 1), Axis::new(5, 3).padding(1, 1)]).groups(2),
+            small().layout(Layout::Nhwc),
+        ];
+        for other in others {
+            let packer = ConvRelu::with_isa(other.desc(), isa).unwrap();
+            assert_eq!(forward_packed_by(&packer, &plan), Err(elsewhere(isa, isa)), "{other:?}");
+        }
+        // The same layer on another number of images of another size.
+        for (batch, size) in [(3, 5), (1, 60), (2, 1)] {
+            let same = Shape::new(batch, 3, 4, &[Axis::new(size, 3).padding(1, 1)]);
+            let packer = ConvRelu::with_isa(same.desc(), isa).unwrap();
+            assert_eq!(forward_packed_by(&packer, &plan), forward_packed_by(&plan, &plan), "{same:?} on {isa}");
+        }
+        let interior_and_edge = forward_packed_by(&plan, &plan).unwrap();
+        assert_eq!(interior_and_edge[..5], [6.0, 9.0, 9.0, 9.0, 6.0]);
+    }
+}
+
+/// The one error that no machine can be made to give on purpose: [`crate::isa`] provokes it for one name.
+#[test]
+fn messages_of_the_rest() {
+    let unavailable = Error::IsaUnavailable { isa: Isa::Avx512 };
+    assert_eq!(unavailable.to_string(), "isa is avx512: this CPU, system or build does not offer it");
+    let short = Error::BufferTooShort { argument: "bias", len: 3, required: 4 };
+    assert_eq!(short.to_string(), "bias holds 3 elements: it must hold at least 4");
+}
+
+#[test]
+fn adarelu_refuses_too() {
+    let forward = |elements: usize, thresholds: &[f32], inner, outputs: usize| {
+        adarelu::forward(&vec![0.0; elements], thresholds, inner, &mut vec![0.0; outputs])
+    };
+    for (elements, thresholds, inner) in [(6, 4, 1), (6, 2, 2), (6, 0, 1), (6, 1, 0), (1, 1, 2), (6, 2, usize::MAX)] {
+        assert_error(
+            forward(elements, &vec![0.0; thresholds], inner, elements),
+            Error::ThresholdShape { elements, thresholds, inner },
+            &format!(
+                "thresholds holds {thresholds} values for {elements} elements in runs of {inner}: \
+                 thresholds · inner must be at least 1 and divide the number of elements"
+            ),
+        );
+    }
+    assert_eq!(forward(6, &[0.0, f32::NAN], 3, 6), Err(Error::NanThreshold { index: 1 }));
+    let short = |argument, len, required| Err(Error::BufferTooShort { argument, len, required });
+    assert_eq!(forward(6, &[0.0], 1, 5), short("output", 5, 6));
+    let backward = |grad_output: usize, grad_input: usize, grad_thresholds: usize| {
+        adarelu::backward(
+            &[0.0; 4],
+            &[0.0; 2],
+            2,
+            &vec![0.0; grad_output],
+            &mut vec![0.0; grad_input],
+            &mut vec![0.0; grad_thresholds],
+            Accumulation::Overwrite,
+        )
+    };
+    assert_eq!(backward(4, 4, 2), Ok(()));
+    assert_eq!(backward(3, 4, 2), short("grad_output", 3, 4));
+    assert_eq!(backward(4, 3, 2), short("grad_input", 3, 4));
+    assert_eq!(backward(4, 4, 1), short("grad_thresholds", 1, 2));
+}

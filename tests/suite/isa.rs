@@ -1,0 +1,51 @@
+//! Detection and forcing of instruction sets.
+
+use std::str::FromStr;
+
+use convrelu::{ConvRelu, Error, Isa};
+
+use crate::common::{Axis, Shape, isas};
+
+/// A green run must not hide a kernel that was skipped.
+#[test]
+fn required_instruction_sets_are_available() {
+    let Ok(required) = std::env::var("CONVRELU_REQUIRE_ISA") else { return };
+    for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let isa = Isa::from_str(name).unwrap_or_else(|error| panic!("CONVRELU_REQUIRE_ISA names {name}: {error}"));
+        let available: Vec<Isa> = Isa::available().collect();
+        assert!(
+            available.contains(&isa) && isas().any(|tested| tested == isa),
+            "CONVRELU_REQUIRE_ISA names {isa}, which this machine lacks: it has {available:?}"
+        );
+    }
+}
+
+#[test]
+fn the_best_available_is_detected() {
+    assert_eq!(Isa::available().max(), Some(Isa::detect()));
+    assert!(Isa::available().is_sorted());
+    assert!(Isa::available().all(|isa| isa != Isa::Emulated512), "emulation is for tests alone");
+    let desc = Shape::new(1, 1, 1, &[Axis::new(1, 1)]).desc();
+    assert_eq!(ConvRelu::new(desc).isa(), Isa::detect());
+    for isa in isas() {
+        assert_eq!(ConvRelu::with_isa(desc, isa).map(|plan| plan.isa()), Ok(isa));
+    }
+}
+
+#[test]
+fn names_are_parsed() {
+    for isa in [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512] {
+        assert_eq!(isa.to_string().parse(), Ok(isa));
+        assert_eq!(isa.name().to_uppercase().parse(), Ok(isa));
+    }
+    let error = "sse9".parse::<Isa>().unwrap_err();
+    assert_eq!(error.to_string(), "an instruction set is one of scalar, neon, avx2, avx512");
+}
+
+/// No machine has both families.
+#[test]
+fn another_architecture_is_refused() {
+    let isa = if cfg!(target_arch = "x86_64") { Isa::Neon } else { Isa::Avx2 };
+    let desc = Shape::new(1, 1, 1, &[Axis::new(1, 1)]).desc();
+    assert_eq!(ConvRelu::with_isa(desc, isa).err(), Some(Error::IsaUnavailable { isa }));
+}

@@ -1,0 +1,156 @@
+//! Random geometries, values and tuning.
+
+use convrelu::{Layout, Tuning};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, RngSeed};
+
+use crate::common::{Axis, Case, Placement, Rng, Shape, Theta, Values};
+
+/// `1/fraction` of the number of cases asked for, from a seed that is fixed unless `PROPTEST_RNG_SEED` is set.
+pub(crate) fn config(fraction: u32) -> Config {
+    let cases: u32 = match std::env::var("CONVRELU_CASES") {
+        Ok(cases) => cases.parse().unwrap_or_else(|_| panic!("CONVRELU_CASES={cases}: not a number")),
+        Err(_) => 2048,
+    };
+    let default = Config { failure_persistence: None, ..Config::with_cases(cases.div_ceil(fraction)) };
+    match default.rng_seed {
+        RngSeed::Random => Config { rng_seed: RngSeed::Fixed(20), ..default },
+        RngSeed::Fixed(_) => default,
+    }
+}
+
+/// Channels of a group: below, at and above every vector and panel.
+fn channels() -> impl Strategy<Value = usize> {
+    prop_oneof![1..=6usize, select(vec![7, 8, 9, 11, 12, 13, 15, 16, 17, 23, 24, 25, 31, 32, 33, 47, 48, 49, 65])]
+}
+
+/// Groups and channels per group: dense, grouped, depthwise with a multiplier.
+fn grouping() -> impl Strategy<Value = [usize; 3]> {
+    prop_oneof![
+        4 => (channels(), channels()).prop_map(|(inputs, outputs)| [1, inputs, outputs]),
+        2 => (2..=4usize, channels(), channels()).prop_map(|(groups, inputs, outputs)| [groups, inputs, outputs]),
+        2 => (channels(), 1..=3usize).prop_map(|(groups, multiplier)| [groups, 1, multiplier]),
+    ]
+}
+
+fn axis() -> impl Strategy<Value = Axis> {
+    let size = prop_oneof![4 => 1..=9usize, 2 => select(vec![12, 14, 15, 16, 17, 20, 28, 31, 32, 33, 40, 49, 65])];
+    let stride = prop_oneof![6 => Just(1usize), 3 => 2..=3usize, 1 => 4..=7usize];
+    let dilation = prop_oneof![3 => Just(1usize), 1 => 2..=3usize];
+    (size, 1..=5usize, stride, dilation).prop_flat_map(|(size, kernel, stride, dilation)| {
+        let same = dilation * (kernel - 1);
+        let padding = prop_oneof![
+            3 => Just((same / 2, same.div_ceil(2))),
+            2 => Just((0, 0)),
+            2 => (0..=2usize, 0..=2usize),
+            1 => (0..=9usize, 0..=9usize),
+        ];
+        padding.prop_map(move |(before, after)| Axis { size, kernel, stride, dilation, before, after })
+    })
+}
+
+/// A geometry of at most `products` multiplications, and rarely an empty batch.
+pub(crate) fn shape(products: usize) -> impl Strategy<Value = Shape> {
+    let batch = prop_oneof![20 => Just(1usize), 20 => 2..=3usize, 1 => Just(0usize)];
+    let layout = select(vec![Layout::Nchw, Layout::Nhwc]);
+    (batch, grouping(), layout, proptest::collection::vec(axis(), 1..=3), 0..4usize).prop_map(
+        move |(batch, [groups, group_in, group_out], layout, axes, first_cut)| {
+            fit(Shape { batch, groups, group_in, group_out, layout, axes }, products, first_cut)
+        },
+    )
+}
+
+/// Cuts a shape down until it costs no more than `products`, each time elsewhere; grows inputs that are smaller than
+/// the kernel.
+fn fit(mut shape: Shape, products: usize, first_cut: usize) -> Shape {
+    for cut in first_cut.. {
+        for axis in &mut shape.axes {
+            let reach = axis.dilation * (axis.kernel - 1) + 1;
+            axis.size = axis.size.max(reach.saturating_sub(axis.before + axis.after));
+        }
+        let desc = shape.desc();
+        let smallest = shape.groups * shape.group_in * shape.group_out == 1 && shape.axes.iter().all(|a| a.size == 1);
+        if desc.flops() <= 2.0 * products as f64 || smallest {
+            break;
+        }
+        match cut % 4 {
+            0 => shape.batch = shape.batch.min(1),
+            1 => {
+                if let Some(axis) = shape.axes.iter_mut().max_by_key(|axis| axis.size) {
+                    axis.size = axis.size.div_ceil(2);
+                    axis.kernel = axis.kernel.min(axis.size.max(3));
+                }
+            }
+            2 => {
+                let largest = [&mut shape.groups, &mut shape.group_in, &mut shape.group_out].into_iter().max();
+                if let Some(largest) = largest {
+                    *largest = largest.div_ceil(2);
+                }
+            }
+            _ => {
+                if let Some(axis) = shape.axes.iter_mut().max_by_key(|axis| axis.before + axis.after) {
+                    (axis.before, axis.after) = (axis.before.min(2), axis.after.min(2));
+                    axis.kernel = axis.kernel.min(3);
+                }
+            }
+        }
+    }
+    shape
+}
+
+fn theta() -> impl Strategy<Value = Option<f32>> {
+    prop_oneof![6 => Just(None), 1 => Just(Some(0.0)), 1 => Just(Some(0.25)), 1 => Just(Some(f32::NEG_INFINITY))]
+}
+
+/// A case that the oracle computes in about a millisecond.
+pub(crate) fn case() -> impl Strategy<Value = Case> {
+    case_of(20_000, select(vec![Values::Continuous, Values::Quantised, Values::Sparse])).prop_map(|(_, case)| case)
+}
+
+/// A case with enough work for several tuning and threads.
+pub(crate) fn larger_case() -> impl Strategy<Value = Case> {
+    case_of(200_000, Just(Values::Continuous)).prop_map(|(_, case)| case)
+}
+
+/// A larger case of integers, and its shape: where sums are exact, no oracle is needed.
+pub(crate) fn integer_case() -> impl Strategy<Value = (Shape, Case)> {
+    case_of(200_000, Just(Values::Integers)).prop_map(|(shape, mut case)| {
+        if let Theta::Uniform(theta) = &mut case.theta {
+            *theta = theta.max(-4.0).round();
+        }
+        (shape, case)
+    })
+}
+
+fn case_of(products: usize, values: impl Strategy<Value = Values>) -> impl Strategy<Value = (Shape, Case)> {
+    (shape(products), values, theta(), any::<bool>(), any::<u64>()).prop_map(|(shape, values, theta, bias, seed)| {
+        let mut case = Case::new(shape.desc(), values, seed);
+        if let Some(theta) = theta {
+            case = case.with_theta(Theta::Uniform(theta));
+        }
+        (shape, if bias { case } else { case.without_bias() })
+    })
+}
+
+/// Limits that cut even small inputs into several tiles and tuning.
+pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
+    let limit = || select(vec![1, 2, 3, 5, usize::MAX]);
+    let staging_len = prop_oneof![Just(1usize), 2..=300usize, Just(usize::MAX)];
+    (staging_len, limit(), limit(), limit()).prop_map(|(staging_len, panel, tile, positions)| Tuning {
+        staging_len,
+        panel,
+        tile,
+        positions,
+    })
+}
+
+pub(crate) fn placement() -> impl Strategy<Value = Placement> {
+    (0..=16usize, 0..=3usize).prop_map(|(offset, slack)| Placement { offset, slack })
+}
+
+/// Something to accumulate on.
+pub(crate) fn prior(seed: u64) -> impl FnMut(usize) -> Vec<f32> {
+    let mut rng = Rng(seed);
+    move |len| rng.values(Values::Continuous, len)
+}

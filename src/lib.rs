@@ -117,3 +117,8 @@ pub use kernel::{Isa, ParseIsaError};
 pub use layout::Layout;
 pub use plan::{Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, Pass, Thresholds, Weight};
 pub use weight::PackedWeight;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -114,6 +114,77 @@ macro_rules! with_const {
 }
 pub(super) use with_const;
 
+/// A panel over one block, as the walk over its runs sees it.
+trait Panel {
+    fn channels(&self) -> usize;
+    fn runs(&self) -> Runs;
+    /// Most vectors of positions per tile.
+    fn tile(&self) -> usize;
+
+    /// One tile of `MR` vectors of positions by `NR` channels, at an offset in the source and one in the results.
+    ///
+    /// # Safety
+    ///
+    /// `NR` is [`channels`](Self::channels), and the `MR` vectors lie within a run whose last vector the panel's entry
+    /// has found inside its buffers.
+    unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, source: usize, result: usize);
+}
+
+/// Vectors of positions in a tile with `channels` channels: accumulators, a vector of the source per vector of
+/// positions, and two broadcasts must fit the register file, or accumulators are spilled in the hot loop.
+const fn tile_vectors<S: Vector>(channels: usize) -> usize {
+    let fit = (S::REGISTERS - 2) / (channels + 1);
+    if fit < S::TILE { fit } else { S::TILE }
+}
+
+/// Walks a panel with the constant of its width. The entry has checked the lengths of all buffers.
+struct Walk<S, P> {
+    simd: S,
+    panel: P,
+}
+
+impl<S: Vector, P: Panel> WithSimd for Walk<S, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<T: pulp::Simd>(self, _: T) {
+        let Self { simd, panel } = self;
+        with_const!(panel.channels(), NR in [1 2 3 4 5 6 7 8 9 10 11 12] => {
+            // SAFETY: `NR` is the panel's width, and only entries make a `Walk`.
+            unsafe { walk::<S, P, NR>(simd, panel) }
+        });
+    }
+}
+
+/// # Safety
+///
+/// `NR` is the panel's width, and its entry has checked the lengths of its buffers.
+#[inline(always)]
+unsafe fn walk<S: Vector, P: Panel, const NR: usize>(simd: S, mut panel: P) {
+    // No such panel comes here; without this, tiles that do not fit the registers would be compiled.
+    if NR > S::PANEL {
+        return;
+    }
+    let runs = panel.runs();
+    let widest = tile_vectors::<S>(NR).min(panel.tile());
+    for run in 0..runs.count {
+        let (mut source, mut result) = (run * runs.source_step, run * runs.result_step);
+        let mut left = runs.len.div_ceil(S::LANES);
+        while left > 0 {
+            let tile = left.min(widest);
+            // SAFETY: `tile` vectors remain of the run, and `NR` is the caller's.
+            unsafe {
+                with_const!(tile, MR in [1 2 3 4] => if MR <= tile_vectors::<S>(NR) {
+                    panel.run_tile::<S, MR, NR>(simd, source, result);
+                });
+            }
+            source += tile * S::LANES;
+            result += tile * S::LANES;
+            left -= tile;
+        }
+    }
+}
+
 /// Entry of [`ForwardPanel`] for one instruction set.
 ///
 /// # Safety
@@ -127,102 +198,52 @@ pub(super) unsafe fn forward<S: Vector>(panel: ForwardPanel<'_>) {
     assert!(panel.offsets.max() + panel.runs.source_len(lanes) <= panel.source.len());
     assert!(panel.thresholds.len() >= steps && panel.weight.len() >= steps * panel.channels);
     assert!((panel.channels - 1) * panel.pitch + panel.runs.result_len(lanes) <= panel.result.len());
-    simd.vectorize(ForwardRun { simd, panel });
+    simd.vectorize(Walk { simd, panel });
 }
 
-struct ForwardRun<'a, S> {
-    simd: S,
-    panel: ForwardPanel<'a>,
-}
+impl Panel for ForwardPanel<'_> {
+    fn channels(&self) -> usize {
+        self.channels
+    }
 
-impl<S: Vector> WithSimd for ForwardRun<'_, S> {
-    type Output = ();
+    fn runs(&self) -> Runs {
+        self.runs
+    }
+
+    fn tile(&self) -> usize {
+        self.tile
+    }
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, panel } = self;
-        with_const!(panel.channels, NR in [1 2 3 4 5 6 7 8 9 10 11 12] => {
-            // SAFETY: `forward` has checked every length.
-            unsafe { forward_runs::<S, NR>(simd, panel) }
-        });
-    }
-}
-
-/// Vectors of positions in a tile with `channels` channels: accumulators, a vector of the source per vector of
-/// positions, and two broadcasts must fit the register file, or accumulators are spilled in the hot loop.
-const fn tile_vectors<S: Vector>(channels: usize) -> usize {
-    let fit = (S::REGISTERS - 2) / (channels + 1);
-    if fit < S::TILE { fit } else { S::TILE }
-}
-
-/// # Safety
-///
-/// The checks of [`forward`], with `NR` channels.
-#[inline(always)]
-unsafe fn forward_runs<S: Vector, const NR: usize>(simd: S, mut panel: ForwardPanel<'_>) {
-    if NR > S::PANEL {
-        return;
-    }
-    let widest = tile_vectors::<S>(NR).min(panel.tile);
-    let vectors = panel.runs.len.div_ceil(S::LANES);
-    for run in 0..panel.runs.count {
-        let (mut source, mut result) = (run * panel.runs.source_step, run * panel.runs.result_step);
-        let mut left = vectors;
-        while left > 0 {
-            let tile = left.min(widest);
-            // SAFETY: `source + tile · LANES` and `result + tile · LANES` stay within the spans that were checked, and
-            // `tile` is at most what `tile_vectors` allows.
+    unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, at: usize, result: usize) {
+        let mut sums = [[simd.splat_f32s(0.0); MR]; NR];
+        let offsets = self.offsets.table();
+        let source = self.source.as_ptr();
+        let (thresholds, weight) = (self.thresholds.as_ptr(), self.weight.as_ptr());
+        for (step, &offset) in offsets.iter().enumerate() {
+            // SAFETY: the caller's, for each pointer; `step` is less than the number of offsets.
             unsafe {
-                with_const!(tile, MR in [1 2 3 4] => forward_tile::<S, MR, NR>(simd, &mut panel, source, result));
-            }
-            source += tile * S::LANES;
-            result += tile * S::LANES;
-            left -= tile;
-        }
-    }
-}
-
-/// # Safety
-///
-/// `MR` vectors are readable at every offset plus `at`, and writable at `result` in each of the `NR` channels; weights
-/// and thresholds cover the offsets.
-#[inline(always)]
-unsafe fn forward_tile<S: Vector, const MR: usize, const NR: usize>(
-    simd: S,
-    panel: &mut ForwardPanel<'_>,
-    at: usize,
-    result: usize,
-) {
-    if MR > tile_vectors::<S>(NR) {
-        return;
-    }
-    let mut sums = [[simd.splat_f32s(0.0); MR]; NR];
-    let offsets = panel.offsets.table();
-    let source = panel.source.as_ptr();
-    let (thresholds, weight) = (panel.thresholds.as_ptr(), panel.weight.as_ptr());
-    for (step, &offset) in offsets.iter().enumerate() {
-        // SAFETY: the caller's, for each pointer; `step` is less than the number of offsets.
-        unsafe {
-            let theta = simd.splat_f32s(*thresholds.add(step));
-            let x = source.add(at + offset as usize);
-            let mut activated = [theta; MR];
-            for (m, activated) in activated.iter_mut().enumerate() {
-                *activated = simd.activate(simd.load(x.add(m * S::LANES)), theta);
-            }
-            let weight = weight.add(step * NR);
-            for (n, sums) in sums.iter_mut().enumerate() {
-                let w = simd.splat_f32s(*weight.add(n));
-                for (sum, x) in sums.iter_mut().zip(activated) {
-                    *sum = simd.mul_add_e_f32s(w, x, *sum);
+                let theta = simd.splat_f32s(*thresholds.add(step));
+                let x = source.add(at + offset as usize);
+                let mut activated = [theta; MR];
+                for (m, activated) in activated.iter_mut().enumerate() {
+                    *activated = simd.activate(simd.load(x.add(m * S::LANES)), theta);
+                }
+                let weight = weight.add(step * NR);
+                for (n, sums) in sums.iter_mut().enumerate() {
+                    let w = simd.splat_f32s(*weight.add(n));
+                    for (sum, x) in sums.iter_mut().zip(activated) {
+                        *sum = simd.mul_add_e_f32s(w, x, *sum);
+                    }
                 }
             }
         }
-    }
-    let y = panel.result.as_mut_ptr();
-    for (n, sums) in sums.into_iter().enumerate() {
-        for (m, sum) in sums.into_iter().enumerate() {
-            // SAFETY: the caller's.
-            unsafe { simd.store(y.add(n * panel.pitch + result + m * S::LANES), sum) };
+        let y = self.result.as_mut_ptr();
+        for (n, sums) in sums.into_iter().enumerate() {
+            for (m, sum) in sums.into_iter().enumerate() {
+                // SAFETY: the caller's.
+                unsafe { simd.store(y.add(n * self.pitch + result + m * S::LANES), sum) };
+            }
         }
     }
 }
@@ -245,106 +266,63 @@ pub(super) unsafe fn backward_input<S: Vector>(panel: BackwardInputPanel<'_>) {
     assert!(panel.grad_thresholds.len() >= taps * panel.channels * lanes);
     let result = (panel.channels - 1) * panel.pitch + panel.runs.result_len(lanes);
     assert!(result <= panel.input.len() && result <= panel.grad_input.len());
-    simd.vectorize(BackwardInputRun { simd, panel });
+    simd.vectorize(Walk { simd, panel });
 }
 
-struct BackwardInputRun<'a, S> {
-    simd: S,
-    panel: BackwardInputPanel<'a>,
-}
+impl Panel for BackwardInputPanel<'_> {
+    fn channels(&self) -> usize {
+        self.channels
+    }
 
-impl<S: Vector> WithSimd for BackwardInputRun<'_, S> {
-    type Output = ();
+    fn runs(&self) -> Runs {
+        self.runs
+    }
+
+    fn tile(&self) -> usize {
+        self.tile
+    }
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, panel } = self;
-        with_const!(panel.channels, NR in [1 2 3 4 5 6 7 8 9 10 11 12] => {
-            // SAFETY: `backward_input` has checked every length.
-            unsafe { backward_input_runs::<S, NR>(simd, panel) }
-        });
-    }
-}
-
-/// # Safety
-///
-/// The checks of [`backward_input`], with `NR` channels.
-#[inline(always)]
-unsafe fn backward_input_runs<S: Vector, const NR: usize>(simd: S, mut panel: BackwardInputPanel<'_>) {
-    if NR > S::PANEL {
-        return;
-    }
-    let widest = tile_vectors::<S>(NR).min(panel.tile);
-    let vectors = panel.runs.len.div_ceil(S::LANES);
-    for run in 0..panel.runs.count {
-        let (mut source, mut result) = (run * panel.runs.source_step, run * panel.runs.result_step);
-        let mut left = vectors;
-        while left > 0 {
-            let tile = left.min(widest);
-            // SAFETY: as in `forward_runs`.
+    unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, at: usize, result: usize) {
+        let zero = simd.splat_f32s(0.0);
+        let (offsets, weight_taps) = (self.offsets.table(), self.weight_taps.table());
+        let (grad_input, grad_thresholds) = (self.grad_input.as_mut_ptr(), self.grad_thresholds.as_mut_ptr());
+        for (tap, (&offset, &weight_tap)) in offsets.iter().zip(weight_taps).enumerate() {
+            let mut sums = [[zero; MR]; NR];
+            // SAFETY: the caller's, for each pointer below; offsets never exceed the maxima that were checked. Pointers
+            // advance by wrapping arithmetic, because the one after the last channel is never read.
             unsafe {
-                with_const!(tile, MR in [1 2 3 4] =>
-                    backward_input_tile::<S, MR, NR>(simd, &mut panel, source, result));
-            }
-            source += tile * S::LANES;
-            result += tile * S::LANES;
-            left -= tile;
-        }
-    }
-}
-
-/// # Safety
-///
-/// `MR` vectors are readable in the source at every offset plus `at` for every output channel, readable and writable
-/// at `result` in each of the `NR` channels; weights and thresholds cover the taps.
-#[inline(always)]
-unsafe fn backward_input_tile<S: Vector, const MR: usize, const NR: usize>(
-    simd: S,
-    panel: &mut BackwardInputPanel<'_>,
-    at: usize,
-    result: usize,
-) {
-    if MR > tile_vectors::<S>(NR) {
-        return;
-    }
-    let zero = simd.splat_f32s(0.0);
-    let (offsets, weight_taps) = (panel.offsets.table(), panel.weight_taps.table());
-    let (grad_input, grad_thresholds) = (panel.grad_input.as_mut_ptr(), panel.grad_thresholds.as_mut_ptr());
-    for (tap, (&offset, &weight_tap)) in offsets.iter().zip(weight_taps).enumerate() {
-        let mut sums = [[zero; MR]; NR];
-        // SAFETY: the caller's, for each pointer below; offsets never exceed the maxima that were checked. Pointers
-        // advance by wrapping arithmetic, because the one after the last channel is never read.
-        unsafe {
-            let mut g = panel.source.as_ptr().add(at + offset as usize);
-            let mut weight = panel.weight.as_ptr().add(weight_tap as usize * panel.weight_pitch);
-            for _ in 0..panel.depth {
-                let mut gs = [zero; MR];
-                for (m, gs) in gs.iter_mut().enumerate() {
-                    *gs = simd.load(g.add(m * S::LANES));
-                }
-                for (n, sums) in sums.iter_mut().enumerate() {
-                    let w = simd.splat_f32s(*weight.add(n));
-                    for (sum, g) in sums.iter_mut().zip(gs) {
-                        *sum = simd.mul_add_e_f32s(w, g, *sum);
+                let mut g = self.source.as_ptr().add(at + offset as usize);
+                let mut weight = self.weight.as_ptr().add(weight_tap as usize * self.weight_pitch);
+                for _ in 0..self.depth {
+                    let mut gs = [zero; MR];
+                    for (m, gs) in gs.iter_mut().enumerate() {
+                        *gs = simd.load(g.add(m * S::LANES));
                     }
+                    for (n, sums) in sums.iter_mut().enumerate() {
+                        let w = simd.splat_f32s(*weight.add(n));
+                        for (sum, g) in sums.iter_mut().zip(gs) {
+                            *sum = simd.mul_add_e_f32s(w, g, *sum);
+                        }
+                    }
+                    g = g.wrapping_add(self.source_pitch);
+                    weight = weight.wrapping_add(NR);
                 }
-                g = g.wrapping_add(panel.source_pitch);
-                weight = weight.wrapping_add(NR);
-            }
-            for (n, sums) in sums.into_iter().enumerate() {
-                let theta = simd.splat_f32s(*panel.thresholds.as_ptr().add(tap * NR + n));
-                let to_theta = grad_thresholds.add((tap * NR + n) * S::LANES);
-                let mut clamped = simd.load(to_theta);
-                for (m, sum) in sums.into_iter().enumerate() {
-                    let index = n * panel.pitch + result + m * S::LANES;
-                    let x = simd.load(panel.input.as_ptr().add(index));
-                    let to_input = grad_input.add(index);
-                    let passed = simd.select_f32s(simd.greater_than_f32s(x, theta), sum, zero);
-                    simd.store(to_input, simd.add_f32s(simd.load(to_input), passed));
-                    let held = simd.select_f32s(simd.less_than_or_equal_f32s(x, theta), sum, zero);
-                    clamped = simd.add_f32s(clamped, held);
+                for (n, sums) in sums.into_iter().enumerate() {
+                    let theta = simd.splat_f32s(*self.thresholds.as_ptr().add(tap * NR + n));
+                    let to_theta = grad_thresholds.add((tap * NR + n) * S::LANES);
+                    let mut clamped = simd.load(to_theta);
+                    for (m, sum) in sums.into_iter().enumerate() {
+                        let index = n * self.pitch + result + m * S::LANES;
+                        let x = simd.load(self.input.as_ptr().add(index));
+                        let to_input = grad_input.add(index);
+                        let passed = simd.select_f32s(simd.greater_than_f32s(x, theta), sum, zero);
+                        simd.store(to_input, simd.add_f32s(simd.load(to_input), passed));
+                        let held = simd.select_f32s(simd.less_than_or_equal_f32s(x, theta), sum, zero);
+                        clamped = simd.add_f32s(clamped, held);
+                    }
+                    simd.store(to_theta, clamped);
                 }
-                simd.store(to_theta, clamped);
             }
         }
     }

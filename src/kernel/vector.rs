@@ -23,10 +23,12 @@ pub(super) trait Vector: Simd {
     /// The CPU and the operating system offer the instruction set.
     unsafe fn token() -> Self;
 
-    /// `x` if `x > θ`, else `θ` (eq. 4), and NaN where `x` is NaN.
+    /// `x` if `x > θ`, else `θ` (eq. 4), and NaN where `x` is NaN; `θ` is never NaN.
+    ///
+    /// The order matters: VMAXPS returns its second operand when either is NaN (FMAX the NaN).
     #[inline(always)]
     fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
-        self.select_f32s(self.less_than_or_equal_f32s(x, theta), theta, x)
+        self.max_f32s(theta, x)
     }
 
     /// Reads one vector.
@@ -64,6 +66,7 @@ impl Vector for pulp::Scalar {
 
     #[inline(always)]
     fn activate(self, x: f32, theta: f32) -> f32 {
+        // Plain Rust's maximum drops a NaN.
         if x <= theta { theta } else { x }
     }
 }
@@ -77,6 +80,11 @@ impl Vector for pulp::Scalar512b {
     unsafe fn token() -> Self {
         Self
     }
+
+    #[inline(always)]
+    fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
+        self.select_f32s(self.less_than_or_equal_f32s(x, theta), theta, x)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -88,12 +96,6 @@ impl Vector for pulp::x86::V3 {
     unsafe fn token() -> Self {
         // SAFETY: the caller's.
         unsafe { Self::new_unchecked() }
-    }
-
-    #[inline(always)]
-    fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
-        // VMAXPS returns its second operand when either is NaN.
-        self.max_f32s(theta, x)
     }
 }
 
@@ -107,12 +109,6 @@ impl Vector for pulp::x86::V4 {
         // SAFETY: the caller's.
         unsafe { Self::new_unchecked() }
     }
-
-    #[inline(always)]
-    fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
-        // VMAXPS returns its second operand when either is NaN.
-        self.max_f32s(theta, x)
-    }
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -124,11 +120,5 @@ impl Vector for pulp::aarch64::Neon {
     unsafe fn token() -> Self {
         // SAFETY: the caller's.
         unsafe { Self::new_unchecked() }
-    }
-
-    #[inline(always)]
-    fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
-        // FMAX propagates a NaN of either operand, and θ is never NaN.
-        self.max_f32s(theta, x)
     }
 }

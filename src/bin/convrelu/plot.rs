@@ -98,7 +98,8 @@ fn draw_thresholds(area: &Area<'_>, runs: &[Run]) -> Result<(), Failure> {
         .configure_mesh()
         .x_desc("θ")
         .x_labels(7)
-        .x_label_formatter(&|x| format!("{x:.2}"))
+        // Rounded first: plain formatting writes a tiny negative number as −0.00.
+        .x_label_formatter(&|x| format!("{:.2}", (x * 100.0).round() / 100.0 + 0.0))
         .y_label_formatter(&|y| format!("{y:.0}"))
         .light_line_style(TRANSPARENT)
         .disable_x_mesh()

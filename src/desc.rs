@@ -11,6 +11,16 @@ const AXES: [&str; 3] = ["depth", "height", "width"];
 /// The most elements a buffer may hold: its size in bytes must fit `isize`.
 const MAX_LEN: usize = isize::MAX as usize / size_of::<f32>();
 
+/// `?` for `const fn`.
+macro_rules! check {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => return Err(error),
+        }
+    };
+}
+
 /// A validated convolution: shapes, stride, padding, dilation, groups and [`Layout`].
 ///
 /// Made by [`conv1d`](Self::conv1d), [`conv2d`](Self::conv2d) or [`conv3d`](Self::conv3d) and
@@ -96,6 +106,31 @@ impl ConvDesc {
         kernel: [usize; 3],
     ) -> ConvDescBuilder<3> {
         ConvDescBuilder::new(batch, in_channels, out_channels, size, kernel)
+    }
+
+    /// The same layer for another batch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Overflow`] where the input or output would not be addressable.
+    pub const fn with_batch(mut self, batch: usize) -> Result<Self, Error> {
+        self.batch = batch;
+        check!(self.check_lens());
+        Ok(self)
+    }
+
+    /// Whether every tensor is addressable.
+    const fn check_lens(&self) -> Result<(), Error> {
+        let (input, output, kernel) = (self.input, self.output, self.kernel);
+        check!(checked_len("input", &[input[0], input[1], input[2], self.in_channels, self.batch]));
+        check!(checked_len("output", &[output[0], output[1], output[2], self.out_channels, self.batch]));
+        check!(checked_len("thresholds", &[kernel[0], kernel[1], kernel[2], self.in_channels]));
+        check!(checked_len("weight", &[kernel[0], kernel[1], kernel[2], self.group_in_channels(), self.out_channels]));
+        // The kernels address staged copies with 32-bit offsets, one element and more per tap.
+        if self.taps() > 1 << 24 {
+            return Err(Error::Overflow { quantity: "kernel" });
+        }
+        Ok(())
     }
 
     /// Number of spatial axes, 1 to 3.
@@ -265,16 +300,6 @@ const fn checked_len(quantity: &'static str, factors: &[usize]) -> Result<usize,
     if overflow { Err(Error::Overflow { quantity }) } else { Ok(product) }
 }
 
-/// `?` for `const fn`.
-macro_rules! check {
-    ($result:expr) => {
-        match $result {
-            Ok(value) => value,
-            Err(error) => return Err(error),
-        }
-    };
-}
-
 impl<const R: usize> ConvDescBuilder<R> {
     const fn new(batch: usize, in_channels: usize, out_channels: usize, size: [usize; R], kernel: [usize; R]) -> Self {
         Self {
@@ -381,15 +406,7 @@ impl<const R: usize> ConvDescBuilder<R> {
             desc.padding_after[axis] = after;
             i += 1;
         }
-        let (input, output, kernel) = (desc.input, desc.output, desc.kernel);
-        // The kernels address staged copies with 32-bit offsets, one element and more per tap.
-        if check!(checked_len("kernel", &kernel)) > 1 << 24 {
-            return Err(Error::Overflow { quantity: "kernel" });
-        }
-        check!(checked_len("input", &[input[0], input[1], input[2], desc.in_channels, desc.batch]));
-        check!(checked_len("output", &[output[0], output[1], output[2], desc.out_channels, desc.batch]));
-        check!(checked_len("thresholds", &[kernel[0], kernel[1], kernel[2], desc.in_channels]));
-        check!(checked_len("weight", &[kernel[0], kernel[1], kernel[2], desc.group_in_channels(), desc.out_channels]));
+        check!(desc.check_lens());
         Ok(desc)
     }
 }

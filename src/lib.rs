@@ -93,6 +93,8 @@ mod forward;
 #[allow(unsafe_code)]
 mod kernel;
 mod layout;
+#[cfg(feature = "std")]
+mod matmul;
 mod panels;
 mod parallel;
 mod plan;
@@ -100,6 +102,9 @@ pub mod reference;
 mod stage;
 mod strided;
 mod taps;
+#[cfg(feature = "std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "std")))]
+pub mod train;
 mod weight;
 mod workspace;
 

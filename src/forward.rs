@@ -245,7 +245,7 @@ impl Split {
         } else {
             2
         };
-        if volume(output) >= threads * 16 * tiles.lanes && output[longest] >= threads {
+        if volume(output) >= threads.saturating_mul(16 * tiles.lanes) && output[longest] >= threads {
             return of(2 + longest, output[longest]);
         }
         of(1, desc.groups() * panels.count())

@@ -5,7 +5,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use convrelu::{Layout, Tuning};
 use libfuzzer_sys::fuzz_target;
 
-#[allow(dead_code)] // The test suite uses more of it.
+#[allow(dead_code, unused_imports)] // The test suite uses more of it.
 #[path = "../../tests/common/mod.rs"]
 mod common;
 

@@ -234,7 +234,7 @@ impl Split {
     fn new(desc: &ConvDesc, panels: Panels, tiles: &Tiles, threads: usize) -> Self {
         let of = |axis, len| Self { axis, parts: Panels::into_parts(len, threads) };
         let (batch, output) = (desc.batch(), desc.output_size());
-        if threads <= 1 || batch.is_multiple_of(threads) || batch >= 4 * threads {
+        if threads <= 1 || batch.is_multiple_of(threads) || batch / 4 >= threads {
             return of(0, batch);
         }
         // Enough that each thread's share still fills its tiles.
@@ -245,7 +245,7 @@ impl Split {
         } else {
             2
         };
-        if volume(output) >= threads * 16 * tiles.lanes && output[longest] >= threads {
+        if volume(output) >= threads.saturating_mul(16 * tiles.lanes) && output[longest] >= threads {
             return of(2 + longest, output[longest]);
         }
         of(1, desc.groups() * panels.count())

@@ -37,7 +37,9 @@ const fn gcd(a: usize, b: usize) -> usize {
 impl Axis {
     /// Outputs that read inputs: `o · stride + t · dilation − padding`.
     pub(crate) const fn forward(desc: &ConvDesc, axis: usize) -> Self {
-        let (stride, dilation) = (desc.stride()[axis], desc.dilation()[axis]);
+        // The dilation of a single tap separates nothing, so it may be any number.
+        let dilation = if desc.kernel()[axis] == 1 { 1 } else { desc.dilation()[axis] };
+        let stride = desc.stride()[axis];
         let common = gcd(stride, dilation);
         Self {
             positions: desc.output_size()[axis],

@@ -5,7 +5,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use convrelu::{Layout, Tuning};
 use libfuzzer_sys::fuzz_target;
 
-#[allow(dead_code)] // The test suite uses more of it.
+#[allow(dead_code, unused_imports)] // The test suite uses more of it.
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
@@ -25,8 +25,8 @@ fn axis(u: &mut Unstructured<'_>) -> arbitrary::Result<Axis> {
         kernel: u.int_in_range(1..=7)?,
         stride: distance(u, 5)?,
         dilation: distance(u, 4)?,
-        before: distance(u, 9)? - 1,
-        after: distance(u, 9)? - 1,
+        before: distance(u, 9)?.saturating_sub(1),
+        after: distance(u, 9)?.saturating_sub(1),
     })
 }
 

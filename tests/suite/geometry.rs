@@ -44,6 +44,7 @@ fn distances_beyond_the_tensors() {
         Axis::new(1, 2).stride(FAR).dilation(FAR).padding(2 * FAR, 2 * FAR),
         Axis::new(2, 3).stride(FAR / 2).dilation(FAR).padding(FAR, FAR + 7),
         Axis::new(2, 1).stride(3).dilation(usize::MAX).padding(4, 4),
+        Axis::new(1, 1).stride(FAR + 7).dilation(usize::MAX - 1).padding(FAR, FAR),
     ];
     let shapes = axes.into_iter().flat_map(|axis| {
         [

@@ -85,7 +85,7 @@ impl ForwardPlan {
 
     /// Elements of workspace, packed weights apart.
     pub(crate) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        self.split.parts.count() * self.part_len(desc, tiles)
+        self.split.parts.count().saturating_mul(self.part_len(desc, tiles))
     }
 
     pub(crate) fn run(&self, call: &ForwardCall<'_>, output: &mut [f32], workspace: &mut [f32]) {

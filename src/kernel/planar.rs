@@ -34,7 +34,11 @@ pub(crate) struct Runs {
 impl Runs {
     /// Elements from the start of the first run to the end of the last one's last whole vector, at distance `step`.
     const fn span(&self, step: usize, lanes: usize) -> usize {
-        if self.count == 0 { 0 } else { (self.count - 1) * step + self.len.next_multiple_of(lanes) }
+        match self.count {
+            0 => 0,
+            // Saturates: the bounds checks that rest on it must not wrap.
+            count => (count - 1).saturating_mul(step).saturating_add(self.len.next_multiple_of(lanes)),
+        }
     }
 
     /// Elements of one channel of the kernel's result.
@@ -195,9 +199,10 @@ pub(super) unsafe fn forward<S: Vector>(panel: ForwardPanel<'_>) {
     let simd = unsafe { S::token() };
     let (lanes, steps) = (S::LANES, panel.offsets.table().len());
     assert!((1..=S::PANEL).contains(&panel.channels) && panel.tile >= 1);
-    assert!(panel.offsets.max() + panel.runs.source_len(lanes) <= panel.source.len());
+    assert!(panel.runs.source_len(lanes).saturating_add(panel.offsets.max()) <= panel.source.len());
     assert!(panel.thresholds.len() >= steps && panel.weight.len() >= steps * panel.channels);
-    assert!((panel.channels - 1) * panel.pitch + panel.runs.result_len(lanes) <= panel.result.len());
+    let planes = (panel.channels - 1).saturating_mul(panel.pitch);
+    assert!(planes.saturating_add(panel.runs.result_len(lanes)) <= panel.result.len());
     simd.vectorize(Walk { simd, panel });
 }
 
@@ -258,13 +263,15 @@ pub(super) unsafe fn backward_input<S: Vector>(panel: BackwardInputPanel<'_>) {
     let simd = unsafe { S::token() };
     let (lanes, taps) = (S::LANES, panel.offsets.table().len());
     assert!((1..=S::PANEL).contains(&panel.channels) && panel.depth >= 1 && panel.tile >= 1);
-    let deepest = (panel.depth - 1) * panel.source_pitch + panel.offsets.max();
-    assert!(deepest + panel.runs.source_len(lanes) <= panel.source.len());
+    let deepest = (panel.depth - 1).saturating_mul(panel.source_pitch).saturating_add(panel.offsets.max());
+    assert!(panel.runs.source_len(lanes).saturating_add(deepest) <= panel.source.len());
     assert!(panel.weight_taps.table().len() == taps);
-    assert!(panel.weight_taps.max() * panel.weight_pitch + panel.depth * panel.channels <= panel.weight.len());
+    let last_tap = panel.weight_taps.max().saturating_mul(panel.weight_pitch);
+    assert!(panel.depth.saturating_mul(panel.channels).saturating_add(last_tap) <= panel.weight.len());
     assert!(panel.thresholds.len() >= taps * panel.channels);
     assert!(panel.grad_thresholds.len() >= taps * panel.channels * lanes);
-    let result = (panel.channels - 1) * panel.pitch + panel.runs.result_len(lanes);
+    let planes = (panel.channels - 1).saturating_mul(panel.pitch);
+    let result = planes.saturating_add(panel.runs.result_len(lanes));
     assert!(result <= panel.input.len() && result <= panel.grad_input.len());
     simd.vectorize(Walk { simd, panel });
 }

@@ -10,8 +10,7 @@ use super::error::TrainError;
 const FILE: &str = "digits.csv.gz";
 static ARCHIVE: &[u8] = include_bytes!("digits/digits.csv.gz");
 
-/// Images of the training part; the 497 that follow are the test part. The file is ordered by writer, so the test
-/// digits come from hands that training has not seen.
+/// Images of the training part, in the order of the file; the 497 that follow are the test part.
 pub const TRAIN_LEN: usize = 1300;
 
 /// Training and test part, normalised by the moments of the training part.

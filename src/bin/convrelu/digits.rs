@@ -24,7 +24,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Threads, that is, runs at the same time; results do not depend on it [default: all cores]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// Where results are written
     #[arg(long, value_name = "DIRECTORY", default_value = "runs/digits")]

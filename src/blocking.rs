@@ -1,5 +1,6 @@
 //! How large a block of positions a pass stages at a time.
 
+use crate::forward::ForwardAlgorithm;
 use crate::kernel::Runs;
 use crate::panels::Panels;
 use crate::stage::plane_pitch;
@@ -17,13 +18,24 @@ pub struct Tuning {
     pub tile: usize,
     /// Most positions per block.
     pub positions: usize,
+    /// Most steps of a sum at a time.
+    pub depth: usize,
+    /// The algorithm of the forward pass, where it applies.
+    pub forward: Option<ForwardAlgorithm>,
 }
 
 impl Default for Tuning {
     /// A quarter of a 1 MiB second-level cache for the staged source; beside it lie a panel of weights and the block's
     /// results.
     fn default() -> Self {
-        Self { staging_len: 48 * 1024, panel: usize::MAX, tile: usize::MAX, positions: usize::MAX }
+        Self {
+            staging_len: 48 * 1024,
+            panel: usize::MAX,
+            tile: usize::MAX,
+            positions: usize::MAX,
+            depth: usize::MAX,
+            forward: None,
+        }
     }
 }
 

@@ -108,15 +108,15 @@ pub mod train;
 mod weight;
 mod workspace;
 
-#[cfg(feature = "internal-testing")]
-#[doc(hidden)]
-pub use blocking::Tuning;
 pub use desc::{ConvDesc, ConvDescBuilder};
 pub use error::Error;
 pub use kernel::{Isa, ParseIsaError};
 pub use layout::Layout;
 pub use plan::{Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, Pass, Thresholds, Weight};
 pub use weight::PackedWeight;
+#[cfg(feature = "internal-testing")]
+#[doc(hidden)]
+pub use {blocking::Tuning, forward::ForwardAlgorithm};
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::forward::{ForwardCall, ForwardPlan};
 use crate::kernel::{Isa, Tiles};
 use crate::parallel;
-use crate::weight::{self, PackedWeight};
+use crate::weight::PackedWeight;
 
 /// The calls of a plan, each with its own workspace ([`ConvRelu::workspace_len`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -177,6 +177,8 @@ impl ConvRelu {
             panel: tuning.panel.max(1),
             tile: tuning.tile.max(1),
             positions: tuning.positions.max(1),
+            depth: tuning.depth.max(1),
+            forward: tuning.forward,
         };
         Ok(Self::of(desc, isa, tiles, at_least_one, parallel::default_threads()))
     }
@@ -192,6 +194,13 @@ impl ConvRelu {
             backward_input: BackwardInputPlan::new(&desc, tiles, &tuning, threads),
             backward_weight: BackwardWeightPlan::new(&desc, tiles, &tuning, threads),
         }
+    }
+
+    /// The algorithm of the forward pass.
+    #[cfg(feature = "internal-testing")]
+    #[doc(hidden)]
+    pub fn forward_algorithm(&self) -> crate::ForwardAlgorithm {
+        self.forward.algorithm()
     }
 
     /// The same plan for at most `threads` threads per call (0 counts as 1). Results do not depend on it, but
@@ -232,7 +241,7 @@ impl ConvRelu {
 
     /// Elements of the buffer that [`pack_weight`](Self::pack_weight) fills.
     pub fn packed_weight_len(&self) -> usize {
-        self.desc.weight_len()
+        self.forward.packing.len(&self.desc)
     }
 
     /// Packs the weight once for many calls of [`forward`](Self::forward).
@@ -246,9 +255,9 @@ impl ConvRelu {
     pub fn pack_weight<'a>(&self, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
         let weight = checked("weight", weight, self.desc.weight_len())?;
         let buffer = checked_mut("buffer", buffer, self.packed_weight_len())?;
-        let panels = self.forward.panels;
-        weight::pack_forward(&self.desc, panels, weight, buffer);
-        Ok(PackedWeight { data: buffer, layer: self.desc.layer(), isa: self.isa, panels })
+        let packing = self.forward.packing;
+        packing.pack(&self.desc, weight, buffer);
+        Ok(PackedWeight { data: buffer, layer: self.desc.layer(), isa: self.isa, packing })
     }
 
     /// Forward pass (eq. 8 with bias): `y[n,d,o] = b[d] + Σ_{c,k} w[d,c,k] · f(x̂[n,c,o·stride + k·dilation − padding]; θ[c,k])`.
@@ -271,12 +280,12 @@ impl ConvRelu {
                 let weight = checked("weight", weight, desc.weight_len())?;
                 let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::Forward))?;
                 let (packed, workspace) = workspace.split_at_mut(self.packed_weight_len());
-                weight::pack_forward(desc, self.forward.panels, weight, packed);
+                self.forward.packing.pack(desc, weight, packed);
                 (&*packed, workspace)
             }
             Weight::Packed(weight) => {
-                let own = (desc.layer(), self.isa, self.forward.panels);
-                if (weight.layer, weight.isa, weight.panels) != own {
+                let own = (desc.layer(), self.isa, self.forward.packing);
+                if (weight.layer, weight.isa, weight.packing) != own {
                     return Err(Error::PackedElsewhere { packed: weight.isa, plan: self.isa });
                 }
                 let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::ForwardPacked))?;

@@ -1,5 +1,7 @@
 //! Carving a caller's workspace.
 
+use crate::kernel::Run;
+
 /// Hands out consecutive parts of a workspace. The caller has checked its length against the plan.
 pub(crate) struct Arena<'a>(&'a mut [f32]);
 
@@ -18,5 +20,10 @@ impl<'a> Arena<'a> {
     /// The next `len` elements as offsets.
     pub(crate) fn take_offsets(&mut self, len: usize) -> &'a mut [u32] {
         bytemuck::cast_slice_mut(self.take(len))
+    }
+
+    /// The next `len` runs of patches.
+    pub(crate) fn take_runs(&mut self, len: usize) -> &'a mut [Run] {
+        bytemuck::cast_slice_mut(self.take(len * size_of::<Run>() / size_of::<f32>()))
     }
 }

@@ -7,15 +7,19 @@
 mod isa;
 mod offsets;
 mod outer;
+mod pack;
 mod planar;
+mod product;
 mod vector;
 mod view;
 
 pub use isa::{Isa, ParseIsaError};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightTile;
+pub(crate) use pack::{PatchColumns, PatchRows, Run};
 pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
-pub(crate) use view::{Update, View};
+pub(crate) use product::{Product, Rows, Start};
+pub(crate) use view::{TileMut, Update, View};
 
 use vector::Vector;
 
@@ -28,10 +32,18 @@ pub(crate) struct Tiles {
     /// Most vectors of input channels per tile of the weight gradient.
     pub(crate) vectors: usize,
     rows: [usize; 4],
+    /// Most rows and vectors of a tile of a matrix product.
+    pub(crate) product_rows: usize,
+    pub(crate) product_vectors: usize,
+    /// Most steps of a product, for its packed side to stay in the first-level cache.
+    pub(crate) product_depth: usize,
     // Unsafe to call where the instruction set is missing, so private: see `Isa::tiles`.
     forward: unsafe fn(ForwardPanel<'_>),
     backward_input: unsafe fn(BackwardInputPanel<'_>),
     backward_weight: unsafe fn(WeightTile<'_>),
+    product: unsafe fn(Product<'_>),
+    pack_columns: unsafe fn(PatchColumns<'_>),
+    pack_rows: unsafe fn(PatchRows<'_>),
 }
 
 impl Tiles {
@@ -44,6 +56,12 @@ impl Tiles {
             forward: planar::forward::<S>,
             backward_input: planar::backward_input::<S>,
             backward_weight: outer::backward_weight::<S>,
+            product_rows: product::most_rows::<S>(),
+            product_vectors: product::most_vectors::<S>(),
+            product_depth: product::most_steps::<S>(),
+            product: product::product::<S>,
+            pack_columns: pack::columns::<S>,
+            pack_rows: pack::rows::<S>,
         }
     }
 
@@ -65,6 +83,21 @@ impl Tiles {
     pub(crate) fn backward_weight(&self, tile: WeightTile<'_>) {
         // SAFETY: as in `forward`.
         unsafe { (self.backward_weight)(tile) }
+    }
+
+    pub(crate) fn product(&self, product: Product<'_>) {
+        // SAFETY: as in `forward`.
+        unsafe { (self.product)(product) }
+    }
+
+    pub(crate) fn pack_columns(&self, patch: PatchColumns<'_>) {
+        // SAFETY: as in `forward`.
+        unsafe { (self.pack_columns)(patch) }
+    }
+
+    pub(crate) fn pack_rows(&self, patch: PatchRows<'_>) {
+        // SAFETY: as in `forward`.
+        unsafe { (self.pack_rows)(patch) }
     }
 }
 

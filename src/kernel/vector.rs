@@ -15,6 +15,8 @@ pub(super) trait Vector: Simd {
     const PANEL: usize;
     /// Most vectors of positions per tile with positions in lanes, and of channels with channels in lanes.
     const TILE: usize;
+    /// Most rows and vectors of a tile of a matrix product.
+    const PRODUCT: [usize; 2];
 
     /// A token for code that runs after detection.
     ///
@@ -59,6 +61,7 @@ impl Vector for pulp::Scalar {
     const REGISTERS: usize = 16;
     const PANEL: usize = 4;
     const TILE: usize = 4;
+    const PRODUCT: [usize; 2] = [4, 3];
 
     unsafe fn token() -> Self {
         Self::new()
@@ -76,6 +79,7 @@ impl Vector for pulp::Scalar512b {
     const REGISTERS: usize = 32;
     const PANEL: usize = 12;
     const TILE: usize = 4;
+    const PRODUCT: [usize; 2] = [12, 2];
 
     unsafe fn token() -> Self {
         Self
@@ -92,6 +96,7 @@ impl Vector for pulp::x86::V3 {
     const REGISTERS: usize = 16;
     const PANEL: usize = 6;
     const TILE: usize = 4;
+    const PRODUCT: [usize; 2] = [6, 2];
 
     unsafe fn token() -> Self {
         // SAFETY: the caller's.
@@ -104,6 +109,7 @@ impl Vector for pulp::x86::V4 {
     const REGISTERS: usize = 32;
     const PANEL: usize = 12;
     const TILE: usize = 4;
+    const PRODUCT: [usize; 2] = [12, 2];
 
     unsafe fn token() -> Self {
         // SAFETY: the caller's.
@@ -116,6 +122,7 @@ impl Vector for pulp::aarch64::Neon {
     const REGISTERS: usize = 32;
     const PANEL: usize = 8;
     const TILE: usize = 4;
+    const PRODUCT: [usize; 2] = [8, 3];
 
     unsafe fn token() -> Self {
         // SAFETY: the caller's.

@@ -14,13 +14,17 @@ pub(crate) enum Update {
     Add,
 }
 
-/// A box of a dense tensor `[image][channel][depth][height][width]` that this view alone may write.
+/// A box of a dense tensor `[image][channel][position]` that this view alone may write. Positions are counted in memory
+/// order over depth, height and width.
 pub(crate) struct View<'a> {
     data: *mut f32,
     image_stride: usize,
-    strides: Strides,
-    /// What this view may write: images, channels, depth, height, width.
-    claim: [Range<usize>; 5],
+    channel_stride: usize,
+    position_stride: usize,
+    /// Extents of height and width.
+    plane: [usize; 2],
+    /// What this view may write: images, channels, positions.
+    claim: [Range<usize>; 3],
     _lifetime: PhantomData<&'a mut [f32]>,
 }
 
@@ -29,31 +33,33 @@ pub(crate) struct View<'a> {
 unsafe impl Send for View<'_> {}
 
 impl<'a> View<'a> {
-    /// The whole of a dense tensor: `images` times `channels` of `size`, whose images lie `image_stride` apart.
+    /// The whole of a dense tensor: `images` times `channels` of `size`, whose images follow one another.
     ///
     /// # Panics
     ///
     /// If `data` is shorter than the tensor, or the strides do not give every element a place of its own.
     pub(crate) fn new(data: &'a mut [f32], images: usize, channels: usize, size: [usize; 3], strides: Strides) -> Self {
-        let len = channels * size[0] * size[1] * size[2];
-        assert!(images * len <= data.len());
-        // Dense and free of aliases: sorted by stride, each axis steps over all that the ones before it cover. Both
-        // layouts pass; an axis of extent 1 steps over nothing.
-        let [d, h, w] = strides.spatial;
-        let channels_last = strides.channel == 1 && w == channels && h == w * size[2] && d == h * size[1];
-        let channels_first = w == 1 && h == size[2] && d == h * size[1] && strides.channel == d * size[0];
-        assert!(channels_last || channels_first);
         let [depth, height, width] = size;
+        let positions = depth * height * width;
+        let image_stride = channels * positions;
+        assert!(images * image_stride <= data.len());
+        // Dense and free of aliases: channels beside one another at each position, or whole planes of positions.
+        let [d, h, w] = strides.spatial;
+        let channels_last = strides.channel == 1 && w == channels;
+        let channels_first = w == 1 && strides.channel == positions;
+        assert!((channels_last || channels_first) && h == w * width && d == h * height);
         Self {
             data: data.as_mut_ptr(),
-            image_stride: len,
-            strides,
-            claim: [0..images, 0..channels, 0..depth, 0..height, 0..width],
+            image_stride,
+            channel_stride: strides.channel,
+            position_stride: w,
+            plane: [height, width],
+            claim: [0..images, 0..channels, 0..positions],
             _lifetime: PhantomData,
         }
     }
 
-    /// The part before `at` along an axis (0 images, 1 channels, 2 to 4 depth, height, width) and the part from there.
+    /// The part before `at` along an axis (0 images, 1 channels, 2 positions) and the part from there.
     pub(crate) fn split(self, axis: usize, at: usize) -> (Self, Self) {
         let at = at.clamp(self.claim[axis].start, self.claim[axis].end);
         let (mut before, mut after) = (self.claim.clone(), self.claim);
@@ -63,9 +69,19 @@ impl<'a> View<'a> {
         (with(before), with(after))
     }
 
-    /// Indices this view may write along an axis.
-    pub(crate) fn claim(&self, axis: usize) -> Range<usize> {
-        self.claim[axis].clone()
+    /// The element of an image, a channel and a position.
+    ///
+    /// # Panics
+    ///
+    /// If the claim does not hold it and, at the same image and channel, the `run` positions from there.
+    #[inline]
+    fn at(&self, image: usize, channel: usize, position: usize, run: usize) -> *mut f32 {
+        let [images, channels, positions] = &self.claim;
+        assert!(images.contains(&image) && channels.contains(&channel));
+        assert!(positions.contains(&position) && run <= positions.end - position);
+        let start = image * self.image_stride + channel * self.channel_stride + position * self.position_stride;
+        // SAFETY: the asserts put the element in the claim, which lies inside the tensor that `new` measured.
+        unsafe { self.data.add(start) }
     }
 
     /// Updates `values.len()` elements of one row, `step` positions apart.
@@ -84,29 +100,135 @@ impl<'a> View<'a> {
         update: Update,
     ) {
         let Some(last) = values.len().checked_sub(1) else { return };
-        let [images, channels, depth, height, width] = &self.claim;
-        assert!(images.contains(&image) && channels.contains(&channel));
-        assert!(depth.contains(&d) && height.contains(&h) && width.contains(&w));
-        assert!(last.saturating_mul(step) < width.end - w);
-        let spatial = self.strides.spatial;
-        let start = image * self.image_stride
-            + channel * self.strides.channel
-            + d * spatial[0]
-            + h * spatial[1]
-            + w * spatial[2];
-        // SAFETY: the asserts put every element in the claim, which lies inside the tensor that `new` measured; no
-        // other view's claim holds it, because views come from `new` (an exclusive borrow) and `split` alone, and the
-        // strides give each element a place of its own.
-        let first = unsafe { self.data.add(start) };
+        let [height, width] = self.plane;
+        assert!(h < height && w < width && last.saturating_mul(step) < width - w);
+        let first = self.at(image, channel, (d * height + h) * width + w, last * step + 1);
         // One value is written where this would overflow.
-        let stride = step.saturating_mul(spatial[2]);
-        // SAFETY: as above, from the first element to the last.
+        let stride = step.saturating_mul(self.position_stride);
+        // SAFETY: `at` has found the first element and the last in the claim; no other view's claim holds them, because
+        // views come from `new` (an exclusive borrow) and `split` alone, and the strides give each element a place of
+        // its own.
         unsafe {
             match update {
                 Update::Set(constant) => for_each(first, stride, values, |y, v| *y = v + constant),
                 Update::Add => for_each(first, stride, values, |y, v| *y += v),
             }
         }
+    }
+
+    /// Updates consecutive positions of one channel.
+    ///
+    /// # Panics
+    ///
+    /// If one of them lies outside the claim.
+    #[inline]
+    pub(crate) fn run(&mut self, image: usize, channel: usize, position: usize, values: &[f32], update: Update) {
+        if values.is_empty() {
+            return;
+        }
+        let first = self.at(image, channel, position, values.len());
+        // SAFETY: as in `row`.
+        unsafe {
+            match update {
+                Update::Set(constant) => for_each(first, self.position_stride, values, |y, v| *y = v + constant),
+                Update::Add => for_each(first, self.position_stride, values, |y, v| *y += v),
+            }
+        }
+    }
+
+    /// Updates consecutive channels of one position.
+    ///
+    /// # Panics
+    ///
+    /// If one of them lies outside the claim.
+    #[inline]
+    pub(crate) fn pixel(&mut self, image: usize, channel: usize, position: usize, values: &[f32], update: Update) {
+        assert!(values.len() <= self.claim[1].end.saturating_sub(channel));
+        if values.is_empty() {
+            return;
+        }
+        let first = self.at(image, channel, position, 1);
+        // SAFETY: as in `row`.
+        unsafe {
+            match update {
+                Update::Set(constant) => for_each(first, self.channel_stride, values, |y, v| *y = v + constant),
+                Update::Add => for_each(first, self.channel_stride, values, |y, v| *y += v),
+            }
+        }
+    }
+
+    /// A tile whose rows are `channels` and whose vectors are `lanes` consecutive positions from each (image, position).
+    ///
+    /// # Panics
+    ///
+    /// If some of it lies outside the claim, or positions are not adjacent in memory.
+    pub(crate) fn tile_of_channels(
+        &mut self,
+        channels: Range<usize>,
+        vectors: impl ExactSizeIterator<Item = (usize, usize)>,
+        lanes: usize,
+    ) -> TileMut<'_> {
+        assert!(self.position_stride == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
+        let mut tile = TileMut::new(channels.len(), self.channel_stride, vectors.len(), lanes);
+        for (start, (image, position)) in tile.vectors.iter_mut().zip(vectors) {
+            *start = self.at(image, channels.start, position, lanes);
+        }
+        tile
+    }
+
+    /// A tile whose rows are consecutive positions of an image and whose vectors are consecutive channels.
+    ///
+    /// # Panics
+    ///
+    /// If some of it lies outside the claim, or channels are not adjacent in memory.
+    pub(crate) fn tile_of_positions(
+        &mut self,
+        image: usize,
+        positions: Range<usize>,
+        channels: Range<usize>,
+        lanes: usize,
+    ) -> TileMut<'_> {
+        assert!(self.channel_stride == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
+        assert!(channels.len().is_multiple_of(lanes) && !positions.is_empty());
+        let first = self.at(image, channels.start, positions.start, positions.len());
+        let mut tile = TileMut::new(positions.len(), self.position_stride, channels.len() / lanes, lanes);
+        for (v, start) in tile.vectors.iter_mut().take(tile.count).enumerate() {
+            *start = first.wrapping_add(v * lanes);
+        }
+        tile
+    }
+}
+
+/// The most vectors of a [`TileMut`].
+const MOST_VECTORS: usize = 4;
+
+/// Rows of a few vectors, borrowed for writing: element `(r, v, l)` lies at `vectors[v] + r · row_step + l`.
+pub(crate) struct TileMut<'a> {
+    pub(super) rows: usize,
+    pub(super) row_step: usize,
+    /// Vectors in use.
+    pub(super) count: usize,
+    pub(super) lanes: usize,
+    /// Where the first row of each vector begins; all elements of the tile are this borrow's own.
+    pub(super) vectors: [*mut f32; MOST_VECTORS],
+    _lifetime: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> TileMut<'a> {
+    fn new(rows: usize, row_step: usize, count: usize, lanes: usize) -> Self {
+        assert!(count <= MOST_VECTORS);
+        let vectors = [core::ptr::null_mut(); MOST_VECTORS];
+        Self { rows, row_step, count, lanes, vectors, _lifetime: PhantomData }
+    }
+
+    /// The first `rows · vectors · lanes` elements of a buffer.
+    pub(crate) fn of_slice(data: &'a mut [f32], rows: usize, vectors: usize, lanes: usize) -> Self {
+        assert!(rows * vectors * lanes <= data.len());
+        let mut tile = Self::new(rows, vectors * lanes, vectors, lanes);
+        for (v, start) in tile.vectors.iter_mut().take(vectors).enumerate() {
+            *start = data.as_mut_ptr().wrapping_add(v * lanes);
+        }
+        tile
     }
 }
 

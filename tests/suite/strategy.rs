@@ -1,6 +1,6 @@
 //! Random geometries, values and tuning.
 
-use convrelu::{Layout, Tuning};
+use convrelu::{ForwardAlgorithm, Layout, Tuning};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngSeed};
@@ -137,12 +137,20 @@ fn case_of(products: usize, values: impl Strategy<Value = Values>) -> impl Strat
 pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
     let limit = || select(vec![1, 2, 3, 5, usize::MAX]);
     let staging_len = prop_oneof![Just(1usize), 2..=300usize, Just(usize::MAX)];
-    (staging_len, limit(), limit(), limit()).prop_map(|(staging_len, panel, tile, positions)| Tuning {
-        staging_len,
-        panel,
-        tile,
-        positions,
-    })
+    let forward = prop_oneof![
+        Just(None),
+        select(vec![ForwardAlgorithm::Direct, ForwardAlgorithm::Columns, ForwardAlgorithm::Rows]).prop_map(Some),
+    ];
+    (staging_len, limit(), limit(), limit(), limit(), forward).prop_map(
+        |(staging_len, panel, tile, positions, depth, forward)| Tuning {
+            staging_len,
+            panel,
+            tile,
+            positions,
+            depth,
+            forward,
+        },
+    )
 }
 
 pub(crate) fn placement() -> impl Strategy<Value = Placement> {

@@ -5,13 +5,12 @@
 
 use core::ops::Range;
 
+use super::{ForwardCall, Part, panels_of_group};
 use crate::blocking::{Planar, Tuning, runs};
-use crate::desc::{ConvDesc, volume};
+use crate::desc::ConvDesc;
 use crate::kernel::{ForwardPanel, Offsets, Tiles, Update, View};
 use crate::layout::Layout;
 use crate::panels::Panels;
-use crate::parallel;
-use crate::plan::Thresholds;
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
 use crate::workspace::Arena;
@@ -19,117 +18,56 @@ use crate::workspace::Arena;
 /// Elements of a panel's result that stay in the first-level cache beside what the kernel reads.
 const RESULT_LEN: usize = 16 * 1024;
 
-/// How the forward pass of one layer runs on one instruction set.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ForwardPlan {
+pub(super) struct Direct {
     planar: Planar,
     grid: Grid,
     /// The image itself serves as its staged copy.
-    direct: bool,
+    in_place: bool,
     /// Output channels of a group.
-    pub(crate) panels: Panels,
+    panels: Panels,
     tile: usize,
-    split: Split,
 }
 
-/// What the threads share out among themselves. Outputs do not depend on it: each is summed in one order.
-#[derive(Clone, Copy, Debug)]
-struct Split {
-    /// Axis of the output: 0 images, 1 panels of channels, 2 to 4 depth, height, width.
-    axis: usize,
-    /// Images, panels of all groups, or positions.
-    parts: Panels,
-}
-
-/// The output that one thread computes.
-struct Part<'a> {
-    output: View<'a>,
-    /// Panels of all groups.
-    panels: Range<usize>,
-    workspace: &'a mut [f32],
-}
-
-/// Operands of a call, lengths checked.
-pub(crate) struct ForwardCall<'a> {
-    pub(crate) desc: &'a ConvDesc,
-    pub(crate) tiles: &'static Tiles,
-    pub(crate) input: &'a [f32],
-    /// Packed by [`pack_forward`](crate::weight::pack_forward).
-    pub(crate) weight: &'a [f32],
-    pub(crate) thresholds: Thresholds<'a>,
-    pub(crate) bias: Option<&'a [f32]>,
-}
-
-impl ForwardPlan {
-    pub(crate) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
+impl Direct {
+    pub(super) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels) -> Self {
         let axes = [Axis::forward(desc, 0), Axis::forward(desc, 1), Axis::forward(desc, 2)];
-        let panels = Panels::of_at_most(desc.group_out_channels(), tiles.panel.min(tuning.panel));
         let mut planar = Planar::new(&axes, desc.group_in_channels(), RESULT_LEN / panels.max(), tuning);
         let mut grid = Grid::new(axes, planar.block);
-        let direct = reads_in_place(desc, &axes, planar.block, tiles.lanes);
-        if direct {
+        let in_place = reads_in_place(desc, &axes, planar.block, tiles.lanes);
+        if in_place {
             grid = Grid::of_source(axes);
             planar.pitch = grid.len();
             planar.chunk = desc.group_in_channels();
         }
-        let split = Split::new(desc, panels, tiles, threads);
-        Self { planar, grid, direct, panels, tile: tuning.tile, split }
+        Self { planar, grid, in_place, panels, tile: tuning.tile }
     }
 
     /// Elements of one thread's workspace.
-    fn part_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let steps = self.planar.chunk * desc.taps();
-        let staged = if self.direct { 0 } else { self.planar.staged_len(tiles.lanes) };
+        let staged = if self.in_place { 0 } else { self.planar.staged_len(tiles.lanes) };
         2 * steps + staged + self.panels.max() * self.planar.result_len(tiles.lanes)
     }
 
-    /// Elements of workspace, packed weights apart.
-    pub(crate) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        self.split.parts.count().saturating_mul(self.part_len(desc, tiles))
-    }
-
-    pub(crate) fn run(&self, call: &ForwardCall<'_>, output: &mut [f32], workspace: &mut [f32]) {
-        let desc = call.desc;
-        let part_len = self.part_len(desc, call.tiles);
-        let output = View::new(output, desc.batch(), desc.out_channels(), desc.output_size(), desc.output_strides());
-        let Split { axis, parts } = self.split;
-        let mut rest = Some((output, workspace));
-        let jobs = parts.iter().map_while(move |range| {
-            let (output, workspace) = rest.take()?;
-            let end = if axis == 1 { self.panel_start(desc, range.end) } else { range.end };
-            let (output, output_rest) = output.split(axis, end);
-            let (workspace, workspace_rest) = workspace.split_at_mut(part_len);
-            rest = Some((output_rest, workspace_rest));
-            let panels = if axis == 1 { range } else { 0..desc.groups() * self.panels.count() };
-            Some(Part { output, panels, workspace })
-        });
-        parallel::for_each(parts.count(), jobs, &|part| self.run_part(call, part));
-    }
-
-    /// First output channel of a panel, counted over all groups.
-    fn panel_start(&self, desc: &ConvDesc, panel: usize) -> usize {
-        let (group, panel) = (panel / self.panels.count(), panel % self.panels.count());
-        group * desc.group_out_channels() + self.panels.start(panel)
-    }
-
-    fn run_part(&self, call: &ForwardCall<'_>, part: Part<'_>) {
+    pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
         let (desc, lanes) = (call.desc, call.tiles.lanes);
         let Planar { block, chunk, pitch } = self.planar;
-        let Part { mut output, panels, workspace } = part;
+        let Part { mut output, images, panels, space, workspace } = part;
         let mut arena = Arena::new(workspace);
         let offsets = arena.take_offsets(chunk * desc.taps());
         let thresholds = arena.take(chunk * desc.taps());
-        let staged = arena.take(if self.direct { 0 } else { self.planar.staged_len(lanes) });
+        let staged = arena.take(if self.in_place { 0 } else { self.planar.staged_len(lanes) });
         let result = arena.take(self.panels.max() * self.planar.result_len(lanes));
 
         let staging = Staging { grid: self.grid, lanes: 1, pitch, fill: 0.0 };
-        let space = [output.claim(2), output.claim(3), output.claim(4)];
         let in_channels = desc.group_in_channels();
         let mut table_of = None;
-        for image in output.claim(0) {
+        for image in images {
             let image_input = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
             let source = Image { data: image_input, strides: desc.input_strides() };
             for group in panels.start / self.panels.count()..panels.end.div_ceil(self.panels.count()) {
+                let panels = panels_of_group(&panels, self.panels.count(), group);
                 for block in blocks(space.clone(), block) {
                     let runs = runs(block.size[1], block.size[2], self.grid.extent[2], lanes);
                     for first in (0..in_channels).step_by(chunk) {
@@ -140,17 +78,14 @@ impl ForwardPlan {
                             table_of = Some(input_channels.start);
                             self.tabulate(call, input_channels.clone(), offsets, thresholds);
                         }
-                        let source = if self.direct {
+                        let source = if self.in_place {
                             &image_input[input_channels.start * pitch + self.grid.position(block.start)..]
                         } else {
                             staging.copy(source, input_channels, block, staged);
                             &*staged
                         };
                         let offsets = Offsets::new(&offsets[..steps]);
-                        for panel in 0..self.panels.count() {
-                            if !panels.contains(&(group * self.panels.count() + panel)) {
-                                continue;
-                            }
+                        for panel in panels.clone() {
                             let panel = self.panels.get(panel);
                             let width = panel.len();
                             let out_channel = group * desc.group_out_channels() + panel.start;
@@ -227,27 +162,4 @@ fn reads_in_place(desc: &ConvDesc, axes: &[Axis; 3], block: [usize; 3], lanes: u
         && desc.padding_after() == [0; 3]
         && desc.input_image_len() <= u32::MAX as usize
         && sizes(1).iter().all(|&height| sizes(2).iter().all(|&width| whole_vectors(height, width)))
-}
-
-impl Split {
-    /// Images if they share out evenly, else positions where there are enough of them, else panels of channels.
-    fn new(desc: &ConvDesc, panels: Panels, tiles: &Tiles, threads: usize) -> Self {
-        let of = |axis, len| Self { axis, parts: Panels::into_parts(len, threads) };
-        let (batch, output) = (desc.batch(), desc.output_size());
-        if threads <= 1 || batch.is_multiple_of(threads) || batch / 4 >= threads {
-            return of(0, batch);
-        }
-        // Enough that each thread's share still fills its tiles.
-        let longest = if output[0] >= threads {
-            0
-        } else if output[1] >= threads {
-            1
-        } else {
-            2
-        };
-        if volume(output) >= threads.saturating_mul(16 * tiles.lanes) && output[longest] >= threads {
-            return of(2 + longest, output[longest]);
-        }
-        of(1, desc.groups() * panels.count())
-    }
 }

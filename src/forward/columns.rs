@@ -1,0 +1,391 @@
+//! Patches packed as columns: positions in lanes, weights broadcast.
+//!
+//! For each block of output positions and each chunk of input channels, planes are staged (padded; transposed, if the
+//! layout is channels last), the clamped patches of a tile of positions are packed as `[step][lane]`, and all output
+//! channels are multiplied with them while they stay in the first-level cache. Weights too large for the second-level
+//! cache are cut into groups of panels, each of which meets several packed tiles.
+//!
+//! Positions are counted over whole images, so small images share tiles: no lane is lost to the end of a row.
+
+use core::ops::Range;
+
+use super::{ForwardCall, Part, panels_of_group};
+use crate::blocking::{Tuning, block_size};
+use crate::desc::ConvDesc;
+use crate::kernel::{Offsets, PatchColumns, Product, Rows, Start, TileMut, Tiles, Update, View};
+use crate::layout::Layout;
+use crate::panels::Panels;
+use crate::stage::{Block, Image, Staging, blocks, plane_pitch};
+use crate::taps::{Axis, Grid};
+use crate::workspace::Arena;
+
+/// Elements of a chunk's weights that stay in the second-level cache while they stream by.
+const WEIGHT_LEN: usize = 48 * 1024;
+
+/// Elements of packed tiles that stay in the second-level cache beside them.
+const PACKED_LEN: usize = 32 * 1024;
+
+/// Positions of a block over several images.
+const MOST_POSITIONS: usize = 512;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Columns {
+    block: [usize; 3],
+    /// Images per block.
+    images: usize,
+    grid: Grid,
+    /// The images themselves serve as their staged copy.
+    in_place: bool,
+    /// Distance of the channels' planes, and of images within them.
+    pitch: usize,
+    image_pitch: usize,
+    /// Input channels at a time.
+    chunk: usize,
+    /// Output channels of a group.
+    panels: Panels,
+    /// Panels that stream by at a time.
+    panels_at_once: usize,
+    /// Vectors of a tile.
+    vectors: usize,
+    /// Tiles that are packed at a time.
+    tiles_at_once: usize,
+}
+
+/// A block of some images.
+#[derive(Clone)]
+struct Site {
+    images: Range<usize>,
+    /// Its first position, and the number of its positions, within each image.
+    first: usize,
+    positions: usize,
+}
+
+impl Site {
+    /// Image and position of the block's position `index`.
+    fn at(&self, index: usize) -> (usize, usize) {
+        (self.images.start + index / self.positions, self.first + index % self.positions)
+    }
+
+    fn len(&self) -> usize {
+        self.images.len() * self.positions
+    }
+}
+
+impl Columns {
+    pub(super) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels) -> Self {
+        let axes = [0, 1, 2].map(|axis| Axis::forward(desc, axis));
+        let channels = desc.group_in_channels();
+        let depth = tiles.product_depth.min(tuning.depth);
+        let mut chunk = Panels::of_at_most(channels, (depth / desc.taps()).max(1)).max();
+        let block =
+            block_size(&axes, tuning.positions, |grid, _| grid.len().saturating_mul(chunk) <= tuning.staging_len);
+        let mut grid = Grid::new(axes, block);
+        let positions = block[1] * block[2];
+        let mut images = 1;
+        if block == desc.output_size() {
+            let staged = tuning.staging_len / grid.len().saturating_mul(chunk);
+            images = staged.min(MOST_POSITIONS.min(tuning.positions) / positions).clamp(1, desc.batch().max(1));
+        }
+        let in_place = reads_in_place(desc, &axes, block, tiles.lanes);
+        let (mut pitch, mut image_pitch) = (plane_pitch(images * grid.len()), grid.len());
+        if in_place {
+            grid = Grid::of_source(axes);
+            (pitch, image_pitch) = (grid.len(), desc.input_image_len());
+            images = images.min((u32::MAX as usize / image_pitch).max(1));
+        }
+        chunk = chunk.max(1);
+        let steps = chunk * desc.taps();
+        let vectors = tiles.product_vectors.min(tuning.tile);
+        let weight_fits = desc.group_out_channels().saturating_mul(steps) <= WEIGHT_LEN;
+        let tile_len = steps.saturating_mul(vectors * tiles.lanes);
+        Self {
+            block,
+            images,
+            grid,
+            in_place,
+            pitch,
+            image_pitch,
+            chunk,
+            panels,
+            panels_at_once: (WEIGHT_LEN / steps.saturating_mul(panels.max())).clamp(1, panels.count()),
+            vectors,
+            tiles_at_once: if weight_fits { 1 } else { (PACKED_LEN / tile_len).max(1) },
+        }
+    }
+
+    fn lanes(&self, tiles: &Tiles) -> usize {
+        self.vectors * tiles.lanes
+    }
+
+    fn staged_len(&self, tiles: &Tiles) -> usize {
+        // The lanes beyond the last position read on.
+        if self.in_place { 0 } else { self.chunk * self.pitch + tiles.lanes }
+    }
+
+    /// Positions of a block, in whole vectors.
+    fn positions_len(&self, tiles: &Tiles) -> usize {
+        (self.images * self.block[1] * self.block[2]).next_multiple_of(tiles.lanes)
+    }
+
+    /// Rows of the result of a tile whose lanes are not all adjacent in the output.
+    fn result_rows(&self) -> usize {
+        self.panels_at_once * self.panels.max()
+    }
+
+    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+        let steps = self.chunk * desc.taps();
+        2 * steps
+            + self.positions_len(tiles)
+            + self.staged_len(tiles)
+            + self.tiles_at_once * steps * self.lanes(tiles)
+            + self.result_rows() * self.lanes(tiles)
+    }
+
+    pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
+        let (desc, tiles) = (call.desc, call.tiles);
+        let Part { mut output, images, panels, space, workspace } = part;
+        let steps = self.chunk * desc.taps();
+        let tile_len = steps * self.lanes(tiles);
+        let mut arena = Arena::new(workspace);
+        let offsets = arena.take_offsets(steps);
+        let thresholds = arena.take(steps);
+        let positions = arena.take_offsets(self.positions_len(tiles));
+        let staged = arena.take(self.staged_len(tiles));
+        let packed = arena.take(self.tiles_at_once * tile_len);
+        let result = arena.take(self.result_rows() * self.lanes(tiles));
+
+        let in_channels = desc.group_in_channels();
+        let group_weight = desc.group_out_channels() * in_channels * desc.taps();
+        let mut table_of = None;
+        for first_image in images.clone().step_by(self.images) {
+            let images = first_image..images.end.min(first_image + self.images);
+            for group in panels.start / self.panels.count()..panels.end.div_ceil(self.panels.count()) {
+                let panels = panels_of_group(&panels, self.panels.count(), group);
+                for block in blocks(space.clone(), self.block) {
+                    let [d, h, w] = block.start;
+                    let [_, height, width] = desc.output_size();
+                    let site = Site {
+                        images: images.clone(),
+                        first: (d * height + h) * width + w,
+                        positions: block.size[1] * block.size[2],
+                    };
+                    self.tabulate_positions(block, &site, positions);
+                    for first in (0..in_channels).step_by(self.chunk) {
+                        let channels =
+                            group * in_channels + first..group * in_channels + in_channels.min(first + self.chunk);
+                        let steps = channels.len() * desc.taps();
+                        if table_of != Some(channels.start) {
+                            table_of = Some(channels.start);
+                            self.tabulate_steps(call, channels.clone(), offsets, thresholds);
+                        }
+                        let source = self.stage(call, channels, &site, block, staged);
+                        let patches = Patches {
+                            source,
+                            offsets: Offsets::new(&offsets[..steps]),
+                            thresholds: &thresholds[..steps],
+                            first_step: first * desc.taps(),
+                            positions,
+                        };
+                        let group_panels = GroupPanels {
+                            weight: &call.weight[group * group_weight..][..group_weight],
+                            first_channel: group * desc.group_out_channels(),
+                            range: panels.clone(),
+                        };
+                        self.multiply(call, &site, &patches, &group_panels, packed, &mut output, result);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where each position of a block reads through an offset of 0.
+    fn tabulate_positions(&self, block: Block, site: &Site, positions: &mut [u32]) {
+        let origin = if self.in_place { self.grid.position(block.start) } else { 0 };
+        let mut next = positions.iter_mut();
+        let mut last = 0;
+        for image in 0..site.images.len() {
+            for row in 0..block.size[1] {
+                let first = origin + image * self.image_pitch + row * self.grid.extent[2];
+                for (w, position) in next.by_ref().take(block.size[2]).enumerate() {
+                    // Fits: `staging_len` bounds several images, `block_size` one, `in_place` the images themselves.
+                    *position = (first + w) as u32;
+                    last = *position;
+                }
+            }
+        }
+        // Lanes beyond the last position are computed and dropped.
+        for (position, beyond) in next.zip(1..) {
+            *position = last + beyond;
+        }
+    }
+
+    /// Fills the table of (input channel, tap): where to read, and the threshold.
+    fn tabulate_steps(
+        &self,
+        call: &ForwardCall<'_>,
+        channels: Range<usize>,
+        offsets: &mut [u32],
+        thresholds: &mut [f32],
+    ) {
+        let [depth, height, width] = self.grid.taps();
+        let mut table = offsets.iter_mut().zip(thresholds);
+        for (index, channel) in channels.enumerate() {
+            for (d, h) in (0..depth).flat_map(|d| (0..height).map(move |h| (d, h))) {
+                for (w, (offset, theta)) in (0..width).zip(&mut table) {
+                    // Fits, like the positions.
+                    *offset = (index * self.pitch + self.grid.tap([d, h, w])) as u32;
+                    *theta = call.thresholds.at(call.desc, channel, [d, h, w]);
+                }
+            }
+        }
+    }
+
+    /// The planes of `channels` for a block of some images.
+    fn stage<'a>(
+        &self,
+        call: &ForwardCall<'a>,
+        channels: Range<usize>,
+        site: &Site,
+        block: Block,
+        staged: &'a mut [f32],
+    ) -> &'a [f32] {
+        let image_len = call.desc.input_image_len();
+        if self.in_place {
+            let images = &call.input[site.images.start * image_len..site.images.end * image_len];
+            return &images[channels.start * self.pitch..];
+        }
+        let staging = Staging { grid: self.grid, lanes: 1, pitch: self.pitch, fill: 0.0 };
+        for (index, image) in site.images.clone().enumerate() {
+            let data = &call.input[image * image_len..][..image_len];
+            let image = Image { data, strides: call.desc.input_strides() };
+            staging.copy(image, channels.clone(), block, &mut staged[index * self.image_pitch..]);
+        }
+        staged
+    }
+
+    /// Packs the patches of one chunk and multiplies them with some panels of weights.
+    #[expect(clippy::too_many_arguments, reason = "what to multiply, and three buffers")]
+    fn multiply(
+        &self,
+        call: &ForwardCall<'_>,
+        site: &Site,
+        patches: &Patches<'_>,
+        group: &GroupPanels<'_>,
+        packed: &mut [f32],
+        output: &mut View<'_>,
+        result: &mut [f32],
+    ) {
+        let lanes = self.lanes(call.tiles);
+        let steps = patches.thresholds.len();
+        for first_tile in (0..site.len()).step_by(lanes * self.tiles_at_once) {
+            let tiles = (first_tile..site.len()).step_by(lanes).take(self.tiles_at_once);
+            for (index, packed) in tiles.clone().zip(packed.chunks_exact_mut(steps * lanes)) {
+                let used = lanes.min(site.len() - index).next_multiple_of(call.tiles.lanes);
+                call.tiles.pack_columns(PatchColumns {
+                    source: patches.source,
+                    offsets: patches.offsets,
+                    thresholds: patches.thresholds,
+                    positions: &patches.positions[index..][..used],
+                    columns: packed,
+                });
+            }
+            for first_panel in group.range.clone().step_by(self.panels_at_once) {
+                let range = first_panel..group.range.end.min(first_panel + self.panels_at_once);
+                for (index, packed) in tiles.clone().zip(packed.chunks_exact(steps * lanes)) {
+                    self.multiply_tile(call, site, patches, group, range.clone(), index, packed, output, result);
+                }
+            }
+        }
+    }
+
+    /// One packed tile, the positions from `index` on, times some panels.
+    #[expect(clippy::too_many_arguments, reason = "what to multiply, and three buffers")]
+    fn multiply_tile(
+        &self,
+        call: &ForwardCall<'_>,
+        site: &Site,
+        patches: &Patches<'_>,
+        group: &GroupPanels<'_>,
+        range: Range<usize>,
+        index: usize,
+        packed: &[f32],
+        output: &mut View<'_>,
+        result: &mut [f32],
+    ) {
+        let (desc, lanes) = (call.desc, call.tiles.lanes);
+        let channels =
+            group.first_channel + self.panels.start(range.start)..group.first_channel + self.panels.start(range.end);
+        let bias = call.bias.map(|bias| &bias[channels.clone()]);
+        let rows = Rows::Packed {
+            data: group.weight,
+            panels: self.panels,
+            range,
+            depth: desc.group_in_channels() * desc.taps(),
+            first_step: patches.first_step,
+        };
+        let used = (self.vectors * lanes).min(site.len() - index);
+        let vectors = used.div_ceil(lanes);
+        let product = |start, output| Product { rows, columns: packed, depth: patches.thresholds.len(), start, output };
+        let whole = |v: usize| {
+            let first = index + v * lanes;
+            first + lanes <= site.len() && first % site.positions + lanes <= site.positions
+        };
+        if desc.layout() == Layout::Nchw && (0..vectors).all(whole) {
+            let start = match bias {
+                _ if patches.first_step > 0 => Start::Output,
+                None => Start::Zero,
+                Some(bias) => Start::Rows(bias),
+            };
+            let at = (0..vectors).map(|v| site.at(index + v * lanes));
+            call.tiles.product(product(start, output.tile_of_channels(channels, at, lanes)));
+            return;
+        }
+        let tile = TileMut::of_slice(result, channels.len(), vectors, lanes);
+        call.tiles.product(product(Start::Zero, tile));
+        for (row, channel) in result.chunks_exact(vectors * lanes).zip(channels.clone()) {
+            let update = match bias {
+                _ if patches.first_step > 0 => Update::Add,
+                None => Update::Set(0.0),
+                Some(bias) => Update::Set(bias[channel - channels.start]),
+            };
+            let mut done = 0;
+            while done < used {
+                let (image, position) = site.at(index + done);
+                let run = (used - done).min(site.first + site.positions - position);
+                output.run(image, channel, position, &row[done..done + run], update);
+                done += run;
+            }
+        }
+    }
+}
+
+/// What the patches of one chunk of channels are made of.
+struct Patches<'a> {
+    source: &'a [f32],
+    offsets: Offsets<'a>,
+    thresholds: &'a [f32],
+    /// Where the chunk begins among the steps of the layer.
+    first_step: usize,
+    /// Of the block, in whole vectors.
+    positions: &'a [u32],
+}
+
+/// Some panels of one group.
+struct GroupPanels<'a> {
+    /// All of the group's packed weights.
+    weight: &'a [f32],
+    first_channel: usize,
+    range: Range<usize>,
+}
+
+/// Whether patches may be packed from the images where they lie: planes, unit stride, nothing padded, and every block
+/// made of whole vectors, so that none is read beyond the image.
+fn reads_in_place(desc: &ConvDesc, axes: &[Axis; 3], block: [usize; 3], lanes: usize) -> bool {
+    let sizes = |axis: usize| [block[axis], (axes[axis].positions - 1) % block[axis] + 1];
+    desc.layout() == Layout::Nchw
+        && desc.stride() == [1; 3]
+        && desc.padding_before() == [0; 3]
+        && desc.padding_after() == [0; 3]
+        && desc.input_image_len() <= u32::MAX as usize
+        && sizes(1).iter().all(|height| sizes(2).iter().all(|width| (height * width).is_multiple_of(lanes)))
+}

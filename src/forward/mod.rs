@@ -1,0 +1,213 @@
+//! The forward pass: which algorithm a layer takes, and how its output is shared out among threads.
+//!
+//! | algorithm | in lanes | the clamp is paid | chosen for |
+//! |---|---|---|---|
+//! | [`direct`] | positions | at each load, once per panel of output channels | few output channels |
+//! | [`columns`] | positions | once, where patches are packed as columns | channels first |
+//! | [`rows`] | output channels | once, where patches are packed as rows | channels last |
+
+mod columns;
+mod direct;
+mod rows;
+
+use core::ops::Range;
+
+use crate::blocking::Tuning;
+use crate::desc::{ConvDesc, volume};
+use crate::kernel::{Tiles, View};
+use crate::panels::Panels;
+use crate::parallel;
+use crate::plan::Thresholds;
+use crate::weight::Packing;
+
+use columns::Columns;
+use direct::Direct;
+use rows::Rows;
+
+/// An algorithm of the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
+pub enum ForwardAlgorithm {
+    /// Clamped at each load.
+    Direct,
+    /// Patches packed as columns.
+    Columns,
+    /// Patches packed as rows.
+    Rows,
+}
+
+/// How the forward pass of one layer runs on one instruction set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ForwardPlan {
+    driver: Driver,
+    pub(crate) packing: Packing,
+    split: Split,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Driver {
+    Direct(Direct),
+    Columns(Columns),
+    Rows(Rows),
+}
+
+/// What the threads share out among themselves. Outputs do not depend on it: each is summed in one order.
+#[derive(Clone, Copy, Debug)]
+struct Split {
+    axis: SplitAxis,
+    /// Images, panels of all groups, or positions along an axis.
+    parts: Panels,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SplitAxis {
+    Images,
+    Panels,
+    /// Along one spatial axis; the axes before it have extent 1.
+    Positions(usize),
+}
+
+/// The output that one thread computes.
+struct Part<'a> {
+    output: View<'a>,
+    images: Range<usize>,
+    /// Panels of all groups.
+    panels: Range<usize>,
+    /// Output positions.
+    space: [Range<usize>; 3],
+    workspace: &'a mut [f32],
+}
+
+/// Operands of a call, lengths checked.
+pub(crate) struct ForwardCall<'a> {
+    pub(crate) desc: &'a ConvDesc,
+    pub(crate) tiles: &'static Tiles,
+    pub(crate) input: &'a [f32],
+    /// In the plan's [`Packing`].
+    pub(crate) weight: &'a [f32],
+    pub(crate) thresholds: Thresholds<'a>,
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+impl ForwardPlan {
+    pub(crate) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
+        let (packing, driver) = match tuning.forward.unwrap_or_else(|| choose(desc, tiles)) {
+            ForwardAlgorithm::Rows if rows::applies(desc) => {
+                (rows::packing(desc, tiles, tuning), Driver::Rows(Rows::new(desc, tiles, tuning)))
+            }
+            ForwardAlgorithm::Direct => {
+                let panels = Panels::of_at_most(desc.group_out_channels(), tiles.panel.min(tuning.panel));
+                (Packing::Rows(panels), Driver::Direct(Direct::new(desc, tiles, tuning, panels)))
+            }
+            ForwardAlgorithm::Columns | ForwardAlgorithm::Rows => {
+                let panels = Panels::of_at_most(desc.group_out_channels(), tiles.product_rows.min(tuning.panel));
+                (Packing::Rows(panels), Driver::Columns(Columns::new(desc, tiles, tuning, panels)))
+            }
+        };
+        Self { driver, packing, split: Split::new(desc, desc.groups() * packing.panels(), tiles, threads) }
+    }
+
+    #[cfg(feature = "internal-testing")]
+    pub(crate) fn algorithm(&self) -> ForwardAlgorithm {
+        match self.driver {
+            Driver::Direct(_) => ForwardAlgorithm::Direct,
+            Driver::Columns(_) => ForwardAlgorithm::Columns,
+            Driver::Rows(_) => ForwardAlgorithm::Rows,
+        }
+    }
+
+    /// Elements of one thread's workspace.
+    fn part_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+        match &self.driver {
+            Driver::Direct(driver) => driver.workspace_len(desc, tiles),
+            Driver::Columns(driver) => driver.workspace_len(desc, tiles),
+            Driver::Rows(driver) => driver.workspace_len(desc, tiles),
+        }
+    }
+
+    /// Elements of workspace, packed weights apart.
+    pub(crate) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+        self.split.parts.count().saturating_mul(self.part_len(desc, tiles))
+    }
+
+    pub(crate) fn run(&self, call: &ForwardCall<'_>, output: &mut [f32], workspace: &mut [f32]) {
+        let desc = call.desc;
+        let part_len = self.part_len(desc, call.tiles);
+        let output = View::new(output, desc.batch(), desc.out_channels(), desc.output_size(), desc.output_strides());
+        let Split { axis, parts } = self.split;
+        let mut rest = Some((output, workspace));
+        let jobs = parts.iter().map_while(move |range| {
+            let (output, workspace) = rest.take()?;
+            let (workspace, workspace_rest) = workspace.split_at_mut(part_len);
+            let mut images = 0..desc.batch();
+            let mut panels = 0..desc.groups() * self.packing.panels();
+            let mut space = desc.output_size().map(|size| 0..size);
+            let (output, output_rest) = match axis {
+                SplitAxis::Images => {
+                    images = range;
+                    output.split(0, images.end)
+                }
+                SplitAxis::Panels => {
+                    panels = range;
+                    output.split(1, self.panel_start(desc, panels.end))
+                }
+                SplitAxis::Positions(axis) => {
+                    let inner: usize = desc.output_size()[axis + 1..].iter().product();
+                    let end = range.end * inner;
+                    space[axis] = range;
+                    output.split(2, end)
+                }
+            };
+            rest = Some((output_rest, workspace_rest));
+            Some(Part { output, images, panels, space, workspace })
+        });
+        parallel::for_each(parts.count(), jobs, &|part| match &self.driver {
+            Driver::Direct(driver) => driver.run(call, part),
+            Driver::Columns(driver) => driver.run(call, part),
+            Driver::Rows(driver) => driver.run(call, part),
+        });
+    }
+
+    /// First output channel of a panel, both counted over all groups.
+    fn panel_start(&self, desc: &ConvDesc, panel: usize) -> usize {
+        let (group, panel) = (panel / self.packing.panels(), panel % self.packing.panels());
+        group * desc.group_out_channels() + self.packing.channel(desc, panel)
+    }
+}
+
+/// The algorithm that suits a layer.
+fn choose(desc: &ConvDesc, tiles: &Tiles) -> ForwardAlgorithm {
+    let channels = desc.group_out_channels();
+    let in_vectors = channels.next_multiple_of(tiles.lanes);
+    if rows::applies(desc) && channels >= 2 * tiles.lanes && channels * 5 >= in_vectors * 4 {
+        ForwardAlgorithm::Rows
+    } else if channels >= 24 {
+        ForwardAlgorithm::Columns
+    } else {
+        ForwardAlgorithm::Direct
+    }
+}
+
+/// The part of a range of panels, counted over all groups, that lies in one group.
+fn panels_of_group(panels: &Range<usize>, per_group: usize, group: usize) -> Range<usize> {
+    let first = group * per_group;
+    panels.start.max(first) - first..panels.end.min(first + per_group) - first
+}
+
+impl Split {
+    /// Images if they share out evenly, else positions where there are enough of them, else panels of channels.
+    fn new(desc: &ConvDesc, panels: usize, tiles: &Tiles, threads: usize) -> Self {
+        let of = |axis, len| Self { axis, parts: Panels::into_parts(len, threads) };
+        let (batch, output) = (desc.batch(), desc.output_size());
+        if threads <= 1 || batch.is_multiple_of(threads) || batch / 4 >= threads {
+            return of(SplitAxis::Images, batch);
+        }
+        // The first axis that is more than one position long: parts are consecutive in memory.
+        let axis = output.iter().position(|&size| size > 1).unwrap_or(2);
+        // Enough that each thread's share still fills its tiles.
+        if volume(output) >= threads.saturating_mul(16 * tiles.lanes) && output[axis] >= threads {
+            return of(SplitAxis::Positions(axis), output[axis]);
+        }
+        of(SplitAxis::Panels, panels)
+    }
+}

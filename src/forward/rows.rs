@@ -1,0 +1,276 @@
+//! Patches packed as rows: output channels in lanes, clamped inputs broadcast. For tensors with channels last.
+//!
+//! For each block of output positions and each chunk of (tap, input channel), the clamped patches are packed as
+//! `[position][step]`: channels are adjacent in the image, so these are vector copies, and nothing is staged. Each panel
+//! of weights then stays in the first-level cache while the rows stream by, and outputs are written where they belong.
+
+use core::ops::Range;
+
+use super::{ForwardCall, Part, panels_of_group};
+use crate::blocking::{Tuning, block_size};
+use crate::desc::ConvDesc;
+use crate::kernel::{PatchRows, Product, Rows as ProductRows, Run, Start, TileMut, Tiles, Update, View};
+use crate::layout::Layout;
+use crate::panels::Panels;
+use crate::plan::Thresholds;
+use crate::stage::{Block, blocks};
+use crate::taps::Axis;
+use crate::weight::Packing;
+use crate::workspace::Arena;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    block: [usize; 3],
+    /// Images per block.
+    images: usize,
+    /// Taps of a run: whole kernel rows where they are adjacent in the image.
+    taps_per_run: usize,
+    /// Steps at a time.
+    chunk: usize,
+    /// Vectors of output channels of a group.
+    vectors: Panels,
+    /// Most rows of a tile.
+    rows: usize,
+}
+
+/// Whether the algorithm can compute a layer.
+pub(super) fn applies(desc: &ConvDesc) -> bool {
+    let run_len = desc.kernel()[2].saturating_mul(desc.group_in_channels());
+    desc.layout() == Layout::Nhwc && desc.input_image_len().max(run_len) <= u32::MAX as usize
+}
+
+pub(super) fn packing(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning) -> Packing {
+    let vectors = desc.group_out_channels().div_ceil(tiles.lanes);
+    Packing::Lanes { vectors: Panels::of_at_most(vectors, tiles.product_vectors.min(tuning.tile)), lanes: tiles.lanes }
+}
+
+impl Rows {
+    pub(super) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning) -> Self {
+        let axes = [0, 1, 2].map(|axis| Axis::forward(desc, axis));
+        let depth = desc.group_in_channels() * desc.taps();
+        let chunk = Panels::of_at_most(depth, tiles.product_depth.min(tuning.depth)).max();
+        let most = (tuning.staging_len / chunk.max(1)).clamp(1, tuning.positions);
+        let block = block_size(&axes, most, |_, _| true);
+        let mut images = 1;
+        if block == desc.output_size() {
+            let addressable = u32::MAX as usize / desc.input_image_len();
+            images = (most / (block[1] * block[2])).min(addressable).clamp(1, desc.batch().max(1));
+        }
+        let Packing::Lanes { vectors, .. } = packing(desc, tiles, tuning) else { unreachable!("packed by lanes") };
+        let adjacent = desc.groups() == 1 && (desc.dilation()[2] == 1 || desc.kernel()[2] == 1);
+        Self {
+            block,
+            images,
+            taps_per_run: if adjacent { desc.kernel()[2] } else { 1 },
+            chunk,
+            vectors,
+            rows: tiles.product_rows.min(tuning.panel),
+        }
+    }
+
+    /// Positions of a block.
+    fn positions(&self) -> usize {
+        self.images * self.block[1] * self.block[2]
+    }
+
+    /// Lanes of a panel.
+    fn lanes(&self, tiles: &Tiles) -> usize {
+        self.vectors.max() * tiles.lanes
+    }
+
+    fn runs_per_row(&self, desc: &ConvDesc) -> usize {
+        desc.taps() / self.taps_per_run
+    }
+
+    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+        let runs = self.positions().saturating_mul(self.runs_per_row(desc));
+        runs.saturating_mul(size_of::<Run>() / size_of::<f32>())
+            .saturating_add(self.chunk + self.positions() * self.chunk)
+            .saturating_add((1 + self.block[1] * self.block[2]) * self.lanes(tiles))
+    }
+
+    pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
+        let desc = call.desc;
+        let Part { mut output, images, panels, space, workspace } = part;
+        let lanes = self.lanes(call.tiles);
+        let mut arena = Arena::new(workspace);
+        let runs = arena.take_runs(self.positions() * self.runs_per_row(desc));
+        let thresholds = arena.take(self.chunk);
+        let rows = arena.take(self.positions() * self.chunk);
+        let bias = arena.take(lanes);
+        let result = arena.take(self.block[1] * self.block[2] * lanes);
+
+        let depth = desc.group_in_channels() * desc.taps();
+        let count = self.vectors.count();
+        for first_image in images.clone().step_by(self.images) {
+            let images = first_image..images.end.min(first_image + self.images);
+            let source = &call.input[first_image * desc.input_image_len()..images.end * desc.input_image_len()];
+            for group in panels.start / count..panels.end.div_ceil(count) {
+                let panels = panels_of_group(&panels, count, group);
+                for block in blocks(space.clone(), self.block) {
+                    self.tabulate_runs(desc, group, images.len(), block, runs);
+                    for first in (0..depth).step_by(self.chunk) {
+                        let steps = first..depth.min(first + self.chunk);
+                        tabulate_thresholds(call, group, steps.clone(), thresholds);
+                        call.tiles.pack_rows(PatchRows {
+                            source,
+                            runs: &runs[..images.len() * block.len() * self.runs_per_row(desc)],
+                            run_len: self.taps_per_run * desc.group_in_channels(),
+                            runs_per_row: self.runs_per_row(desc),
+                            steps: steps.clone(),
+                            thresholds,
+                            rows,
+                        });
+                        for panel in panels.clone() {
+                            let panel = self.panel(call, group, panel, steps.clone(), bias);
+                            for (index, image) in images.clone().enumerate() {
+                                let rows = &rows[index * block.len() * steps.len()..];
+                                self.multiply(call, &panel, image, block, rows, &mut output, result);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where every run of every position of a block of some images comes from.
+    fn tabulate_runs(&self, desc: &ConvDesc, group: usize, images: usize, block: Block, runs: &mut [Run]) {
+        let [kd, kh, kw] = desc.kernel();
+        let size = desc.input_size();
+        let (channels, group_in) = (desc.in_channels(), desc.group_in_channels());
+        // Where a tap of an output coordinate reads; negative in the padding before.
+        let coordinate = |axis: usize, o: usize, k: usize| {
+            (o * desc.stride()[axis] + k * desc.dilation()[axis]) as isize - desc.padding_before()[axis] as isize
+        };
+        let inside = |axis: usize, i: isize| i >= 0 && (i as usize) < size[axis];
+        let mut next = runs.iter_mut();
+        for image in 0..images {
+            for (h, w) in (0..block.size[1]).flat_map(|h| (0..block.size[2]).map(move |w| (h, w))) {
+                let [od, oh, ow] = [block.start[0], block.start[1] + h, block.start[2] + w];
+                for (d, h) in (0..kd).flat_map(|d| (0..kh).map(move |h| (d, h))) {
+                    let (id, ih) = (coordinate(0, od, d), coordinate(1, oh, h));
+                    let row_inside = inside(0, id) && inside(1, ih);
+                    for (w, run) in (0..kw).step_by(self.taps_per_run).zip(&mut next) {
+                        let iw = coordinate(2, ow, w);
+                        // The run's taps that are inside.
+                        let start = iw.min(0).unsigned_abs();
+                        let end = (size[2] as isize - iw).clamp(0, self.taps_per_run as isize) as usize;
+                        *run = if row_inside && start < end {
+                            let row = (image * size[0] + id as usize) * size[1] + ih as usize;
+                            let first = (row * size[2] + (iw + start as isize) as usize) * channels + group * group_in;
+                            // Fits: `new` bounds what the images of a block hold, `applies` a run.
+                            [first, start * group_in, end * group_in].map(|n| n as u32)
+                        } else {
+                            [0; 3]
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// A panel of output channels of a group.
+    fn panel<'a>(
+        &self,
+        call: &ForwardCall<'a>,
+        group: usize,
+        panel: usize,
+        steps: Range<usize>,
+        bias: &'a mut [f32],
+    ) -> Panel<'a> {
+        let (desc, lanes) = (call.desc, call.tiles.lanes);
+        let depth = desc.group_in_channels() * desc.taps();
+        let vectors = self.vectors.get(panel);
+        let width = vectors.len() * lanes;
+        let first = vectors.start * lanes;
+        let channels = first..desc.group_out_channels().min(first + width);
+        let packed = self.vectors.len() * lanes * depth * group + first * depth;
+        let own = |c: usize| group * desc.group_out_channels() + c;
+        let channels = own(channels.start)..own(channels.end);
+        let start = match call.bias {
+            _ if steps.start > 0 => Start::Output,
+            None => Start::Zero,
+            Some(values) => {
+                bias[..channels.len()].copy_from_slice(&values[channels.clone()]);
+                bias[channels.len()..].fill(0.0);
+                Start::Lanes(bias)
+            }
+        };
+        Panel {
+            weight: &call.weight[packed + steps.start * width..packed + steps.end * width],
+            depth: steps.len(),
+            vectors: vectors.len(),
+            channels,
+            start,
+        }
+    }
+
+    /// The packed rows of one image's block times one panel.
+    #[expect(clippy::too_many_arguments, reason = "what to multiply, and two buffers")]
+    fn multiply(
+        &self,
+        call: &ForwardCall<'_>,
+        panel: &Panel<'_>,
+        image: usize,
+        block: Block,
+        rows: &[f32],
+        output: &mut View<'_>,
+        result: &mut [f32],
+    ) {
+        let lanes = call.tiles.lanes;
+        let [_, height, width] = call.desc.output_size();
+        let [d, h, w] = block.start;
+        let first = (d * height + h) * width + w;
+        let rows =
+            ProductRows::Plain { data: rows, pitch: panel.depth, tiles: Panels::of_at_most(block.len(), self.rows) };
+        let product = |start, output| Product { rows, columns: panel.weight, depth: panel.depth, start, output };
+        let width = panel.vectors * lanes;
+        if panel.channels.len() == width {
+            let tile = output.tile_of_positions(image, first..first + block.len(), panel.channels.clone(), lanes);
+            call.tiles.product(product(panel.start, tile));
+            return;
+        }
+        // Lanes without a channel must not reach the output.
+        let (start, add) = match panel.start {
+            Start::Output => (Start::Zero, true),
+            start => (start, false),
+        };
+        let tile = TileMut::of_slice(result, block.len(), panel.vectors, lanes);
+        call.tiles.product(product(start, tile));
+        let update = if add { Update::Add } else { Update::Set(0.0) };
+        for (position, row) in (first..).zip(result.chunks_exact(width)).take(block.len()) {
+            output.pixel(image, panel.channels.start, position, &row[..panel.channels.len()], update);
+        }
+    }
+}
+
+/// A panel of output channels at some steps.
+struct Panel<'a> {
+    /// `[step][lane]`
+    weight: &'a [f32],
+    depth: usize,
+    vectors: usize,
+    /// Counted over all groups.
+    channels: Range<usize>,
+    start: Start<'a>,
+}
+
+/// Thresholds of some steps of (tap, input channel of a group).
+fn tabulate_thresholds(call: &ForwardCall<'_>, group: usize, steps: Range<usize>, thresholds: &mut [f32]) {
+    let (desc, group_in) = (call.desc, call.desc.group_in_channels());
+    match call.thresholds {
+        Thresholds::Uniform(theta) => thresholds[..steps.len()].fill(theta),
+        Thresholds::PerTap(thetas) => {
+            let mut step = steps.start;
+            while step < steps.end {
+                // Channels of one tap are adjacent.
+                let (tap, channel) = (step / group_in, step % group_in);
+                let len = (group_in - channel).min(steps.end - step);
+                let from = &thetas[tap * desc.in_channels() + group * group_in + channel..][..len];
+                thresholds[step - steps.start..][..len].copy_from_slice(from);
+                step += len;
+            }
+        }
+    }
+}

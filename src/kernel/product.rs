@@ -1,0 +1,316 @@
+//! Register tiles of matrix products: rows broadcast, columns in lanes.
+//!
+//! A tile is `R` rows by `V` vectors, `R · V` accumulators; each step of the sum costs `V` aligned loads, `R` broadcasts and
+//! `R · V` multiply-adds. One side is packed for the tile and stays in the first-level cache while the other streams by:
+//!
+//! | | tile | multiply-adds / loads per step | cycles at 2 FMA and 2 loads per cycle | bytes streamed per cycle |
+//! |---|---|---|---|---|
+//! | AVX-512 | 12 × 2 | 24 / 14 | 12 | 4 |
+//! | AVX2 | 6 × 2 | 12 / 8 | 6 | 4 |
+//! | NEON | 8 × 3 | 24 / 11 | 12 | 2.7 |
+//!
+//! so the multiply-adds are the limit. The clamp is paid where the patches are packed ([`pack`](super::pack)), once for
+//! all output channels.
+
+use core::ops::Range;
+
+use pulp::WithSimd;
+
+use super::planar::with_const;
+use super::vector::Vector;
+use super::view::TileMut;
+use crate::panels::Panels;
+
+/// The rows of a product.
+#[derive(Clone)]
+pub(crate) enum Rows<'a> {
+    /// `[panel][depth][row of the panel]`: some panels, and of each `first_step..first_step + depth`.
+    Packed {
+        data: &'a [f32],
+        panels: Panels,
+        range: Range<usize>,
+        /// Steps of the whole panel.
+        depth: usize,
+        first_step: usize,
+    },
+    /// `[row][pitch]`, in tiles of a few rows.
+    Plain { data: &'a [f32], pitch: usize, tiles: Panels },
+}
+
+impl Rows<'_> {
+    /// Number of rows, and of the largest tile.
+    fn len(&self) -> (usize, usize) {
+        match self {
+            Self::Packed { panels, range, .. } => (panels.start(range.end) - panels.start(range.start), panels.max()),
+            Self::Plain { tiles, .. } => (tiles.len(), tiles.max()),
+        }
+    }
+}
+
+/// What a sum of products starts from.
+#[derive(Clone, Copy)]
+pub(crate) enum Start<'a> {
+    Zero,
+    /// One value per row.
+    Rows(&'a [f32]),
+    /// One value per lane.
+    Lanes(&'a [f32]),
+    /// What the output holds.
+    Output,
+}
+
+/// `output[r][l] = start + Σ_k rows[r][k] · columns[k][l]`
+pub(crate) struct Product<'a> {
+    pub(crate) rows: Rows<'a>,
+    /// `[depth][lane]`, over the vectors of the output.
+    pub(crate) columns: &'a [f32],
+    pub(crate) depth: usize,
+    pub(crate) start: Start<'a>,
+    pub(crate) output: TileMut<'a>,
+}
+
+/// Most vectors of a tile.
+pub(super) const fn most_vectors<S: Vector>() -> usize {
+    S::PRODUCT[1]
+}
+
+/// Most rows of a tile.
+pub(super) const fn most_rows<S: Vector>() -> usize {
+    S::PRODUCT[0]
+}
+
+/// Most steps of a tile: its columns fill three quarters of a first-level cache of 32 KiB, or its rows and columns do.
+pub(super) const fn most_steps<S: Vector>() -> usize {
+    let fit = 6 * 1024 / (S::PRODUCT[1] * S::LANES);
+    if fit < 288 { fit } else { 288 }
+}
+
+/// Entry of [`Product`] for one instruction set.
+///
+/// # Safety
+///
+/// The instruction set of `S` is available.
+pub(super) unsafe fn product<S: Vector>(product: Product<'_>) {
+    // SAFETY: the caller's.
+    let simd = unsafe { S::token() };
+    let Product { rows, columns, depth, start, output } = &product;
+    let (count, most) = rows.len();
+    assert!((1..=most_vectors::<S>()).contains(&output.count) && output.lanes == S::LANES);
+    assert!(count >= 1 && count <= output.rows && most <= most_rows::<S>());
+    assert!(depth.saturating_mul(output.count * S::LANES) <= columns.len());
+    match *rows {
+        Rows::Packed { data, panels, ref range, depth: whole, first_step } => {
+            assert!(range.end <= panels.count() && first_step + depth <= whole);
+            assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
+        }
+        Rows::Plain { data, pitch, tiles } => {
+            assert!((tiles.len() - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len());
+        }
+    }
+    match start {
+        Start::Rows(values) => assert!(count <= values.len()),
+        Start::Lanes(values) => assert!(output.count * S::LANES <= values.len()),
+        Start::Zero | Start::Output => {}
+    }
+    simd.vectorize(Run { simd, product });
+}
+
+struct Run<'a, S> {
+    simd: S,
+    product: Product<'a>,
+}
+
+impl<S: Vector> WithSimd for Run<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<T: pulp::Simd>(self, _: T) {
+        let Self { simd, product } = self;
+        with_const!(product.output.count, V in [1 2 3] => if V <= most_vectors::<S>() {
+            // SAFETY: `product` has checked every length.
+            unsafe { walk::<S, V>(simd, &product) }
+        });
+    }
+}
+
+/// Where the operands of a row lie.
+trait Operand: Copy {
+    /// The operand of row `r` at step `k`.
+    ///
+    /// # Safety
+    ///
+    /// There is such a row and step.
+    unsafe fn at(self, k: usize, r: usize) -> *const f32;
+}
+
+/// `[step][row]`, `R` rows.
+#[derive(Clone, Copy)]
+struct Interleaved<const R: usize>(*const f32);
+
+impl<const R: usize> Operand for Interleaved<R> {
+    #[inline(always)]
+    unsafe fn at(self, k: usize, r: usize) -> *const f32 {
+        // SAFETY: the caller's.
+        unsafe { self.0.add(k * R + r) }
+    }
+}
+
+/// `[row][step]`
+#[derive(Clone, Copy)]
+struct Separate<const R: usize>([*const f32; R]);
+
+impl<const R: usize> Operand for Separate<R> {
+    #[inline(always)]
+    unsafe fn at(self, k: usize, r: usize) -> *const f32 {
+        // SAFETY: the caller's.
+        unsafe { self.0[r].add(k) }
+    }
+}
+
+/// # Safety
+///
+/// The checks of [`product`], with `V` vectors.
+#[inline(always)]
+unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
+    match product.rows {
+        Rows::Packed { data, panels, ref range, depth, first_step } => {
+            let first_row = panels.start(range.start);
+            for panel in range.clone() {
+                let rows = panels.get(panel);
+                // SAFETY: the panel lies in the data, `first_step` in the panel.
+                let a = unsafe { data.as_ptr().add(rows.start * depth + first_step * rows.len()) };
+                with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>() {
+                    // SAFETY: `R` rows of `product.depth` steps lie there.
+                    unsafe { tile::<S, _, R, V>(simd, product, Interleaved::<R>(a), rows.start - first_row) }
+                });
+            }
+        }
+        Rows::Plain { data, pitch, tiles } => {
+            for tile_rows in 0..tiles.count() {
+                let rows = tiles.get(tile_rows);
+                with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>() {
+                    let mut a = [data.as_ptr(); R];
+                    for (r, a) in a.iter_mut().enumerate() {
+                        // SAFETY: the row lies in the data.
+                        *a = unsafe { a.add((rows.start + r) * pitch) };
+                    }
+                    // SAFETY: `R` rows of `product.depth` steps lie there.
+                    unsafe { tile::<S, _, R, V>(simd, product, Separate(a), rows.start) }
+                });
+            }
+        }
+    }
+}
+
+/// Computes the tile of the `R` rows from `row` on.
+///
+/// # Safety
+///
+/// The checks of [`product`], with `V` vectors; `a` has `R` rows of `product.depth` steps; the output and `start` have
+/// those rows.
+#[inline(always)]
+unsafe fn tile<S: Vector, A: Operand, const R: usize, const V: usize>(
+    simd: S,
+    product: &Product<'_>,
+    a: A,
+    row: usize,
+) {
+    let mut out = [core::ptr::null_mut(); V];
+    for (v, out) in out.iter_mut().enumerate() {
+        // SAFETY: the row lies in the output.
+        *out = unsafe { product.output.vectors[v].add(row * product.output.row_step) };
+    }
+    let step = product.output.row_step;
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    // SAFETY: the caller's, for every pointer below.
+    unsafe {
+        match product.start {
+            Start::Zero => {}
+            Start::Rows(values) => {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    *sums = [simd.splat_f32s(*values.as_ptr().add(row + r)); V];
+                }
+            }
+            Start::Lanes(values) => {
+                for v in 0..V {
+                    let start = simd.load(values.as_ptr().add(v * S::LANES));
+                    for sums in &mut sums {
+                        sums[v] = start;
+                    }
+                }
+            }
+            Start::Output => {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = simd.load(out[v].add(r * step));
+                    }
+                }
+            }
+        }
+        let b = product.columns.as_ptr();
+        accumulate(simd, &mut sums, a, b, product.depth);
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (v, sum) in sums.into_iter().enumerate() {
+                simd.store(out[v].add(r * step), sum);
+            }
+        }
+    }
+}
+
+/// `sums[r][v] += Σ_k a[r][k] · b[k][v]`
+///
+/// # Safety
+///
+/// `a` has `R` rows of `depth` steps, `b` that many steps of `V` vectors.
+#[inline(always)]
+unsafe fn accumulate<S: Vector, A: Operand, const R: usize, const V: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; V]; R],
+    a: A,
+    b: *const f32,
+    depth: usize,
+) {
+    /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
+    const UNROLL: usize = 4;
+    let whole = depth / UNROLL * UNROLL;
+    let mut k = 0;
+    while k < whole {
+        for u in 0..UNROLL {
+            // SAFETY: the caller's.
+            unsafe { step(simd, sums, a, b, k + u) };
+        }
+        k += UNROLL;
+    }
+    while k < depth {
+        // SAFETY: the caller's.
+        unsafe { step(simd, sums, a, b, k) };
+        k += 1;
+    }
+}
+
+/// One step of [`accumulate`].
+///
+/// # Safety
+///
+/// There is such a step.
+#[inline(always)]
+unsafe fn step<S: Vector, A: Operand, const R: usize, const V: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; V]; R],
+    a: A,
+    b: *const f32,
+    k: usize,
+) {
+    let mut columns = [simd.splat_f32s(0.0); V];
+    for (v, column) in columns.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        *column = unsafe { simd.load(b.add((k * V + v) * S::LANES)) };
+    }
+    for (r, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        let row = simd.splat_f32s(unsafe { *a.at(k, r) });
+        for (sum, column) in sums.iter_mut().zip(columns) {
+            *sum = simd.mul_add_e_f32s(row, column, *sum);
+        }
+    }
+}

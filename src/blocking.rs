@@ -1,5 +1,6 @@
 //! How large a block of positions a pass stages at a time.
 
+use crate::backward_input::BackwardInputAlgorithm;
 use crate::forward::ForwardAlgorithm;
 use crate::kernel::Runs;
 use crate::panels::Panels;
@@ -22,6 +23,8 @@ pub struct Tuning {
     pub depth: usize,
     /// The algorithm of the forward pass, where it applies.
     pub forward: Option<ForwardAlgorithm>,
+    /// The algorithm of the backward pass of the input, where it applies.
+    pub backward_input: Option<BackwardInputAlgorithm>,
 }
 
 impl Default for Tuning {
@@ -35,6 +38,7 @@ impl Default for Tuning {
             positions: usize::MAX,
             depth: usize::MAX,
             forward: None,
+            backward_input: None,
         }
     }
 }

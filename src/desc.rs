@@ -269,6 +269,12 @@ impl ConvDesc {
         self.layout.strides(self.group_in_channels(), self.kernel)
     }
 
+    /// Kernel position of a tap, counted in memory order.
+    pub(crate) const fn kernel_position(&self, tap: usize) -> [usize; 3] {
+        let [_, height, width] = self.kernel;
+        [tap / (height * width), tap / width % height, tap % width]
+    }
+
     /// The same layer for any batch and image size: what packed weights depend on.
     pub(crate) const fn layer(&self) -> Self {
         let mut layer = *self;

@@ -116,7 +116,7 @@ pub use plan::{Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, P
 pub use weight::PackedWeight;
 #[cfg(feature = "internal-testing")]
 #[doc(hidden)]
-pub use {blocking::Tuning, forward::ForwardAlgorithm};
+pub use {backward_input::BackwardInputAlgorithm, blocking::Tuning, forward::ForwardAlgorithm};
 
 /// The README's example compiles.
 #[cfg(doctest)]

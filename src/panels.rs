@@ -46,7 +46,7 @@ impl Panels {
         self.start(index)..self.start(index + 1)
     }
 
-    pub(crate) fn iter(self) -> impl Iterator<Item = Range<usize>> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = Range<usize>> + Clone {
         (0..self.count).map(move |index| self.get(index))
     }
 }

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::forward::{ForwardCall, ForwardPlan};
 use crate::kernel::{Isa, Tiles};
 use crate::parallel;
-use crate::weight::PackedWeight;
+use crate::weight::{PackedWeight, Packing};
 
 /// The calls of a plan, each with its own workspace ([`ConvRelu::workspace_len`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,8 +17,10 @@ pub enum Pass {
     Forward,
     /// [`ConvRelu::forward`] with [`Weight::Packed`].
     ForwardPacked,
-    /// [`ConvRelu::backward_input`].
+    /// [`ConvRelu::backward_input`] with [`Weight::Plain`].
     BackwardInput,
+    /// [`ConvRelu::backward_input`] with [`Weight::Packed`].
+    BackwardInputPacked,
     /// [`ConvRelu::backward_weight`].
     BackwardWeight,
 }
@@ -72,7 +74,7 @@ impl Thresholds<'_> {
 pub enum Weight<'a> {
     /// `O I D H W` or `O D H W I`, see [`Layout`](crate::Layout); packed into the workspace at every call.
     Plain(&'a [f32]),
-    /// Packed by [`ConvRelu::pack_weight`] of the same layer.
+    /// Packed for the same layer and pass.
     Packed(&'a PackedWeight<'a>),
 }
 
@@ -91,7 +93,7 @@ pub enum Accumulation {
 pub struct Forward<'a> {
     /// `x`, [`ConvDesc::input_len`] elements.
     pub input: &'a [f32],
-    /// `w`, [`ConvDesc::weight_len`] elements or packed.
+    /// `w`, [`ConvDesc::weight_len`] elements, or packed by [`ConvRelu::pack_weight`].
     pub weight: Weight<'a>,
     /// `θ`, [`ConvDesc::threshold_len`] elements or one.
     pub thresholds: Thresholds<'a>,
@@ -104,8 +106,8 @@ pub struct Forward<'a> {
 pub struct BackwardInput<'a> {
     /// `x`, [`ConvDesc::input_len`] elements: it decides which side of the threshold gets the gradient.
     pub input: &'a [f32],
-    /// `w`, [`ConvDesc::weight_len`] elements.
-    pub weight: &'a [f32],
+    /// `w`, [`ConvDesc::weight_len`] elements, or packed by [`ConvRelu::pack_weight_transposed`].
+    pub weight: Weight<'a>,
     /// `θ`, [`ConvDesc::threshold_len`] elements or one.
     pub thresholds: Thresholds<'a>,
     /// `∂E/∂y`, [`ConvDesc::output_len`] elements.
@@ -179,6 +181,7 @@ impl ConvRelu {
             positions: tuning.positions.max(1),
             depth: tuning.depth.max(1),
             forward: tuning.forward,
+            backward_input: tuning.backward_input,
         };
         Ok(Self::of(desc, isa, tiles, at_least_one, parallel::default_threads()))
     }
@@ -201,6 +204,13 @@ impl ConvRelu {
     #[doc(hidden)]
     pub fn forward_algorithm(&self) -> crate::ForwardAlgorithm {
         self.forward.algorithm()
+    }
+
+    /// The algorithm of the backward pass of the input.
+    #[cfg(feature = "internal-testing")]
+    #[doc(hidden)]
+    pub fn backward_input_algorithm(&self) -> crate::BackwardInputAlgorithm {
+        self.backward_input.algorithm()
     }
 
     /// The same plan for at most `threads` threads per call (0 counts as 1). Results do not depend on it, but
@@ -234,7 +244,10 @@ impl ConvRelu {
         match pass {
             Pass::Forward => self.packed_weight_len().saturating_add(self.forward.workspace_len(desc, tiles)),
             Pass::ForwardPacked => self.forward.workspace_len(desc, tiles),
-            Pass::BackwardInput => self.backward_input.workspace_len(desc, tiles),
+            Pass::BackwardInput => {
+                self.packed_weight_transposed_len().saturating_add(self.backward_input.workspace_len(desc, tiles))
+            }
+            Pass::BackwardInputPacked => self.backward_input.workspace_len(desc, tiles),
             Pass::BackwardWeight => self.backward_weight.workspace_len(desc, tiles),
         }
     }
@@ -253,11 +266,59 @@ impl ConvRelu {
     ///
     /// [`Error::BufferTooShort`].
     pub fn pack_weight<'a>(&self, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
-        let weight = checked("weight", weight, self.desc.weight_len())?;
-        let buffer = checked_mut("buffer", buffer, self.packed_weight_len())?;
-        let packing = self.forward.packing;
-        packing.pack(&self.desc, weight, buffer);
-        Ok(PackedWeight { data: buffer, layer: self.desc.layer(), isa: self.isa, packing })
+        self.pack(self.forward.packing, weight, buffer)
+    }
+
+    /// Elements of the buffer that [`pack_weight_transposed`](Self::pack_weight_transposed) fills.
+    pub fn packed_weight_transposed_len(&self) -> usize {
+        self.backward_input.packing.len(&self.desc)
+    }
+
+    /// Packs the weight once for many calls of [`backward_input`](Self::backward_input).
+    ///
+    /// `weight` holds [`ConvDesc::weight_len`] elements in the order of the layout, `buffer` at least
+    /// [`packed_weight_transposed_len`](Self::packed_weight_transposed_len).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BufferTooShort`].
+    pub fn pack_weight_transposed<'a>(&self, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
+        self.pack(self.backward_input.packing, weight, buffer)
+    }
+
+    fn pack<'a>(&self, packing: Packing, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
+        let desc = &self.desc;
+        let weight = checked("weight", weight, desc.weight_len())?;
+        let buffer = checked_mut("buffer", buffer, packing.len(desc))?;
+        packing.pack(desc, weight, buffer);
+        Ok(PackedWeight { data: buffer, layer: desc.layer(), isa: self.isa, packing })
+    }
+
+    /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.
+    fn packed<'a>(
+        &self,
+        packing: Packing,
+        weight: Weight<'a>,
+        workspace: &'a mut [f32],
+        passes: [Pass; 2],
+    ) -> Result<(&'a [f32], &'a mut [f32]), Error> {
+        let desc = &self.desc;
+        let [plain, with_packed] = passes.map(|pass| self.workspace_len(pass));
+        match weight {
+            Weight::Plain(weight) => {
+                let weight = checked("weight", weight, desc.weight_len())?;
+                let workspace = checked_mut("workspace", workspace, plain)?;
+                let (packed, workspace) = workspace.split_at_mut(packing.len(desc));
+                packing.pack(desc, weight, packed);
+                Ok((packed, workspace))
+            }
+            Weight::Packed(weight) => {
+                if (weight.layer, weight.isa, weight.packing) != (desc.layer(), self.isa, packing) {
+                    return Err(Error::PackedElsewhere { packed: weight.isa, plan: self.isa });
+                }
+                Ok((weight.data, checked_mut("workspace", workspace, with_packed)?))
+            }
+        }
     }
 
     /// Forward pass (eq. 8 with bias): `y[n,d,o] = b[d] + Σ_{c,k} w[d,c,k] · f(x̂[n,c,o·stride + k·dilation − padding]; θ[c,k])`.
@@ -275,23 +336,8 @@ impl ConvRelu {
         let thresholds = thresholds.checked(desc)?;
         let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
         let output = checked_mut("output", output, desc.output_len())?;
-        let (weight, workspace) = match weight {
-            Weight::Plain(weight) => {
-                let weight = checked("weight", weight, desc.weight_len())?;
-                let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::Forward))?;
-                let (packed, workspace) = workspace.split_at_mut(self.packed_weight_len());
-                self.forward.packing.pack(desc, weight, packed);
-                (&*packed, workspace)
-            }
-            Weight::Packed(weight) => {
-                let own = (desc.layer(), self.isa, self.forward.packing);
-                if (weight.layer, weight.isa, weight.packing) != own {
-                    return Err(Error::PackedElsewhere { packed: weight.isa, plan: self.isa });
-                }
-                let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::ForwardPacked))?;
-                (weight.data, workspace)
-            }
-        };
+        let passes = [Pass::Forward, Pass::ForwardPacked];
+        let (weight, workspace) = self.packed(self.forward.packing, weight, workspace, passes)?;
         let call = ForwardCall { desc, tiles: self.tiles, input, weight, thresholds, bias };
         self.forward.run(&call, output, workspace);
         Ok(())
@@ -316,20 +362,17 @@ impl ConvRelu {
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         let desc = &self.desc;
-        let call = BackwardInputCall {
-            desc,
-            tiles: self.tiles,
-            input: checked("input", operands.input, desc.input_len())?,
-            weight: checked("weight", operands.weight, desc.weight_len())?,
-            thresholds: operands.thresholds.checked(desc)?,
-            grad_output: checked("grad_output", operands.grad_output, desc.output_len())?,
-            accumulation: operands.accumulation,
-        };
+        let BackwardInput { input, weight, thresholds, grad_output, accumulation } = operands;
+        let input = checked("input", input, desc.input_len())?;
+        let thresholds = thresholds.checked(desc)?;
+        let grad_output = checked("grad_output", grad_output, desc.output_len())?;
         let grad_input = checked_mut("grad_input", grad_input, desc.input_len())?;
         let grad_thresholds = grad_thresholds
             .map(|thresholds| checked_mut("grad_thresholds", thresholds, desc.threshold_len()))
             .transpose()?;
-        let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::BackwardInput))?;
+        let passes = [Pass::BackwardInput, Pass::BackwardInputPacked];
+        let (weight, workspace) = self.packed(self.backward_input.packing, weight, workspace, passes)?;
+        let call = BackwardInputCall { desc, tiles: self.tiles, input, weight, thresholds, grad_output, accumulation };
         self.backward_input.run(&call, grad_input, grad_thresholds, workspace);
         Ok(())
     }

@@ -1,12 +1,12 @@
-//! Packed weights: the order in which the kernels with positions in lanes read them.
+//! Packed weights: the order in which the kernels read them.
 
 use crate::desc::ConvDesc;
 use crate::kernel::Isa;
 use crate::panels::Panels;
 use crate::strided;
 
-/// Weights packed by [`ConvRelu::pack_weight`](crate::ConvRelu::pack_weight), for many calls of
-/// [`ConvRelu::forward`](crate::ConvRelu::forward).
+/// Weights packed for many calls: by [`ConvRelu::pack_weight`](crate::ConvRelu::pack_weight) for the forward pass, or by
+/// [`ConvRelu::pack_weight_transposed`](crate::ConvRelu::pack_weight_transposed) for the backward pass of the input.
 ///
 /// They belong to the plan that packed them, and to plans of the same layer (all of the descriptor but batch and
 /// input size) for the same instruction set; every other plan refuses them.
@@ -18,44 +18,84 @@ pub struct PackedWeight<'a> {
     pub(crate) packing: Packing,
 }
 
-/// How the forward pass reads weights.
+/// How a pass reads weights: panels of channels side by side, for each group, panel, and step of the sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Packing {
-    /// `[group][panel of output channels][input channel][tap][output channel of the panel]`, read one by one.
-    Rows(Panels),
-    /// `[group][panel of vectors of output channels][tap][input channel][lane of the panel]`, read by vectors; lanes
-    /// without a channel hold zeros.
-    Lanes { vectors: Panels, lanes: usize },
+pub(crate) struct Packing {
+    order: Order,
+    /// Panels of the channels side by side, counted in `lanes`.
+    panels: Panels,
+    /// 1, or the lanes of a vector: those without a channel hold zeros.
+    lanes: usize,
+}
+
+/// What lies side by side, and the order of the steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// `[input channel][tap][output channel of the panel]`
+    ChannelTap,
+    /// `[tap][input channel][output channel of the panel]`
+    TapChannel,
+    /// `[tap][output channel][input channel of the panel]`
+    Transposed,
 }
 
 impl Packing {
-    /// Panels of a group.
-    pub(crate) const fn panels(&self) -> usize {
-        match self {
-            Self::Rows(panels) | Self::Lanes { vectors: panels, .. } => panels.count(),
+    /// Panels of at most `most` output channels, `[input channel][tap][output channel]`.
+    pub(crate) const fn rows(desc: &ConvDesc, most: usize) -> Self {
+        Self { order: Order::ChannelTap, panels: Panels::of_at_most(desc.group_out_channels(), most), lanes: 1 }
+    }
+
+    /// Panels of at most `most` vectors of output channels, `[tap][input channel][lane]`.
+    pub(crate) const fn lanes(desc: &ConvDesc, most: usize, lanes: usize) -> Self {
+        let vectors = desc.group_out_channels().div_ceil(lanes);
+        Self { order: Order::TapChannel, panels: Panels::of_at_most(vectors, most), lanes }
+    }
+
+    /// Panels of at most `most` vectors of input channels, `[tap][output channel][lane]`; with one lane, of channels.
+    pub(crate) const fn transposed(desc: &ConvDesc, most: usize, lanes: usize) -> Self {
+        let vectors = desc.group_in_channels().div_ceil(lanes);
+        Self { order: Order::Transposed, panels: Panels::of_at_most(vectors, most), lanes }
+    }
+
+    /// Channels of a group that lie side by side in panels.
+    const fn channels(&self, desc: &ConvDesc) -> usize {
+        match self.order {
+            Order::ChannelTap | Order::TapChannel => desc.group_out_channels(),
+            Order::Transposed => desc.group_in_channels(),
         }
     }
 
-    /// First output channel of a panel of a group; of the last one's successor, the end.
+    /// Panels of a group, counted in vectors or channels.
+    pub(crate) const fn panels(&self) -> Panels {
+        self.panels
+    }
+
+    /// First lane of a panel of a group, lanes without a channel counted; of the last one's successor, the end.
+    pub(crate) const fn lane(&self, panel: usize) -> usize {
+        self.panels.start(panel) * self.lanes
+    }
+
+    /// Lanes of a group.
+    pub(crate) const fn group_width(&self) -> usize {
+        self.panels.len() * self.lanes
+    }
+
+    /// First channel of a panel of a group; of the last one's successor, the end.
     pub(crate) fn channel(&self, desc: &ConvDesc, panel: usize) -> usize {
-        match self {
-            Self::Rows(panels) => panels.start(panel),
-            Self::Lanes { vectors, lanes } => (vectors.start(panel) * lanes).min(desc.group_out_channels()),
-        }
+        self.lane(panel).min(self.channels(desc))
     }
 
-    /// Elements of a group's packed weights; saturates.
-    pub(crate) fn group_len(&self, desc: &ConvDesc) -> usize {
-        let filter = desc.group_in_channels() * desc.taps();
-        match self {
-            Self::Rows(panels) => panels.len() * filter,
-            Self::Lanes { vectors, lanes } => (vectors.len() * lanes).saturating_mul(filter),
+    /// Steps of the sum: weights per lane.
+    pub(crate) const fn depth(&self, desc: &ConvDesc) -> usize {
+        match self.order {
+            Order::ChannelTap | Order::TapChannel => desc.group_in_channels() * desc.taps(),
+            Order::Transposed => desc.group_out_channels() * desc.taps(),
         }
     }
 
     /// Elements of all packed weights; saturates.
-    pub(crate) fn len(&self, desc: &ConvDesc) -> usize {
-        desc.groups().saturating_mul(self.group_len(desc))
+    pub(crate) const fn len(&self, desc: &ConvDesc) -> usize {
+        desc.groups().saturating_mul(self.group_width().saturating_mul(self.depth(desc)))
     }
 
     /// Packs all of a layer's weights.
@@ -63,66 +103,51 @@ impl Packing {
         let (in_channels, taps) = (desc.group_in_channels(), desc.taps());
         let (channel, tap) = channel_and_tap_strides(desc);
         let filter = in_channels * taps;
-        let group_weight = desc.group_out_channels() * filter;
-        let groups = packed[..self.len(desc)].chunks_exact_mut(self.group_len(desc));
-        for (packed, weight) in groups.zip(weight.chunks_exact(group_weight)) {
-            match *self {
-                Self::Rows(panels) => {
-                    for panel in panels.iter() {
-                        let out = &mut packed[panel.start * filter..][..panel.len() * filter];
-                        let filters = weight[panel.start * filter..][..panel.len() * filter].chunks_exact(filter);
-                        for (lane, filter) in filters.enumerate() {
-                            for c in 0..in_channels {
-                                let out = &mut out[c * taps * panel.len() + lane..];
-                                strided::copy(&filter[c * channel..], tap, out, panel.len(), taps);
+        let depth = self.depth(desc);
+        let groups = packed[..self.len(desc)].chunks_exact_mut(self.group_width() * depth);
+        for (packed, weight) in groups.zip(weight.chunks_exact(desc.group_out_channels() * filter)) {
+            for panel in 0..self.panels.count() {
+                let lanes = self.lane(panel)..self.lane(panel + 1);
+                let (first, width) = (lanes.start, lanes.len());
+                let used = self.channel(desc, panel + 1) - first;
+                let out = &mut packed[first * depth..lanes.end * depth];
+                if used < width {
+                    out.fill(0.0);
+                }
+                match self.order {
+                    // The steps are in the order of the layout: one transposition.
+                    Order::ChannelTap if tap == 1 => {
+                        strided::transpose(&weight[first * filter..], filter, out, width, used, filter);
+                    }
+                    Order::TapChannel if channel == 1 => {
+                        strided::transpose(&weight[first * filter..], filter, out, width, used, filter);
+                    }
+                    Order::ChannelTap | Order::TapChannel => {
+                        let (channel_step, tap_step) =
+                            if self.order == Order::ChannelTap { (taps, 1) } else { (1, in_channels) };
+                        for t in 0..taps {
+                            for d in 0..used {
+                                let out = &mut out[t * tap_step * width + d..];
+                                let weight = &weight[(first + d) * filter + t * tap..];
+                                strided::copy(weight, channel, out, channel_step * width, in_channels);
                             }
                         }
                     }
-                }
-                Self::Lanes { vectors, lanes } => {
-                    for panel in vectors.iter() {
-                        let width = panel.len() * lanes;
-                        let first = panel.start * lanes;
-                        let used = width.min(desc.group_out_channels() - first);
-                        let out = &mut packed[first * filter..][..width * filter];
-                        if used < width {
-                            out.fill(0.0);
-                        }
-                        for t in 0..taps {
-                            let out = &mut out[t * in_channels * width..][..in_channels * width];
-                            let weight = &weight[first * filter + t * tap..];
+                    Order::Transposed => {
+                        let tap_pitch = desc.group_out_channels() * width;
+                        for (d, filter) in weight.chunks_exact(filter).enumerate() {
+                            let (filter, out) = (&filter[first * channel..], &mut out[d * width..]);
                             if channel == 1 {
-                                strided::transpose(weight, filter, out, width, used, in_channels);
-                            } else {
-                                for d in 0..used {
-                                    strided::copy(&weight[d * filter..], channel, &mut out[d..], width, in_channels);
+                                for t in 0..taps {
+                                    strided::copy(&filter[t * tap..], 1, &mut out[t * tap_pitch..], 1, used);
                                 }
+                            } else {
+                                strided::transpose(filter, channel, out, tap_pitch, used, taps);
                             }
                         }
                     }
                 }
             }
-        }
-    }
-}
-
-/// Packs one panel of input channels of a group for the backward pass of the input:
-/// `[tap][output channel][input channel of the panel]`.
-pub(crate) fn pack_backward_input(
-    desc: &ConvDesc,
-    group: usize,
-    panel: core::ops::Range<usize>,
-    weight: &[f32],
-    packed: &mut [f32],
-) {
-    let (out_channels, taps) = (desc.group_out_channels(), desc.taps());
-    let (channel, tap) = channel_and_tap_strides(desc);
-    let filter = desc.group_in_channels() * taps;
-    let filters = weight[group * out_channels * filter..][..out_channels * filter].chunks_exact(filter);
-    for (d, filter) in filters.enumerate() {
-        for (lane, c) in panel.clone().enumerate() {
-            let out = &mut packed[d * panel.len() + lane..];
-            strided::copy(&filter[c * channel..], tap, out, out_channels * panel.len(), taps);
         }
     }
 }

@@ -22,6 +22,11 @@ impl<'a> Arena<'a> {
         bytemuck::cast_slice_mut(self.take(len))
     }
 
+    /// The next `len` pairs of offsets.
+    pub(crate) fn take_pairs(&mut self, len: usize) -> &'a mut [[u32; 2]] {
+        bytemuck::cast_slice_mut(self.take(2 * len))
+    }
+
     /// The next `len` runs of patches.
     pub(crate) fn take_runs(&mut self, len: usize) -> &'a mut [Run] {
         bytemuck::cast_slice_mut(self.take(len * size_of::<Run>() / size_of::<f32>()))

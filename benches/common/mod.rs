@@ -77,10 +77,18 @@ pub(crate) fn call(task: Task, desc: ConvDesc, isa: Isa, threads: usize) -> Box<
         }
         Task::BackwardInput => {
             let (mut grad_input, mut grad_theta) = (vec![0.0; desc.input_len()], vec![0.0; desc.threshold_len()]);
-            let mut workspace = workspace(Pass::BackwardInput);
+            let buffer = Box::leak(vec![0.0; plan.packed_weight_transposed_len()].into_boxed_slice());
+            let packed = plan.pack_weight_transposed(&weight, buffer).expect("a buffer of the right length");
+            let mut workspace = workspace(Pass::BackwardInputPacked);
             Box::new(move || {
                 let (thresholds, grad_output) = (Thresholds::PerTap(&theta), &grad_output[..]);
-                let operands = BackwardInput { input: &input, weight: &weight, thresholds, grad_output, accumulation };
+                let operands = BackwardInput {
+                    input: &input,
+                    weight: Weight::Packed(&packed),
+                    thresholds,
+                    grad_output,
+                    accumulation,
+                };
                 plan.backward_input(operands, &mut grad_input, Some(&mut grad_theta), &mut workspace)
                     .expect("buffers of the right lengths");
             })

@@ -93,18 +93,19 @@ impl ForwardPlan {
     pub(crate) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
         let (packing, driver) = match tuning.forward.unwrap_or_else(|| choose(desc, tiles)) {
             ForwardAlgorithm::Rows if rows::applies(desc) => {
-                (rows::packing(desc, tiles, tuning), Driver::Rows(Rows::new(desc, tiles, tuning)))
+                let packing = Packing::lanes(desc, tiles.product_vectors.min(tuning.tile), tiles.lanes);
+                (packing, Driver::Rows(Rows::new(desc, tiles, tuning, packing.panels())))
             }
             ForwardAlgorithm::Direct => {
-                let panels = Panels::of_at_most(desc.group_out_channels(), tiles.panel.min(tuning.panel));
-                (Packing::Rows(panels), Driver::Direct(Direct::new(desc, tiles, tuning, panels)))
+                let packing = Packing::rows(desc, tiles.panel.min(tuning.panel));
+                (packing, Driver::Direct(Direct::new(desc, tiles, tuning, packing.panels())))
             }
             ForwardAlgorithm::Columns | ForwardAlgorithm::Rows => {
-                let panels = Panels::of_at_most(desc.group_out_channels(), tiles.product_rows.min(tuning.panel));
-                (Packing::Rows(panels), Driver::Columns(Columns::new(desc, tiles, tuning, panels)))
+                let packing = Packing::rows(desc, tiles.product_rows.min(tuning.panel));
+                (packing, Driver::Columns(Columns::new(desc, tiles, tuning, packing.panels())))
             }
         };
-        Self { driver, packing, split: Split::new(desc, desc.groups() * packing.panels(), tiles, threads) }
+        Self { driver, packing, split: Split::new(desc, desc.groups() * packing.panels().count(), tiles, threads) }
     }
 
     #[cfg(feature = "internal-testing")]
@@ -140,7 +141,7 @@ impl ForwardPlan {
             let (output, workspace) = rest.take()?;
             let (workspace, workspace_rest) = workspace.split_at_mut(part_len);
             let mut images = 0..desc.batch();
-            let mut panels = 0..desc.groups() * self.packing.panels();
+            let mut panels = 0..desc.groups() * self.packing.panels().count();
             let mut space = desc.output_size().map(|size| 0..size);
             let (output, output_rest) = match axis {
                 SplitAxis::Images => {
@@ -170,7 +171,8 @@ impl ForwardPlan {
 
     /// First output channel of a panel, both counted over all groups.
     fn panel_start(&self, desc: &ConvDesc, panel: usize) -> usize {
-        let (group, panel) = (panel / self.packing.panels(), panel % self.packing.panels());
+        let count = self.packing.panels().count();
+        let (group, panel) = (panel / count, panel % count);
         group * desc.group_out_channels() + self.packing.channel(desc, panel)
     }
 }

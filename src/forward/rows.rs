@@ -15,7 +15,6 @@ use crate::panels::Panels;
 use crate::plan::Thresholds;
 use crate::stage::{Block, blocks};
 use crate::taps::Axis;
-use crate::weight::Packing;
 use crate::workspace::Arena;
 
 #[derive(Clone, Copy, Debug)]
@@ -39,13 +38,8 @@ pub(super) fn applies(desc: &ConvDesc) -> bool {
     desc.layout() == Layout::Nhwc && desc.input_image_len().max(run_len) <= u32::MAX as usize
 }
 
-pub(super) fn packing(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning) -> Packing {
-    let vectors = desc.group_out_channels().div_ceil(tiles.lanes);
-    Packing::Lanes { vectors: Panels::of_at_most(vectors, tiles.product_vectors.min(tuning.tile)), lanes: tiles.lanes }
-}
-
 impl Rows {
-    pub(super) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning) -> Self {
+    pub(super) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, vectors: Panels) -> Self {
         let axes = [0, 1, 2].map(|axis| Axis::forward(desc, axis));
         let depth = desc.group_in_channels() * desc.taps();
         let chunk = Panels::of_at_most(depth, tiles.product_depth.min(tuning.depth)).max();
@@ -56,7 +50,6 @@ impl Rows {
             let addressable = u32::MAX as usize / desc.input_image_len();
             images = (most / (block[1] * block[2])).min(addressable).clamp(1, desc.batch().max(1));
         }
-        let Packing::Lanes { vectors, .. } = packing(desc, tiles, tuning) else { unreachable!("packed by lanes") };
         let adjacent = desc.groups() == 1 && (desc.dilation()[2] == 1 || desc.kernel()[2] == 1);
         Self {
             block,

@@ -4,6 +4,7 @@
 //! slices against its shape before it follows a pointer, and entries are reached only through [`Isa::tiles`], which
 //! hands out an instruction set's table where that instruction set is available.
 
+mod gather;
 mod isa;
 mod offsets;
 mod outer;
@@ -13,6 +14,7 @@ mod product;
 mod vector;
 mod view;
 
+pub(crate) use gather::{GatherPanel, Pairs};
 pub use isa::{Isa, ParseIsaError};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightTile;
@@ -44,6 +46,7 @@ pub(crate) struct Tiles {
     product: unsafe fn(Product<'_>),
     pack_columns: unsafe fn(PatchColumns<'_>),
     pack_rows: unsafe fn(PatchRows<'_>),
+    gather: unsafe fn(GatherPanel<'_>),
 }
 
 impl Tiles {
@@ -62,6 +65,7 @@ impl Tiles {
             product: product::product::<S>,
             pack_columns: pack::columns::<S>,
             pack_rows: pack::rows::<S>,
+            gather: gather::gather::<S>,
         }
     }
 
@@ -93,6 +97,11 @@ impl Tiles {
     pub(crate) fn pack_columns(&self, patch: PatchColumns<'_>) {
         // SAFETY: as in `forward`.
         unsafe { (self.pack_columns)(patch) }
+    }
+
+    pub(crate) fn gather(&self, panel: GatherPanel<'_>) {
+        // SAFETY: as in `forward`.
+        unsafe { (self.gather)(panel) }
     }
 
     pub(crate) fn pack_rows(&self, patch: PatchRows<'_>) {

@@ -91,7 +91,7 @@ pub(crate) struct BackwardInputPanel<'a> {
     /// `[weight tap][depth][channel]`, the first two axes `weight_pitch` and `channels` apart.
     pub(crate) weight: &'a [f32],
     pub(crate) weight_pitch: usize,
-    /// `[tap][channel]`.
+    /// `[weight tap][channel]`.
     pub(crate) thresholds: &'a [f32],
     /// Channels of the panel, at most [`Tiles::panel`](super::Tiles::panel).
     pub(crate) channels: usize,
@@ -101,7 +101,7 @@ pub(crate) struct BackwardInputPanel<'a> {
     /// `[channel][pitch]`, added to.
     pub(crate) grad_input: &'a mut [f32],
     pub(crate) pitch: usize,
-    /// `[tap][channel][lanes]`, added to.
+    /// `[weight tap][channel][lanes]`, added to.
     pub(crate) grad_thresholds: &'a mut [f32],
     /// Most vectors of positions per tile.
     pub(crate) tile: usize,
@@ -268,8 +268,8 @@ pub(super) unsafe fn backward_input<S: Vector>(panel: BackwardInputPanel<'_>) {
     assert!(panel.weight_taps.table().len() == taps);
     let last_tap = panel.weight_taps.max().saturating_mul(panel.weight_pitch);
     assert!(panel.depth.saturating_mul(panel.channels).saturating_add(last_tap) <= panel.weight.len());
-    assert!(panel.thresholds.len() >= taps * panel.channels);
-    assert!(panel.grad_thresholds.len() >= taps * panel.channels * lanes);
+    let slots = (panel.weight_taps.max() + 1).saturating_mul(panel.channels);
+    assert!(slots <= panel.thresholds.len() && slots.saturating_mul(lanes) <= panel.grad_thresholds.len());
     let planes = (panel.channels - 1).saturating_mul(panel.pitch);
     let result = planes.saturating_add(panel.runs.result_len(lanes));
     assert!(result <= panel.input.len() && result <= panel.grad_input.len());
@@ -294,13 +294,14 @@ impl Panel for BackwardInputPanel<'_> {
         let zero = simd.splat_f32s(0.0);
         let (offsets, weight_taps) = (self.offsets.table(), self.weight_taps.table());
         let (grad_input, grad_thresholds) = (self.grad_input.as_mut_ptr(), self.grad_thresholds.as_mut_ptr());
-        for (tap, (&offset, &weight_tap)) in offsets.iter().zip(weight_taps).enumerate() {
+        for (&offset, &weight_tap) in offsets.iter().zip(weight_taps) {
+            let tap = weight_tap as usize;
             let mut sums = [[zero; MR]; NR];
             // SAFETY: the caller's, for each pointer below; offsets never exceed the maxima that were checked. Pointers
             // advance by wrapping arithmetic, because the one after the last channel is never read.
             unsafe {
                 let mut g = self.source.as_ptr().add(at + offset as usize);
-                let mut weight = self.weight.as_ptr().add(weight_tap as usize * self.weight_pitch);
+                let mut weight = self.weight.as_ptr().add(tap * self.weight_pitch);
                 for _ in 0..self.depth {
                     let mut gs = [zero; MR];
                     for (m, gs) in gs.iter_mut().enumerate() {

@@ -134,7 +134,7 @@ impl<S: Vector> WithSimd for Run<'_, S> {
 }
 
 /// Where the operands of a row lie.
-trait Operand: Copy {
+pub(super) trait Operand: Copy {
     /// The operand of row `r` at step `k`.
     ///
     /// # Safety
@@ -157,7 +157,7 @@ impl<const R: usize> Operand for Interleaved<R> {
 
 /// `[row][step]`
 #[derive(Clone, Copy)]
-struct Separate<const R: usize>([*const f32; R]);
+pub(super) struct Separate<const R: usize>(pub(super) [*const f32; R]);
 
 impl<const R: usize> Operand for Separate<R> {
     #[inline(always)]
@@ -263,7 +263,7 @@ unsafe fn tile<S: Vector, A: Operand, const R: usize, const V: usize>(
 ///
 /// `a` has `R` rows of `depth` steps, `b` that many steps of `V` vectors.
 #[inline(always)]
-unsafe fn accumulate<S: Vector, A: Operand, const R: usize, const V: usize>(
+pub(super) unsafe fn accumulate<S: Vector, A: Operand, const R: usize, const V: usize>(
     simd: S,
     sums: &mut [[S::f32s; V]; R],
     a: A,

@@ -69,6 +69,11 @@ impl<'a> View<'a> {
         (with(before), with(after))
     }
 
+    /// Channels of the tensor, where they are adjacent in memory.
+    fn channels(&self) -> usize {
+        self.position_stride
+    }
+
     /// The element of an image, a channel and a position.
     ///
     /// # Panics
@@ -176,6 +181,21 @@ impl<'a> View<'a> {
         tile
     }
 
+    /// A tile whose rows are all positions of some images, one image after another, and whose vectors are consecutive
+    /// channels.
+    ///
+    /// # Panics
+    ///
+    /// If some of it lies outside the claim, or channels are not adjacent in memory.
+    pub(crate) fn tile_of_images(&mut self, images: Range<usize>, channels: Range<usize>, lanes: usize) -> TileMut<'_> {
+        let positions = self.image_stride / self.channels();
+        assert!(self.claim[2] == (0..positions) && !images.is_empty() && images.end <= self.claim[0].end);
+        let mut tile = self.tile_of_positions(images.start, 0..positions, channels, lanes);
+        // The images follow one another, so rows go on at the same distance.
+        tile.rows *= images.len();
+        tile
+    }
+
     /// A tile whose rows are consecutive positions of an image and whose vectors are consecutive channels.
     ///
     /// # Panics
@@ -219,6 +239,21 @@ impl<'a> TileMut<'a> {
         assert!(count <= MOST_VECTORS);
         let vectors = [core::ptr::null_mut(); MOST_VECTORS];
         Self { rows, row_step, count, lanes, vectors, _lifetime: PhantomData }
+    }
+
+    /// Zeroes some rows.
+    ///
+    /// # Panics
+    ///
+    /// If the tile has no such rows.
+    pub(crate) fn clear(&mut self, rows: Range<usize>) {
+        assert!(rows.end <= self.rows);
+        for row in rows {
+            for start in &self.vectors[..self.count] {
+                // SAFETY: the row is one of the tile's, whose elements are this borrow's own.
+                unsafe { start.add(row * self.row_step).write_bytes(0, self.lanes) };
+            }
+        }
     }
 
     /// The first `rows · vectors · lanes` elements of a buffer.

@@ -29,7 +29,7 @@ impl Expected {
             Pass::Forward | Pass::ForwardPacked => {
                 reference::forward(desc, &input, &weight, &theta, case.bias.as_deref().map(wide).as_deref(), main);
             }
-            Pass::BackwardInput => {
+            Pass::BackwardInput | Pass::BackwardInputPacked => {
                 reference::backward_input(desc, &input, &weight, &theta, &grad_output, main, second);
             }
             Pass::BackwardWeight => {
@@ -75,7 +75,7 @@ impl Expected {
 pub(crate) fn pass_lens(desc: &ConvDesc, pass: Pass) -> [usize; 2] {
     match pass {
         Pass::Forward | Pass::ForwardPacked => [desc.output_len(), 0],
-        Pass::BackwardInput => [desc.input_len(), desc.threshold_len()],
+        Pass::BackwardInput | Pass::BackwardInputPacked => [desc.input_len(), desc.threshold_len()],
         Pass::BackwardWeight => [desc.weight_len(), desc.bias_len()],
     }
 }
@@ -87,7 +87,7 @@ fn pass_terms(desc: &ConvDesc, pass: Pass) -> [usize; 2] {
     let group_out = desc.out_channels() / desc.groups();
     match pass {
         Pass::Forward | Pass::ForwardPacked => [group_in * desc.taps(), 0],
-        Pass::BackwardInput => [group_out * desc.taps(), group_out * positions],
+        Pass::BackwardInput | Pass::BackwardInputPacked => [group_out * desc.taps(), group_out * positions],
         Pass::BackwardWeight => [positions, positions],
     }
 }

@@ -9,7 +9,8 @@ use super::case::{Case, Theta};
 use super::oracle::pass_lens;
 
 /// Every call of a plan.
-pub(crate) const PASSES: [Pass; 4] = [Pass::Forward, Pass::ForwardPacked, Pass::BackwardInput, Pass::BackwardWeight];
+pub(crate) const PASSES: [Pass; 5] =
+    [Pass::Forward, Pass::ForwardPacked, Pass::BackwardInput, Pass::BackwardInputPacked, Pass::BackwardWeight];
 
 /// The instruction sets to test: all that this machine has, and the sixteen emulated lanes.
 pub(crate) fn isas() -> impl Iterator<Item = Isa> {
@@ -72,7 +73,7 @@ impl Results {
 fn pass_names(pass: Pass) -> [&'static str; 2] {
     match pass {
         Pass::Forward | Pass::ForwardPacked => ["output", ""],
-        Pass::BackwardInput => ["grad_input", "grad_thresholds"],
+        Pass::BackwardInput | Pass::BackwardInputPacked => ["grad_input", "grad_thresholds"],
         Pass::BackwardWeight => ["grad_weight", "grad_bias"],
     }
 }
@@ -108,21 +109,31 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
     };
     let (input, weight, grad_output) = (input.slice(), weight.slice(), grad_output.slice());
     let accumulation = if prior.is_some() { Accumulation::Add } else { Accumulation::Overwrite };
-    let mut buffer = Guarded::unwritten(plan.packed_weight_len(), exact);
+    let packed_len = match pass {
+        Pass::Forward | Pass::ForwardPacked => plan.packed_weight_len(),
+        Pass::BackwardInput | Pass::BackwardInputPacked => plan.packed_weight_transposed_len(),
+        Pass::BackwardWeight => 0,
+    };
+    let mut buffer = Guarded::unwritten(packed_len, exact);
     let packed;
+    let weight = match pass {
+        Pass::ForwardPacked => {
+            packed = plan.pack_weight(weight, buffer.slice_mut()).expect("a buffer of packed_weight_len");
+            Weight::Packed(&packed)
+        }
+        Pass::BackwardInputPacked => {
+            packed = plan.pack_weight_transposed(weight, buffer.slice_mut()).expect("a buffer of the right length");
+            Weight::Packed(&packed)
+        }
+        _ => Weight::Plain(weight),
+    };
 
     let done = match pass {
         Pass::Forward | Pass::ForwardPacked => {
-            let weight = if pass == Pass::Forward {
-                Weight::Plain(weight)
-            } else {
-                packed = plan.pack_weight(weight, buffer.slice_mut()).expect("a buffer of packed_weight_len");
-                Weight::Packed(&packed)
-            };
             let bias = bias.as_ref().map(Guarded::slice);
             plan.forward(Forward { input, weight, thresholds, bias }, main.slice_mut(), workspace.slice_mut())
         }
-        Pass::BackwardInput => plan.backward_input(
+        Pass::BackwardInput | Pass::BackwardInputPacked => plan.backward_input(
             BackwardInput { input, weight, thresholds, grad_output, accumulation },
             main.slice_mut(),
             second.as_mut().map(Guarded::slice_mut),

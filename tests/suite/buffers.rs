@@ -18,7 +18,7 @@ fn required(plan: &ConvRelu, pass: Pass) -> Vec<(&'static str, usize)> {
             vec![input, weight, thresholds, ("bias", desc.bias_len()), ("output", desc.output_len()), workspace]
         }
         Pass::ForwardPacked => vec![weight, ("buffer", plan.packed_weight_len()), workspace],
-        Pass::BackwardInput => {
+        Pass::BackwardInput | Pass::BackwardInputPacked => {
             let gradients = [("grad_input", desc.input_len()), ("grad_thresholds", desc.threshold_len())];
             [vec![input, weight, thresholds, grad_output], gradients.to_vec(), vec![workspace]].concat()
         }
@@ -42,20 +42,29 @@ fn call(plan: &ConvRelu, pass: Pass, argument: &str, len: usize) -> Result<(), E
     let (input, weight, grad_output) = (&input[..], &weight[..], &grad_output[..]);
     let thresholds = Thresholds::PerTap(&thresholds);
     let accumulation = Accumulation::Overwrite;
+    let packed_len = match pass {
+        Pass::BackwardInputPacked => plan.packed_weight_transposed_len(),
+        _ => plan.packed_weight_len(),
+    };
+    let mut memory = buffer("buffer", packed_len);
+    let packed;
+    let weight = match pass {
+        Pass::ForwardPacked => {
+            packed = plan.pack_weight(weight, &mut memory)?;
+            Weight::Packed(&packed)
+        }
+        Pass::BackwardInputPacked => {
+            packed = plan.pack_weight_transposed(weight, &mut memory)?;
+            Weight::Packed(&packed)
+        }
+        _ => Weight::Plain(weight),
+    };
     match pass {
         Pass::Forward | Pass::ForwardPacked => {
             let mut output = buffer("output", desc.output_len());
-            let mut memory = buffer("buffer", plan.packed_weight_len());
-            let packed;
-            let weight = if pass == Pass::Forward {
-                Weight::Plain(weight)
-            } else {
-                packed = plan.pack_weight(weight, &mut memory)?;
-                Weight::Packed(&packed)
-            };
             plan.forward(Forward { input, weight, thresholds, bias: Some(&bias) }, &mut output, &mut workspace)
         }
-        Pass::BackwardInput => plan.backward_input(
+        Pass::BackwardInput | Pass::BackwardInputPacked => plan.backward_input(
             BackwardInput { input, weight, thresholds, grad_output, accumulation },
             &mut buffer("grad_input", desc.input_len()),
             Some(&mut buffer("grad_thresholds", desc.threshold_len())),

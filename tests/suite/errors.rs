@@ -98,7 +98,7 @@ fn call_all(plan: &ConvRelu, thresholds: Thresholds<'_>) -> [Result<(), Error>; 
             &mut workspace(Pass::Forward),
         ),
         plan.backward_input(
-            BackwardInput { input, weight, thresholds, grad_output, accumulation },
+            BackwardInput { input, weight: Weight::Plain(weight), thresholds, grad_output, accumulation },
             &mut vec![0.0; desc.input_len()],
             None,
             &mut workspace(Pass::BackwardInput),

@@ -28,7 +28,7 @@ fn check(case: &Case, pass: Pass, variation: Variation) {
     let how = How { at: variation.at, second: variation.second };
     let prior = match pass {
         Pass::Forward | Pass::ForwardPacked => None,
-        Pass::BackwardInput | Pass::BackwardWeight => {
+        Pass::BackwardInput | Pass::BackwardInputPacked | Pass::BackwardWeight => {
             variation.accumulate.map(|seed| Results::prior(&case.desc, pass, variation.second, strategy::prior(seed)))
         }
     };
@@ -37,10 +37,13 @@ fn check(case: &Case, pass: Pass, variation: Variation) {
             let plan = plan(case.desc, isa, tuning).with_threads(variation.threads);
             let results = run(&plan, pass, case, how, prior.as_ref());
             expected.check(&results, prior.as_ref(), || format!("{pass:?} on {isa}, {tuning:?}: {:?}", case.desc));
-            if pass == Pass::Forward {
-                let packed = run(&plan, Pass::ForwardPacked, case, how, None);
-                assert_eq!(results.bits(), packed.bits(), "packed and plain weights on {isa}: {:?}", case.desc);
-            }
+            let with_packed = match pass {
+                Pass::Forward => Pass::ForwardPacked,
+                Pass::BackwardInput => Pass::BackwardInputPacked,
+                _ => continue,
+            };
+            let packed = run(&plan, with_packed, case, how, prior.as_ref());
+            assert_eq!(results.bits(), packed.bits(), "packed and plain weights on {isa}: {:?}", case.desc);
         }
     }
 }

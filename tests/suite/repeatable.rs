@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::common::{Case, How, PASSES, Placement, Results, isas, plan, run};
 use crate::strategy;
 
-fn all_passes(plan: &ConvRelu, case: &Case, at: Placement) -> [Results; 4] {
+fn all_passes(plan: &ConvRelu, case: &Case, at: Placement) -> [Results; PASSES.len()] {
     PASSES.map(|pass| run(plan, pass, case, How { at, ..How::default() }, None))
 }
 

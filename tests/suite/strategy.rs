@@ -1,6 +1,6 @@
 //! Random geometries, values and tuning.
 
-use convrelu::{ForwardAlgorithm, Layout, Tuning};
+use convrelu::{BackwardInputAlgorithm, ForwardAlgorithm, Layout, Tuning};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngSeed};
@@ -141,14 +141,19 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
         Just(None),
         select(vec![ForwardAlgorithm::Direct, ForwardAlgorithm::Columns, ForwardAlgorithm::Rows]).prop_map(Some),
     ];
-    (staging_len, limit(), limit(), limit(), limit(), forward).prop_map(
-        |(staging_len, panel, tile, positions, depth, forward)| Tuning {
+    let backward_input = prop_oneof![
+        Just(None),
+        select(vec![BackwardInputAlgorithm::Gather, BackwardInputAlgorithm::Planar]).prop_map(Some),
+    ];
+    (staging_len, limit(), limit(), limit(), limit(), forward, backward_input).prop_map(
+        |(staging_len, panel, tile, positions, depth, forward, backward_input)| Tuning {
             staging_len,
             panel,
             tile,
             positions,
             depth,
             forward,
+            backward_input,
         },
     )
 }

@@ -109,7 +109,7 @@ impl Layer for Conv {
         grad_input.fill(0.0);
         let operands = BackwardInput {
             input,
-            weight: &weight.value,
+            weight: Weight::Plain(&weight.value),
             thresholds: theta,
             grad_output,
             accumulation: Accumulation::Add,

@@ -1,0 +1,172 @@
+//! What reaches the thresholds from padding: `∂E/∂θ[c,k] += [θ ≥ 0] · Σ_d w[d,c,k] · S[d,k]`, with the sum `S` of the
+//! output's gradient over the positions where the tap reads padding.
+
+use core::ops::Range;
+
+use super::{BackwardInputCall, image_of};
+use crate::desc::ConvDesc;
+use crate::kernel::{Product, Rows, Start, TileMut, Tiles};
+use crate::layout::Layout;
+use crate::panels::Panels;
+use crate::parallel;
+use crate::taps::Axis;
+use crate::weight::Packing;
+
+/// Elements of workspace: the sums of all taps, and one row of a panel's gradient.
+pub(super) fn workspace_len(desc: &ConvDesc, tiles: &Tiles) -> usize {
+    if has_padding(desc) { desc.taps().saturating_mul(desc.out_channels()) + row_len(tiles) } else { 0 }
+}
+
+fn row_len(tiles: &Tiles) -> usize {
+    tiles.panel.max(tiles.product_vectors * tiles.lanes).next_multiple_of(tiles.lanes)
+}
+
+fn has_padding(desc: &ConvDesc) -> bool {
+    desc.padding_before() != [0; 3] || desc.padding_after() != [0; 3]
+}
+
+/// The output positions, a range per axis, that read inside the input through a tap.
+fn unpadded(desc: &ConvDesc, tap: usize) -> [Range<usize>; 3] {
+    let k = desc.kernel_position(tap);
+    [0, 1, 2].map(|axis| Axis::forward(desc, axis).unpadded(k[axis]))
+}
+
+fn is_inside(desc: &ConvDesc, unpadded: &[Range<usize>; 3]) -> bool {
+    unpadded.iter().zip(desc.output_size()).all(|(range, size)| range.len() == size)
+}
+
+/// Adds the border's part to `grad_thresholds`. `thresholds` is the table in the order of the packed weights.
+pub(super) fn add(
+    call: &BackwardInputCall<'_>,
+    packing: &Packing,
+    thresholds: &[f32],
+    grad_thresholds: &mut [f32],
+    workspace: &mut [f32],
+    threads: usize,
+) {
+    let desc = call.desc;
+    if workspace.is_empty() {
+        return;
+    }
+    let (sums, row) = workspace.split_at_mut(desc.taps() * desc.out_channels());
+    let parts = Panels::into_parts(desc.taps(), threads);
+    let mut rest = Some(&mut *sums);
+    let jobs = parts.iter().map_while(move |taps| {
+        let (sums, sums_rest) = rest.take()?.split_at_mut(taps.len() * desc.out_channels());
+        rest = Some(sums_rest);
+        Some((taps, sums))
+    });
+    parallel::for_each(parts.count(), jobs, &|(taps, sums): (Range<usize>, &mut [f32])| {
+        for (tap, sums) in taps.zip(sums.chunks_exact_mut(desc.out_channels())) {
+            sums.fill(0.0);
+            sum_outside(desc, call.grad_output, &unpadded(desc, tap), sums);
+        }
+    });
+
+    let (taps, depth) = (desc.taps(), desc.group_out_channels());
+    let strides = desc.threshold_strides();
+    for group in 0..desc.groups() {
+        for panel in 0..packing.panels().count() {
+            let lanes = packing.lane(panel)..packing.lane(panel + 1);
+            let width = lanes.len();
+            let first = group * desc.group_in_channels() + packing.channel(desc, panel);
+            let channels = packing.channel(desc, panel + 1) - packing.channel(desc, panel);
+            let table = (group * packing.group_width() + lanes.start) * taps;
+            for (tap, sums) in sums.chunks_exact(desc.out_channels()).enumerate() {
+                if is_inside(desc, &unpadded(desc, tap)) {
+                    continue;
+                }
+                let at = table + tap * width;
+                let sums = &sums[group * depth..][..depth];
+                let weight = &call.weight[at * depth..][..width * depth];
+                multiply(call.tiles, sums, weight, width, row);
+                let to = &mut grad_thresholds[first * strides.channel + tap * strides.spatial[2]..];
+                for lane in 0..channels {
+                    if thresholds[at + lane] >= 0.0 {
+                        to[lane * strides.channel] += row[lane];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `row[l] = Σ_d sums[d] · weight[d][l]`
+fn multiply(tiles: &Tiles, sums: &[f32], weight: &[f32], width: usize, row: &mut [f32]) {
+    if width.is_multiple_of(tiles.lanes) && width <= tiles.product_vectors * tiles.lanes {
+        tiles.product(Product {
+            rows: Rows::Plain { data: sums, pitch: sums.len(), tiles: Panels::of_at_most(1, 1) },
+            columns: weight,
+            depth: sums.len(),
+            start: Start::Zero,
+            output: TileMut::of_slice(row, 1, width / tiles.lanes, tiles.lanes),
+        });
+        return;
+    }
+    row[..width].fill(0.0);
+    for (sum, weight) in sums.iter().zip(weight.chunks_exact(width)) {
+        row.iter_mut().zip(weight).for_each(|(row, w)| *row += sum * w);
+    }
+}
+
+/// Adds to `sums`, one per output channel, the gradients of the positions outside the box `unpadded`.
+fn sum_outside(desc: &ConvDesc, grad_output: &[f32], unpadded: &[Range<usize>; 3], sums: &mut [f32]) {
+    let size = desc.output_size();
+    let [d, h, w] = unpadded.clone();
+    let all = size.map(|size| 0..size);
+    // Planes before and after, rows of the planes between, columns of the rows between.
+    let boxes = [
+        [0..d.start, all[1].clone(), all[2].clone()],
+        [d.end.max(d.start)..size[0], all[1].clone(), all[2].clone()],
+        [d.clone(), 0..h.start, all[2].clone()],
+        [d.clone(), h.end.max(h.start)..size[1], all[2].clone()],
+        [d.clone(), h.clone(), 0..w.start],
+        [d, h, w.end.max(w.start)..size[2]],
+    ];
+    let channels = desc.out_channels();
+    for image in 0..desc.batch() {
+        let image = image_of(grad_output, desc.output_image_len(), image);
+        for [ds, hs, ws] in &boxes {
+            if ds.is_empty() || hs.is_empty() || ws.is_empty() {
+                continue;
+            }
+            match desc.layout() {
+                Layout::Nhwc => {
+                    for (d, h) in ds.clone().flat_map(|d| hs.clone().map(move |h| (d, h))) {
+                        let row = &image[((d * size[1] + h) * size[2] + ws.start) * channels..];
+                        for pixel in row.chunks_exact(channels).take(ws.len()) {
+                            sums.iter_mut().zip(pixel).for_each(|(sum, g)| *sum += g);
+                        }
+                    }
+                }
+                Layout::Nchw => {
+                    for (sum, plane) in sums.iter_mut().zip(image.chunks_exact(size[0] * size[1] * size[2])) {
+                        *sum += sum_box(plane, size, [ds.clone(), hs.clone(), ws.clone()]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The sum over a box of one plane, along its longer side inside.
+fn sum_box(plane: &[f32], size: [usize; 3], [ds, hs, ws]: [Range<usize>; 3]) -> f32 {
+    let mut sum = 0.0;
+    for d in ds {
+        let plane = &plane[d * size[1] * size[2]..][..size[1] * size[2]];
+        if ws.len() >= hs.len() {
+            for h in hs.clone() {
+                sum += plane[h * size[2]..][ws.clone()].iter().sum::<f32>();
+            }
+        } else {
+            for w in ws.clone() {
+                let mut column = 0.0;
+                for h in hs.clone() {
+                    column += plane[h * size[2] + w];
+                }
+                sum += column;
+            }
+        }
+    }
+    sum
+}

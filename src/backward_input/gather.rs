@@ -1,0 +1,420 @@
+//! Input channels in lanes.
+//!
+//! For each block of inputs (of several images, where they are small) and each tap, a table pairs the inputs that the tap
+//! reads with the outputs that read them: stride, dilation and padding end there. The table serves all images and all
+//! panels of input channels. With channels last, the kernel reads and writes the tensors themselves; with channels
+//! first, the block's output gradients are transposed once, a panel's inputs and gradients once per panel.
+//!
+//! A block's weights at one tap (depth × panel) and its inputs and gradients stay in the first-level cache.
+
+use core::ops::Range;
+
+use super::{BackwardInputCall, Segment, image_of};
+use crate::blocking::{Tuning, block_size};
+use crate::desc::ConvDesc;
+use crate::kernel::{GatherPanel, Pairs, TileMut, Tiles, Update, View};
+use crate::layout::Layout;
+use crate::panels::Panels;
+use crate::plan::Accumulation;
+use crate::stage::{Block, Image, Staging, blocks};
+use crate::strided;
+use crate::taps::{Axis, Grid};
+use crate::workspace::Arena;
+
+/// Positions per block: a panel's inputs and gradients stay in the first-level cache.
+const MOST_POSITIONS: usize = 256;
+
+/// Elements of the tables of pairs.
+const PAIRS_LEN: usize = 16 * 1024;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gather {
+    /// Inputs of a block.
+    block: [usize; 3],
+    /// Images per block.
+    images: usize,
+    /// Outputs that a block's inputs meet, at most, per axis.
+    reach: [usize; 3],
+    /// Taps whose pairs are tabulated at a time.
+    taps: usize,
+    /// Output channels of a group that are summed over at a time.
+    chunk: Panels,
+    /// Vectors of input channels of a group.
+    vectors: Panels,
+    /// Most rows of a tile.
+    tile: usize,
+}
+
+/// Whether the algorithm can compute a layer: row numbers fit 32 bits.
+pub(super) fn applies(desc: &ConvDesc) -> bool {
+    desc.input_image_len().max(desc.output_image_len()) <= u32::MAX as usize
+}
+
+/// A thread at work.
+struct Worker<'a, 'v> {
+    plan: &'a Gather,
+    call: &'a BackwardInputCall<'a>,
+    segment: &'a Segment<'a>,
+    grad_input: &'a mut View<'v>,
+    /// `[panel][tap][lane]`
+    sums: &'a mut [f32],
+    pairs: &'a mut [[u32; 2]],
+    /// End of each tap's pairs.
+    ends: &'a mut [u32],
+    // Channels first: transposed copies.
+    grad_output: &'a mut [f32],
+    panel_input: &'a mut [f32],
+    panel_grad_input: &'a mut [f32],
+}
+
+/// A block of some images.
+#[derive(Clone)]
+struct Site {
+    images: Range<usize>,
+    block: Block,
+    /// The outputs that its inputs meet.
+    outputs: Block,
+    /// Its first position in an image.
+    first: usize,
+}
+
+impl Site {
+    /// Positions of the block, which follow one another in each image.
+    fn positions(&self) -> Range<usize> {
+        self.first..self.first + self.block.len()
+    }
+}
+
+impl Gather {
+    pub(super) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, vectors: Panels) -> Self {
+        let axes = desc.input_size().map(|size| Axis::identity(size, size, 0, 1));
+        let chunk = Panels::of_at_most(desc.group_out_channels(), tiles.product_depth.min(tuning.depth));
+        let block = block_size(&axes, MOST_POSITIONS.min(tuning.positions), |grid, _| {
+            let block = [0, 1, 2].map(|axis| reach(desc, axis, grid.extent[axis]));
+            let staged = block[0].saturating_mul(block[1]).saturating_mul(block[2]).saturating_mul(chunk.max());
+            desc.layout() == Layout::Nhwc || staged <= tuning.staging_len
+        });
+        let reach = [0, 1, 2].map(|axis| reach(desc, axis, block[axis]));
+        let positions = block[1] * block[2];
+        let mut images = 1;
+        if block == desc.input_size() {
+            let outputs = reach[0].saturating_mul(reach[1]).saturating_mul(reach[2]);
+            let staged = tuning.staging_len / outputs.saturating_mul(chunk.max()).max(1);
+            let addressable = u32::MAX as usize / desc.input_image_len().max(desc.output_image_len()).max(1);
+            images = (MOST_POSITIONS.min(tuning.positions) / positions).min(staged.max(1)).min(addressable);
+            images = images.clamp(1, desc.batch().max(1));
+        }
+        Self {
+            block,
+            images,
+            reach,
+            taps: (PAIRS_LEN / (images * positions)).clamp(1, desc.taps()),
+            chunk,
+            vectors,
+            tile: tuning.panel,
+        }
+    }
+
+    fn lanes(&self, tiles: &Tiles) -> usize {
+        self.vectors.max() * tiles.lanes
+    }
+
+    fn positions(&self) -> usize {
+        self.images * self.block[1] * self.block[2]
+    }
+
+    /// Elements of the transposed copies of output gradients, and of a panel's inputs.
+    fn copies(&self, desc: &ConvDesc, tiles: &Tiles) -> [usize; 2] {
+        let [d, h, w] = self.reach;
+        let outputs = d.saturating_mul(h).saturating_mul(w).saturating_mul(self.images);
+        let grad_output = if desc.layout() == Layout::Nchw { outputs.saturating_mul(self.chunk.max()) } else { 0 };
+        [grad_output, self.positions() * self.lanes(tiles)]
+    }
+
+    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+        let [grad_output, panel] = self.copies(desc, tiles);
+        (2 * self.taps * self.positions() + self.taps + 2 * panel).saturating_add(grad_output)
+    }
+
+    pub(super) fn run(
+        &self,
+        call: &BackwardInputCall<'_>,
+        segment: &Segment<'_>,
+        grad_input: &mut View<'_>,
+        sums: &mut [f32],
+        workspace: &mut [f32],
+    ) {
+        let [grad_output, panel] = self.copies(call.desc, call.tiles);
+        let mut arena = Arena::new(workspace);
+        let worker = Worker {
+            plan: self,
+            call,
+            segment,
+            grad_input,
+            sums,
+            pairs: arena.take_pairs(self.taps * self.positions()),
+            ends: arena.take_offsets(self.taps),
+            grad_output: arena.take(grad_output),
+            panel_input: arena.take(panel),
+            panel_grad_input: arena.take(panel),
+        };
+        worker.run();
+    }
+}
+
+/// Outputs that `inputs` consecutive inputs may meet along an axis.
+fn reach(desc: &ConvDesc, axis: usize, inputs: usize) -> usize {
+    let span = inputs.saturating_add(desc.dilation()[axis].saturating_mul(desc.kernel()[axis] - 1));
+    (span.saturating_sub(1) / desc.stride()[axis]).saturating_add(1).min(desc.output_size()[axis])
+}
+
+/// The output that reads input `i` through tap `k`, if any.
+fn output_of(desc: &ConvDesc, axis: usize, i: usize, k: usize) -> Option<usize> {
+    let at = (i + desc.padding_before()[axis]).checked_sub(k * desc.dilation()[axis])?;
+    let stride = desc.stride()[axis];
+    let o = at / stride;
+    (at.is_multiple_of(stride) && o < desc.output_size()[axis]).then_some(o)
+}
+
+/// The inputs among `range` that a tap reads: the first of them, the output that reads it, and their number; they are
+/// `stride` apart, their outputs adjacent.
+fn row_of(desc: &ConvDesc, range: Range<usize>, k: usize) -> (usize, usize, usize) {
+    let (stride, shift) = (desc.stride()[2], k * desc.dilation()[2]);
+    let padding = desc.padding_before()[2];
+    // The first input that is not read from before the first output, in the tap's phase.
+    let from = range.start.max(shift.saturating_sub(padding));
+    let padded = from + padding - shift;
+    let output = padded.div_ceil(stride);
+    let first = from + (output * stride - padded);
+    if first >= range.end || output >= desc.output_size()[2] {
+        return (range.start, 0, 0);
+    }
+    let count = (range.end - first).div_ceil(stride).min(desc.output_size()[2] - output);
+    (first, output, count)
+}
+
+impl Worker<'_, '_> {
+    fn run(mut self) {
+        let (desc, plan) = (self.call.desc, self.plan);
+        let Segment { images, panels, .. } = self.segment;
+        let count = plan.vectors.count();
+        for block in blocks(desc.input_size().map(|size| 0..size), plan.block) {
+            // What the tables hold: some taps, for some number of images.
+            let mut tabulated = None;
+            for first_image in images.clone().step_by(plan.images) {
+                let images = first_image..images.end.min(first_image + plan.images);
+                let ([d, h, w], [_, height, width]) = (block.start, desc.input_size());
+                let first = (d * height + h) * width + w;
+                let site = Site { images, block, outputs: self.outputs(block), first };
+                for group in panels.start / count..panels.end.div_ceil(count) {
+                    let panels = panels.start.max(group * count)..panels.end.min((group + 1) * count);
+                    for chunk in plan.chunk.iter() {
+                        self.stage_grad_output(&site, group, chunk.clone());
+                        for first_tap in (0..desc.taps()).step_by(plan.taps) {
+                            let taps = first_tap..desc.taps().min(first_tap + plan.taps);
+                            if tabulated != Some((taps.start, site.images.len())) {
+                                tabulated = Some((taps.start, site.images.len()));
+                                self.tabulate(&site, taps.clone());
+                            }
+                            let first = taps.start == 0 && chunk.start == 0;
+                            for panel in panels.clone() {
+                                self.panel(&site, panel, taps.clone(), chunk.clone(), first);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The box of outputs that a block of inputs meets.
+    fn outputs(&self, block: Block) -> Block {
+        let desc = self.call.desc;
+        let mut outputs = Block { start: [0; 3], size: [0; 3] };
+        for axis in 0..3 {
+            let reach = desc.dilation()[axis] * (desc.kernel()[axis] - 1);
+            let first = block.start[axis] + desc.padding_before()[axis];
+            let start = first.saturating_sub(reach).div_ceil(desc.stride()[axis]);
+            let end = ((first + block.size[axis] - 1) / desc.stride()[axis] + 1).min(desc.output_size()[axis]);
+            outputs.start[axis] = start.min(end);
+            outputs.size[axis] = end.saturating_sub(start);
+        }
+        outputs
+    }
+
+    /// Tabulates the pairs of rows of `taps`: rows of the output's gradient and of the input, as the kernel sees them.
+    fn tabulate(&mut self, site: &Site, taps: Range<usize>) {
+        let desc = self.call.desc;
+        let Site { images, block, outputs, .. } = site;
+        // Inputs count from the block; outputs from its copy, or from the image.
+        let (output_first, output_size) = match desc.layout() {
+            Layout::Nchw => (outputs.start, outputs.size),
+            Layout::Nhwc => ([0; 3], desc.output_size()),
+        };
+        let row = |size: [usize; 3], first: [usize; 3], at: [usize; 3]| {
+            ((at[0] - first[0]) * size[1] + at[1] - first[1]) * size[2] + at[2] - first[2]
+        };
+        let (inputs, out_positions) = (block.len(), output_size.iter().product::<usize>());
+        let (mut next, mut used) = (self.pairs.iter_mut(), 0);
+        for (tap, end) in taps.zip(self.ends.iter_mut()) {
+            let [kd, kh, kw] = desc.kernel_position(tap);
+            let (first_w, output_w, count) = row_of(desc, block.start[2]..block.start[2] + block.size[2], kw);
+            for image in 0..images.len() {
+                for d in block.start[0]..block.start[0] + block.size[0] {
+                    let Some(od) = output_of(desc, 0, d, kd) else { continue };
+                    for h in block.start[1]..block.start[1] + block.size[1] {
+                        let Some(oh) = output_of(desc, 1, h, kh) else { continue };
+                        if count == 0 {
+                            continue;
+                        }
+                        let o = image * out_positions + row(output_size, output_first, [od, oh, output_w]);
+                        let i = image * inputs + row(block.size, block.start, [d, h, first_w]);
+                        // Fits: `applies` bounds an image, `new` several of them.
+                        let (mut o, mut i, step) = (o as u32, i as u32, desc.stride()[2] as u32);
+                        for pair in next.by_ref().take(count) {
+                            *pair = [o, i];
+                            o += 1;
+                            i = i.wrapping_add(step);
+                        }
+                        used += count;
+                    }
+                }
+            }
+            *end = used as u32;
+        }
+    }
+
+    /// Transposes the output gradients that a block meets, where channels come first.
+    fn stage_grad_output(&mut self, site: &Site, group: usize, chunk: Range<usize>) {
+        let desc = self.call.desc;
+        if desc.layout() == Layout::Nhwc || site.outputs.len() == 0 {
+            return;
+        }
+        let channels = group * desc.group_out_channels() + chunk.start..group * desc.group_out_channels() + chunk.end;
+        let len = site.outputs.len() * chunk.len();
+        for (image, out) in site.images.clone().zip(self.grad_output.chunks_exact_mut(len)) {
+            let data = image_of(self.call.grad_output, desc.output_image_len(), image);
+            let image = Image { data, strides: desc.output_strides() };
+            let axes = desc.output_size().map(|size| Axis::identity(size, size, 0, 1));
+            let staging = Staging { grid: Grid::new(axes, site.outputs.size), lanes: chunk.len(), pitch: 0, fill: 0.0 };
+            staging.copy(image, channels.clone(), site.outputs, out);
+        }
+    }
+
+    /// One panel of input channels over one block, for some taps and output channels of its group; `first` for the
+    /// first of both.
+    fn panel(&mut self, site: &Site, panel: usize, taps: Range<usize>, chunk: Range<usize>, first: bool) {
+        let (call, desc, plan) = (self.call, self.call.desc, self.plan);
+        let (count, lanes) = (plan.vectors.count(), call.tiles.lanes);
+        let (group, vectors) = (panel / count, plan.vectors.get(panel % count));
+        let width = vectors.len() * lanes;
+        let group_in = desc.group_in_channels();
+        let own = vectors.start * lanes..group_in.min(vectors.end * lanes);
+        let channels = group * group_in + own.start..group * group_in + own.end;
+        // Where the panel lies in the tables, and where they begin.
+        let start = |panel: usize| {
+            (panel / count * plan.vectors.len() + plan.vectors.start(panel % count)) * lanes * desc.taps()
+        };
+        let table = start(panel) - start(self.segment.panels.start);
+        let thresholds = &self.segment.thresholds[table..][..width * desc.taps()];
+        let sums = &mut self.sums[table..][..width * desc.taps()];
+        let depth = desc.group_out_channels();
+        let weight = &call.weight[start(panel) * depth..][..width * depth * desc.taps()];
+
+        let staged = desc.layout() == Layout::Nchw;
+        let (grad_output, grad_output_pitch) = if staged {
+            (&*self.grad_output, chunk.len())
+        } else {
+            let first = site.images.start * desc.output_image_len() + group * depth + chunk.start;
+            (&call.grad_output[first..], desc.out_channels())
+        };
+        // With channels last and whole vectors of channels, the tensors themselves.
+        let in_place = !staged && channels.len() == width;
+        let rows = site.images.len() * site.block.len();
+        let (input, input_pitch) = if in_place {
+            let first = site.images.start * desc.input_image_len() + site.first * desc.in_channels();
+            (&call.input[first + channels.start..], desc.in_channels())
+        } else {
+            copy_panel(call, site, channels.clone(), width, self.panel_input);
+            (&*self.panel_input, width)
+        };
+        let replace = first && call.accumulation == Accumulation::Overwrite;
+        if !in_place {
+            self.panel_grad_input[..rows * width].fill(0.0);
+        } else if replace {
+            in_tensor(self.grad_input, site, channels.clone(), lanes).clear(0..rows);
+        }
+        let mut at = 0;
+        for (tap, &end) in taps.zip(&*self.ends) {
+            let pairs = Pairs::new(&self.pairs[at..end as usize]);
+            at = end as usize;
+            if pairs.len() == 0 {
+                continue;
+            }
+            let grad_input = if in_place {
+                in_tensor(self.grad_input, site, channels.clone(), lanes)
+            } else {
+                TileMut::of_slice(self.panel_grad_input, rows, vectors.len(), lanes)
+            };
+            call.tiles.gather(GatherPanel {
+                pairs,
+                grad_output,
+                grad_output_pitch,
+                depth: chunk.len(),
+                weight: &weight[(tap * depth + chunk.start) * width..],
+                thresholds: &thresholds[tap * width..],
+                input,
+                input_pitch,
+                grad_input,
+                grad_thresholds: &mut sums[tap * width..][..width],
+                tile: plan.tile,
+            });
+        }
+        if !in_place {
+            let update = if replace { Update::Set(0.0) } else { Update::Add };
+            self.write_panel(site, channels, width, update);
+        }
+    }
+
+    /// Writes the gradients of a panel's inputs from their copy.
+    fn write_panel(&mut self, site: &Site, channels: Range<usize>, width: usize, update: Update) {
+        let len = site.block.len();
+        for (index, image) in site.images.clone().enumerate() {
+            let panel = &self.panel_grad_input[index * len * width..][..len * width];
+            match self.call.desc.layout() {
+                Layout::Nhwc => {
+                    for (position, pixel) in site.positions().zip(panel.chunks_exact(width)) {
+                        self.grad_input.pixel(image, channels.start, position, &pixel[..channels.len()], update);
+                    }
+                }
+                Layout::Nchw => {
+                    // The copy of the inputs has served.
+                    strided::transpose(panel, width, self.panel_input, len, len, channels.len());
+                    for (channel, plane) in channels.clone().zip(self.panel_input.chunks_exact(len)) {
+                        self.grad_input.run(image, channel, site.first, plane, update);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The gradients of a panel's inputs where they belong.
+fn in_tensor<'v>(grad_input: &'v mut View<'_>, site: &Site, channels: Range<usize>, lanes: usize) -> TileMut<'v> {
+    if site.images.len() == 1 {
+        grad_input.tile_of_positions(site.images.start, site.positions(), channels, lanes)
+    } else {
+        grad_input.tile_of_images(site.images.clone(), channels, lanes)
+    }
+}
+
+/// Copies a panel's inputs, `[position][lane]`.
+fn copy_panel(call: &BackwardInputCall<'_>, site: &Site, channels: Range<usize>, width: usize, copy: &mut [f32]) {
+    let desc = call.desc;
+    let axes = desc.input_size().map(|size| Axis::identity(size, size, 0, 1));
+    let staging = Staging { grid: Grid::new(axes, site.block.size), lanes: width, pitch: 0, fill: 0.0 };
+    for (image, copy) in site.images.clone().zip(copy.chunks_exact_mut(site.block.len() * width)) {
+        let image = Image { data: image_of(call.input, desc.input_image_len(), image), strides: desc.input_strides() };
+        staging.copy(image, channels.clone(), site.block, copy);
+    }
+}

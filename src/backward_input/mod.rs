@@ -1,0 +1,313 @@
+//! Gradients of the input and of the thresholds in one gather.
+//!
+//! For each tap, the sum over output channels that reaches it (`G` of the formulas) is finished and added to the input's
+//! gradient or to the threshold's, by the mask of eq. 5 and 6. Every input's gradient is summed in one order; nothing is
+//! scattered.
+//!
+//! | algorithm | in lanes | chosen for |
+//! |---|---|---|
+//! | [`gather`] | input channels | most layers |
+//! | [`planar`] | positions | fewer input channels than half a vector |
+//!
+//! Padding has no input position: where a tap reads it, x̂ = 0, so its gradient goes to the threshold if θ ≥ 0 and
+//! nowhere otherwise. That part is one sum per tap over the border ([`border`]), apart from the hot loops.
+
+mod border;
+mod gather;
+mod planar;
+
+use core::ops::Range;
+
+use crate::blocking::Tuning;
+use crate::desc::ConvDesc;
+use crate::kernel::{Tiles, View};
+use crate::panels::Panels;
+use crate::parallel;
+use crate::plan::{Accumulation, Thresholds};
+use crate::weight::Packing;
+
+use gather::Gather;
+use planar::Planar;
+
+/// An algorithm of the backward pass of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
+pub enum BackwardInputAlgorithm {
+    /// Input channels in lanes.
+    Gather,
+    /// Positions in lanes.
+    Planar,
+}
+
+/// How the backward pass of the input runs on one instruction set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BackwardInputPlan {
+    driver: Driver,
+    pub(crate) packing: Packing,
+    /// Images that are summed apart for the gradient of the thresholds, so that threads may share them out; 1 where they
+    /// share out panels of input channels.
+    segments: Panels,
+    /// Most threads that take part.
+    threads: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Driver {
+    Gather(Gather),
+    Planar(Planar),
+}
+
+/// Operands of a call, lengths checked.
+pub(crate) struct BackwardInputCall<'a> {
+    pub(crate) desc: &'a ConvDesc,
+    pub(crate) tiles: &'static Tiles,
+    pub(crate) input: &'a [f32],
+    /// In the plan's [`Packing`].
+    pub(crate) weight: &'a [f32],
+    pub(crate) thresholds: Thresholds<'a>,
+    pub(crate) grad_output: &'a [f32],
+    pub(crate) accumulation: Accumulation,
+}
+
+/// The gradients that one thread computes.
+struct Part<'a> {
+    images: Range<usize>,
+    /// Panels of all groups.
+    panels: Range<usize>,
+    grad_input: View<'a>,
+    /// θ of the panels, in the order of the weight: `[panel][tap][channel of the panel]`.
+    thresholds: &'a [f32],
+    /// Sums of the gradients of the thresholds, in the same order, of [`Driver::partial`] values each. Added to.
+    sums: &'a mut [f32],
+    workspace: &'a mut [f32],
+}
+
+/// The most images' worth of sums that are kept apart.
+const MOST_SEGMENTS: usize = 4;
+
+/// Vectors of input channels per panel of [`gather`].
+const MOST_VECTORS: usize = 2;
+
+/// From this many panels on, threads share them out evenly enough.
+const MANY_PANELS: usize = 8;
+
+/// Elements of sums beyond which they are not kept apart.
+const MOST_SUMS: usize = 16 * 1024;
+
+impl BackwardInputPlan {
+    pub(crate) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
+        let fallback = if 2 * desc.group_in_channels() < tiles.lanes {
+            BackwardInputAlgorithm::Planar
+        } else {
+            BackwardInputAlgorithm::Gather
+        };
+        let (driver, packing) = match tuning.backward_input.unwrap_or(fallback) {
+            BackwardInputAlgorithm::Gather if gather::applies(desc) => {
+                let packing = Packing::transposed(desc, MOST_VECTORS.min(tuning.tile), tiles.lanes);
+                (Driver::Gather(Gather::new(desc, tiles, tuning, packing.panels())), packing)
+            }
+            _ => {
+                let packing = Packing::transposed(desc, tiles.panel.min(tuning.panel), 1);
+                (Driver::Planar(Planar::new(desc, tuning, packing.panels())), packing)
+            }
+        };
+        let mut plan = Self { driver, packing, segments: Panels::into_parts(desc.batch(), 1), threads };
+        // Independent of the number of threads: the segments decide the order of sums.
+        if desc.groups() * packing.panels().count() < MANY_PANELS && plan.sums_len(desc, tiles) <= MOST_SUMS {
+            plan.segments = Panels::into_parts(desc.batch(), MOST_SEGMENTS);
+        }
+        plan
+    }
+
+    #[cfg(feature = "internal-testing")]
+    pub(crate) fn algorithm(&self) -> BackwardInputAlgorithm {
+        match self.driver {
+            Driver::Gather(_) => BackwardInputAlgorithm::Gather,
+            Driver::Planar(_) => BackwardInputAlgorithm::Planar,
+        }
+    }
+
+    /// Elements of the table of thresholds.
+    fn thresholds_len(&self, desc: &ConvDesc) -> usize {
+        // A panel of weights has as many rows per output channel.
+        self.packing.len(desc) / desc.group_out_channels()
+    }
+
+    /// Elements of the sums of one segment.
+    fn sums_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+        self.thresholds_len(desc).saturating_mul(self.driver.partial(tiles))
+    }
+
+    /// What the threads share out: segments, or panels of all groups.
+    fn parts(&self, desc: &ConvDesc) -> Panels {
+        match self.segments.count() {
+            0 | 1 => Panels::into_parts(desc.groups() * self.packing.panels().count(), self.threads),
+            segments => Panels::into_parts(segments, self.threads),
+        }
+    }
+
+    fn part_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+        match &self.driver {
+            Driver::Gather(driver) => driver.workspace_len(desc, tiles),
+            Driver::Planar(driver) => driver.workspace_len(desc, tiles),
+        }
+    }
+
+    /// Elements of workspace, packed weights apart.
+    pub(crate) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+        if desc.batch() == 0 {
+            return 0;
+        }
+        let sums = self.sums_len(desc, tiles).saturating_mul(self.segments.count());
+        (self.parts(desc).count().saturating_mul(self.part_len(desc, tiles)))
+            .saturating_add(self.thresholds_len(desc))
+            .saturating_add(sums)
+            .saturating_add(border::workspace_len(desc, tiles))
+    }
+
+    pub(crate) fn run(
+        &self,
+        call: &BackwardInputCall<'_>,
+        grad_input: &mut [f32],
+        grad_thresholds: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) {
+        let (desc, tiles) = (call.desc, call.tiles);
+        if desc.batch() == 0 {
+            if let (Some(grad_thresholds), Accumulation::Overwrite) = (grad_thresholds, call.accumulation) {
+                grad_thresholds.fill(0.0);
+            }
+            return;
+        }
+        let (thresholds, workspace) = workspace.split_at_mut(self.thresholds_len(desc));
+        let sums_len = self.sums_len(desc, tiles);
+        let (sums, workspace) = workspace.split_at_mut(sums_len * self.segments.count());
+        let (border, workspace) = workspace.split_at_mut(border::workspace_len(desc, tiles));
+        self.tabulate_thresholds(call, thresholds);
+        sums.fill(0.0);
+        let thresholds = &*thresholds;
+
+        let grad_input =
+            View::new(grad_input, desc.batch(), desc.in_channels(), desc.input_size(), desc.input_strides());
+        let part_len = self.part_len(desc, tiles);
+        let parts = self.parts(desc);
+        let mut rest = Some((grad_input, &mut *sums, workspace));
+        let jobs = parts.iter().map_while(move |range| {
+            let (grad_input, sums, workspace) = rest.take()?;
+            let (workspace, workspace_rest) = workspace.split_at_mut(part_len);
+            let all_panels = desc.groups() * self.packing.panels().count();
+            let part;
+            if self.segments.count() > 1 {
+                let images = self.segments.start(range.start)..self.segments.start(range.end);
+                let (grad_input, grad_input_rest) = grad_input.split(0, images.end);
+                let (sums, sums_rest) = sums.split_at_mut(range.len() * sums_len);
+                rest = Some((grad_input_rest, sums_rest, workspace_rest));
+                part = Part { images, panels: 0..all_panels, grad_input, thresholds, sums, workspace };
+            } else {
+                let at = |panel: usize| self.table_start(desc, panel);
+                let (grad_input, grad_input_rest) = grad_input.split(1, self.panel_start(desc, range.end));
+                let own = at(range.end) - at(range.start);
+                let (sums, sums_rest) = sums.split_at_mut(own * self.driver.partial(tiles));
+                rest = Some((grad_input_rest, sums_rest, workspace_rest));
+                let thresholds = &thresholds[at(range.start)..][..own];
+                part = Part { images: 0..desc.batch(), panels: range, grad_input, thresholds, sums, workspace };
+            }
+            Some(part)
+        });
+        parallel::for_each(parts.count(), jobs, &|part| self.run_part(call, part));
+
+        if let Some(grad_thresholds) = grad_thresholds {
+            if call.accumulation == Accumulation::Overwrite {
+                grad_thresholds.fill(0.0);
+            }
+            self.add_sums(call, sums, grad_thresholds);
+            border::add(call, &self.packing, thresholds, grad_thresholds, border, self.threads);
+        }
+    }
+
+    /// Runs the segments of a part one after another, each with its own sums.
+    fn run_part(&self, call: &BackwardInputCall<'_>, part: Part<'_>) {
+        let Part { images, panels, mut grad_input, thresholds, sums, workspace } = part;
+        let segments = self.segments.iter().filter(|segment| images.contains(&segment.start));
+        let sums_len = sums.len() / segments.clone().count().max(1);
+        for (images, sums) in segments.zip(sums.chunks_exact_mut(sums_len.max(1))) {
+            let segment = Segment { images, panels: panels.clone(), thresholds };
+            match &self.driver {
+                Driver::Gather(driver) => driver.run(call, &segment, &mut grad_input, sums, workspace),
+                Driver::Planar(driver) => driver.run(call, &segment, &mut grad_input, sums, workspace),
+            }
+        }
+    }
+
+    /// First input channel of a panel, both counted over all groups.
+    fn panel_start(&self, desc: &ConvDesc, panel: usize) -> usize {
+        let count = self.packing.panels().count();
+        let (group, panel) = (panel / count, panel % count);
+        group * desc.group_in_channels() + self.packing.channel(desc, panel)
+    }
+
+    /// Where a panel begins in the table of thresholds.
+    fn table_start(&self, desc: &ConvDesc, panel: usize) -> usize {
+        let count = self.packing.panels().count();
+        let (group, panel) = (panel / count, panel % count);
+        (group * self.packing.group_width() + self.packing.lane(panel)) * desc.taps()
+    }
+
+    /// The thresholds, in the order of the packed weights; lanes without a channel hold zeros.
+    fn tabulate_thresholds(&self, call: &BackwardInputCall<'_>, table: &mut [f32]) {
+        let desc = call.desc;
+        table.fill(0.0);
+        for panel in 0..desc.groups() * self.packing.panels().count() {
+            let channels = self.panel_start(desc, panel)..self.panel_start(desc, panel + 1);
+            let table = &mut table[self.table_start(desc, panel)..self.table_start(desc, panel + 1)];
+            for (tap, row) in table.chunks_exact_mut(table.len() / desc.taps()).enumerate() {
+                let k = desc.kernel_position(tap);
+                for (theta, channel) in row.iter_mut().zip(channels.clone()) {
+                    *theta = call.thresholds.at(desc, channel, k);
+                }
+            }
+        }
+    }
+
+    /// Adds the sums of all segments to the gradient of the thresholds.
+    fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut [f32]) {
+        let (desc, partial) = (call.desc, self.driver.partial(call.tiles));
+        let strides = desc.threshold_strides();
+        for segment in sums.chunks_exact(self.sums_len(desc, call.tiles)) {
+            for panel in 0..desc.groups() * self.packing.panels().count() {
+                let channels = self.panel_start(desc, panel)..self.panel_start(desc, panel + 1);
+                let [start, end] = [panel, panel + 1].map(|panel| self.table_start(desc, panel) * partial);
+                let segment = &segment[start..end];
+                for (tap, row) in segment.chunks_exact(segment.len() / desc.taps()).enumerate() {
+                    let to = &mut grad_thresholds[tap * strides.spatial[2]..];
+                    for (channel, partials) in channels.clone().zip(row.chunks_exact(partial)) {
+                        to[channel * strides.channel] += partials.iter().sum::<f32>();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Driver {
+    /// Partial sums per threshold.
+    fn partial(&self, tiles: &Tiles) -> usize {
+        match self {
+            Self::Gather(_) => 1,
+            Self::Planar(_) => tiles.lanes,
+        }
+    }
+}
+
+/// Images and panels whose gradients a driver computes.
+struct Segment<'a> {
+    images: Range<usize>,
+    /// Of all groups.
+    panels: Range<usize>,
+    /// θ of the panels: `[panel][tap][channel of the panel]`.
+    thresholds: &'a [f32],
+}
+
+fn image_of(tensor: &[f32], len: usize, image: usize) -> &[f32] {
+    &tensor[image * len..][..len]
+}

@@ -1,0 +1,256 @@
+//! Positions in lanes.
+//!
+//! For each block of inputs the kernel finishes, tap by tap, the sum over output channels and adds it to the input's
+//! gradient or to the threshold's. A stride splits the inputs into phases, each of which sees the taps of its own residue.
+
+use core::ops::Range;
+
+use super::{BackwardInputCall, Segment, image_of};
+use crate::blocking::{Planar as Blocking, Tuning, runs};
+use crate::desc::ConvDesc;
+use crate::kernel::{BackwardInputPanel, Offsets, Runs, Tiles, Update, View};
+use crate::panels::Panels;
+use crate::plan::Accumulation;
+use crate::stage::{Block, Image, Staging, blocks};
+use crate::taps::{Grid, Phase};
+use crate::workspace::Arena;
+
+/// Positions per block: the panel's inputs and gradients stay in the first-level cache.
+const MOST_POSITIONS: usize = 512;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planar {
+    /// Blocks of inputs of one phase; channels are output channels.
+    blocking: Blocking,
+    /// Taps that reach one input, at most.
+    taps: usize,
+    /// Input channels of a group.
+    panels: Panels,
+    tile: usize,
+}
+
+/// A thread at work: its part of the gradients and its buffers.
+struct Worker<'a, 'v> {
+    plan: &'a Planar,
+    call: &'a BackwardInputCall<'a>,
+    segment: &'a Segment<'a>,
+    grad_input: &'a mut View<'v>,
+    /// `[panel][tap][channel][lane]`
+    sums: &'a mut [f32],
+    // Tables over the taps of a phase.
+    offsets: &'a mut [u32],
+    weight_taps: &'a mut [u32],
+    staged: &'a mut [f32],
+    // Of one panel over one block.
+    panel_input: &'a mut [f32],
+    panel_grad_input: &'a mut [f32],
+}
+
+/// One block of one phase of one image.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    phases: &'a [Phase; 3],
+    image: usize,
+    block: Block,
+    runs: Runs,
+}
+
+impl Planar {
+    pub(super) fn new(desc: &ConvDesc, tuning: &Tuning, panels: Panels) -> Self {
+        let widest = [0, 1, 2].map(|axis| Phase::widest(desc, axis));
+        Self {
+            blocking: Blocking::new(&widest, desc.group_out_channels(), MOST_POSITIONS, tuning),
+            taps: widest.iter().map(|axis| axis.taps).product(),
+            panels,
+            tile: tuning.tile,
+        }
+    }
+
+    /// Elements of one thread's workspace.
+    pub(super) fn workspace_len(&self, _: &ConvDesc, tiles: &Tiles) -> usize {
+        2 * self.taps
+            + self.blocking.staged_len(tiles.lanes)
+            + 2 * self.panels.max() * self.blocking.result_len(tiles.lanes)
+    }
+
+    /// Group and input channels (of all groups) of a panel, counted over all groups.
+    fn panel(&self, desc: &ConvDesc, panel: usize) -> (usize, Range<usize>) {
+        let group = panel / self.panels.count();
+        let channels = self.panels.get(panel % self.panels.count());
+        let first = group * desc.group_in_channels();
+        (group, first + channels.start..first + channels.end)
+    }
+
+    pub(super) fn run(
+        &self,
+        call: &BackwardInputCall<'_>,
+        segment: &Segment<'_>,
+        grad_input: &mut View<'_>,
+        sums: &mut [f32],
+        workspace: &mut [f32],
+    ) {
+        let panel = self.panels.max() * self.blocking.result_len(call.tiles.lanes);
+        let mut arena = Arena::new(workspace);
+        let mut worker = Worker {
+            plan: self,
+            call,
+            segment,
+            grad_input,
+            sums,
+            offsets: arena.take_offsets(self.taps),
+            weight_taps: arena.take_offsets(self.taps),
+            staged: arena.take(self.blocking.staged_len(call.tiles.lanes)),
+            panel_input: arena.take(panel),
+            panel_grad_input: arena.take(panel),
+        };
+        worker.run();
+    }
+}
+
+impl Worker<'_, '_> {
+    fn run(&mut self) {
+        let desc = self.call.desc;
+        let panels = self.segment.panels.clone();
+        let count = self.plan.panels.count();
+        for group in panels.start / count..panels.end.div_ceil(count) {
+            let panels = panels.start.max(group * count)..panels.end.min((group + 1) * count);
+            let [depths, heights, widths] = [0, 1, 2].map(|axis| Phase::count(desc, axis));
+            for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
+                for w in 0..widths {
+                    let phases = [Phase::new(desc, 0, d), Phase::new(desc, 1, h), Phase::new(desc, 2, w)];
+                    self.phase(group, panels.clone(), &phases);
+                }
+            }
+        }
+    }
+
+    /// All inputs of one phase, for some panels of one group.
+    fn phase(&mut self, group: usize, panels: Range<usize>, phases: &[Phase; 3]) {
+        let (desc, lanes) = (self.call.desc, self.call.tiles.lanes);
+        let Blocking { block: size, chunk, pitch } = self.plan.blocking;
+        let reached = if let [Some(d), Some(h), Some(w)] = phases.map(|phase| phase.gather) {
+            let grid = Grid::new([d, h, w], size);
+            Some((grid, self.tabulate(phases, &grid)))
+        } else {
+            None
+        };
+        let depth = desc.group_out_channels();
+        for image in self.segment.images.clone() {
+            let data = image_of(self.call.grad_output, desc.output_image_len(), image);
+            let grad_output = Image { data, strides: desc.output_strides() };
+            for block in blocks(phases.map(|phase| 0..phase.positions), size) {
+                let Some((grid, taps)) = reached else {
+                    self.write_zeros(panels.clone(), phases, image, block);
+                    continue;
+                };
+                let runs = runs(block.size[1], block.size[2], grid.extent[2], lanes);
+                let site = Site { phases, image, block, runs };
+                let staging = Staging { grid, lanes: 1, pitch, fill: 0.0 };
+                for first in (0..depth).step_by(chunk) {
+                    let chunk = first..depth.min(first + chunk);
+                    let channels = group * depth + chunk.start..group * depth + chunk.end;
+                    staging.copy(grad_output, channels, block, self.staged);
+                    for panel in panels.clone() {
+                        self.panel(site, panel, taps, chunk.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fills the table of taps that reach a phase; their number.
+    fn tabulate(&mut self, phases: &[Phase; 3], grid: &Grid) -> usize {
+        let [_, height, width] = self.call.desc.kernel();
+        let [depths, heights, widths] = grid.taps();
+        let mut taps = 0;
+        for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
+            for w in 0..widths {
+                let [kd, kh, kw] = [phases[0].kernel(d), phases[1].kernel(h), phases[2].kernel(w)];
+                // Both fit: `block_size` bounds a staged plane, `ConvDesc` the number of taps.
+                self.offsets[taps] = grid.tap([d, h, w]) as u32;
+                self.weight_taps[taps] = ((kd * height + kh) * width + kw) as u32;
+                taps += 1;
+            }
+        }
+        taps
+    }
+
+    /// One panel of input channels over one block, for the staged `chunk` of the group's output channels.
+    fn panel(&mut self, site: Site<'_>, panel: usize, taps: usize, chunk: Range<usize>) {
+        let (desc, lanes) = (self.call.desc, self.call.tiles.lanes);
+        let (_, channels) = self.plan.panel(desc, panel);
+        let first = self.plan.panel(desc, self.segment.panels.start).1.start;
+        let (width, depth) = (channels.len(), desc.group_out_channels());
+        let pitch = site.runs.result_len(lanes);
+        self.stage_input(site, channels.clone(), pitch);
+        self.panel_grad_input[..width * pitch].fill(0.0);
+        let weight = &self.call.weight[channels.start * depth * desc.taps()..][..width * depth * desc.taps()];
+        let table = (channels.start - first) * desc.taps();
+        self.call.tiles.backward_input(BackwardInputPanel {
+            source: self.staged,
+            source_pitch: self.plan.blocking.pitch,
+            depth: chunk.len(),
+            offsets: Offsets::new(&self.offsets[..taps]),
+            weight_taps: Offsets::new(&self.weight_taps[..taps]),
+            weight: &weight[chunk.start * width..],
+            weight_pitch: depth * width,
+            thresholds: &self.segment.thresholds[table..][..width * desc.taps()],
+            channels: width,
+            runs: site.runs,
+            input: self.panel_input,
+            grad_input: self.panel_grad_input,
+            pitch,
+            grad_thresholds: &mut self.sums[table * lanes..][..width * desc.taps() * lanes],
+            tile: self.plan.tile,
+        });
+        let update = match self.call.accumulation {
+            Accumulation::Overwrite if chunk.start == 0 => Update::Set(0.0),
+            _ => Update::Add,
+        };
+        for (channel, rows) in channels.clone().zip(self.panel_grad_input.chunks(pitch)) {
+            write_rows(self.grad_input, site, channel, rows, update);
+        }
+    }
+
+    /// Lays out a panel's inputs as the kernel's results will be, NaN where there is no input.
+    fn stage_input(&mut self, site: Site<'_>, channels: Range<usize>, pitch: usize) {
+        let desc = self.call.desc;
+        self.panel_input[..channels.len() * pitch].fill(f32::NAN);
+        let input = image_of(self.call.input, desc.input_image_len(), site.image);
+        let input = Image { data: input, strides: desc.input_strides() };
+        let grid = Grid {
+            axes: site.phases.map(|phase| phase.inputs()),
+            extent: [1, site.block.size[1], site.runs.result_step],
+        };
+        Staging { grid, lanes: 1, pitch, fill: f32::NAN }.copy(input, channels, site.block, self.panel_input);
+    }
+
+    /// Inputs that no tap reads have no gradient.
+    fn write_zeros(&mut self, panels: Range<usize>, phases: &[Phase; 3], image: usize, block: Block) {
+        if self.call.accumulation == Accumulation::Add {
+            return;
+        }
+        // Every row of the block is the same row of zeros.
+        let runs = Runs { count: block.size[1], len: block.size[2], source_step: 0, result_step: 0 };
+        let site = Site { phases, image, block, runs };
+        let zeros = &mut self.panel_grad_input[..block.size[2]];
+        zeros.fill(0.0);
+        for channels in panels.map(|panel| self.plan.panel(self.call.desc, panel).1) {
+            for channel in channels {
+                write_rows(self.grad_input, site, channel, zeros, Update::Set(0.0));
+            }
+        }
+    }
+}
+
+/// Writes the rows of one channel of one block of a phase.
+fn write_rows(grad_input: &mut View<'_>, site: Site<'_>, channel: usize, rows: &[f32], update: Update) {
+    let Site { phases, image, block, runs } = site;
+    let input = |axis: usize, position: usize| phases[axis].first + position * phases[axis].step;
+    let [d, h, w] = block.start;
+    for row in 0..block.size[1] {
+        let values = &rows[row * runs.result_step..][..block.size[2]];
+        let at = [input(0, d), input(1, h + row), input(2, w)];
+        grad_input.row(image, channel, at, phases[2].step, values, update);
+    }
+}

@@ -1,0 +1,161 @@
+//! Gradients of inputs and thresholds, input channels in lanes.
+//!
+//! A tile is `R` inputs by `V` vectors of input channels at one tap: the sum over output channels runs like that of a
+//! [`product`](super::product) (`V` loads, `R` broadcasts, `R · V` multiply-adds per output channel), then each
+//! accumulator is masked by its input, 7 instructions per vector: with 12 output channels a quarter of the instructions,
+//! with 64 a twentieth. Inputs that the tap does not read are not visited.
+
+use pulp::WithSimd;
+
+use super::planar::with_const;
+use super::product::{Separate, accumulate};
+use super::vector::Vector;
+use super::view::TileMut;
+
+/// Which row of the output's gradient each row of the input meets, with the largest of both: what a kernel's bounds
+/// check needs to know about the table.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs<'a> {
+    table: &'a [[u32; 2]],
+    max: [usize; 2],
+}
+
+impl<'a> Pairs<'a> {
+    /// Reads the table once.
+    pub(crate) fn new(table: &'a [[u32; 2]]) -> Self {
+        let mut max = [0; 2];
+        for &[g, x] in table {
+            max = [g.max(max[0]), x.max(max[1])];
+        }
+        Self { table, max: max.map(|max| max as usize) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+}
+
+/// One panel of input channels at one tap. With the sum over output channels
+/// `G[r][l] = Σ_d grad_output[pair[r][0]][d] · weight[d][l]`:
+///
+/// ```text
+/// grad_input[pair[r][1]][l]  += G[r][l] where input[pair[r][1]][l] > θ[l]
+/// grad_thresholds[l]         += G[r][l] where input[pair[r][1]][l] ≤ θ[l]
+/// ```
+pub(crate) struct GatherPanel<'a> {
+    pub(crate) pairs: Pairs<'a>,
+    /// `[row][pitch]`
+    pub(crate) grad_output: &'a [f32],
+    pub(crate) grad_output_pitch: usize,
+    /// Output channels to sum over.
+    pub(crate) depth: usize,
+    /// `[output channel][lane]`
+    pub(crate) weight: &'a [f32],
+    /// One per lane.
+    pub(crate) thresholds: &'a [f32],
+    /// `[row][pitch]`
+    pub(crate) input: &'a [f32],
+    pub(crate) input_pitch: usize,
+    /// Added to.
+    pub(crate) grad_input: TileMut<'a>,
+    /// One per lane, added to.
+    pub(crate) grad_thresholds: &'a mut [f32],
+    /// Most rows per tile.
+    pub(crate) tile: usize,
+}
+
+/// Most rows of a tile: one more register for the zero that masks select.
+pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
+    let fit = (S::REGISTERS - 1 - vectors) / vectors;
+    if fit < 12 { fit } else { 12 }
+}
+
+/// Entry of [`GatherPanel`] for one instruction set.
+///
+/// # Safety
+///
+/// The instruction set of `S` is available.
+pub(super) unsafe fn gather<S: Vector>(panel: GatherPanel<'_>) {
+    // SAFETY: the caller's.
+    let simd = unsafe { S::token() };
+    let output = &panel.grad_input;
+    assert!((1..=2).contains(&output.count) && output.lanes == S::LANES && panel.tile >= 1);
+    let lanes = output.count * S::LANES;
+    let [g, x] = panel.pairs.max;
+    assert!(panel.pairs.len() == 0 || x < output.rows);
+    assert!(g.saturating_mul(panel.grad_output_pitch).saturating_add(panel.depth) <= panel.grad_output.len());
+    assert!(x.saturating_mul(panel.input_pitch).saturating_add(lanes) <= panel.input.len());
+    assert!(panel.depth.saturating_mul(lanes) <= panel.weight.len());
+    assert!(lanes <= panel.thresholds.len() && lanes <= panel.grad_thresholds.len());
+    simd.vectorize(Run { simd, panel });
+}
+
+struct Run<'a, S> {
+    simd: S,
+    panel: GatherPanel<'a>,
+}
+
+impl<S: Vector> WithSimd for Run<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<T: pulp::Simd>(self, _: T) {
+        let Self { simd, mut panel } = self;
+        with_const!(panel.grad_input.count, V in [1 2] => {
+            // SAFETY: `gather` has checked every length.
+            unsafe { walk::<S, V>(simd, &mut panel) }
+        });
+    }
+}
+
+/// # Safety
+///
+/// The checks of [`gather`], with `V` vectors.
+#[inline(always)]
+unsafe fn walk<S: Vector, const V: usize>(simd: S, panel: &mut GatherPanel<'_>) {
+    let most = most_rows::<S>(V).min(panel.tile);
+    let (count, table) = (panel.pairs.len().div_ceil(most), panel.pairs.table);
+    // Balanced, as `Panels` does it.
+    let (size, larger) = if count == 0 { (0, 0) } else { (table.len() / count, table.len() % count) };
+    let mut first = 0;
+    for tile_rows in 0..count {
+        let rows = size + (tile_rows < larger) as usize;
+        with_const!(rows, R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>(V) {
+            // SAFETY: `R` pairs follow `first`.
+            unsafe { tile::<S, R, V>(simd, panel, first) }
+        });
+        first += rows;
+    }
+}
+
+/// # Safety
+///
+/// The checks of [`gather`], with `V` vectors; the table has `R` pairs from `first` on.
+#[inline(always)]
+unsafe fn tile<S: Vector, const R: usize, const V: usize>(simd: S, panel: &mut GatherPanel<'_>, first: usize) {
+    let zero = simd.splat_f32s(0.0);
+    let mut g = [panel.grad_output.as_ptr(); R];
+    // SAFETY: the caller's, for every pointer below: no row exceeds the maxima that were checked.
+    unsafe {
+        let pairs = panel.pairs.table.as_ptr().add(first);
+        for (r, g) in g.iter_mut().enumerate() {
+            *g = g.add((*pairs.add(r))[0] as usize * panel.grad_output_pitch);
+        }
+        let mut sums = [[zero; V]; R];
+        accumulate(simd, &mut sums, Separate(g), panel.weight.as_ptr(), panel.depth);
+        for v in 0..V {
+            let theta = simd.load(panel.thresholds.as_ptr().add(v * S::LANES));
+            let mut held = zero;
+            for (r, sums) in sums.iter().enumerate() {
+                let row = (*pairs.add(r))[1] as usize;
+                let x = simd.load(panel.input.as_ptr().add(row * panel.input_pitch + v * S::LANES));
+                let to = panel.grad_input.vectors[v].add(row * panel.grad_input.row_step);
+                let passed = simd.select_f32s(simd.greater_than_f32s(x, theta), sums[v], zero);
+                simd.store(to, simd.add_f32s(simd.load(to), passed));
+                held = simd.add_f32s(held, simd.select_f32s(simd.less_than_or_equal_f32s(x, theta), sums[v], zero));
+            }
+            let to = panel.grad_thresholds.as_mut_ptr().add(v * S::LANES);
+            simd.store(to, simd.add_f32s(simd.load(to), held));
+        }
+    }
+}

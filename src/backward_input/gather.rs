@@ -331,26 +331,34 @@ impl Worker<'_, '_> {
         // With channels last and whole vectors of channels, the tensors themselves.
         let in_place = !staged && channels.len() == width;
         let rows = site.images.len() * site.block.len();
-        let (input, input_pitch) = if in_place {
+        let input = if in_place {
             let first = site.images.start * desc.input_image_len() + site.first * desc.in_channels();
-            (&call.input[first + channels.start..], desc.in_channels())
+            &call.input[first + channels.start..]
         } else {
             copy_panel(call, site, channels.clone(), width, self.panel_input);
-            (&*self.panel_input, width)
+            &*self.panel_input
         };
         let replace = first && call.accumulation == Accumulation::Overwrite;
-        if !in_place {
-            self.panel_grad_input[..rows * width].fill(0.0);
-        } else if replace {
-            in_tensor(self.grad_input, site, channels.clone(), lanes).clear(0..rows);
+        // Begin with a tap that every input of the block has, if there is one: it needs no zeros to add to.
+        let pairs_of = |index: usize| {
+            let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+            Pairs::new(&self.pairs[start..self.ends[index] as usize])
+        };
+        let fresh = !in_place || replace;
+        let complete = (0..taps.len()).find(|&index| fresh && pairs_of(index).len() == rows);
+        if complete.is_none() {
+            if !in_place {
+                self.panel_grad_input[..rows * width].fill(0.0);
+            } else if replace {
+                in_tensor(self.grad_input, site, channels.clone(), lanes).clear(0..rows);
+            }
         }
-        let mut at = 0;
-        for (tap, &end) in taps.zip(&*self.ends) {
-            let pairs = Pairs::new(&self.pairs[at..end as usize]);
-            at = end as usize;
+        for index in complete.into_iter().chain((0..taps.len()).filter(|&index| Some(index) != complete)) {
+            let pairs = pairs_of(index);
             if pairs.len() == 0 {
                 continue;
             }
+            let tap = taps.start + index;
             let grad_input = if in_place {
                 in_tensor(self.grad_input, site, channels.clone(), lanes)
             } else {
@@ -364,8 +372,8 @@ impl Worker<'_, '_> {
                 weight: &weight[(tap * depth + chunk.start) * width..],
                 thresholds: &thresholds[tap * width..],
                 input,
-                input_pitch,
                 grad_input,
+                replace: Some(index) == complete,
                 grad_thresholds: &mut sums[tap * width..][..width],
                 tile: plan.tile,
             });

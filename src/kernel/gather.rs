@@ -7,6 +7,7 @@
 
 use pulp::WithSimd;
 
+use super::pack::MOST_LANES;
 use super::planar::with_const;
 use super::product::{Separate, accumulate};
 use super::vector::Vector;
@@ -53,11 +54,11 @@ pub(crate) struct GatherPanel<'a> {
     pub(crate) weight: &'a [f32],
     /// One per lane.
     pub(crate) thresholds: &'a [f32],
-    /// `[row][pitch]`
+    /// Rows as far apart as those of `grad_input`.
     pub(crate) input: &'a [f32],
-    pub(crate) input_pitch: usize,
-    /// Added to.
+    /// Added to, or replaced where there are pairs.
     pub(crate) grad_input: TileMut<'a>,
+    pub(crate) replace: bool,
     /// One per lane, added to.
     pub(crate) grad_thresholds: &'a mut [f32],
     /// Most rows per tile.
@@ -84,7 +85,7 @@ pub(super) unsafe fn gather<S: Vector>(panel: GatherPanel<'_>) {
     let [g, x] = panel.pairs.max;
     assert!(panel.pairs.len() == 0 || x < output.rows);
     assert!(g.saturating_mul(panel.grad_output_pitch).saturating_add(panel.depth) <= panel.grad_output.len());
-    assert!(x.saturating_mul(panel.input_pitch).saturating_add(lanes) <= panel.input.len());
+    assert!(x.saturating_mul(output.row_step).saturating_add(lanes) <= panel.input.len());
     assert!(panel.depth.saturating_mul(lanes) <= panel.weight.len());
     assert!(lanes <= panel.thresholds.len() && lanes <= panel.grad_thresholds.len());
     simd.vectorize(Run { simd, panel });
@@ -143,16 +144,24 @@ unsafe fn tile<S: Vector, const R: usize, const V: usize>(simd: S, panel: &mut G
         }
         let mut sums = [[zero; V]; R];
         accumulate(simd, &mut sums, Separate(g), panel.weight.as_ptr(), panel.depth);
+        // What gradients are added to: a branch at each of them would cost more than an address.
+        let zeros = [0.0; MOST_LANES];
+        let keep = if panel.replace { 0 } else { usize::MAX };
+        let mut offsets = [0; R];
+        for (r, offset) in offsets.iter_mut().enumerate() {
+            *offset = (*pairs.add(r))[1] as usize * panel.grad_input.row_step;
+        }
         for v in 0..V {
             let theta = simd.load(panel.thresholds.as_ptr().add(v * S::LANES));
+            let x = panel.input.as_ptr().add(v * S::LANES);
+            let to = panel.grad_input.vectors[v];
+            let before = if panel.replace { zeros.as_ptr() } else { to };
             let mut held = zero;
-            for (r, sums) in sums.iter().enumerate() {
-                let row = (*pairs.add(r))[1] as usize;
-                let x = simd.load(panel.input.as_ptr().add(row * panel.input_pitch + v * S::LANES));
-                let to = panel.grad_input.vectors[v].add(row * panel.grad_input.row_step);
-                let passed = simd.select_f32s(simd.greater_than_f32s(x, theta), sums[v], zero);
-                simd.store(to, simd.add_f32s(simd.load(to), passed));
-                held = simd.add_f32s(held, simd.select_f32s(simd.less_than_or_equal_f32s(x, theta), sums[v], zero));
+            for (sums, offset) in sums.iter().zip(offsets) {
+                let x = simd.load(x.add(offset));
+                let passed = simd.keep(simd.greater_than_f32s(x, theta), sums[v]);
+                simd.store(to.add(offset), simd.add_f32s(simd.load(before.add(offset & keep)), passed));
+                held = simd.add_f32s(held, simd.keep(simd.less_than_or_equal_f32s(x, theta), sums[v]));
             }
             let to = panel.grad_thresholds.as_mut_ptr().add(v * S::LANES);
             simd.store(to, simd.add_f32s(simd.load(to), held));

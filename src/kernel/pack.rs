@@ -107,7 +107,7 @@ impl<S: Vector> WithSimd for PackColumns<'_, S> {
 }
 
 /// The most lanes of a vector.
-const MOST_LANES: usize = 16;
+pub(super) const MOST_LANES: usize = 16;
 
 /// Packs one vector of positions with gaps: each stretch of consecutive positions is a load of its own.
 ///

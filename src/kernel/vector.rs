@@ -33,6 +33,12 @@ pub(super) trait Vector: Simd {
         self.max_f32s(theta, x)
     }
 
+    /// `value` where the mask holds, else zero.
+    #[inline(always)]
+    fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
+        self.select_f32s(mask, value, self.splat_f32s(0.0))
+    }
+
     /// Reads one vector.
     ///
     /// # Safety
@@ -97,6 +103,13 @@ impl Vector for pulp::x86::V3 {
     const PANEL: usize = 6;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [6, 2];
+
+    // A blend looks at sign bits only, so the compiler compares again before it ands.
+    #[inline(always)]
+    fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
+        let mask: core::arch::x86_64::__m256 = pulp::cast(mask);
+        pulp::cast(self.avx._mm256_and_ps(mask, pulp::cast(value)))
+    }
 
     unsafe fn token() -> Self {
         // SAFETY: the caller's.

@@ -250,8 +250,10 @@ impl<'a> TileMut<'a> {
         assert!(rows.end <= self.rows);
         for row in rows {
             for start in &self.vectors[..self.count] {
-                // SAFETY: the row is one of the tile's, whose elements are this borrow's own.
-                unsafe { start.add(row * self.row_step).write_bytes(0, self.lanes) };
+                for lane in 0..self.lanes {
+                    // SAFETY: the row is one of the tile's, whose elements are this borrow's own.
+                    unsafe { start.add(row * self.row_step + lane).write(0.0) };
+                }
             }
         }
     }

@@ -242,12 +242,12 @@ impl ConvRelu {
     pub fn workspace_len(&self, pass: Pass) -> usize {
         let (desc, tiles) = (&self.desc, self.tiles);
         match pass {
-            Pass::Forward => self.packed_weight_len().saturating_add(self.forward.workspace_len(desc, tiles)),
-            Pass::ForwardPacked => self.forward.workspace_len(desc, tiles),
+            Pass::Forward => self.packed_weight_len().saturating_add(self.forward.workspace_len()),
+            Pass::ForwardPacked => self.forward.workspace_len(),
             Pass::BackwardInput => {
-                self.packed_weight_transposed_len().saturating_add(self.backward_input.workspace_len(desc, tiles))
+                self.packed_weight_transposed_len().saturating_add(self.backward_input.workspace_len())
             }
-            Pass::BackwardInputPacked => self.backward_input.workspace_len(desc, tiles),
+            Pass::BackwardInputPacked => self.backward_input.workspace_len(),
             Pass::BackwardWeight => self.backward_weight.workspace_len(desc, tiles),
         }
     }

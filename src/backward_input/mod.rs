@@ -47,8 +47,13 @@ pub(crate) struct BackwardInputPlan {
     /// Images that are summed apart for the gradient of the thresholds, so that threads may share them out; 1 where they
     /// share out panels of input channels.
     segments: Panels,
-    /// Most threads that take part.
-    threads: usize,
+    /// What the threads share out: segments, or panels of all groups.
+    parts: Panels,
+    // Elements of workspace: one thread's own, the table of thresholds, one segment's sums, the border's.
+    part_len: usize,
+    thresholds_len: usize,
+    sums_len: usize,
+    border_len: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,12 +116,26 @@ impl BackwardInputPlan {
                 (Driver::Planar(Planar::new(desc, tuning, packing.panels())), packing)
             }
         };
-        let mut plan = Self { driver, packing, segments: Panels::into_parts(desc.batch(), 1), threads };
+        let panels = desc.groups() * packing.panels().count();
+        // A panel of weights has as many rows per output channel.
+        let thresholds_len = packing.len(desc) / desc.group_out_channels();
+        let sums_len = thresholds_len.saturating_mul(driver.partial(tiles));
         // Independent of the number of threads: the segments decide the order of sums.
-        if desc.groups() * packing.panels().count() < MANY_PANELS && plan.sums_len(desc, tiles) <= MOST_SUMS {
-            plan.segments = Panels::into_parts(desc.batch(), MOST_SEGMENTS);
+        let apart = panels < MANY_PANELS && sums_len <= MOST_SUMS;
+        let segments = Panels::into_parts(desc.batch(), if apart { MOST_SEGMENTS } else { 1 });
+        Self {
+            driver,
+            packing,
+            segments,
+            parts: Panels::into_parts(if segments.count() > 1 { segments.count() } else { panels }, threads),
+            part_len: match &driver {
+                Driver::Gather(driver) => driver.workspace_len(desc, tiles),
+                Driver::Planar(driver) => driver.workspace_len(tiles),
+            },
+            thresholds_len,
+            sums_len,
+            border_len: border::workspace_len(desc, tiles),
         }
-        plan
     }
 
     #[cfg(feature = "internal-testing")]
@@ -127,42 +146,15 @@ impl BackwardInputPlan {
         }
     }
 
-    /// Elements of the table of thresholds.
-    fn thresholds_len(&self, desc: &ConvDesc) -> usize {
-        // A panel of weights has as many rows per output channel.
-        self.packing.len(desc) / desc.group_out_channels()
-    }
-
-    /// Elements of the sums of one segment.
-    fn sums_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        self.thresholds_len(desc).saturating_mul(self.driver.partial(tiles))
-    }
-
-    /// What the threads share out: segments, or panels of all groups.
-    fn parts(&self, desc: &ConvDesc) -> Panels {
-        match self.segments.count() {
-            0 | 1 => Panels::into_parts(desc.groups() * self.packing.panels().count(), self.threads),
-            segments => Panels::into_parts(segments, self.threads),
-        }
-    }
-
-    fn part_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        match &self.driver {
-            Driver::Gather(driver) => driver.workspace_len(desc, tiles),
-            Driver::Planar(driver) => driver.workspace_len(desc, tiles),
-        }
-    }
-
     /// Elements of workspace, packed weights apart.
-    pub(crate) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        if desc.batch() == 0 {
+    pub(crate) fn workspace_len(&self) -> usize {
+        if self.segments.count() == 0 {
             return 0;
         }
-        let sums = self.sums_len(desc, tiles).saturating_mul(self.segments.count());
-        (self.parts(desc).count().saturating_mul(self.part_len(desc, tiles)))
-            .saturating_add(self.thresholds_len(desc))
-            .saturating_add(sums)
-            .saturating_add(border::workspace_len(desc, tiles))
+        (self.parts.count().saturating_mul(self.part_len))
+            .saturating_add(self.thresholds_len)
+            .saturating_add(self.sums_len.saturating_mul(self.segments.count()))
+            .saturating_add(self.border_len)
     }
 
     pub(crate) fn run(
@@ -179,18 +171,16 @@ impl BackwardInputPlan {
             }
             return;
         }
-        let (thresholds, workspace) = workspace.split_at_mut(self.thresholds_len(desc));
-        let sums_len = self.sums_len(desc, tiles);
+        let (thresholds, workspace) = workspace.split_at_mut(self.thresholds_len);
+        let Self { sums_len, part_len, parts, .. } = *self;
         let (sums, workspace) = workspace.split_at_mut(sums_len * self.segments.count());
-        let (border, workspace) = workspace.split_at_mut(border::workspace_len(desc, tiles));
+        let (border, workspace) = workspace.split_at_mut(self.border_len);
         self.tabulate_thresholds(call, thresholds);
         sums.fill(0.0);
         let thresholds = &*thresholds;
 
         let grad_input =
             View::new(grad_input, desc.batch(), desc.in_channels(), desc.input_size(), desc.input_strides());
-        let part_len = self.part_len(desc, tiles);
-        let parts = self.parts(desc);
         let mut rest = Some((grad_input, &mut *sums, workspace));
         let jobs = parts.iter().map_while(move |range| {
             let (grad_input, sums, workspace) = rest.take()?;
@@ -221,7 +211,7 @@ impl BackwardInputPlan {
                 grad_thresholds.fill(0.0);
             }
             self.add_sums(call, sums, grad_thresholds);
-            border::add(call, &self.packing, thresholds, grad_thresholds, border, self.threads);
+            border::add(call, &self.packing, thresholds, grad_thresholds, border, parts.count());
         }
     }
 
@@ -273,7 +263,7 @@ impl BackwardInputPlan {
     fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut [f32]) {
         let (desc, partial) = (call.desc, self.driver.partial(call.tiles));
         let strides = desc.threshold_strides();
-        for segment in sums.chunks_exact(self.sums_len(desc, call.tiles)) {
+        for segment in sums.chunks_exact(self.sums_len) {
             for panel in 0..desc.groups() * self.packing.panels().count() {
                 let channels = self.panel_start(desc, panel)..self.panel_start(desc, panel + 1);
                 let [start, end] = [panel, panel + 1].map(|panel| self.table_start(desc, panel) * partial);

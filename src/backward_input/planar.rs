@@ -67,7 +67,7 @@ impl Planar {
     }
 
     /// Elements of one thread's workspace.
-    pub(super) fn workspace_len(&self, _: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) fn workspace_len(&self, tiles: &Tiles) -> usize {
         2 * self.taps
             + self.blocking.staged_len(tiles.lanes)
             + 2 * self.panels.max() * self.blocking.result_len(tiles.lanes)

@@ -42,6 +42,8 @@ pub(crate) struct ForwardPlan {
     driver: Driver,
     pub(crate) packing: Packing,
     split: Split,
+    /// Elements of one thread's workspace.
+    part_len: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +107,13 @@ impl ForwardPlan {
                 (packing, Driver::Columns(Columns::new(desc, tiles, tuning, packing.panels())))
             }
         };
-        Self { driver, packing, split: Split::new(desc, desc.groups() * packing.panels().count(), tiles, threads) }
+        let part_len = match &driver {
+            Driver::Direct(driver) => driver.workspace_len(desc, tiles),
+            Driver::Columns(driver) => driver.workspace_len(desc, tiles),
+            Driver::Rows(driver) => driver.workspace_len(desc, tiles),
+        };
+        let split = Split::new(desc, desc.groups() * packing.panels().count(), tiles, threads);
+        Self { driver, packing, split, part_len }
     }
 
     #[cfg(feature = "internal-testing")]
@@ -117,23 +125,14 @@ impl ForwardPlan {
         }
     }
 
-    /// Elements of one thread's workspace.
-    fn part_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        match &self.driver {
-            Driver::Direct(driver) => driver.workspace_len(desc, tiles),
-            Driver::Columns(driver) => driver.workspace_len(desc, tiles),
-            Driver::Rows(driver) => driver.workspace_len(desc, tiles),
-        }
-    }
-
     /// Elements of workspace, packed weights apart.
-    pub(crate) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        self.split.parts.count().saturating_mul(self.part_len(desc, tiles))
+    pub(crate) fn workspace_len(&self) -> usize {
+        self.split.parts.count().saturating_mul(self.part_len)
     }
 
     pub(crate) fn run(&self, call: &ForwardCall<'_>, output: &mut [f32], workspace: &mut [f32]) {
         let desc = call.desc;
-        let part_len = self.part_len(desc, call.tiles);
+        let part_len = self.part_len;
         let output = View::new(output, desc.batch(), desc.out_channels(), desc.output_size(), desc.output_strides());
         let Split { axis, parts } = self.split;
         let mut rest = Some((output, workspace));

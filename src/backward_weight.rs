@@ -198,7 +198,7 @@ impl BackwardWeightPlan {
         for panel in rows.iter() {
             let staging = Staging { grid: Grid::new(identity, block.size), lanes: panel.len(), pitch: 0, fill: 0.0 };
             let out = &mut buffers.grad_output[panel.start * block.len()..];
-            staging.copy(grad_output, own.start + panel.start..own.start + panel.end, block, out);
+            staging.copy(call.tiles, grad_output, own.start + panel.start..own.start + panel.end, block, out);
         }
 
         let data = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
@@ -210,7 +210,7 @@ impl BackwardWeightPlan {
             let end = (group + 1) * desc.group_in_channels();
             let channels = first..end.min(first + lanes);
             let staging = Staging { grid: self.grid, lanes, pitch: 0, fill: 0.0 };
-            staging.copy(input, channels.clone(), block, buffers.input);
+            staging.copy(call.tiles, input, channels.clone(), block, buffers.input);
             let [depths, heights, widths] = desc.kernel();
             for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
                 for w in 0..widths {

@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use crate::kernel::{CopyBlock, Tiles, TransposeBlock};
 use crate::layout::Strides;
 use crate::strided;
 use crate::taps::Grid;
@@ -62,7 +63,7 @@ pub(crate) const fn plane_pitch(len: usize) -> usize {
 
 impl Staging {
     /// Copies `channels` of `image` for one block of positions.
-    pub(crate) fn copy(&self, image: Image<'_>, channels: Range<usize>, block: Block, out: &mut [f32]) {
+    pub(crate) fn copy(&self, tiles: &Tiles, image: Image<'_>, channels: Range<usize>, block: Block, out: &mut [f32]) {
         let axes = &self.grid.axes;
         let segments = self.grid.segments();
         // Not the grid's own extent: the last block may be smaller than those the grid was laid out for.
@@ -74,84 +75,160 @@ impl Staging {
                 let inside_h = axes[1].inside(sh, block.start[1], heights);
                 for sw in 0..segments[2] {
                     let inside_w = axes[2].inside(sw, block.start[2], width);
-                    for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
-                        let row = self.grid.row([sd, sh, sw], d, h) * self.lanes;
-                        let source = if inside_d.contains(&d) && inside_h.contains(&h) && !inside_w.is_empty() {
-                            let at = [
-                                axes[0].source_index(sd, block.start[0], d),
-                                axes[1].source_index(sh, block.start[1], h),
-                                axes[2].source_index(sw, block.start[2], inside_w.start),
-                            ];
-                            let base: usize = at.iter().zip(image.strides.spatial).map(|(i, stride)| i * stride).sum();
-                            Some(Row {
-                                data: &image.data[base..],
-                                // One element is inside where this would overflow.
-                                step: image.strides.spatial[2].saturating_mul(axes[2].stride()),
-                                channel: image.strides.channel,
-                                inside: inside_w.clone(),
-                            })
-                        } else {
-                            None
+                    for d in 0..depths {
+                        let slab = Slab {
+                            first: self.grid.row([sd, sh, sw], d, 0),
+                            row: self.grid.extent[2],
+                            rows: heights,
+                            width,
                         };
-                        self.copy_row(source, channels.clone(), width, row, out);
+                        let covers = inside_d.contains(&d) && !inside_w.is_empty();
+                        let inside_h = if covers { inside_h.clone() } else { 0..0 };
+                        self.pad(&slab, &inside_h, &inside_w, channels.len(), out);
+                        if inside_h.is_empty() {
+                            continue;
+                        }
+                        let at = [
+                            axes[0].source_index(sd, block.start[0], d),
+                            axes[1].source_index(sh, block.start[1], inside_h.start),
+                            axes[2].source_index(sw, block.start[2], inside_w.start),
+                        ];
+                        let base: usize = at.iter().zip(image.strides.spatial).map(|(i, stride)| i * stride).sum();
+                        let source = Source {
+                            data: &image.data[base..],
+                            channel: image.strides.channel,
+                            // One row, or one element, is inside where these would overflow.
+                            row: image.strides.spatial[1].saturating_mul(axes[1].stride()),
+                            step: image.strides.spatial[2].saturating_mul(axes[2].stride()),
+                        };
+                        let inside = Slab {
+                            first: slab.first + inside_h.start * slab.row + inside_w.start,
+                            row: slab.row,
+                            rows: inside_h.len(),
+                            width: inside_w.len(),
+                        };
+                        self.copy_slab(tiles, &source, &inside, channels.clone(), out);
                     }
                 }
             }
         }
     }
 
-    /// Writes one staged row of all `channels`; `None` is a row of padding.
-    fn copy_row(&self, source: Option<Row<'_>>, channels: Range<usize>, width: usize, row: usize, out: &mut [f32]) {
+    /// Fills what is not inside of one slab of all channels, and lanes without a channel.
+    fn pad(&self, slab: &Slab, inside_h: &Range<usize>, inside_w: &Range<usize>, channels: usize, out: &mut [f32]) {
         let lanes = self.lanes;
-        let inside = source.as_ref().map_or(0..0, |source| source.inside.clone());
-        for first in (0..channels.len()).step_by(lanes) {
-            let out = &mut out[first / lanes * self.pitch + row..][..width * lanes];
-            let used = lanes.min(channels.len() - first);
-            if used < lanes {
-                out.fill(self.fill);
-            } else {
-                out[..inside.start * lanes].fill(self.fill);
-                out[inside.end * lanes..].fill(self.fill);
+        for first in (0..channels).step_by(lanes) {
+            let out = &mut out[first / lanes * self.pitch..];
+            let partial = channels - first < lanes;
+            for h in 0..slab.rows {
+                let row = &mut out[(slab.first + h * slab.row) * lanes..][..slab.width * lanes];
+                if partial || !inside_h.contains(&h) {
+                    row.fill(self.fill);
+                } else if inside_w.len() < slab.width {
+                    // Loops, not calls: there are few elements.
+                    row[..inside_w.start * lanes].iter_mut().for_each(|v| *v = self.fill);
+                    row[inside_w.end * lanes..].iter_mut().for_each(|v| *v = self.fill);
+                }
             }
         }
-        let Some(Row { data, step, channel, .. }) = source else { return };
-        let elements = inside.len();
-        if channel == 1 && lanes == 1 {
+    }
+
+    /// Copies what is inside of one slab of all `channels`.
+    fn copy_slab(&self, tiles: &Tiles, source: &Source<'_>, slab: &Slab, channels: Range<usize>, out: &mut [f32]) {
+        let lanes = self.lanes;
+        let Source { data, channel, row, step } = *source;
+        if lanes == 1 && channel != 1 {
+            // Planes to planes.
+            tiles.copy(CopyBlock {
+                from: &data[channels.start * channel..],
+                from_plane: channel,
+                from_row: row,
+                step,
+                to: &mut out[slab.first..],
+                to_plane: self.pitch,
+                to_row: slab.row,
+                planes: channels.len(),
+                rows: slab.rows,
+                len: slab.width,
+            });
+            return;
+        }
+        if lanes == 1 {
             // Channels last to planes.
-            let out = &mut out[row + inside.start..];
-            strided::transpose(&data[channels.start..], step, out, self.pitch, elements, channels.len());
+            for h in 0..slab.rows {
+                tiles.transpose(TransposeBlock {
+                    from: &data[h * row + channels.start..],
+                    from_step: step,
+                    to: &mut out[slab.first + h * slab.row..],
+                    to_step: self.pitch,
+                    rows: slab.width,
+                    columns: channels.len(),
+                });
+            }
             return;
         }
         for first in channels.clone().step_by(lanes) {
             let used = lanes.min(channels.end - first);
-            let out = &mut out[(first - channels.start) / lanes * self.pitch + row + inside.start * lanes..];
+            let out = &mut out[(first - channels.start) / lanes * self.pitch + slab.first * lanes..];
             let data = &data[first * channel..];
             if channel == 1 {
                 // Channels last to groups of channels.
-                for e in 0..elements {
-                    out[e * lanes..][..used].copy_from_slice(&data[e * step..][..used]);
-                }
-            } else if step == 1 && lanes > 1 {
-                // Planes to groups of channels.
-                strided::transpose(data, channel, out, lanes, used, elements);
+                tiles.copy(CopyBlock {
+                    from: data,
+                    from_plane: row,
+                    from_row: step,
+                    step: 1,
+                    to: out,
+                    to_plane: slab.row * lanes,
+                    to_row: lanes,
+                    planes: slab.rows,
+                    rows: slab.width,
+                    len: used,
+                });
+                continue;
+            }
+            // Planes to groups of channels; rows that follow one another on both sides are one.
+            let (rows, width) = if step == 1 && row == slab.width && slab.row == slab.width {
+                (1, slab.rows * slab.width)
             } else {
-                // Planes to planes, or with a stride.
-                for lane in 0..used {
-                    strided::copy(&data[lane * channel..], step, &mut out[lane..], lanes, elements);
+                (slab.rows, slab.width)
+            };
+            for h in 0..rows {
+                let (data, out) = (&data[h * row..], &mut out[h * slab.row * lanes..]);
+                if step == 1 {
+                    tiles.transpose(TransposeBlock {
+                        from: data,
+                        from_step: channel,
+                        to: out,
+                        to_step: lanes,
+                        rows: used,
+                        columns: width,
+                    });
+                } else {
+                    for lane in 0..used {
+                        strided::copy(&data[lane * channel..], step, &mut out[lane..], lanes, width);
+                    }
                 }
             }
         }
     }
 }
 
-/// The part of one source row that a staged row holds.
-struct Row<'a> {
+/// Rows of a staged copy, in positions.
+struct Slab {
+    first: usize,
+    /// Distance of rows.
+    row: usize,
+    rows: usize,
+    width: usize,
+}
+
+/// Where the elements of a slab come from.
+struct Source<'a> {
     /// From the first element inside, channel 0.
     data: &'a [f32],
-    /// Distance of consecutive staged elements in the source.
-    step: usize,
-    /// Distance of consecutive channels in the source.
+    // Distances in the source of consecutive channels, staged rows, and staged elements.
     channel: usize,
-    /// The staged elements that lie in the source; at least one.
-    inside: Range<usize>,
+    row: usize,
+    step: usize,
 }

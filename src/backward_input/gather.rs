@@ -12,12 +12,11 @@ use core::ops::Range;
 use super::{BackwardInputCall, Segment, image_of};
 use crate::blocking::{Tuning, block_size};
 use crate::desc::ConvDesc;
-use crate::kernel::{GatherPanel, Pairs, TileMut, Tiles, Update, View};
+use crate::kernel::{GatherPanel, Pairs, TileMut, Tiles, TransposeBlock, Update, View};
 use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::plan::Accumulation;
 use crate::stage::{Block, Image, Staging, blocks};
-use crate::strided;
 use crate::taps::{Axis, Grid};
 use crate::workspace::Arena;
 
@@ -297,7 +296,7 @@ impl Worker<'_, '_> {
             let image = Image { data, strides: desc.output_strides() };
             let axes = desc.output_size().map(|size| Axis::identity(size, size, 0, 1));
             let staging = Staging { grid: Grid::new(axes, site.outputs.size), lanes: chunk.len(), pitch: 0, fill: 0.0 };
-            staging.copy(image, channels.clone(), site.outputs, out);
+            staging.copy(self.call.tiles, image, channels.clone(), site.outputs, out);
         }
     }
 
@@ -397,7 +396,14 @@ impl Worker<'_, '_> {
                 }
                 Layout::Nchw => {
                     // The copy of the inputs has served.
-                    strided::transpose(panel, width, self.panel_input, len, len, channels.len());
+                    self.call.tiles.transpose(TransposeBlock {
+                        from: panel,
+                        from_step: width,
+                        to: self.panel_input,
+                        to_step: len,
+                        rows: len,
+                        columns: channels.len(),
+                    });
                     for (channel, plane) in channels.clone().zip(self.panel_input.chunks_exact(len)) {
                         self.grad_input.run(image, channel, site.first, plane, update);
                     }
@@ -423,6 +429,6 @@ fn copy_panel(call: &BackwardInputCall<'_>, site: &Site, channels: Range<usize>,
     let staging = Staging { grid: Grid::new(axes, site.block.size), lanes: width, pitch: 0, fill: 0.0 };
     for (image, copy) in site.images.clone().zip(copy.chunks_exact_mut(site.block.len() * width)) {
         let image = Image { data: image_of(call.input, desc.input_image_len(), image), strides: desc.input_strides() };
-        staging.copy(image, channels.clone(), site.block, copy);
+        staging.copy(call.tiles, image, channels.clone(), site.block, copy);
     }
 }

@@ -149,7 +149,7 @@ impl Worker<'_, '_> {
                 for first in (0..depth).step_by(chunk) {
                     let chunk = first..depth.min(first + chunk);
                     let channels = group * depth + chunk.start..group * depth + chunk.end;
-                    staging.copy(grad_output, channels, block, self.staged);
+                    staging.copy(self.call.tiles, grad_output, channels, block, self.staged);
                     for panel in panels.clone() {
                         self.panel(site, panel, taps, chunk.clone());
                     }
@@ -222,7 +222,13 @@ impl Worker<'_, '_> {
             axes: site.phases.map(|phase| phase.inputs()),
             extent: [1, site.block.size[1], site.runs.result_step],
         };
-        Staging { grid, lanes: 1, pitch, fill: f32::NAN }.copy(input, channels, site.block, self.panel_input);
+        Staging { grid, lanes: 1, pitch, fill: f32::NAN }.copy(
+            self.call.tiles,
+            input,
+            channels,
+            site.block,
+            self.panel_input,
+        );
     }
 
     /// Inputs that no tap reads have no gradient.

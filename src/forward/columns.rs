@@ -258,7 +258,7 @@ impl Columns {
         for (index, image) in site.images.clone().enumerate() {
             let data = &call.input[image * image_len..][..image_len];
             let image = Image { data, strides: call.desc.input_strides() };
-            staging.copy(image, channels.clone(), block, &mut staged[index * self.image_pitch..]);
+            staging.copy(call.tiles, image, channels.clone(), block, &mut staged[index * self.image_pitch..]);
         }
         staged
     }

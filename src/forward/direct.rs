@@ -81,7 +81,7 @@ impl Direct {
                         let source = if self.in_place {
                             &image_input[input_channels.start * pitch + self.grid.position(block.start)..]
                         } else {
-                            staging.copy(source, input_channels, block, staged);
+                            staging.copy(call.tiles, source, input_channels, block, staged);
                             &*staged
                         };
                         let offsets = Offsets::new(&offsets[..steps]);

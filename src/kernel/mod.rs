@@ -4,6 +4,7 @@
 //! slices against its shape before it follows a pointer, and entries are reached only through [`Isa::tiles`], which
 //! hands out an instruction set's table where that instruction set is available.
 
+mod copy;
 mod gather;
 mod isa;
 mod offsets;
@@ -14,6 +15,7 @@ mod product;
 mod vector;
 mod view;
 
+pub(crate) use copy::{CopyBlock, TransposeBlock};
 pub(crate) use gather::{GatherPanel, Pairs};
 pub use isa::{Isa, ParseIsaError};
 pub(crate) use offsets::Offsets;
@@ -47,6 +49,8 @@ pub(crate) struct Tiles {
     pack_columns: unsafe fn(PatchColumns<'_>),
     pack_rows: unsafe fn(PatchRows<'_>),
     gather: unsafe fn(GatherPanel<'_>),
+    copy: unsafe fn(CopyBlock<'_>),
+    transpose: unsafe fn(TransposeBlock<'_>),
 }
 
 impl Tiles {
@@ -66,6 +70,8 @@ impl Tiles {
             pack_columns: pack::columns::<S>,
             pack_rows: pack::rows::<S>,
             gather: gather::gather::<S>,
+            copy: copy::copy::<S>,
+            transpose: copy::transpose::<S>,
         }
     }
 
@@ -102,6 +108,16 @@ impl Tiles {
     pub(crate) fn gather(&self, panel: GatherPanel<'_>) {
         // SAFETY: as in `forward`.
         unsafe { (self.gather)(panel) }
+    }
+
+    pub(crate) fn copy(&self, block: CopyBlock<'_>) {
+        // SAFETY: as in `forward`.
+        unsafe { (self.copy)(block) }
+    }
+
+    pub(crate) fn transpose(&self, block: TransposeBlock<'_>) {
+        // SAFETY: as in `forward`.
+        unsafe { (self.transpose)(block) }
     }
 
     pub(crate) fn pack_rows(&self, patch: PatchRows<'_>) {

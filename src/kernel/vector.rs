@@ -5,6 +5,8 @@
 
 use pulp::Simd;
 
+use super::copy::transpose_4;
+
 /// A `pulp` token for which the kernels are built.
 pub(super) trait Vector: Simd {
     /// Lanes of a vector.
@@ -17,6 +19,9 @@ pub(super) trait Vector: Simd {
     const TILE: usize;
     /// Most rows and vectors of a tile of a matrix product.
     const PRODUCT: [usize; 2];
+
+    /// Side of the squares that [`transpose`](Self::transpose) takes.
+    const SQUARE: usize = 4;
 
     /// A token for code that runs after detection.
     ///
@@ -37,6 +42,17 @@ pub(super) trait Vector: Simd {
     #[inline(always)]
     fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
         self.select_f32s(mask, value, self.splat_f32s(0.0))
+    }
+
+    /// `to[c][r] = from[r][c]` for a square of [`SQUARE`](Self::SQUARE), rows `from_step` and `to_step` apart.
+    ///
+    /// # Safety
+    ///
+    /// The square is readable at `from` and writable at `to`.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: the caller's.
+        unsafe { transpose_4(from, from_step, to, to_step) }
     }
 
     /// Reads one vector.
@@ -111,6 +127,14 @@ impl Vector for pulp::x86::V3 {
         pulp::cast(self.avx._mm256_and_ps(mask, pulp::cast(value)))
     }
 
+    const SQUARE: usize = 8;
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: the caller's.
+        unsafe { transpose_8(self, from, from_step, to, to_step) }
+    }
+
     unsafe fn token() -> Self {
         // SAFETY: the caller's.
         unsafe { Self::new_unchecked() }
@@ -124,9 +148,56 @@ impl Vector for pulp::x86::V4 {
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [12, 2];
 
+    const SQUARE: usize = 8;
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: the caller's; AVX-512 includes AVX2.
+        unsafe { transpose_8(*self, from, from_step, to, to_step) }
+    }
+
     unsafe fn token() -> Self {
         // SAFETY: the caller's.
         unsafe { Self::new_unchecked() }
+    }
+}
+
+/// The transpose of a square of eight, in three rounds of shuffles.
+///
+/// # Safety
+///
+/// Eight rows of eight, `from_step` apart, are readable at `from`, and writable, `to_step` apart, at `to`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn transpose_8(simd: pulp::x86::V3, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+    use core::arch::x86_64::{__m128, __m256};
+
+    let avx = simd.avx;
+    let mut halves = [avx._mm256_setzero_ps(); 8];
+    // Rows r and r + 4 side by side, once for the left four columns and once for the right four.
+    for (i, half) in halves.iter_mut().enumerate() {
+        // SAFETY: the caller's; four elements of rows `i % 4` and `i % 4 + 4`.
+        let [low, high] = unsafe {
+            let from = from.add(i % 4 * from_step + i / 4 * 4);
+            [from, from.add(4 * from_step)].map(|from| from.cast::<__m128>().read_unaligned())
+        };
+        *half = avx._mm256_insertf128_ps::<1>(avx._mm256_castps128_ps256(low), high);
+    }
+    let mut columns = halves;
+    for side in 0..2 {
+        let rows: [__m256; 4] = [halves[4 * side], halves[4 * side + 1], halves[4 * side + 2], halves[4 * side + 3]];
+        let low01 = avx._mm256_unpacklo_ps(rows[0], rows[1]);
+        let high01 = avx._mm256_unpackhi_ps(rows[0], rows[1]);
+        let low23 = avx._mm256_unpacklo_ps(rows[2], rows[3]);
+        let high23 = avx._mm256_unpackhi_ps(rows[2], rows[3]);
+        columns[4 * side] = avx._mm256_shuffle_ps::<0b01_00_01_00>(low01, low23);
+        columns[4 * side + 1] = avx._mm256_shuffle_ps::<0b11_10_11_10>(low01, low23);
+        columns[4 * side + 2] = avx._mm256_shuffle_ps::<0b01_00_01_00>(high01, high23);
+        columns[4 * side + 3] = avx._mm256_shuffle_ps::<0b11_10_11_10>(high01, high23);
+    }
+    for (c, column) in columns.into_iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { to.add(c * to_step).cast::<__m256>().write_unaligned(column) };
     }
 }
 

@@ -1,0 +1,244 @@
+//! Copies and transpositions of strided blocks: what staging and write-back are made of.
+//!
+//! Calls into the C library for rows of a hundred bytes cost more than the rows; so do bounds checks per element. Both
+//! are paid once per block here.
+
+use pulp::WithSimd;
+
+use super::vector::Vector;
+
+/// `to[plane][row][i] = from[plane][row][i · step]`
+pub(crate) struct CopyBlock<'a> {
+    pub(crate) from: &'a [f32],
+    /// Distances of planes, of rows, and of elements.
+    pub(crate) from_plane: usize,
+    pub(crate) from_row: usize,
+    pub(crate) step: usize,
+    pub(crate) to: &'a mut [f32],
+    pub(crate) to_plane: usize,
+    pub(crate) to_row: usize,
+    pub(crate) planes: usize,
+    pub(crate) rows: usize,
+    pub(crate) len: usize,
+}
+
+/// `to[c · to_step + r] = from[r · from_step + c]` for `r < rows`, `c < columns`.
+pub(crate) struct TransposeBlock<'a> {
+    pub(crate) from: &'a [f32],
+    pub(crate) from_step: usize,
+    pub(crate) to: &'a mut [f32],
+    pub(crate) to_step: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+}
+
+/// Elements up to the last of some axes of (count, distance); saturates.
+fn span(axes: &[(usize, usize)]) -> usize {
+    axes.iter().fold(1usize, |len, &(count, distance)| len.saturating_add((count - 1).saturating_mul(distance)))
+}
+
+/// Entry of [`CopyBlock`] for one instruction set.
+///
+/// # Safety
+///
+/// The instruction set of `S` is available.
+pub(super) unsafe fn copy<S: Vector>(block: CopyBlock<'_>) {
+    if block.planes == 0 || block.rows == 0 || block.len == 0 {
+        return;
+    }
+    // SAFETY: the caller's.
+    let simd = unsafe { S::token() };
+    let CopyBlock { planes, rows, len, .. } = block;
+    assert!(span(&[(planes, block.from_plane), (rows, block.from_row), (len, block.step)]) <= block.from.len());
+    assert!(span(&[(planes, block.to_plane), (rows, block.to_row), (len, 1)]) <= block.to.len());
+    simd.vectorize(Copy { simd, block });
+}
+
+struct Copy<'a, S> {
+    simd: S,
+    block: CopyBlock<'a>,
+}
+
+impl<S: Vector> WithSimd for Copy<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<T: pulp::Simd>(self, _: T) {
+        let Self { simd, block } = self;
+        for plane in 0..block.planes {
+            for row in 0..block.rows {
+                // SAFETY: `copy` has checked the last element of both sides.
+                unsafe {
+                    let from = block.from.as_ptr().add(plane * block.from_plane + row * block.from_row);
+                    let to = block.to.as_mut_ptr().add(plane * block.to_plane + row * block.to_row);
+                    match block.step {
+                        1 => copy_row(simd, from, to, block.len),
+                        // A constant, so that the loop becomes shuffles.
+                        2 => copy_strided(from, 2, to, block.len),
+                        step => copy_strided(from, step, to, block.len),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// `len` elements are readable at `from` and writable at `to`, and do not overlap.
+#[inline(always)]
+unsafe fn copy_row<S: Vector>(simd: S, from: *const f32, to: *mut f32, len: usize) {
+    // SAFETY: the caller's; the last vector ends with the row.
+    unsafe {
+        if len < S::LANES {
+            for i in 0..len {
+                *to.add(i) = *from.add(i);
+            }
+            return;
+        }
+        let mut i = 0;
+        while i + S::LANES <= len {
+            simd.store(to.add(i), simd.load(from.add(i)));
+            i += S::LANES;
+        }
+        if i < len {
+            let last = len - S::LANES;
+            simd.store(to.add(last), simd.load(from.add(last)));
+        }
+    }
+}
+
+/// # Safety
+///
+/// `len` elements, `step` apart, are readable at `from`, and writable at `to`.
+#[inline(always)]
+unsafe fn copy_strided(from: *const f32, step: usize, to: *mut f32, len: usize) {
+    for i in 0..len {
+        // SAFETY: the caller's.
+        unsafe { *to.add(i) = *from.add(i * step) };
+    }
+}
+
+/// Entry of [`TransposeBlock`] for one instruction set.
+///
+/// # Safety
+///
+/// The instruction set of `S` is available.
+pub(super) unsafe fn transpose<S: Vector>(block: TransposeBlock<'_>) {
+    if block.rows == 0 || block.columns == 0 {
+        return;
+    }
+    // SAFETY: the caller's.
+    let simd = unsafe { S::token() };
+    assert!(span(&[(block.rows, block.from_step), (block.columns, 1)]) <= block.from.len());
+    assert!(span(&[(block.columns, block.to_step), (block.rows, 1)]) <= block.to.len());
+    simd.vectorize(Transpose { simd, block });
+}
+
+struct Transpose<'a, S> {
+    simd: S,
+    block: TransposeBlock<'a>,
+}
+
+impl<S: Vector> WithSimd for Transpose<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<T: pulp::Simd>(self, _: T) {
+        let Self { simd, block } = self;
+        let TransposeBlock { from, from_step, to, to_step, rows, columns } = block;
+        let (whole_rows, whole_columns) = (rows / S::SQUARE * S::SQUARE, columns / S::SQUARE * S::SQUARE);
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        // SAFETY: `transpose` has checked the last element of both sides.
+        unsafe {
+            for r in (0..whole_rows).step_by(S::SQUARE) {
+                for c in (0..whole_columns).step_by(S::SQUARE) {
+                    simd.transpose(from.add(r * from_step + c), from_step, to.add(c * to_step + r), to_step);
+                }
+            }
+            for c in whole_columns..columns {
+                for r in 0..whole_rows {
+                    *to.add(c * to_step + r) = *from.add(r * from_step + c);
+                }
+            }
+            for r in whole_rows..rows {
+                for c in 0..columns {
+                    *to.add(c * to_step + r) = *from.add(r * from_step + c);
+                }
+            }
+        }
+    }
+}
+
+/// The transpose of a square of four, through arrays: the compiler makes shuffles of it.
+///
+/// # Safety
+///
+/// Four rows of four, `from_step` apart, are readable at `from`, and writable, `to_step` apart, at `to`.
+#[inline(always)]
+pub(super) unsafe fn transpose_4(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let rows: [[f32; 4]; 4] = [
+            from.cast::<[f32; 4]>().read_unaligned(),
+            from.add(from_step).cast::<[f32; 4]>().read_unaligned(),
+            from.add(2 * from_step).cast::<[f32; 4]>().read_unaligned(),
+            from.add(3 * from_step).cast::<[f32; 4]>().read_unaligned(),
+        ];
+        for c in 0..4 {
+            let column = [rows[0][c], rows[1][c], rows[2][c], rows[3][c]];
+            to.add(c * to_step).cast::<[f32; 4]>().write_unaligned(column);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use crate::kernel::{CopyBlock, Isa, TransposeBlock};
+    use std::vec::Vec;
+
+    #[test]
+    fn every_element_changes_places() {
+        for tiles in Isa::available().filter_map(Isa::tiles) {
+            for (rows, columns) in [(1, 1), (3, 5), (4, 4), (8, 8), (4, 7), (9, 4), (10, 11), (17, 24), (33, 9)] {
+                let (from_step, to_step) = (columns + 2, rows + 3);
+                let from = Vec::from_iter((0..rows * from_step).map(|i| i as f32));
+                let mut to = std::vec![-1.0; columns * to_step];
+                tiles.transpose(TransposeBlock { from: &from, from_step, to: &mut to, to_step, rows, columns });
+                for (i, to) in to.iter().enumerate() {
+                    let (c, r) = (i / to_step, i % to_step);
+                    assert_eq!(*to, if r < rows { from[r * from_step + c] } else { -1.0 }, "{rows}×{columns}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_keep_their_distances() {
+        for tiles in Isa::available().filter_map(Isa::tiles) {
+            for (len, step) in [(1, 1), (3, 1), (8, 1), (19, 1), (40, 1), (1, 2), (5, 2), (21, 2), (7, 3)] {
+                let (planes, rows) = (2, 3);
+                let (from_row, to_row) = (len * step + 1, len + 2);
+                let from = Vec::from_iter((0..planes * rows * from_row).map(|i| i as f32));
+                let mut to = std::vec![-1.0; planes * rows * to_row];
+                tiles.copy(CopyBlock {
+                    from: &from,
+                    from_plane: rows * from_row,
+                    from_row,
+                    step,
+                    to: &mut to,
+                    to_plane: rows * to_row,
+                    to_row,
+                    planes,
+                    rows,
+                    len,
+                });
+                for (i, to) in to.iter().enumerate() {
+                    let (row, e) = (i / to_row, i % to_row);
+                    assert_eq!(*to, if e < len { from[row * from_row + e * step] } else { -1.0 }, "{len} by {step}");
+                }
+            }
+        }
+    }
+}

@@ -25,6 +25,8 @@ pub struct Tuning {
     pub forward: Option<ForwardAlgorithm>,
     /// The algorithm of the backward pass of the input, where it applies.
     pub backward_input: Option<BackwardInputAlgorithm>,
+    /// Whether the backward pass of the weight has its own algorithm for depthwise layers.
+    pub depthwise: bool,
 }
 
 impl Default for Tuning {
@@ -39,6 +41,7 @@ impl Default for Tuning {
             depth: usize::MAX,
             forward: None,
             backward_input: None,
+            depthwise: true,
         }
     }
 }

@@ -87,6 +87,8 @@ pub mod adarelu;
 mod backward_input;
 mod backward_weight;
 mod blocking;
+mod border;
+mod depthwise;
 mod desc;
 mod error;
 mod forward;

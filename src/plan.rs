@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::forward::{ForwardCall, ForwardPlan};
 use crate::kernel::{Isa, Tiles};
 use crate::parallel;
+use crate::strided;
 use crate::weight::{PackedWeight, Packing};
 
 /// The calls of a plan, each with its own workspace ([`ConvRelu::workspace_len`]).
@@ -49,6 +50,17 @@ impl Thresholds<'_> {
                 let strides = desc.threshold_strides();
                 let [ds, hs, ws] = strides.spatial;
                 thetas[channel * strides.channel + d * ds + h * hs + w * ws]
+            }
+        }
+    }
+
+    /// θ of all input channels at a tap, in memory order.
+    pub(crate) fn copy_tap(&self, desc: &ConvDesc, tap: usize, thetas: &mut [f32]) {
+        match self {
+            Self::Uniform(theta) => thetas.fill(*theta),
+            Self::PerTap(all) => {
+                let strides = desc.threshold_strides();
+                strided::copy(&all[tap * strides.spatial[2]..], strides.channel, thetas, 1, desc.in_channels());
             }
         }
     }
@@ -182,6 +194,7 @@ impl ConvRelu {
             depth: tuning.depth.max(1),
             forward: tuning.forward,
             backward_input: tuning.backward_input,
+            depthwise: tuning.depthwise,
         };
         Ok(Self::of(desc, isa, tiles, at_least_one, parallel::default_threads()))
     }
@@ -240,7 +253,6 @@ impl ConvRelu {
 
     /// Elements of workspace that a pass needs, exactly.
     pub fn workspace_len(&self, pass: Pass) -> usize {
-        let (desc, tiles) = (&self.desc, self.tiles);
         match pass {
             Pass::Forward => self.packed_weight_len().saturating_add(self.forward.workspace_len()),
             Pass::ForwardPacked => self.forward.workspace_len(),
@@ -248,7 +260,7 @@ impl ConvRelu {
                 self.packed_weight_transposed_len().saturating_add(self.backward_input.workspace_len())
             }
             Pass::BackwardInputPacked => self.backward_input.workspace_len(),
-            Pass::BackwardWeight => self.backward_weight.workspace_len(desc, tiles),
+            Pass::BackwardWeight => self.backward_weight.workspace_len(),
         }
     }
 

@@ -7,12 +7,14 @@
 //! | algorithm | in lanes | chosen for |
 //! |---|---|---|
 //! | [`gather`] | input channels | most layers |
+//! | [`depthwise`] | positions or channels | one channel per group |
 //! | [`planar`] | positions | fewer input channels than half a vector |
 //!
 //! Padding has no input position: where a tap reads it, x̂ = 0, so its gradient goes to the threshold if θ ≥ 0 and
 //! nowhere otherwise. That part is one sum per tap over the border ([`border`]), apart from the hot loops.
 
 mod border;
+mod depthwise;
 mod gather;
 mod planar;
 
@@ -21,11 +23,13 @@ use core::ops::Range;
 use crate::blocking::Tuning;
 use crate::desc::ConvDesc;
 use crate::kernel::{Tiles, View};
+use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::parallel;
 use crate::plan::{Accumulation, Thresholds};
 use crate::weight::Packing;
 
+use depthwise::Depthwise;
 use gather::Gather;
 use planar::Planar;
 
@@ -37,6 +41,8 @@ pub enum BackwardInputAlgorithm {
     Gather,
     /// Positions in lanes.
     Planar,
+    /// One channel per group.
+    Depthwise,
 }
 
 /// How the backward pass of the input runs on one instruction set.
@@ -60,6 +66,7 @@ pub(crate) struct BackwardInputPlan {
 enum Driver {
     Gather(Gather),
     Planar(Planar),
+    Depthwise(Depthwise),
 }
 
 /// Operands of a call, lengths checked.
@@ -101,7 +108,9 @@ const MOST_SUMS: usize = 16 * 1024;
 
 impl BackwardInputPlan {
     pub(crate) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
-        let fallback = if 2 * desc.group_in_channels() < tiles.lanes {
+        let fallback = if depthwise::applies(desc, tiles) {
+            BackwardInputAlgorithm::Depthwise
+        } else if 2 * desc.group_in_channels() < tiles.lanes {
             BackwardInputAlgorithm::Planar
         } else {
             BackwardInputAlgorithm::Gather
@@ -111,6 +120,9 @@ impl BackwardInputPlan {
                 let packing = Packing::transposed(desc, MOST_VECTORS.min(tuning.tile), tiles.lanes);
                 (Driver::Gather(Gather::new(desc, tiles, tuning, packing.panels())), packing)
             }
+            BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, tiles) => {
+                (Driver::Depthwise(Depthwise::new(desc, tuning)), Packing::transposed(desc, 1, 1))
+            }
             _ => {
                 let packing = Packing::transposed(desc, tiles.panel.min(tuning.panel), 1);
                 (Driver::Planar(Planar::new(desc, tuning, packing.panels())), packing)
@@ -119,18 +131,24 @@ impl BackwardInputPlan {
         let panels = desc.groups() * packing.panels().count();
         // A panel of weights has as many rows per output channel.
         let thresholds_len = packing.len(desc) / desc.group_out_channels();
-        let sums_len = thresholds_len.saturating_mul(driver.partial(tiles));
+        let sums_len = thresholds_len.saturating_mul(driver.partial(desc, tiles));
         // Independent of the number of threads: the segments decide the order of sums.
-        let apart = panels < MANY_PANELS && sums_len <= MOST_SUMS;
+        // The vectors of channels of a depthwise layer with channels last are not cut.
+        let uncut = matches!(driver, Driver::Depthwise(_)) && desc.layout() == Layout::Nhwc;
+        let apart = panels < MANY_PANELS && sums_len <= MOST_SUMS || uncut;
         let segments = Panels::into_parts(desc.batch(), if apart { MOST_SEGMENTS } else { 1 });
         Self {
             driver,
             packing,
             segments,
-            parts: Panels::into_parts(if segments.count() > 1 { segments.count() } else { panels }, threads),
+            parts: match segments.count() {
+                0 | 1 => Panels::into_parts(panels, if uncut { 1 } else { threads }),
+                count => Panels::into_parts(count, threads),
+            },
             part_len: match &driver {
                 Driver::Gather(driver) => driver.workspace_len(desc, tiles),
                 Driver::Planar(driver) => driver.workspace_len(tiles),
+                Driver::Depthwise(driver) => driver.workspace_len(desc, tiles),
             },
             thresholds_len,
             sums_len,
@@ -143,6 +161,7 @@ impl BackwardInputPlan {
         match self.driver {
             Driver::Gather(_) => BackwardInputAlgorithm::Gather,
             Driver::Planar(_) => BackwardInputAlgorithm::Planar,
+            Driver::Depthwise(_) => BackwardInputAlgorithm::Depthwise,
         }
     }
 
@@ -197,7 +216,7 @@ impl BackwardInputPlan {
                 let at = |panel: usize| self.table_start(desc, panel);
                 let (grad_input, grad_input_rest) = grad_input.split(1, self.panel_start(desc, range.end));
                 let own = at(range.end) - at(range.start);
-                let (sums, sums_rest) = sums.split_at_mut(own * self.driver.partial(tiles));
+                let (sums, sums_rest) = sums.split_at_mut(own * self.driver.partial(desc, tiles));
                 rest = Some((grad_input_rest, sums_rest, workspace_rest));
                 let thresholds = &thresholds[at(range.start)..][..own];
                 part = Part { images: 0..desc.batch(), panels: range, grad_input, thresholds, sums, workspace };
@@ -225,6 +244,7 @@ impl BackwardInputPlan {
             match &self.driver {
                 Driver::Gather(driver) => driver.run(call, &segment, &mut grad_input, sums, workspace),
                 Driver::Planar(driver) => driver.run(call, &segment, &mut grad_input, sums, workspace),
+                Driver::Depthwise(driver) => driver.run(call, &segment, &mut grad_input, sums, workspace),
             }
         }
     }
@@ -261,7 +281,8 @@ impl BackwardInputPlan {
 
     /// Adds the sums of all segments to the gradient of the thresholds.
     fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut [f32]) {
-        let (desc, partial) = (call.desc, self.driver.partial(call.tiles));
+        let desc = call.desc;
+        let partial = self.driver.partial(desc, call.tiles);
         let strides = desc.threshold_strides();
         for segment in sums.chunks_exact(self.sums_len) {
             for panel in 0..desc.groups() * self.packing.panels().count() {
@@ -281,10 +302,11 @@ impl BackwardInputPlan {
 
 impl Driver {
     /// Partial sums per threshold.
-    fn partial(&self, tiles: &Tiles) -> usize {
+    fn partial(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         match self {
             Self::Gather(_) => 1,
-            Self::Planar(_) => tiles.lanes,
+            Self::Depthwise(_) if desc.layout() == Layout::Nhwc => 1,
+            Self::Depthwise(_) | Self::Planar(_) => tiles.lanes,
         }
     }
 }

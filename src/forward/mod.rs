@@ -4,9 +4,11 @@
 //! |---|---|---|---|
 //! | [`direct`] | positions | at each load, once per panel of output channels | few output channels |
 //! | [`columns`] | positions | once, where patches are packed as columns | channels first |
+//! | [`depthwise`] | positions or channels | at each load | one channel per group |
 //! | [`rows`] | output channels | once, where patches are packed as rows | channels last |
 
 mod columns;
+mod depthwise;
 mod direct;
 mod rows;
 
@@ -15,12 +17,14 @@ use core::ops::Range;
 use crate::blocking::Tuning;
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{Tiles, View};
+use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::parallel;
 use crate::plan::Thresholds;
 use crate::weight::Packing;
 
 use columns::Columns;
+use depthwise::Depthwise;
 use direct::Direct;
 use rows::Rows;
 
@@ -34,6 +38,8 @@ pub enum ForwardAlgorithm {
     Columns,
     /// Patches packed as rows.
     Rows,
+    /// One channel per group.
+    Depthwise,
 }
 
 /// How the forward pass of one layer runs on one instruction set.
@@ -51,6 +57,7 @@ enum Driver {
     Direct(Direct),
     Columns(Columns),
     Rows(Rows),
+    Depthwise(Depthwise),
 }
 
 /// What the threads share out among themselves. Outputs do not depend on it: each is summed in one order.
@@ -98,11 +105,14 @@ impl ForwardPlan {
                 let packing = Packing::lanes(desc, tiles.product_vectors.min(tuning.tile), tiles.lanes);
                 (packing, Driver::Rows(Rows::new(desc, tiles, tuning, packing.panels())))
             }
+            ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, tiles) => {
+                (Packing::rows(desc, 1), Driver::Depthwise(Depthwise::new(desc, tuning)))
+            }
             ForwardAlgorithm::Direct => {
                 let packing = Packing::rows(desc, tiles.panel.min(tuning.panel));
                 (packing, Driver::Direct(Direct::new(desc, tiles, tuning, packing.panels())))
             }
-            ForwardAlgorithm::Columns | ForwardAlgorithm::Rows => {
+            ForwardAlgorithm::Columns | ForwardAlgorithm::Rows | ForwardAlgorithm::Depthwise => {
                 let packing = Packing::rows(desc, tiles.product_rows.min(tuning.panel));
                 (packing, Driver::Columns(Columns::new(desc, tiles, tuning, packing.panels())))
             }
@@ -111,8 +121,13 @@ impl ForwardPlan {
             Driver::Direct(driver) => driver.workspace_len(desc, tiles),
             Driver::Columns(driver) => driver.workspace_len(desc, tiles),
             Driver::Rows(driver) => driver.workspace_len(desc, tiles),
+            Driver::Depthwise(driver) => driver.workspace_len(desc, tiles),
         };
-        let split = Split::new(desc, desc.groups() * packing.panels().count(), tiles, threads);
+        let mut split = Split::new(desc, desc.groups() * packing.panels().count(), tiles, threads);
+        if matches!(driver, Driver::Depthwise(_)) && desc.layout() == Layout::Nhwc && split.axis == SplitAxis::Panels {
+            // Its vectors of channels are not cut.
+            split = Split::new(desc, 1, tiles, 1);
+        }
         Self { driver, packing, split, part_len }
     }
 
@@ -122,6 +137,7 @@ impl ForwardPlan {
             Driver::Direct(_) => ForwardAlgorithm::Direct,
             Driver::Columns(_) => ForwardAlgorithm::Columns,
             Driver::Rows(_) => ForwardAlgorithm::Rows,
+            Driver::Depthwise(_) => ForwardAlgorithm::Depthwise,
         }
     }
 
@@ -165,6 +181,7 @@ impl ForwardPlan {
             Driver::Direct(driver) => driver.run(call, part),
             Driver::Columns(driver) => driver.run(call, part),
             Driver::Rows(driver) => driver.run(call, part),
+            Driver::Depthwise(driver) => driver.run(call, part),
         });
     }
 
@@ -180,7 +197,9 @@ impl ForwardPlan {
 fn choose(desc: &ConvDesc, tiles: &Tiles) -> ForwardAlgorithm {
     let channels = desc.group_out_channels();
     let in_vectors = channels.next_multiple_of(tiles.lanes);
-    if rows::applies(desc) && channels >= 2 * tiles.lanes && channels * 5 >= in_vectors * 4 {
+    if crate::depthwise::applies(desc, tiles) {
+        ForwardAlgorithm::Depthwise
+    } else if rows::applies(desc) && channels >= 2 * tiles.lanes && channels * 5 >= in_vectors * 4 {
         ForwardAlgorithm::Rows
     } else if channels >= 24 {
         ForwardAlgorithm::Columns

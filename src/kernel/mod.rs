@@ -5,6 +5,7 @@
 //! hands out an instruction set's table where that instruction set is available.
 
 mod copy;
+mod depthwise;
 mod gather;
 mod isa;
 mod offsets;
@@ -16,6 +17,7 @@ mod vector;
 mod view;
 
 pub(crate) use copy::{CopyBlock, TransposeBlock};
+pub(crate) use depthwise::{ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Walk};
 pub(crate) use gather::{GatherPanel, Pairs};
 pub use isa::{Isa, ParseIsaError};
 pub(crate) use offsets::Offsets;
@@ -50,6 +52,9 @@ pub(crate) struct Tiles {
     pack_rows: unsafe fn(PatchRows<'_>),
     gather: unsafe fn(GatherPanel<'_>),
     copy: unsafe fn(CopyBlock<'_>),
+    depthwise_forward: unsafe fn(DepthwiseForward<'_>),
+    depthwise_backward_input: unsafe fn(DepthwiseBackwardInput<'_>),
+    depthwise_backward_weight: unsafe fn(DepthwiseBackwardWeight<'_>),
     transpose: unsafe fn(TransposeBlock<'_>),
 }
 
@@ -71,6 +76,9 @@ impl Tiles {
             pack_rows: pack::rows::<S>,
             gather: gather::gather::<S>,
             copy: copy::copy::<S>,
+            depthwise_forward: depthwise::forward::<S>,
+            depthwise_backward_input: depthwise::backward_input::<S>,
+            depthwise_backward_weight: depthwise::backward_weight::<S>,
             transpose: copy::transpose::<S>,
         }
     }
@@ -118,6 +126,21 @@ impl Tiles {
     pub(crate) fn transpose(&self, block: TransposeBlock<'_>) {
         // SAFETY: as in `forward`.
         unsafe { (self.transpose)(block) }
+    }
+
+    pub(crate) fn depthwise_forward(&self, call: DepthwiseForward<'_>) {
+        // SAFETY: as in `forward`.
+        unsafe { (self.depthwise_forward)(call) }
+    }
+
+    pub(crate) fn depthwise_backward_input(&self, call: DepthwiseBackwardInput<'_>) {
+        // SAFETY: as in `forward`.
+        unsafe { (self.depthwise_backward_input)(call) }
+    }
+
+    pub(crate) fn depthwise_backward_weight(&self, call: DepthwiseBackwardWeight<'_>) {
+        // SAFETY: as in `forward`.
+        unsafe { (self.depthwise_backward_weight)(call) }
     }
 
     pub(crate) fn pack_rows(&self, patch: PatchRows<'_>) {

@@ -141,6 +141,18 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Consecutive positions of one channel, where positions are adjacent in memory.
+    ///
+    /// # Panics
+    ///
+    /// If they are not, or one of them lies outside the claim.
+    pub(crate) fn run_mut(&mut self, image: usize, channel: usize, positions: Range<usize>) -> &mut [f32] {
+        assert!(self.position_stride == 1);
+        let first = self.at(image, channel, positions.start, positions.len());
+        // SAFETY: `at` has found the run in the claim, which is this borrow's own.
+        unsafe { core::slice::from_raw_parts_mut(first, positions.len()) }
+    }
+
     /// Updates consecutive channels of one position.
     ///
     /// # Panics
@@ -193,6 +205,21 @@ impl<'a> View<'a> {
         let mut tile = self.tile_of_positions(images.start, 0..positions, channels, lanes);
         // The images follow one another, so rows go on at the same distance.
         tile.rows *= images.len();
+        tile
+    }
+
+    /// A tile of one vector as long as there are channels, whose rows are `count` positions of an image, `step` apart.
+    ///
+    /// # Panics
+    ///
+    /// If some of it lies outside the claim, or channels are not adjacent in memory.
+    pub(crate) fn tile_of_pixels(&mut self, image: usize, position: usize, step: usize, count: usize) -> TileMut<'_> {
+        let channels = self.channels();
+        assert!(self.channel_stride == 1 && self.claim[1] == (0..channels) && count >= 1);
+        let first = self.at(image, 0, position, (count - 1).saturating_mul(step).saturating_add(1));
+        // One row is used where this would overflow.
+        let mut tile = TileMut::new(count, step.saturating_mul(self.position_stride), 1, channels);
+        tile.vectors[0] = first;
         tile
     }
 

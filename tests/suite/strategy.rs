@@ -145,8 +145,8 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
         Just(None),
         select(vec![BackwardInputAlgorithm::Gather, BackwardInputAlgorithm::Planar]).prop_map(Some),
     ];
-    (staging_len, limit(), limit(), limit(), limit(), forward, backward_input).prop_map(
-        |(staging_len, panel, tile, positions, depth, forward, backward_input)| Tuning {
+    (staging_len, limit(), limit(), limit(), limit(), forward, backward_input, any::<bool>()).prop_map(
+        |(staging_len, panel, tile, positions, depth, forward, backward_input, depthwise)| Tuning {
             staging_len,
             panel,
             tile,
@@ -154,6 +154,7 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
             depth,
             forward,
             backward_input,
+            depthwise,
         },
     )
 }

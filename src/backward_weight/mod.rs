@@ -4,9 +4,12 @@
 //! output gradient in panels of output channels, and each (panel, tap, vectors) is one register tile summed over the
 //! block. Partial sums of blocks meet in a packed gradient, unpacked once at the end.
 
+mod depthwise;
+
 use core::ops::Range;
 
 use crate::blocking::{Tuning, block_size};
+use crate::depthwise::applies;
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{Offsets, Tiles, WeightTile};
 use crate::layout::Layout;
@@ -18,6 +21,8 @@ use crate::strided;
 use crate::taps::{Axis, Grid};
 use crate::weight::channel_and_tap_strides;
 use crate::workspace::Arena;
+
+use depthwise::Depthwise;
 
 /// Positions per block: a panel of output gradients stays in the first-level cache.
 const MOST_POSITIONS: usize = 256;
@@ -31,8 +36,14 @@ pub(crate) struct BackwardWeightPlan {
     vectors: Panels,
     /// Most output channels per tile.
     rows: usize,
-    /// Output channels of all groups, shared out among the threads: each owns its channels' gradients.
+    /// One channel per group has a driver of its own.
+    depthwise: Option<Depthwise>,
+    /// Output channels that are not cut.
+    unit: usize,
+    /// Units of output channels of all groups, shared out among the threads: each owns its channels' gradients.
     parts: Panels,
+    /// Elements of one thread's workspace.
+    part_len: usize,
 }
 
 /// Operands of a call, lengths checked.
@@ -75,13 +86,23 @@ impl BackwardWeightPlan {
             let staged = grid.len().saturating_mul(vectors.max() * tiles.lanes);
             staged.saturating_add(positions * desc.group_out_channels()) <= tuning.staging_len
         });
-        Self {
+        let depthwise = (applies(desc, tiles) && tuning.depthwise).then(|| Depthwise::new(desc, tuning));
+        let unit = if depthwise.is_some() && desc.layout() == Layout::Nhwc { tiles.lanes } else { 1 };
+        let mut plan = Self {
             block,
             grid: Grid::new(axes, block),
             vectors,
             rows: tiles.rows(vectors.max()).min(tuning.panel),
-            parts: Panels::into_parts(desc.out_channels(), if desc.batch() == 0 { 0 } else { threads }),
-        }
+            depthwise,
+            unit,
+            parts: Panels::into_parts(desc.out_channels() / unit, if desc.batch() == 0 { 0 } else { threads }),
+            part_len: 0,
+        };
+        plan.part_len = match &plan.depthwise {
+            Some(driver) => driver.workspace_len(desc, tiles, plan.parts.max() * unit),
+            None => plan.general_len(desc, tiles),
+        };
+        plan
     }
 
     /// The most output channels of one group that one part holds.
@@ -90,7 +111,7 @@ impl BackwardWeightPlan {
     }
 
     /// Elements of one thread's workspace; saturates, as the layers that no memory could hold show.
-    fn part_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    fn general_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let positions = volume(self.block);
         let lanes = self.vectors.max() * tiles.lanes;
         positions
@@ -105,11 +126,8 @@ impl BackwardWeightPlan {
         padded_filter.saturating_mul(self.part_channels(desc))
     }
 
-    pub(crate) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        match self.parts.count() {
-            0 => 0,
-            parts => parts.saturating_mul(self.part_len(desc, tiles)),
-        }
+    pub(crate) fn workspace_len(&self) -> usize {
+        self.parts.count().saturating_mul(self.part_len)
     }
 
     pub(crate) fn run(
@@ -130,9 +148,10 @@ impl BackwardWeightPlan {
             return;
         }
         let filter = desc.group_in_channels() * desc.taps();
-        let part_len = self.part_len(desc, call.tiles);
+        let Self { unit, part_len, .. } = *self;
         let mut rest = Some((grad_weight, grad_bias, workspace));
-        let jobs = self.parts.iter().map_while(move |channels| {
+        let jobs = self.parts.iter().map_while(move |units| {
+            let channels = units.start * unit..units.end * unit;
             let (grad_weight, grad_bias, workspace) = rest.take()?;
             let (grad_weight, grad_weight_rest) = grad_weight.split_at_mut(channels.len() * filter);
             let (grad_bias, grad_bias_rest) = grad_bias.map(|bias| bias.split_at_mut(channels.len())).unzip();
@@ -148,6 +167,10 @@ impl BackwardWeightPlan {
         let Part { channels, grad_weight, grad_bias, workspace } = part;
         if let Some(grad_bias) = grad_bias {
             add_bias_gradient(desc, call.grad_output, channels.clone(), grad_bias);
+        }
+        if let Some(driver) = &self.depthwise {
+            driver.run(call, channels, grad_weight, workspace);
+            return;
         }
         let (positions, lanes) = (volume(self.block), self.vectors.max() * call.tiles.lanes);
         let mut arena = Arena::new(workspace);

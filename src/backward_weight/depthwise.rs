@@ -1,0 +1,187 @@
+//! One channel per group: see [`crate::depthwise`].
+
+use core::ops::Range;
+
+use super::BackwardWeightCall;
+use crate::blocking::{Tuning, block_size};
+use crate::border;
+use crate::depthwise::{input_of, stretches, tabulate};
+use crate::desc::ConvDesc;
+use crate::kernel::{DepthwiseBackwardWeight, Tiles, Walk};
+use crate::layout::Layout;
+use crate::stage::{Image, Staging, blocks};
+use crate::taps::{Axis, Grid};
+use crate::workspace::Arena;
+
+/// Elements of a staged plane: it and the output gradients stay in the first-level cache.
+const PLANE_LEN: usize = 4 * 1024;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Depthwise {
+    block: [usize; 3],
+    grid: Grid,
+}
+
+impl Depthwise {
+    pub(super) fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
+        let axes = [0, 1, 2].map(|axis| Axis::forward(desc, axis));
+        let most = PLANE_LEN.min(tuning.staging_len);
+        let block = block_size(&axes, tuning.positions, |grid, _| grid.len() <= most);
+        Self { block, grid: Grid::new(axes, block) }
+    }
+
+    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles, channels: usize) -> usize {
+        let taps = desc.taps();
+        match desc.layout() {
+            Layout::Nchw => {
+                let grad_output = self.block[1] * self.block[2].next_multiple_of(tiles.lanes);
+                taps * (2 + tiles.lanes) + self.grid.len() + tiles.lanes + grad_output
+            }
+            Layout::Nhwc => taps * (1 + 2 * channels) + desc.out_channels(),
+        }
+    }
+
+    /// Adds the gradients of the weights of some channels, `[channel][tap]`.
+    pub(super) fn run(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        channels: Range<usize>,
+        grad_weight: &mut [f32],
+        workspace: &mut [f32],
+    ) {
+        match call.desc.layout() {
+            Layout::Nchw => self.planes(call, channels, grad_weight, workspace),
+            Layout::Nhwc => self.rows(call, channels, grad_weight, workspace),
+        }
+    }
+
+    fn planes(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        channels: Range<usize>,
+        grad_weight: &mut [f32],
+        workspace: &mut [f32],
+    ) {
+        let (desc, tiles) = (call.desc, call.tiles);
+        let (taps, lanes) = (desc.taps(), tiles.lanes);
+        let mut arena = Arena::new(workspace);
+        let offsets = arena.take_offsets(taps);
+        let thresholds = arena.take(taps);
+        let sums = arena.take(taps * lanes);
+        let staged = arena.take(self.grid.len() + lanes);
+        let grad_output = arena.take(self.block[1] * self.block[2].next_multiple_of(lanes));
+        for (tap, offset) in offsets.iter_mut().enumerate() {
+            // Fits: `block_size` bounds a staged plane.
+            *offset = self.grid.tap(desc.kernel_position(tap)) as u32;
+        }
+        let staging = Staging { grid: self.grid, lanes: 1, pitch: self.grid.len(), fill: 0.0 };
+        let identity = desc.output_size().map(|size| Axis::identity(size, size, 0, 1));
+        for (channel, grad_weight) in channels.zip(grad_weight.chunks_exact_mut(taps)) {
+            for (tap, theta) in thresholds.iter_mut().enumerate() {
+                *theta = call.thresholds.at(desc, channel, desc.kernel_position(tap));
+            }
+            sums.fill(0.0);
+            for image in 0..desc.batch() {
+                let input = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
+                let input = Image { data: input, strides: desc.input_strides() };
+                let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
+                let output = Image { data, strides: desc.output_strides() };
+                for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
+                    staging.copy(tiles, input, channel..channel + 1, block, staged);
+                    // Rows of whole vectors; what lies beyond a row's end is not used.
+                    let row = block.size[2].next_multiple_of(lanes);
+                    let grid = Grid { axes: identity, extent: [1, block.size[1], row] };
+                    Staging { grid, lanes: 1, pitch: 0, fill: 0.0 }.copy(
+                        tiles,
+                        output,
+                        channel..channel + 1,
+                        block,
+                        grad_output,
+                    );
+                    tiles.depthwise_backward_weight(DepthwiseBackwardWeight {
+                        walk: Walk { offsets, source_step: lanes, count: row / lanes, width: lanes, splat: true },
+                        source: staged,
+                        thresholds,
+                        grad_output,
+                        grad_output_step: lanes,
+                        rows: block.size[1],
+                        source_row: self.grid.extent[2],
+                        grad_output_row: row,
+                        tail: (block.size[2] - 1) % lanes + 1,
+                        sums,
+                    });
+                }
+            }
+            for (gradient, sums) in grad_weight.iter_mut().zip(sums.chunks_exact(lanes)) {
+                *gradient += sums.iter().sum::<f32>();
+            }
+        }
+    }
+
+    fn rows(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        channels: Range<usize>,
+        grad_weight: &mut [f32],
+        workspace: &mut [f32],
+    ) {
+        let (desc, tiles) = (call.desc, call.tiles);
+        let (taps, width) = (desc.taps(), channels.len());
+        let mut arena = Arena::new(workspace);
+        let offsets = arena.take_offsets(taps);
+        let thresholds = arena.take(taps * width);
+        let sums = arena.take(taps * width);
+        let border = arena.take(desc.out_channels());
+        for (tap, thetas) in thresholds.chunks_exact_mut(width).enumerate() {
+            let k = desc.kernel_position(tap);
+            for (theta, channel) in thetas.iter_mut().zip(channels.clone()) {
+                *theta = call.thresholds.at(desc, channel, k);
+            }
+        }
+        sums.fill(0.0);
+        let [depth, height, columns] = desc.output_size();
+        let complete = |w: usize| {
+            let last = desc.kernel()[2] - 1;
+            input_of(desc, 2, w, 0).is_some() && input_of(desc, 2, w, last).is_some()
+        };
+        for image in 0..desc.batch() {
+            let input = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
+            let grad_output = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
+            for (d, h) in (0..depth).flat_map(|d| (0..height).map(move |h| (d, h))) {
+                for stretch in stretches(0..columns, 1, complete) {
+                    let at = [d, h, stretch.first];
+                    tabulate(desc, desc.input_size(), |axis, k| input_of(desc, axis, at[axis], k), offsets);
+                    let position = (d * height + h) * columns + stretch.first;
+                    tiles.depthwise_backward_weight(DepthwiseBackwardWeight {
+                        walk: Walk {
+                            offsets,
+                            // One position is walked where this would overflow.
+                            source_step: desc.stride()[2].saturating_mul(desc.in_channels()),
+                            count: stretch.count,
+                            width,
+                            splat: false,
+                        },
+                        source: &input[channels.start..],
+                        thresholds,
+                        grad_output: &grad_output[position * desc.out_channels() + channels.start..],
+                        grad_output_step: desc.out_channels(),
+                        rows: 1,
+                        source_row: 0,
+                        grad_output_row: 0,
+                        tail: tiles.lanes,
+                        sums,
+                    });
+                }
+            }
+        }
+        for (tap, (sums, thetas)) in sums.chunks_exact(width).zip(thresholds.chunks_exact(width)).enumerate() {
+            // Padding is zero before it is clamped.
+            border.fill(0.0);
+            border::sum_outside(desc, call.grad_output, &border::unpadded(desc, tap), border);
+            for (index, ((sum, theta), outside)) in sums.iter().zip(thetas).zip(&border[channels.clone()]).enumerate() {
+                let padded = if *theta > 0.0 && *outside != 0.0 { theta * outside } else { 0.0 };
+                grad_weight[index * taps + tap] += sum + padded;
+            }
+        }
+    }
+}

@@ -54,19 +54,17 @@ pub(super) fn add(
 
     let (taps, depth) = (desc.taps(), desc.group_out_channels());
     let strides = desc.threshold_strides();
-    for group in 0..desc.groups() {
-        for panel in 0..packing.panels().count() {
-            let lanes = packing.lane(panel)..packing.lane(panel + 1);
-            let width = lanes.len();
-            let first = group * desc.group_in_channels() + packing.channel(desc, panel);
-            let channels = packing.channel(desc, panel + 1) - packing.channel(desc, panel);
-            let table = (group * packing.group_width() + lanes.start) * taps;
-            for (tap, sums) in sums.chunks_exact(desc.out_channels()).enumerate() {
-                if is_inside(desc, &unpadded(desc, tap)) {
-                    continue;
-                }
-                let at = table + tap * width;
-                let sums = &sums[group * depth..][..depth];
+    for (tap, sums) in sums.chunks_exact(desc.out_channels()).enumerate() {
+        if is_inside(desc, &unpadded(desc, tap)) {
+            continue;
+        }
+        for (group, sums) in sums.chunks_exact(depth).enumerate() {
+            for panel in 0..packing.panels().count() {
+                let lanes = packing.lane(panel)..packing.lane(panel + 1);
+                let width = lanes.len();
+                let first = group * desc.group_in_channels() + packing.channel(desc, panel);
+                let channels = packing.channel(desc, panel + 1) - packing.channel(desc, panel);
+                let at = (group * packing.group_width() + lanes.start) * taps + tap * width;
                 let weight = &call.weight[at * depth..][..width * depth];
                 multiply(call.tiles, sums, weight, width, row);
                 let to = &mut grad_thresholds[first * strides.channel + tap * strides.spatial[2]..];

@@ -1,8 +1,12 @@
 //! Gradients of the weight and of the bias.
 //!
-//! Input channels lie in lanes: for each block of output positions the input is staged channels-last in vectors, the
-//! output gradient in panels of output channels, and each (panel, tap, vectors) is one register tile summed over the
-//! block. Partial sums of blocks meet in a packed gradient, unpacked once at the end.
+//! Input channels lie in lanes: for each block of output positions (of several images, where they are small) the input is
+//! staged channels-last in vectors, the output gradient in panels of output channels, and each (panel, tap, vectors) is
+//! one register tile summed over the block. Where there are fewer channels than lanes, a row of taps and its channels,
+//! which are adjacent, share the lanes.
+//!
+//! Partial sums of blocks meet in a packed gradient of a slab of input and output channels that stays in the
+//! second-level cache; slab after slab is unpacked once.
 
 mod depthwise;
 
@@ -11,7 +15,7 @@ use core::ops::Range;
 use crate::blocking::{Tuning, block_size};
 use crate::depthwise::applies;
 use crate::desc::{ConvDesc, volume};
-use crate::kernel::{Offsets, Tiles, WeightTile};
+use crate::kernel::{Offsets, Tiles, TransposeBlock, WeightPanels};
 use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::parallel;
@@ -27,13 +31,24 @@ use depthwise::Depthwise;
 /// Positions per block: a panel of output gradients stays in the first-level cache.
 const MOST_POSITIONS: usize = 256;
 
+/// Elements of a slab's packed gradient.
+const SLAB_LEN: usize = 64 * 1024;
+
 /// How the backward pass of the weight runs on one instruction set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BackwardWeightPlan {
     block: [usize; 3],
+    /// Images per block.
+    images: usize,
     grid: Grid,
-    /// Vectors of input channels of a group.
+    /// Taps along the width that share the lanes with the channels: all or one.
+    taps_in_lanes: usize,
+    /// Vectors of lanes of a group.
     vectors: Panels,
+    /// Panels of vectors per slab.
+    slab_vectors: usize,
+    /// Output channels per slab.
+    slab_channels: usize,
     /// Most output channels per tile.
     rows: usize,
     /// One channel per group has a driver of its own.
@@ -73,57 +88,104 @@ struct Buffers<'a> {
     input: &'a mut [f32],
     /// One per lane.
     thresholds: &'a mut [f32],
-    /// `[vectors of input channels][tap][output channel][lane]`, for the part's channels of one group.
+    /// `[vectors of input channels][tap][output channel][lane]`, for a slab.
     grad_weight: &'a mut [f32],
+    /// A filter's part, transposed.
+    unpacked: &'a mut [f32],
+}
+
+/// The gradients that are summed at a time: vectors of lanes by output channels of one group.
+#[derive(Clone)]
+struct Slab {
+    group: usize,
+    /// Panels of vectors.
+    vectors: Range<usize>,
+    /// Counted over all groups.
+    channels: Range<usize>,
 }
 
 impl BackwardWeightPlan {
     pub(crate) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
         let axes = [0, 1, 2].map(|axis| Axis::forward(desc, axis));
-        let vectors =
-            Panels::of_at_most(desc.group_in_channels().div_ceil(tiles.lanes), tiles.vectors.min(tuning.tile));
-        let block = block_size(&axes, MOST_POSITIONS.min(tuning.positions), |grid, positions| {
-            let staged = grid.len().saturating_mul(vectors.max() * tiles.lanes);
-            staged.saturating_add(positions * desc.group_out_channels()) <= tuning.staging_len
-        });
+        let channels = desc.group_in_channels();
+        let adjacent = desc.groups() == 1 && desc.dilation()[2] == 1 && desc.stride()[2] == 1;
+        let fits = desc.kernel()[2].saturating_mul(channels) <= tiles.vectors.min(tuning.tile) * tiles.lanes;
+        let taps_in_lanes = if channels < tiles.lanes && adjacent && fits { desc.kernel()[2] } else { 1 };
+        let vectors = (channels * taps_in_lanes).div_ceil(tiles.lanes);
+        let vectors = Panels::of_at_most(vectors, tiles.vectors.min(tuning.tile));
+        let lanes = vectors.max() * tiles.lanes;
+        let parts =
+            |unit: usize| Panels::into_parts(desc.out_channels() / unit, if desc.batch() == 0 { 0 } else { threads });
         let depthwise = (applies(desc, tiles) && tuning.depthwise).then(|| Depthwise::new(desc, tuning));
         let unit = if depthwise.is_some() && desc.layout() == Layout::Nhwc { tiles.lanes } else { 1 };
+
+        let taps = desc.taps() / taps_in_lanes;
+        let own = (parts(unit).max() * unit).min(desc.group_out_channels()).max(1);
+        let slab_len = SLAB_LEN.min(tuning.staging_len.saturating_mul(2));
+        let per_channel = taps.saturating_mul(vectors.len() * tiles.lanes);
+        let (slab_vectors, slab_channels) = if per_channel.saturating_mul(own) <= slab_len {
+            (vectors.count(), own)
+        } else {
+            // As square as can be: each side is staged again for every slab along the other.
+            let side = (slab_len / taps).isqrt();
+            let slab_vectors = (side / lanes).clamp(1, vectors.count());
+            let most = (slab_len / taps.saturating_mul(slab_vectors * lanes)).max(1);
+            (slab_vectors, Panels::of_at_most(own, most).max())
+        };
+
+        let block = block_size(&axes, MOST_POSITIONS.min(tuning.positions), |grid, positions| {
+            let staged = grid.len().saturating_mul(lanes);
+            staged.saturating_add(positions * slab_channels) <= tuning.staging_len
+        });
+        let grid = Grid::new(axes, block);
+        let positions = block[1] * block[2];
+        let mut images = 1;
+        if block == desc.output_size() {
+            let staged = grid.len().saturating_mul(lanes).saturating_add(positions * slab_channels);
+            images = (MOST_POSITIONS.min(tuning.positions) / positions).min(tuning.staging_len / staged.max(1));
+            images = images.clamp(1, desc.batch().max(1));
+        }
         let mut plan = Self {
             block,
-            grid: Grid::new(axes, block),
+            images,
+            grid,
+            taps_in_lanes,
             vectors,
+            slab_vectors,
+            slab_channels,
             rows: tiles.rows(vectors.max()).min(tuning.panel),
             depthwise,
             unit,
-            parts: Panels::into_parts(desc.out_channels() / unit, if desc.batch() == 0 { 0 } else { threads }),
+            parts: parts(unit),
             part_len: 0,
         };
         plan.part_len = match &plan.depthwise {
             Some(driver) => driver.workspace_len(desc, tiles, plan.parts.max() * unit),
-            None => plan.general_len(desc, tiles),
+            None => plan.general_len(desc, tiles).iter().fold(0, |sum: usize, &len| sum.saturating_add(len)),
         };
         plan
     }
 
-    /// The most output channels of one group that one part holds.
-    fn part_channels(&self, desc: &ConvDesc) -> usize {
-        self.parts.max().min(desc.group_out_channels())
+    /// Channels that lie side by side at a staged position.
+    fn staged_lanes(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+        if self.taps_in_lanes > 1 { desc.group_in_channels() } else { self.vectors.max() * tiles.lanes }
     }
 
-    /// Elements of one thread's workspace; saturates, as the layers that no memory could hold show.
-    fn general_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        let positions = volume(self.block);
+    /// Elements of the buffers of one thread, in their order; saturates, as the layers that no memory could hold show.
+    fn general_len(&self, desc: &ConvDesc, tiles: &Tiles) -> [usize; 6] {
+        let positions = volume(self.block) * self.images;
         let lanes = self.vectors.max() * tiles.lanes;
-        positions
-            .saturating_mul(self.part_channels(desc))
-            .saturating_add(positions + self.grid.len() * lanes + lanes)
-            .saturating_add(self.packed_len(desc, tiles))
-    }
-
-    /// Elements of a part's packed gradient.
-    fn packed_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        let padded_filter = (self.vectors.len() * tiles.lanes).saturating_mul(desc.taps());
-        padded_filter.saturating_mul(self.part_channels(desc))
+        let taps = desc.taps() / self.taps_in_lanes;
+        let staged = self.grid.len().saturating_mul(self.images).saturating_mul(self.staged_lanes(desc, tiles));
+        [
+            positions,
+            positions.saturating_mul(self.slab_channels),
+            // A vector of lanes may read beyond the last position's channels.
+            staged.saturating_add(lanes),
+            lanes,
+            taps.saturating_mul(self.slab_vectors * lanes).saturating_mul(self.slab_channels),
+            taps.saturating_mul(lanes),
+        ]
     }
 
     pub(crate) fn workspace_len(&self) -> usize {
@@ -172,109 +234,164 @@ impl BackwardWeightPlan {
             driver.run(call, channels, grad_weight, workspace);
             return;
         }
-        let (positions, lanes) = (volume(self.block), self.vectors.max() * call.tiles.lanes);
+        let [positions, grad_output, input, thresholds, packed, unpacked] = self.general_len(desc, call.tiles);
         let mut arena = Arena::new(workspace);
         let mut buffers = Buffers {
             positions: arena.take_offsets(positions),
-            grad_output: arena.take(positions * self.part_channels(desc)),
-            input: arena.take(self.grid.len() * lanes),
-            thresholds: arena.take(lanes),
-            grad_weight: arena.take(self.packed_len(desc, call.tiles)),
+            grad_output: arena.take(grad_output),
+            input: arena.take(input),
+            thresholds: arena.take(thresholds),
+            grad_weight: arena.take(packed),
+            unpacked: arena.take(unpacked),
         };
+        // Read by lanes that are dropped, and so never written.
+        buffers.input.fill(0.0);
         let (filter, per_group) = (desc.group_in_channels() * desc.taps(), desc.group_out_channels());
         for group in channels.start / per_group..channels.end.div_ceil(per_group) {
             let own = channels.start.max(group * per_group)..channels.end.min((group + 1) * per_group);
-            buffers.grad_weight.fill(0.0);
-            for image in 0..desc.batch() {
-                for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
-                    self.run_block(call, group, own.clone(), image, block, &mut buffers);
+            for first in own.clone().step_by(self.slab_channels) {
+                for first_vectors in (0..self.vectors.count()).step_by(self.slab_vectors) {
+                    let slab = Slab {
+                        group,
+                        vectors: first_vectors..self.vectors.count().min(first_vectors + self.slab_vectors),
+                        channels: first..own.end.min(first + self.slab_channels),
+                    };
+                    buffers.grad_weight.fill(0.0);
+                    for first_image in (0..desc.batch()).step_by(self.images) {
+                        let images = first_image..desc.batch().min(first_image + self.images);
+                        for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
+                            self.run_block(call, &slab, images.clone(), block, &mut buffers);
+                        }
+                    }
+                    let out = (slab.channels.start - channels.start) * filter;
+                    let out = &mut grad_weight[out..][..slab.channels.len() * filter];
+                    self.unpack(call, &slab, &mut buffers, out);
                 }
             }
-            let out = &mut grad_weight[(own.start - channels.start) * filter..][..own.len() * filter];
-            self.unpack(call, own.len(), buffers.grad_weight, out);
         }
     }
 
-    /// Adds one block's part to the packed gradient of `own`, output channels of one group.
+    /// Adds one block's part to the packed gradient of a slab.
     fn run_block(
         &self,
         call: &BackwardWeightCall<'_>,
-        group: usize,
-        own: Range<usize>,
-        image: usize,
+        slab: &Slab,
+        images: Range<usize>,
         block: Block,
         buffers: &mut Buffers<'_>,
     ) {
-        let desc = call.desc;
-        let width = block.size[2];
-        for (p, position) in buffers.positions[..block.len()].iter_mut().enumerate() {
-            // Fits: `block_size` bounds a staged plane.
-            *position = (p / width * self.grid.extent[2] + p % width) as u32;
+        let (desc, tiles) = (call.desc, call.tiles);
+        let pitch = self.staged_lanes(desc, tiles);
+        let mut next = buffers.positions.iter_mut();
+        for image in 0..images.len() {
+            for row in 0..block.size[1] {
+                let first = image * self.grid.len() + row * self.grid.extent[2];
+                for (w, position) in next.by_ref().take(block.size[2]).enumerate() {
+                    // Fits: `block_size` bounds a staged plane, `staging_len` several of them.
+                    *position = ((first + w) * pitch) as u32;
+                }
+            }
         }
-        let positions = Offsets::new(&buffers.positions[..block.len()]);
+        let count = images.len() * block.len();
+        let positions = Offsets::new(&buffers.positions[..count]);
 
         // Panels of output channels, as the tiles of all vectors will read them.
-        let rows = Panels::of_at_most(own.len(), self.rows);
-        let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
-        let grad_output = Image { data, strides: desc.output_strides() };
+        let panels = Panels::of_at_most(slab.channels.len(), self.rows);
         let identity = desc.output_size().map(|size| Axis::identity(size, size, 0, 1));
-        for panel in rows.iter() {
-            let staging = Staging { grid: Grid::new(identity, block.size), lanes: panel.len(), pitch: 0, fill: 0.0 };
-            let out = &mut buffers.grad_output[panel.start * block.len()..];
-            staging.copy(call.tiles, grad_output, own.start + panel.start..own.start + panel.end, block, out);
+        for (index, image) in images.clone().enumerate() {
+            let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
+            let grad_output = Image { data, strides: desc.output_strides() };
+            for panel in panels.iter() {
+                let grid = Grid::new(identity, block.size);
+                let staging = Staging { grid, lanes: panel.len(), pitch: 0, fill: 0.0 };
+                let at = panel.start * count + index * block.len() * panel.len();
+                let channels = slab.channels.start + panel.start..slab.channels.start + panel.end;
+                staging.copy(tiles, grad_output, channels, block, &mut buffers.grad_output[at..]);
+            }
         }
 
-        let data = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
-        let input = Image { data, strides: desc.input_strides() };
+        let [depths, heights, _] = desc.kernel();
+        let widths = desc.kernel()[2] / self.taps_in_lanes;
         let mut packed = &mut buffers.grad_weight[..];
-        for vectors in self.vectors.iter() {
-            let lanes = vectors.len() * call.tiles.lanes;
-            let first = group * desc.group_in_channels() + vectors.start * call.tiles.lanes;
-            let end = (group + 1) * desc.group_in_channels();
-            let channels = first..end.min(first + lanes);
-            let staging = Staging { grid: self.grid, lanes, pitch: 0, fill: 0.0 };
-            staging.copy(call.tiles, input, channels.clone(), block, buffers.input);
-            let [depths, heights, widths] = desc.kernel();
+        for vectors in slab.vectors.clone().map(|panel| self.vectors.get(panel)) {
+            let lanes = vectors.len() * tiles.lanes;
+            let first_lane = vectors.start * tiles.lanes;
+            let first = slab.group * desc.group_in_channels();
+            let channels = if self.taps_in_lanes > 1 {
+                first..first + desc.group_in_channels()
+            } else {
+                first + first_lane..first + desc.group_in_channels().min(first_lane + lanes)
+            };
+            // Vectors of one panel are as far apart as those of the widest.
+            let staging = Staging { grid: self.grid, lanes: pitch, pitch: 0, fill: 0.0 };
+            for (index, image) in images.clone().enumerate() {
+                let data = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
+                let input = Image { data, strides: desc.input_strides() };
+                let out = &mut buffers.input[index * self.grid.len() * pitch..];
+                staging.copy(tiles, input, channels.clone(), block, out);
+            }
             for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
                 for w in 0..widths {
                     for (lane, theta) in buffers.thresholds[..lanes].iter_mut().enumerate() {
                         // A lane without a channel is computed and dropped.
-                        let channel = channels.start + lane.min(channels.len() - 1);
-                        *theta = call.thresholds.at(desc, channel, [d, h, w]);
+                        let lane = lane.min(channels.len() * self.taps_in_lanes - 1);
+                        let (tap, channel) = (lane / channels.len(), lane % channels.len());
+                        *theta = call.thresholds.at(desc, channels.start + channel, [d, h, w + tap]);
                     }
-                    for panel in rows.iter() {
-                        let (tile, rest) = packed.split_at_mut(panel.len() * lanes);
-                        packed = rest;
-                        call.tiles.backward_weight(WeightTile {
-                            input: &buffers.input[self.grid.tap([d, h, w]) * lanes..],
-                            positions,
-                            grad_output: &buffers.grad_output[panel.start * block.len()..],
-                            thresholds: &buffers.thresholds[..lanes],
-                            channels: panel.len(),
-                            vectors: vectors.len(),
-                            grad_weight: tile,
-                        });
-                    }
+                    let (tile, rest) = packed.split_at_mut(panels.len() * lanes);
+                    packed = rest;
+                    tiles.backward_weight(WeightPanels {
+                        input: &buffers.input[self.grid.tap([d, h, w]) * pitch..],
+                        positions,
+                        grad_output: buffers.grad_output,
+                        thresholds: &buffers.thresholds[..lanes],
+                        panels,
+                        vectors: vectors.len(),
+                        grad_weight: tile,
+                    });
                 }
             }
         }
     }
 
-    /// Adds the packed gradient of `channels` output channels to `out`, in the order of the layout.
-    fn unpack(&self, call: &BackwardWeightCall<'_>, channels: usize, packed: &[f32], out: &mut [f32]) {
+    /// Adds the packed gradient of a slab to `out`, its filters in the order of the layout.
+    fn unpack(&self, call: &BackwardWeightCall<'_>, slab: &Slab, buffers: &mut Buffers<'_>, out: &mut [f32]) {
         let desc = call.desc;
-        let (in_channels, taps) = (desc.group_in_channels(), desc.taps());
-        let filter = in_channels * taps;
+        let (in_channels, kw) = (desc.group_in_channels(), self.taps_in_lanes);
+        let taps = desc.taps() / kw;
+        let count = slab.channels.len();
         let (channel_step, tap_step) = channel_and_tap_strides(desc);
-        for vectors in self.vectors.iter() {
+        let mut packed = &buffers.grad_weight[..];
+        for vectors in slab.vectors.clone().map(|panel| self.vectors.get(panel)) {
             let lanes = vectors.len() * call.tiles.lanes;
             let first = vectors.start * call.tiles.lanes;
-            let used = lanes.min(in_channels - first);
-            let packed = &packed[first * taps * channels..][..lanes * taps * channels];
-            for (d, out) in out.chunks_exact_mut(filter).enumerate() {
-                for tap in 0..taps {
-                    let packed = &packed[(tap * channels + d) * lanes..][..used];
-                    strided::add(packed, &mut out[first * channel_step + tap * tap_step..], channel_step);
+            let used = lanes.min(in_channels * kw - first);
+            let (panel, rest) = packed.split_at(lanes * taps * count);
+            packed = rest;
+            for (d, filter) in out.chunks_exact_mut(in_channels * desc.taps()).enumerate() {
+                if channel_step == 1 {
+                    // Lanes are adjacent in the filter, too.
+                    for tap in 0..taps {
+                        let lanes = &panel[(tap * count + d) * lanes..][..used];
+                        strided::add(lanes, &mut filter[first + tap * kw * tap_step..], 1);
+                    }
+                } else if kw == 1 {
+                    call.tiles.transpose(TransposeBlock {
+                        from: &panel[d * lanes..],
+                        from_step: count * lanes,
+                        to: buffers.unpacked,
+                        to_step: taps,
+                        rows: taps,
+                        columns: used,
+                    });
+                    strided::add(&buffers.unpacked[..used * taps], &mut filter[first * taps..], 1);
+                } else {
+                    for tap in 0..taps {
+                        let lanes = &panel[(tap * count + d) * lanes..][..used];
+                        for (w, channels) in lanes.chunks_exact(in_channels).enumerate() {
+                            strided::add(channels, &mut filter[(tap * kw + w) * tap_step..], channel_step);
+                        }
+                    }
                 }
             }
         }

@@ -21,7 +21,7 @@ pub(crate) use depthwise::{ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeig
 pub(crate) use gather::{GatherPanel, Pairs};
 pub use isa::{Isa, ParseIsaError};
 pub(crate) use offsets::Offsets;
-pub(crate) use outer::WeightTile;
+pub(crate) use outer::WeightPanels;
 pub(crate) use pack::{PatchColumns, PatchRows, Run};
 pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
 pub(crate) use product::{Product, Rows, Start};
@@ -46,7 +46,7 @@ pub(crate) struct Tiles {
     // Unsafe to call where the instruction set is missing, so private: see `Isa::tiles`.
     forward: unsafe fn(ForwardPanel<'_>),
     backward_input: unsafe fn(BackwardInputPanel<'_>),
-    backward_weight: unsafe fn(WeightTile<'_>),
+    backward_weight: unsafe fn(WeightPanels<'_>),
     product: unsafe fn(Product<'_>),
     pack_columns: unsafe fn(PatchColumns<'_>),
     pack_rows: unsafe fn(PatchRows<'_>),
@@ -98,7 +98,7 @@ impl Tiles {
         unsafe { (self.backward_input)(panel) }
     }
 
-    pub(crate) fn backward_weight(&self, tile: WeightTile<'_>) {
+    pub(crate) fn backward_weight(&self, tile: WeightPanels<'_>) {
         // SAFETY: as in `forward`.
         unsafe { (self.backward_weight)(tile) }
     }

@@ -9,20 +9,21 @@ use pulp::WithSimd;
 use super::offsets::Offsets;
 use super::planar::with_const;
 use super::vector::Vector;
+use crate::panels::Panels;
 
-/// `grad_weight[d][l] += Σ_p grad_output[p][d] · f(input[position[p] · lanes + l]; θ[l])` for one tap, `l` over `vectors` vectors
-/// of input channels.
-pub(crate) struct WeightTile<'a> {
-    /// Staged input `[grid position][lane]`, from where the first position of the block reads through the tap.
+/// `grad_weight[d][l] += Σ_p grad_output[p][d] · f(input[position[p] + l]; θ[l])` for one tap, `l` over `vectors` vectors of input
+/// channels, `d` over panels of output channels.
+pub(crate) struct WeightPanels<'a> {
+    /// Staged input, from where the first position of the block reads through the tap.
     pub(crate) input: &'a [f32],
-    /// Grid positions.
+    /// Where the positions lie in it.
     pub(crate) positions: Offsets<'a>,
-    /// `[position][channels]`.
+    /// `[panel][position][channel of the panel]`.
     pub(crate) grad_output: &'a [f32],
     /// One per lane.
     pub(crate) thresholds: &'a [f32],
-    /// Output channels, at most [`Tiles::rows`](super::Tiles::rows) of `vectors`.
-    pub(crate) channels: usize,
+    /// Output channels, in panels of at most [`Tiles::rows`](super::Tiles::rows) of `vectors`.
+    pub(crate) panels: Panels,
     /// Vectors of input channels, at most [`Tiles::vectors`](super::Tiles::vectors).
     pub(crate) vectors: usize,
     /// `[channel][lane]`, added to.
@@ -48,26 +49,26 @@ pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
     }
 }
 
-/// Entry of [`WeightTile`] for one instruction set.
+/// Entry of [`WeightPanels`] for one instruction set.
 ///
 /// # Safety
 ///
 /// The instruction set of `S` is available.
-pub(super) unsafe fn backward_weight<S: Vector>(tile: WeightTile<'_>) {
+pub(super) unsafe fn backward_weight<S: Vector>(call: WeightPanels<'_>) {
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
-    let lanes = tile.vectors * S::LANES;
-    assert!((1..=most_vectors::<S>()).contains(&tile.vectors));
-    assert!((1..=most_rows::<S>(tile.vectors)).contains(&tile.channels));
-    assert!((tile.positions.max() + 1) * lanes <= tile.input.len() && lanes <= tile.thresholds.len());
-    assert!(tile.positions.table().len() * tile.channels <= tile.grad_output.len());
-    assert!(tile.channels * lanes <= tile.grad_weight.len());
-    simd.vectorize(Run { simd, tile });
+    let lanes = call.vectors * S::LANES;
+    assert!((1..=most_vectors::<S>()).contains(&call.vectors));
+    assert!((1..=most_rows::<S>(call.vectors)).contains(&call.panels.max()));
+    assert!(call.positions.max().saturating_add(lanes) <= call.input.len() && lanes <= call.thresholds.len());
+    assert!(call.positions.table().len().saturating_mul(call.panels.len()) <= call.grad_output.len());
+    assert!(call.panels.len().saturating_mul(lanes) <= call.grad_weight.len());
+    simd.vectorize(Run { simd, call });
 }
 
 struct Run<'a, S> {
     simd: S,
-    tile: WeightTile<'a>,
+    call: WeightPanels<'a>,
 }
 
 impl<S: Vector> WithSimd for Run<'_, S> {
@@ -75,21 +76,28 @@ impl<S: Vector> WithSimd for Run<'_, S> {
 
     #[inline(always)]
     fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, tile } = self;
-        with_const!(tile.vectors, NV in [1 2 3] => {
-            with_const!(tile.channels, ND in [1 2 3 4 5 6 7 8 9 10 11 12] => {
-                // SAFETY: `backward_weight` has checked every length.
-                unsafe { outer_product::<S, ND, NV>(simd, tile) }
-            })
-        });
+        let Self { simd, mut call } = self;
+        for panel in 0..call.panels.count() {
+            let channels = call.panels.get(panel);
+            with_const!(call.vectors, NV in [1 2 3] => {
+                with_const!(channels.len(), ND in [1 2 3 4 5 6 7 8 9 10 11 12] => {
+                    // SAFETY: `backward_weight` has checked every length.
+                    unsafe { outer_product::<S, ND, NV>(simd, &mut call, channels.start) }
+                })
+            });
+        }
     }
 }
 
 /// # Safety
 ///
-/// The checks of [`backward_weight`], with `ND` channels and `NV` vectors.
+/// The checks of [`backward_weight`], with `NV` vectors; `first` begins a panel of `ND` channels.
 #[inline(always)]
-unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(simd: S, tile: WeightTile<'_>) {
+unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
+    simd: S,
+    call: &mut WeightPanels<'_>,
+    first: usize,
+) {
     if NV > most_vectors::<S>() || ND > most_rows::<S>(NV) {
         return;
     }
@@ -97,13 +105,14 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(simd: S, ti
     let mut thetas = [simd.splat_f32s(0.0); NV];
     for (v, theta) in thetas.iter_mut().enumerate() {
         // SAFETY: the caller's: a threshold per lane.
-        *theta = unsafe { simd.load(tile.thresholds.as_ptr().add(v * S::LANES)) };
+        *theta = unsafe { simd.load(call.thresholds.as_ptr().add(v * S::LANES)) };
     }
-    let mut g = tile.grad_output.as_ptr();
-    for &position in tile.positions.table() {
+    // SAFETY: the panels before hold a gradient per position and channel.
+    let mut g = unsafe { call.grad_output.as_ptr().add(first * call.positions.table().len()) };
+    for &position in call.positions.table() {
         // SAFETY: the caller's: positions up to the largest are readable, `ND` gradients per position.
         unsafe {
-            let x = tile.input.as_ptr().add(position as usize * NV * S::LANES);
+            let x = call.input.as_ptr().add(position as usize);
             let mut activated = thetas;
             for (v, activated) in activated.iter_mut().enumerate() {
                 *activated = simd.activate(simd.load(x.add(v * S::LANES)), thetas[v]);
@@ -117,7 +126,8 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(simd: S, ti
             g = g.add(ND);
         }
     }
-    let to = tile.grad_weight.as_mut_ptr();
+    // SAFETY: the panels before hold a gradient per channel and lane.
+    let to = unsafe { call.grad_weight.as_mut_ptr().add(first * NV * S::LANES) };
     for (d, sums) in sums.into_iter().enumerate() {
         for (v, sum) in sums.into_iter().enumerate() {
             // SAFETY: the caller's: a gradient per channel and lane.

@@ -394,6 +394,17 @@ impl Worker<'_, '_> {
                         self.grad_input.pixel(image, channels.start, position, &pixel[..channels.len()], update);
                     }
                 }
+                Layout::Nchw if update == Update::Set(0.0) => {
+                    let positions = self.call.desc.input_image_len() / self.call.desc.in_channels();
+                    self.call.tiles.transpose(TransposeBlock {
+                        from: panel,
+                        from_step: width,
+                        to: &mut self.grad_input.planes_mut(image, channels.clone())[site.first..],
+                        to_step: positions,
+                        rows: len,
+                        columns: channels.len(),
+                    });
+                }
                 Layout::Nchw => {
                     // The copy of the inputs has served.
                     self.call.tiles.transpose(TransposeBlock {

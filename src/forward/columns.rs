@@ -25,6 +25,12 @@ const WEIGHT_LEN: usize = 48 * 1024;
 /// Elements of packed tiles that stay in the second-level cache beside them.
 const PACKED_LEN: usize = 32 * 1024;
 
+/// Elements of packed tiles that stay in the first-level cache, where no more are needed.
+const FRESH_LEN: usize = 6 * 1024;
+
+/// Most tiles that are packed at a time.
+const MOST_TILES: usize = 8;
+
 /// Positions of a block over several images.
 const MOST_POSITIONS: usize = 512;
 
@@ -109,7 +115,7 @@ impl Columns {
             panels,
             panels_at_once: (WEIGHT_LEN / steps.saturating_mul(panels.max())).clamp(1, panels.count()),
             vectors,
-            tiles_at_once: if weight_fits { 1 } else { (PACKED_LEN / tile_len).max(1) },
+            tiles_at_once: ((if weight_fits { FRESH_LEN } else { PACKED_LEN }) / tile_len).clamp(1, MOST_TILES),
         }
     }
 
@@ -279,16 +285,15 @@ impl Columns {
         let steps = patches.thresholds.len();
         for first_tile in (0..site.len()).step_by(lanes * self.tiles_at_once) {
             let tiles = (first_tile..site.len()).step_by(lanes).take(self.tiles_at_once);
-            for (index, packed) in tiles.clone().zip(packed.chunks_exact_mut(steps * lanes)) {
-                let used = lanes.min(site.len() - index).next_multiple_of(call.tiles.lanes);
-                call.tiles.pack_columns(PatchColumns {
-                    source: patches.source,
-                    offsets: patches.offsets,
-                    thresholds: patches.thresholds,
-                    positions: &patches.positions[index..][..used],
-                    columns: packed,
-                });
-            }
+            let used = (lanes * self.tiles_at_once).min(site.len() - first_tile).next_multiple_of(call.tiles.lanes);
+            call.tiles.pack_columns(PatchColumns {
+                source: patches.source,
+                offsets: patches.offsets,
+                thresholds: patches.thresholds,
+                positions: &patches.positions[first_tile..][..used],
+                lanes,
+                columns: packed,
+            });
             for first_panel in group.range.clone().step_by(self.panels_at_once) {
                 let range = first_panel..group.range.end.min(first_panel + self.panels_at_once);
                 for (index, packed) in tiles.clone().zip(packed.chunks_exact(steps * lanes)) {

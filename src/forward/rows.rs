@@ -95,18 +95,23 @@ impl Rows {
 
         let depth = desc.group_in_channels() * desc.taps();
         let count = self.vectors.count();
-        for first_image in images.clone().step_by(self.images) {
-            let images = first_image..images.end.min(first_image + self.images);
-            let source = &call.input[first_image * desc.input_image_len()..images.end * desc.input_image_len()];
-            for group in panels.start / count..panels.end.div_ceil(count) {
-                let panels = panels_of_group(&panels, count, group);
-                for block in blocks(space.clone(), self.block) {
-                    self.tabulate_runs(desc, group, images.len(), block, runs);
+        for block in blocks(space, self.block) {
+            // The table holds for all images, and for all groups.
+            let mut tabulated = None;
+            for first_image in images.clone().step_by(self.images) {
+                let images = first_image..images.end.min(first_image + self.images);
+                if tabulated != Some(images.len()) {
+                    tabulated = Some(images.len());
+                    self.tabulate_runs(desc, images.len(), block, runs);
+                }
+                let source = &call.input[first_image * desc.input_image_len()..images.end * desc.input_image_len()];
+                for group in panels.start / count..panels.end.div_ceil(count) {
+                    let panels = panels_of_group(&panels, count, group);
                     for first in (0..depth).step_by(self.chunk) {
                         let steps = first..depth.min(first + self.chunk);
                         tabulate_thresholds(call, group, steps.clone(), thresholds);
                         call.tiles.pack_rows(PatchRows {
-                            source,
+                            source: &source[group * desc.group_in_channels()..],
                             runs: &runs[..images.len() * block.len() * self.runs_per_row(desc)],
                             run_len: self.taps_per_run * desc.group_in_channels(),
                             runs_per_row: self.runs_per_row(desc),
@@ -127,8 +132,8 @@ impl Rows {
         }
     }
 
-    /// Where every run of every position of a block of some images comes from.
-    fn tabulate_runs(&self, desc: &ConvDesc, group: usize, images: usize, block: Block, runs: &mut [Run]) {
+    /// Where every run of every position of a block of some images comes from, in the first group.
+    fn tabulate_runs(&self, desc: &ConvDesc, images: usize, block: Block, runs: &mut [Run]) {
         let [kd, kh, kw] = desc.kernel();
         let size = desc.input_size();
         let (channels, group_in) = (desc.in_channels(), desc.group_in_channels());
@@ -151,7 +156,7 @@ impl Rows {
                         let end = (size[2] as isize - iw).clamp(0, self.taps_per_run as isize) as usize;
                         *run = if row_inside && start < end {
                             let row = (image * size[0] + id as usize) * size[1] + ih as usize;
-                            let first = (row * size[2] + (iw + start as isize) as usize) * channels + group * group_in;
+                            let first = (row * size[2] + (iw + start as isize) as usize) * channels;
                             // Fits: `new` bounds what the images of a block hold, `applies` a run.
                             [first, start * group_in, end * group_in].map(|n| n as u32)
                         } else {

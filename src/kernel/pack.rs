@@ -8,17 +8,18 @@ use core::ops::Range;
 use pulp::WithSimd;
 
 use super::offsets::Offsets;
-use super::product;
 use super::vector::Vector;
 
-/// Columns of positions: `columns[k][l] = f(source[offset[k] + position[l]]; θ[k])`.
+/// Columns of positions, in tiles: `columns[tile][k][l] = f(source[offset[k] + position[tile][l]]; θ[k])`.
 pub(crate) struct PatchColumns<'a> {
     pub(crate) source: &'a [f32],
     pub(crate) offsets: Offsets<'a>,
     /// One per offset.
     pub(crate) thresholds: &'a [f32],
-    /// One per lane, ascending: whole vectors.
+    /// One per lane, ascending: whole vectors, of which the last tile may have fewer.
     pub(crate) positions: &'a [u32],
+    /// Lanes of a tile.
+    pub(crate) lanes: usize,
     pub(crate) columns: &'a mut [f32],
 }
 
@@ -51,13 +52,14 @@ pub(crate) struct PatchRows<'a> {
 pub(super) unsafe fn columns<S: Vector>(patch: PatchColumns<'_>) {
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
-    let lanes = patch.positions.len();
-    assert!(lanes.is_multiple_of(S::LANES) && (1..=product::most_vectors::<S>()).contains(&(lanes / S::LANES)));
+    let count = patch.positions.len();
+    assert!(count >= 1 && count.is_multiple_of(S::LANES) && patch.lanes.is_multiple_of(S::LANES) && patch.lanes >= 1);
     assert!(patch.positions.is_sorted_by(|a, b| a < b));
-    let last = patch.positions[lanes - 1] as usize;
+    let last = patch.positions[count - 1] as usize;
     assert!(last.saturating_add(patch.offsets.max()) < patch.source.len());
     let steps = patch.offsets.table().len();
-    assert!(steps <= patch.thresholds.len() && steps.saturating_mul(lanes) <= patch.columns.len());
+    assert!(steps <= patch.thresholds.len());
+    assert!(steps.saturating_mul(count.next_multiple_of(patch.lanes)) <= patch.columns.len());
     simd.vectorize(PackColumns { simd, patch });
 }
 
@@ -72,35 +74,77 @@ impl<S: Vector> WithSimd for PackColumns<'_, S> {
     #[inline(always)]
     fn with_simd<T: pulp::Simd>(self, _: T) {
         let Self { simd, patch } = self;
-        let PatchColumns { source, offsets, thresholds, positions, columns } = patch;
+        let PatchColumns { source, offsets, thresholds, positions, lanes, columns } = patch;
+        let steps = offsets.table().len();
         let vectors = positions.len() / S::LANES;
-        let mut consecutive = true;
-        for v in 0..vectors {
+        // Where a vector begins in its tile's columns, and how far apart its steps are: the last tile may be narrower.
+        let place = |v: usize| {
+            let tile = v * S::LANES / lanes;
+            let pitch = lanes.min(positions.len() - tile * lanes);
+            (tile * lanes * steps + v * S::LANES % lanes, pitch)
+        };
+        let mut v = 0;
+        while v < vectors {
             let first = v * S::LANES;
-            // Ascending, so there is no gap where the ends are that far apart.
-            consecutive &= positions[first + S::LANES - 1] - positions[first] == S::LANES as u32 - 1;
-        }
-        if consecutive && vectors == 2 {
-            let starts = [positions[0] as usize, positions[S::LANES] as usize];
-            let (source, columns) = (source.as_ptr(), columns.as_mut_ptr());
-            for (k, &offset) in offsets.table().iter().enumerate() {
-                // SAFETY: the entry has checked the largest offset with the last position, and the lengths.
-                unsafe {
-                    let theta = simd.splat_f32s(*thresholds.as_ptr().add(k));
-                    let x = source.add(offset as usize);
-                    let to = columns.add(k * 2 * S::LANES);
-                    simd.store(to, simd.activate(simd.load(x.add(starts[0])), theta));
-                    simd.store(to.add(S::LANES), simd.activate(simd.load(x.add(starts[1])), theta));
+            // A stretch of positions, whole tiles of two vectors: plane by plane, so that each page is seen once.
+            let mut stretch = 0;
+            if lanes == 2 * S::LANES && first.is_multiple_of(lanes) {
+                while stretch < MOST_TILES
+                    && first + (stretch + 1) * lanes <= positions.len()
+                    && positions[first + (stretch + 1) * lanes - 1] - positions[first]
+                        == ((stretch + 1) * lanes - 1) as u32
+                {
+                    stretch += 1;
                 }
             }
-            return;
-        }
-        for v in 0..vectors {
-            let positions = &positions[v * S::LANES..][..S::LANES];
-            // SAFETY: as above; lane 0 of vector `v`.
+            // SAFETY: the entry has checked the largest offset with the last position, and the lengths.
             unsafe {
-                let to = columns.as_mut_ptr().add(v * S::LANES);
-                pack_vector(simd, source, offsets, thresholds, positions, to, vectors * S::LANES);
+                let (at, pitch) = place(v);
+                let to = columns.as_mut_ptr().add(at);
+                if stretch == 0 {
+                    let positions = &positions[first..][..S::LANES];
+                    pack_vector(simd, source, offsets, thresholds, positions, to, pitch);
+                    v += 1;
+                } else {
+                    let from = source.as_ptr().add(positions[first] as usize);
+                    pack_stretch(simd, from, offsets, thresholds, to, stretch);
+                    v += 2 * stretch;
+                }
+            }
+        }
+    }
+}
+
+/// Most tiles that are packed step by step together.
+const MOST_TILES: usize = 8;
+
+/// Packs consecutive positions, `tiles` whole tiles of two vectors.
+///
+/// # Safety
+///
+/// The checks of [`columns`]; `from` is where the first position reads, `to` where the first tile begins.
+#[inline(always)]
+unsafe fn pack_stretch<S: Vector>(
+    simd: S,
+    from: *const f32,
+    offsets: Offsets<'_>,
+    thresholds: &[f32],
+    to: *mut f32,
+    tiles: usize,
+) {
+    let table = offsets.table();
+    for (k, &offset) in table.iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe {
+            let theta = simd.splat_f32s(*thresholds.as_ptr().add(k));
+            let mut x = from.add(offset as usize);
+            let mut to = to.add(k * 2 * S::LANES);
+            for _ in 0..tiles {
+                simd.store(to, simd.activate(simd.load(x), theta));
+                simd.store(to.add(S::LANES), simd.activate(simd.load(x.add(S::LANES)), theta));
+                // Past the last tile, where nothing is read or written, this may point beyond the buffers.
+                x = x.wrapping_add(2 * S::LANES);
+                to = to.wrapping_add(table.len() * 2 * S::LANES);
             }
         }
     }
@@ -181,24 +225,31 @@ impl<S: Vector> WithSimd for PackRows<'_, S> {
         let Self { simd, patch } = self;
         let PatchRows { source, runs, run_len, runs_per_row, steps, thresholds, rows } = patch;
         let pitch = steps.len();
+        let (first_run, first_step) = (steps.start / run_len, steps.start % run_len);
         for (runs, row) in runs.chunks_exact(runs_per_row).zip(rows.chunks_exact_mut(pitch)) {
-            let mut step = steps.start;
-            while step < steps.end {
-                let (run, first) = (step / run_len, step % run_len);
-                let end = run_len.min(first + steps.end - step);
-                let [at, start, inside_end] = runs[run].map(|n| n as usize);
-                // The elements `first..end` of the run: padding, inside, padding.
-                let from = start.clamp(first, end);
-                let until = inside_end.clamp(from, end);
-                let out = &mut row[step - steps.start..][..end - first];
-                let thetas = &thresholds[step - steps.start..][..end - first];
-                pad(&mut out[..from - first], &thetas[..from - first]);
-                if from < until {
-                    let x = &source[at + from - start..][..until - from];
-                    clamp(simd, x, &thetas[from - first..until - first], &mut out[from - first..until - first]);
+            let (mut done, mut first) = (0, first_step);
+            for run in &runs[first_run..] {
+                if done == pitch {
+                    break;
                 }
-                pad(&mut out[until - first..], &thetas[until - first..]);
-                step += end - first;
+                let end = run_len.min(first + pitch - done);
+                let (out, thetas) = (&mut row[done..][..end - first], &thresholds[done..][..end - first]);
+                let [at, start, inside_end] = run.map(|n| n as usize);
+                if start <= first && end <= inside_end {
+                    clamp(simd, &source[at + first - start..][..end - first], thetas, out);
+                } else {
+                    // The elements `first..end` of the run: padding, inside, padding.
+                    let from = start.clamp(first, end);
+                    let until = inside_end.clamp(from, end);
+                    pad(&mut out[..from - first], &thetas[..from - first]);
+                    if from < until {
+                        let x = &source[at + from - start..][..until - from];
+                        clamp(simd, x, &thetas[from - first..until - first], &mut out[from - first..until - first]);
+                    }
+                    pad(&mut out[until - first..], &thetas[until - first..]);
+                }
+                done += end - first;
+                first = 0;
             }
         }
     }

@@ -153,6 +153,20 @@ impl<'a> View<'a> {
         unsafe { core::slice::from_raw_parts_mut(first, positions.len()) }
     }
 
+    /// All positions of consecutive channels of an image, where positions are adjacent in memory.
+    ///
+    /// # Panics
+    ///
+    /// If they are not, or one of them lies outside the claim.
+    pub(crate) fn planes_mut(&mut self, image: usize, channels: Range<usize>) -> &mut [f32] {
+        let positions = self.channel_stride;
+        assert!(self.position_stride == 1 && self.claim[2] == (0..positions));
+        assert!(!channels.is_empty() && channels.end <= self.claim[1].end);
+        let first = self.at(image, channels.start, 0, positions);
+        // SAFETY: planes of adjacent channels follow one another, all in the claim, which is this borrow's own.
+        unsafe { core::slice::from_raw_parts_mut(first, channels.len() * positions) }
+    }
+
     /// Updates consecutive channels of one position.
     ///
     /// # Panics

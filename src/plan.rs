@@ -226,6 +226,13 @@ impl ConvRelu {
         self.backward_input.algorithm()
     }
 
+    /// How the backward pass of the weight fills its lanes.
+    #[cfg(feature = "internal-testing")]
+    #[doc(hidden)]
+    pub fn backward_weight_algorithm(&self) -> &'static str {
+        self.backward_weight.algorithm()
+    }
+
     /// The same plan for at most `threads` threads per call (0 counts as 1). Results do not depend on it, but
     /// [`workspace_len`](Self::workspace_len) does.
     ///

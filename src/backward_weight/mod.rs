@@ -166,6 +166,15 @@ impl BackwardWeightPlan {
         plan
     }
 
+    #[cfg(feature = "internal-testing")]
+    pub(crate) fn algorithm(&self) -> &'static str {
+        match self {
+            Self { depthwise: Some(_), .. } => "depthwise",
+            Self { taps_in_lanes: 2.., .. } => "taps in lanes",
+            _ => "panels",
+        }
+    }
+
     /// Channels that lie side by side at a staged position.
     fn staged_lanes(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         if self.taps_in_lanes > 1 { desc.group_in_channels() } else { self.vectors.max() * tiles.lanes }

@@ -12,6 +12,7 @@ mod common;
 
 mod activation;
 mod buffers;
+mod coverage;
 mod errors;
 mod exact;
 mod geometry;

@@ -42,8 +42,9 @@
 //! 2. Plan it: [`ConvRelu::new`] picks the best instruction set of the machine, [`ConvRelu::with_isa`] forces one.
 //! 3. Call [`forward`](ConvRelu::forward), [`backward_input`](ConvRelu::backward_input) (gradients of input and
 //!    thresholds) and [`backward_weight`](ConvRelu::backward_weight) (of weight and bias) with your own buffers and a
-//!    workspace of [`workspace_len`](ConvRelu::workspace_len) elements. For inference, pack the weight once with
-//!    [`pack_weight`](ConvRelu::pack_weight).
+//!    workspace of [`workspace_len`](ConvRelu::workspace_len) elements. For many calls with one weight, pack it with
+//!    [`pack_weight`](ConvRelu::pack_weight) (forward) or [`pack_weight_transposed`](ConvRelu::pack_weight_transposed)
+//!    (backward).
 //!
 //! Mistakes come back as an [`Error`] that names the argument, its value and the rule. [`mod@reference`] is the same
 //! mathematics as one plain loop, for tests of your own.

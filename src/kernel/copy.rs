@@ -176,6 +176,7 @@ impl<S: Vector> WithSimd for Transpose<'_, S> {
 ///
 /// Four rows of four, `from_step` apart, are readable at `from`, and writable, `to_step` apart, at `to`.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "an index into each of four rows")]
 pub(super) unsafe fn transpose_4(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
     // SAFETY: the caller's.
     unsafe {

@@ -12,6 +12,7 @@ use super::planar::with_const;
 use super::product::{Separate, accumulate};
 use super::vector::Vector;
 use super::view::TileMut;
+use crate::panels::Panels;
 
 /// Which row of the output's gradient each row of the input meets, with the largest of both: what a kernel's bounds
 /// check needs to know about the table.
@@ -115,17 +116,13 @@ impl<S: Vector> WithSimd for Run<'_, S> {
 #[inline(always)]
 unsafe fn walk<S: Vector, const V: usize>(simd: S, panel: &mut GatherPanel<'_>) {
     let most = most_rows::<S>(V).min(panel.tile);
-    let (count, table) = (panel.pairs.len().div_ceil(most), panel.pairs.table);
-    // Balanced, as `Panels` does it.
-    let (size, larger) = if count == 0 { (0, 0) } else { (table.len() / count, table.len() % count) };
-    let mut first = 0;
-    for tile_rows in 0..count {
-        let rows = size + (tile_rows < larger) as usize;
-        with_const!(rows, R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>(V) {
-            // SAFETY: `R` pairs follow `first`.
-            unsafe { tile::<S, R, V>(simd, panel, first) }
+    let tiles = Panels::of_at_most(panel.pairs.len(), most);
+    for index in 0..tiles.count() {
+        let rows = tiles.get(index);
+        with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>(V) {
+            // SAFETY: `R` pairs follow the first of the tile.
+            unsafe { tile::<S, R, V>(simd, panel, rows.start) }
         });
-        first += rows;
     }
 }
 

@@ -18,13 +18,16 @@ pub(crate) struct Row<'a> {
     pub(crate) peak_percent: Option<f64>,
 }
 
+/// Pass, layout and peer.
+type Key = (Pass, &'static str, &'static str);
+
 /// Prints rows as they come, and geometric means at the end.
 pub(crate) struct Report {
     csv: bool,
     isa: Isa,
     threads: usize,
     /// Logarithms of ratios, by pass, layout and peer.
-    ratios: Vec<((Pass, &'static str, &'static str), Vec<f64>)>,
+    ratios: Vec<(Key, Vec<f64>)>,
 }
 
 impl Report {

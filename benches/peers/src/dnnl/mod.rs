@@ -493,7 +493,6 @@ impl Builder<'_> {
     }
 
     /// The memory of a tensor in our layout and, where the primitive wants another, its descriptor and memory.
-    #[expect(clippy::type_complexity, reason = "two indices, one with its descriptor")]
     fn memories(
         &mut self,
         query: c_int,

@@ -120,6 +120,41 @@ fn the_workspace_does_not_grow_with_the_work() {
     }
 }
 
+/// At most 512 KiB per thread, packed weights apart, on layers of real networks and on awkward ones.
+#[test]
+fn the_workspace_fits_the_cache() {
+    let square = |batch, inputs, outputs, size, kernel| {
+        let axes = [Axis::new(size, kernel).padding(kernel / 2, kernel / 2); 2];
+        Shape::new(batch, inputs, outputs, &axes)
+    };
+    let shapes = [
+        square(8, 48, 12, 32, 3),
+        square(8, 96, 48, 32, 1),
+        square(8, 3, 64, 224, 7),
+        square(8, 64, 64, 32, 3),
+        square(8, 512, 512, 4, 3),
+        square(1, 2048, 512, 7, 1),
+        square(1, 128, 128, 56, 3),
+        square(2, 1000, 1000, 5, 5),
+        square(1, 1, 1, 2000, 11),
+        Shape::new(8, 256, 256, &[Axis::new(336, 7)]),
+        Shape::new(1, 128, 128, &[Axis::new(14, 3).padding(1, 1); 3]),
+        Shape::new(8, 1, 1, &[Axis::new(56, 3).padding(1, 1); 2]).groups(256),
+    ];
+    for shape in shapes {
+        for layout in [Layout::Nchw, Layout::Nhwc] {
+            let desc = shape.clone().layout(layout).desc();
+            for isa in isas() {
+                let plan = ConvRelu::with_isa(desc, isa).unwrap().with_threads(1);
+                for pass in [Pass::ForwardPacked, Pass::BackwardInputPacked, Pass::BackwardWeight] {
+                    let bytes = plan.workspace_len(pass) * size_of::<f32>();
+                    assert!(bytes <= 512 * 1024, "{pass:?} on {isa}: {bytes} bytes for {desc:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn plans_are_values() {
     fn is_plan<T: Copy + Send + Sync + 'static>(_: &T) {}

@@ -85,13 +85,9 @@ fuzz_target!(|descriptor: Descriptor| {
         let plan =
             ConvRelu::with_isa(desc, isa).expect("an available instruction set").with_threads(descriptor.threads);
         plan.packed_weight_len();
-        for pass in [
-            Pass::Forward,
-            Pass::ForwardPacked,
-            Pass::BackwardInput,
-            Pass::BackwardInputPacked,
-            Pass::BackwardWeight,
-        ] {
+        for pass in
+            [Pass::Forward, Pass::ForwardPacked, Pass::BackwardInput, Pass::BackwardInputPacked, Pass::BackwardWeight]
+        {
             plan.workspace_len(pass);
         }
     }

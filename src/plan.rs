@@ -10,6 +10,7 @@ use crate::kernel::{Isa, Tiles};
 use crate::parallel;
 use crate::strided;
 use crate::weight::{PackedWeight, Packing};
+use crate::workspace::{Arena, aligned, slack, total};
 
 /// The calls of a plan, each with its own workspace ([`ConvRelu::workspace_len`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -260,20 +261,22 @@ impl ConvRelu {
 
     /// Elements of workspace that a pass needs, exactly.
     pub fn workspace_len(&self, pass: Pass) -> usize {
-        match pass {
-            Pass::Forward => self.packed_weight_len().saturating_add(self.forward.workspace_len()),
+        let lanes = self.tiles.lanes;
+        let forward = self.forward.packing.len(&self.desc);
+        let transposed = self.backward_input.packing.len(&self.desc);
+        let len = match pass {
+            Pass::Forward => total([forward, self.forward.workspace_len()], lanes),
             Pass::ForwardPacked => self.forward.workspace_len(),
-            Pass::BackwardInput => {
-                self.packed_weight_transposed_len().saturating_add(self.backward_input.workspace_len())
-            }
-            Pass::BackwardInputPacked => self.backward_input.workspace_len(),
+            Pass::BackwardInput => total([transposed, self.backward_input.workspace_len(lanes)], lanes),
+            Pass::BackwardInputPacked => self.backward_input.workspace_len(lanes),
             Pass::BackwardWeight => self.backward_weight.workspace_len(),
-        }
+        };
+        len.saturating_add(slack(lanes))
     }
 
     /// Elements of the buffer that [`pack_weight`](Self::pack_weight) fills.
     pub fn packed_weight_len(&self) -> usize {
-        self.forward.packing.len(&self.desc)
+        self.forward.packing.len(&self.desc).saturating_add(slack(self.tiles.lanes))
     }
 
     /// Packs the weight once for many calls of [`forward`](Self::forward).
@@ -290,7 +293,7 @@ impl ConvRelu {
 
     /// Elements of the buffer that [`pack_weight_transposed`](Self::pack_weight_transposed) fills.
     pub fn packed_weight_transposed_len(&self) -> usize {
-        self.backward_input.packing.len(&self.desc)
+        self.backward_input.packing.len(&self.desc).saturating_add(slack(self.tiles.lanes))
     }
 
     /// Packs the weight once for many calls of [`backward_input`](Self::backward_input).
@@ -308,7 +311,9 @@ impl ConvRelu {
     fn pack<'a>(&self, packing: Packing, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
         let desc = &self.desc;
         let weight = checked("weight", weight, desc.weight_len())?;
-        let buffer = checked_mut("buffer", buffer, packing.len(desc))?;
+        let lanes = self.tiles.lanes;
+        let len = packing.len(desc);
+        let buffer = &mut aligned(checked_mut("buffer", buffer, len.saturating_add(slack(lanes)))?, lanes)[..len];
         packing.pack(desc, weight, buffer);
         Ok(PackedWeight { data: buffer, layer: desc.layer(), isa: self.isa, packing })
     }
@@ -321,21 +326,22 @@ impl ConvRelu {
         workspace: &'a mut [f32],
         passes: [Pass; 2],
     ) -> Result<(&'a [f32], &'a mut [f32]), Error> {
-        let desc = &self.desc;
+        let (desc, lanes) = (&self.desc, self.tiles.lanes);
         let [plain, with_packed] = passes.map(|pass| self.workspace_len(pass));
         match weight {
             Weight::Plain(weight) => {
                 let weight = checked("weight", weight, desc.weight_len())?;
-                let workspace = checked_mut("workspace", workspace, plain)?;
-                let (packed, workspace) = workspace.split_at_mut(packing.len(desc));
+                let workspace = aligned(checked_mut("workspace", workspace, plain)?, lanes);
+                let mut arena = Arena::new(workspace, lanes);
+                let packed = arena.take(packing.len(desc));
                 packing.pack(desc, weight, packed);
-                Ok((packed, workspace))
+                Ok((packed, arena.rest()))
             }
             Weight::Packed(weight) => {
                 if (weight.layer, weight.isa, weight.packing) != (desc.layer(), self.isa, packing) {
                     return Err(Error::PackedElsewhere { packed: weight.isa, plan: self.isa });
                 }
-                Ok((weight.data, checked_mut("workspace", workspace, with_packed)?))
+                Ok((weight.data, aligned(checked_mut("workspace", workspace, with_packed)?, lanes)))
             }
         }
     }
@@ -424,6 +430,7 @@ impl ConvRelu {
         let grad_weight = checked_mut("grad_weight", grad_weight, desc.weight_len())?;
         let grad_bias = grad_bias.map(|bias| checked_mut("grad_bias", bias, desc.bias_len())).transpose()?;
         let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::BackwardWeight))?;
+        let workspace = aligned(workspace, self.tiles.lanes);
         self.backward_weight.run(&call, grad_weight, grad_bias, workspace);
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::layout::Layout;
 use crate::plan::Accumulation;
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Grid, Phase};
-use crate::workspace::Arena;
+use crate::workspace::{Arena, total};
 
 /// Elements of a staged plane: it, the inputs and their gradients stay in the first-level cache.
 const PLANE_LEN: usize = 2 * 1024;
@@ -42,8 +42,14 @@ impl Depthwise {
 
     pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         match desc.layout() {
-            Layout::Nchw => desc.taps() + self.grid.len() + tiles.lanes + 2 * self.inputs_len(tiles),
-            Layout::Nhwc => 3 * desc.taps() * desc.in_channels() + desc.taps(),
+            Layout::Nchw => {
+                let inputs = self.inputs_len(tiles);
+                total([desc.taps(), self.grid.len() + tiles.lanes, inputs, inputs], tiles.lanes)
+            }
+            Layout::Nhwc => {
+                let coefficients = desc.taps() * desc.in_channels();
+                total([coefficients, coefficients, coefficients, desc.taps()], tiles.lanes)
+            }
         }
     }
 
@@ -71,7 +77,7 @@ impl Depthwise {
     ) {
         let (desc, tiles) = (call.desc, call.tiles);
         let (taps, lanes) = (desc.taps(), tiles.lanes);
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, tiles.lanes);
         let offsets = arena.take_offsets(taps);
         let staged = arena.take(self.grid.len() + lanes);
         let input = arena.take(self.inputs_len(tiles));
@@ -159,7 +165,7 @@ impl Depthwise {
     ) {
         let (desc, tiles) = (call.desc, call.tiles);
         let (taps, channels) = (desc.taps(), desc.in_channels());
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, tiles.lanes);
         let weight = arena.take(taps * channels);
         let thresholds = arena.take(taps * channels);
         let partial = arena.take(taps * channels);

@@ -18,7 +18,7 @@ use crate::panels::Panels;
 use crate::plan::Accumulation;
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
-use crate::workspace::Arena;
+use crate::workspace::{Arena, total};
 
 /// Positions per block: a panel's inputs and gradients stay in the first-level cache.
 const MOST_POSITIONS: usize = 256;
@@ -132,7 +132,7 @@ impl Gather {
 
     pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let [grad_output, panel] = self.copies(desc, tiles);
-        (2 * self.taps * self.positions() + self.taps + 2 * panel).saturating_add(grad_output)
+        total([2 * self.taps * self.positions(), self.taps, grad_output, panel, panel], tiles.lanes)
     }
 
     pub(super) fn run(
@@ -144,7 +144,7 @@ impl Gather {
         workspace: &mut [f32],
     ) {
         let [grad_output, panel] = self.copies(call.desc, call.tiles);
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, call.tiles.lanes);
         let worker = Worker {
             plan: self,
             call,

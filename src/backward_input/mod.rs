@@ -28,6 +28,7 @@ use crate::panels::Panels;
 use crate::parallel;
 use crate::plan::{Accumulation, Thresholds};
 use crate::weight::Packing;
+use crate::workspace::{Arena, total};
 
 use depthwise::Depthwise;
 use gather::Gather;
@@ -166,14 +167,13 @@ impl BackwardInputPlan {
     }
 
     /// Elements of workspace, packed weights apart.
-    pub(crate) fn workspace_len(&self) -> usize {
+    pub(crate) fn workspace_len(&self, lanes: usize) -> usize {
         if self.segments.count() == 0 {
             return 0;
         }
-        (self.parts.count().saturating_mul(self.part_len))
-            .saturating_add(self.thresholds_len)
-            .saturating_add(self.sums_len.saturating_mul(self.segments.count()))
-            .saturating_add(self.border_len)
+        let sums = self.sums_len.saturating_mul(self.segments.count());
+        let parts = self.parts.count().saturating_mul(self.part_len);
+        total([self.thresholds_len, sums, self.border_len, parts], lanes)
     }
 
     pub(crate) fn run(
@@ -190,10 +190,12 @@ impl BackwardInputPlan {
             }
             return;
         }
-        let (thresholds, workspace) = workspace.split_at_mut(self.thresholds_len);
+        let mut arena = Arena::new(workspace, tiles.lanes);
+        let thresholds = arena.take(self.thresholds_len);
         let Self { sums_len, part_len, parts, .. } = *self;
-        let (sums, workspace) = workspace.split_at_mut(sums_len * self.segments.count());
-        let (border, workspace) = workspace.split_at_mut(self.border_len);
+        let sums = arena.take(sums_len * self.segments.count());
+        let border = arena.take(self.border_len);
+        let workspace = arena.rest();
         self.tabulate_thresholds(call, thresholds);
         sums.fill(0.0);
         let thresholds = &*thresholds;

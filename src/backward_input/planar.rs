@@ -13,7 +13,7 @@ use crate::panels::Panels;
 use crate::plan::Accumulation;
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Grid, Phase};
-use crate::workspace::Arena;
+use crate::workspace::{Arena, total};
 
 /// Positions per block: the panel's inputs and gradients stay in the first-level cache.
 const MOST_POSITIONS: usize = 512;
@@ -68,9 +68,8 @@ impl Planar {
 
     /// Elements of one thread's workspace.
     pub(super) fn workspace_len(&self, tiles: &Tiles) -> usize {
-        2 * self.taps
-            + self.blocking.staged_len(tiles.lanes)
-            + 2 * self.panels.max() * self.blocking.result_len(tiles.lanes)
+        let panel = self.panels.max() * self.blocking.result_len(tiles.lanes);
+        total([self.taps, self.taps, self.blocking.staged_len(tiles.lanes), panel, panel], tiles.lanes)
     }
 
     /// Group and input channels (of all groups) of a panel, counted over all groups.
@@ -90,7 +89,7 @@ impl Planar {
         workspace: &mut [f32],
     ) {
         let panel = self.panels.max() * self.blocking.result_len(call.tiles.lanes);
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, call.tiles.lanes);
         let mut worker = Worker {
             plan: self,
             call,

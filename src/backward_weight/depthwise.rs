@@ -11,7 +11,7 @@ use crate::kernel::{DepthwiseBackwardWeight, Tiles, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
-use crate::workspace::Arena;
+use crate::workspace::{Arena, total};
 
 /// Elements of a staged plane: it and the output gradients stay in the first-level cache.
 const PLANE_LEN: usize = 4 * 1024;
@@ -35,9 +35,9 @@ impl Depthwise {
         match desc.layout() {
             Layout::Nchw => {
                 let grad_output = self.block[1] * self.block[2].next_multiple_of(tiles.lanes);
-                taps * (2 + tiles.lanes) + self.grid.len() + tiles.lanes + grad_output
+                total([taps, taps, taps * tiles.lanes, self.grid.len() + tiles.lanes, grad_output], tiles.lanes)
             }
-            Layout::Nhwc => taps * (1 + 2 * channels) + desc.out_channels(),
+            Layout::Nhwc => total([taps, taps * channels, taps * channels, desc.out_channels()], tiles.lanes),
         }
     }
 
@@ -64,7 +64,7 @@ impl Depthwise {
     ) {
         let (desc, tiles) = (call.desc, call.tiles);
         let (taps, lanes) = (desc.taps(), tiles.lanes);
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, tiles.lanes);
         let offsets = arena.take_offsets(taps);
         let thresholds = arena.take(taps);
         let sums = arena.take(taps * lanes);
@@ -127,7 +127,7 @@ impl Depthwise {
     ) {
         let (desc, tiles) = (call.desc, call.tiles);
         let (taps, width) = (desc.taps(), channels.len());
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, tiles.lanes);
         let offsets = arena.take_offsets(taps);
         let thresholds = arena.take(taps * width);
         let sums = arena.take(taps * width);

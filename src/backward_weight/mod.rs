@@ -24,7 +24,7 @@ use crate::stage::{Block, Image, Staging, blocks};
 use crate::strided;
 use crate::taps::{Axis, Grid};
 use crate::weight::channel_and_tap_strides;
-use crate::workspace::Arena;
+use crate::workspace::{Arena, total};
 
 use depthwise::Depthwise;
 
@@ -161,7 +161,7 @@ impl BackwardWeightPlan {
         };
         plan.part_len = match &plan.depthwise {
             Some(driver) => driver.workspace_len(desc, tiles, plan.parts.max() * unit),
-            None => plan.general_len(desc, tiles).iter().fold(0, |sum: usize, &len| sum.saturating_add(len)),
+            None => total(plan.general_len(desc, tiles), tiles.lanes),
         };
         plan
     }
@@ -244,7 +244,7 @@ impl BackwardWeightPlan {
             return;
         }
         let [positions, grad_output, input, thresholds, packed, unpacked] = self.general_len(desc, call.tiles);
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, call.tiles.lanes);
         let mut buffers = Buffers {
             positions: arena.take_offsets(positions),
             grad_output: arena.take(grad_output),

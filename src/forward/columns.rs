@@ -17,7 +17,7 @@ use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::stage::{Block, Image, Staging, blocks, plane_pitch};
 use crate::taps::{Axis, Grid};
-use crate::workspace::Arena;
+use crate::workspace::{Arena, total};
 
 /// Elements of a chunk's weights that stay in the second-level cache while they stream by.
 const WEIGHT_LEN: usize = 48 * 1024;
@@ -140,11 +140,9 @@ impl Columns {
 
     pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let steps = self.chunk * desc.taps();
-        2 * steps
-            + self.positions_len(tiles)
-            + self.staged_len(tiles)
-            + self.tiles_at_once * steps * self.lanes(tiles)
-            + self.result_rows() * self.lanes(tiles)
+        let packed = self.tiles_at_once * steps * self.lanes(tiles);
+        let result = self.result_rows() * self.lanes(tiles);
+        total([steps, steps, self.positions_len(tiles), self.staged_len(tiles), packed, result], tiles.lanes)
     }
 
     pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
@@ -152,7 +150,7 @@ impl Columns {
         let Part { mut output, images, panels, space, workspace } = part;
         let steps = self.chunk * desc.taps();
         let tile_len = steps * self.lanes(tiles);
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, tiles.lanes);
         let offsets = arena.take_offsets(steps);
         let thresholds = arena.take(steps);
         let positions = arena.take_offsets(self.positions_len(tiles));

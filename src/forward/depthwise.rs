@@ -8,7 +8,7 @@ use crate::kernel::{CopyBlock, DepthwiseForward, TileMut, Tiles, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
-use crate::workspace::Arena;
+use crate::workspace::{Arena, total};
 
 /// Elements of a staged plane: it and the result stay in the first-level cache.
 const PLANE_LEN: usize = 4 * 1024;
@@ -34,8 +34,14 @@ impl Depthwise {
 
     pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         match desc.layout() {
-            Layout::Nchw => 2 * desc.taps() + self.grid.len() + tiles.lanes + self.result_len(tiles),
-            Layout::Nhwc => (2 * desc.taps() + 1) * desc.in_channels() + desc.taps(),
+            Layout::Nchw => {
+                let staged = self.grid.len() + tiles.lanes;
+                total([desc.taps(), desc.taps(), staged, self.result_len(tiles)], tiles.lanes)
+            }
+            Layout::Nhwc => {
+                let coefficients = desc.taps() * desc.in_channels();
+                total([coefficients, coefficients, desc.in_channels(), desc.taps()], tiles.lanes)
+            }
         }
     }
 
@@ -50,7 +56,7 @@ impl Depthwise {
         let (desc, tiles) = (call.desc, call.tiles);
         let (taps, lanes) = (desc.taps(), tiles.lanes);
         let Part { mut output, images, panels: channels, space, workspace } = part;
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, tiles.lanes);
         let offsets = arena.take_offsets(taps);
         let thresholds = arena.take(taps);
         let staged = arena.take(self.grid.len() + lanes);
@@ -104,7 +110,7 @@ impl Depthwise {
         let (desc, tiles) = (call.desc, call.tiles);
         let (taps, channels) = (desc.taps(), desc.in_channels());
         let Part { mut output, images, space, workspace, .. } = part;
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, tiles.lanes);
         let weight = arena.take(taps * channels);
         let thresholds = arena.take(taps * channels);
         let start = arena.take(channels);

@@ -13,7 +13,7 @@ use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
-use crate::workspace::Arena;
+use crate::workspace::{Arena, total};
 
 /// Elements of a panel's result that stay in the first-level cache beside what the kernel reads.
 const RESULT_LEN: usize = 16 * 1024;
@@ -47,14 +47,14 @@ impl Direct {
     pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let steps = self.planar.chunk * desc.taps();
         let staged = if self.in_place { 0 } else { self.planar.staged_len(tiles.lanes) };
-        2 * steps + staged + self.panels.max() * self.planar.result_len(tiles.lanes)
+        total([steps, steps, staged, self.panels.max() * self.planar.result_len(tiles.lanes)], tiles.lanes)
     }
 
     pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
         let (desc, lanes) = (call.desc, call.tiles.lanes);
         let Planar { block, chunk, pitch } = self.planar;
         let Part { mut output, images, panels, space, workspace } = part;
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, lanes);
         let offsets = arena.take_offsets(chunk * desc.taps());
         let thresholds = arena.take(chunk * desc.taps());
         let staged = arena.take(if self.in_place { 0 } else { self.planar.staged_len(lanes) });

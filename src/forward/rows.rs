@@ -15,7 +15,7 @@ use crate::panels::Panels;
 use crate::plan::Thresholds;
 use crate::stage::{Block, blocks};
 use crate::taps::Axis;
-use crate::workspace::Arena;
+use crate::workspace::{Arena, total};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rows {
@@ -77,16 +77,17 @@ impl Rows {
 
     pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let runs = self.positions().saturating_mul(self.runs_per_row(desc));
-        runs.saturating_mul(size_of::<Run>() / size_of::<f32>())
-            .saturating_add(self.chunk + self.positions() * self.chunk)
-            .saturating_add((1 + self.block[1] * self.block[2]) * self.lanes(tiles))
+        let runs = runs.saturating_mul(size_of::<Run>() / size_of::<f32>());
+        let lanes = self.lanes(tiles);
+        let rows = self.positions() * self.chunk;
+        total([runs, self.chunk, rows, lanes, self.block[1] * self.block[2] * lanes], tiles.lanes)
     }
 
     pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
         let desc = call.desc;
         let Part { mut output, images, panels, space, workspace } = part;
         let lanes = self.lanes(call.tiles);
-        let mut arena = Arena::new(workspace);
+        let mut arena = Arena::new(workspace, call.tiles.lanes);
         let runs = arena.take_runs(self.positions() * self.runs_per_row(desc));
         let thresholds = arena.take(self.chunk);
         let rows = arena.take(self.positions() * self.chunk);

@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use crate::desc::ConvDesc;
-use crate::kernel::{ABSENT, Tiles, TransposeBlock};
+use crate::kernel::{ABSENT, Line, MOST_TAPS, Tiles, TransposeBlock};
 use crate::layout::Layout;
 
 /// Whether a layer is depthwise, with one output channel for each input channel, in a form that the kernels walk.
@@ -22,19 +22,19 @@ pub(crate) fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
         }
 }
 
-/// More taps than that make tables of coefficients too large.
-const MOST_TAPS: usize = 128;
-
-/// `[channel][tap]` to `[tap][channel]`.
-pub(crate) fn by_tap(tiles: &Tiles, desc: &ConvDesc, by_channel: &[f32], by_tap: &mut [f32]) {
-    tiles.transpose(TransposeBlock {
-        from: by_channel,
-        from_step: desc.taps(),
-        to: by_tap,
-        to_step: desc.in_channels(),
-        rows: desc.in_channels(),
-        columns: desc.taps(),
-    });
+/// `[channel][tap]` to every `step`-th vector of `[vector][tap][lane]`.
+pub(crate) fn by_vector(tiles: &Tiles, taps: usize, by_channel: &[f32], by_vector: &mut [f32], step: usize) {
+    let lanes = tiles.lanes;
+    for (from, to) in by_channel.chunks_exact(taps * lanes).zip(by_vector.chunks_mut(step * taps * lanes)) {
+        tiles.transpose(TransposeBlock {
+            from,
+            from_step: taps,
+            to,
+            to_step: step * lanes,
+            rows: lanes,
+            columns: taps,
+        });
+    }
 }
 
 /// A stretch of positions of one row, `step` apart, that read through the same taps.
@@ -68,6 +68,16 @@ pub(crate) fn stretches(
     })
 }
 
+/// The rows and columns of outputs of a layer with channels last.
+pub(crate) fn output_lines(desc: &ConvDesc, rows: &Stretch, columns: &Stretch) -> [Line; 2] {
+    let channels = desc.in_channels();
+    [(1, rows, [desc.input_size()[2], desc.output_size()[2]]), (2, columns, [1, 1])].map(|(axis, stretch, size)| {
+        let [source, own_step] = size.map(|size| size * channels);
+        // Used where there is a next position, which then bounds it.
+        Line { count: stretch.count, source_step: source.saturating_mul(desc.stride()[axis]), own_step }
+    })
+}
+
 /// Fills the table of a stretch that begins at a position: for each tap, the coordinates that it reads, if any, in a
 /// source of `size` with channels last.
 pub(crate) fn tabulate(
@@ -97,6 +107,12 @@ pub(crate) fn tabulate(
 pub(crate) fn input_of(desc: &ConvDesc, axis: usize, o: usize, k: usize) -> Option<usize> {
     let padded = o * desc.stride()[axis] + k * desc.dilation()[axis];
     padded.checked_sub(desc.padding_before()[axis]).filter(|&i| i < desc.input_size()[axis])
+}
+
+/// Whether an output reads inside through all taps of an axis.
+pub(crate) fn reads_inside(desc: &ConvDesc, axis: usize) -> impl Fn(usize) -> bool {
+    let last = desc.kernel()[axis] - 1;
+    move |o| [0, last].into_iter().all(|k| input_of(desc, axis, o, k).is_some())
 }
 
 /// The output that reads input `i` through tap `k`, if any.

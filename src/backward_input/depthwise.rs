@@ -2,9 +2,9 @@
 
 use super::{BackwardInputCall, Segment, image_of};
 use crate::blocking::{Tuning, block_size};
-use crate::depthwise::{self, by_tap, output_of, stretches, tabulate};
-use crate::desc::ConvDesc;
-use crate::kernel::{CopyBlock, DepthwiseBackwardInput, TileMut, Tiles, Update, View, Walk};
+use crate::depthwise::{self, Stretch, by_vector, output_of, stretches, tabulate};
+use crate::desc::{ConvDesc, volume};
+use crate::kernel::{DepthwiseBackwardInput, Line, Tiles, View, Walk};
 use crate::layout::Layout;
 use crate::plan::Accumulation;
 use crate::stage::{Image, Staging, blocks};
@@ -44,11 +44,12 @@ impl Depthwise {
         match desc.layout() {
             Layout::Nchw => {
                 let inputs = self.inputs_len(tiles);
-                total([desc.taps(), self.grid.len() + tiles.lanes, inputs, inputs], tiles.lanes)
+                let coefficients = 2 * desc.taps() * tiles.lanes;
+                total([coefficients, desc.taps(), self.grid.len() + tiles.lanes, inputs, inputs], tiles.lanes)
             }
             Layout::Nhwc => {
                 let coefficients = desc.taps() * desc.in_channels();
-                total([coefficients, coefficients, coefficients, desc.taps()], tiles.lanes)
+                total([2 * coefficients, coefficients, desc.taps()], tiles.lanes)
             }
         }
     }
@@ -78,6 +79,7 @@ impl Depthwise {
         let (desc, tiles) = (call.desc, call.tiles);
         let (taps, lanes) = (desc.taps(), tiles.lanes);
         let mut arena = Arena::new(workspace, tiles.lanes);
+        let coefficients = arena.take(2 * taps * lanes);
         let offsets = arena.take_offsets(taps);
         let staged = arena.take(self.grid.len() + lanes);
         let input = arena.take(self.inputs_len(tiles));
@@ -99,18 +101,41 @@ impl Depthwise {
         let staging = Staging { grid, lanes: 1, pitch: grid.len(), fill: 0.0 };
         let row = grid.extent[2];
         let [_, rows, columns] = desc.input_size();
+        let plane = volume(desc.input_size());
         for image in segment.images.clone() {
             let of = |data, strides| Image { data, strides };
             let grad_output = of(image_of(call.grad_output, desc.output_image_len(), image), desc.output_strides());
             let inputs = of(image_of(call.input, desc.input_image_len(), image), desc.input_strides());
             for (index, channel) in segment.panels.clone().enumerate() {
+                for (tap, vectors) in coefficients.chunks_exact_mut(2 * lanes).enumerate() {
+                    let (weight, theta) = vectors.split_at_mut(lanes);
+                    weight.fill(call.weight[channel * taps + tap]);
+                    theta.fill(segment.thresholds[index * taps + tap]);
+                }
                 for block in blocks(desc.input_size().map(|size| 0..size), self.block) {
                     staging.copy(tiles, grad_output, channel..channel + 1, block, staged);
-                    let count = ((block.size[1] - 1) * row + block.size[2]).div_ceil(lanes);
-                    // What is no input compares as neither.
+                    let [d, h, w] = block.start;
+                    let first = (d * rows + h) * columns + w;
+                    let end = first + (block.size[1] - 1) * columns + block.size[2];
+                    let grad_input = grad_input.run_mut(image, channel, first..end);
+                    let add = call.accumulation == Accumulation::Add;
+                    let sums = &mut sums[index * taps * lanes..][..taps * lanes];
+                    let mut run = |walk, input: &[f32], grad_input: &mut [f32], add| {
+                        let (source, coefficients, sums) = (&*staged, &*coefficients, &mut *sums);
+                        let call = DepthwiseBackwardInput { walk, source, coefficients, input, grad_input, add, sums };
+                        tiles.depthwise_backward_input(call);
+                    };
+                    if block.size[2] >= lanes {
+                        let lines = Line { count: block.size[1], source_step: row, own_step: columns };
+                        let input = &inputs.data[channel * plane..][first..end];
+                        run(Walk::of_positions(offsets, lines, block.size[2], lanes), input, grad_input, add);
+                        continue;
+                    }
+                    // Rows shorter than a vector, and the gaps between them, are one. What is no input compares as neither.
+                    let len = ((block.size[1] - 1) * row + block.size[2]).next_multiple_of(lanes);
                     let axes = phases.map(|phase| phase.inputs());
                     let as_result = Grid { axes, extent: [1, block.size[1], row] };
-                    input[..count * lanes].fill(f32::NAN);
+                    input[..len].fill(f32::NAN);
                     Staging { grid: as_result, lanes: 1, pitch: 0, fill: f32::NAN }.copy(
                         tiles,
                         inputs,
@@ -118,36 +143,11 @@ impl Depthwise {
                         block,
                         input,
                     );
-                    tiles.depthwise_backward_input(DepthwiseBackwardInput {
-                        walk: Walk { offsets, source_step: lanes, count, width: lanes, splat: true },
-                        source: staged,
-                        weight: &call.weight[channel * taps..][..taps],
-                        thresholds: &segment.thresholds[index * taps..][..taps],
-                        input,
-                        grad_input: TileMut::of_slice(result, count, 1, lanes),
-                        add: false,
-                        sums: &mut sums[index * taps * lanes..][..taps * lanes],
-                    });
-                    let [d, h, w] = block.start;
-                    let first = (d * rows + h) * columns + w;
-                    if call.accumulation == Accumulation::Overwrite {
-                        let end = first + (block.size[1] - 1) * columns + block.size[2];
-                        tiles.copy(CopyBlock {
-                            from: result,
-                            from_plane: 0,
-                            from_row: row,
-                            step: 1,
-                            to: grad_input.run_mut(image, channel, first..end),
-                            to_plane: 0,
-                            to_row: columns,
-                            planes: 1,
-                            rows: block.size[1],
-                            len: block.size[2],
-                        });
-                    } else {
-                        for (r, result) in result.chunks(row).take(block.size[1]).enumerate() {
-                            let position = first + r * columns;
-                            grad_input.run(image, channel, position, &result[..block.size[2]], Update::Add);
+                    let lines = Line { count: 1, source_step: 0, own_step: 0 };
+                    run(Walk::of_positions(offsets, lines, len, lanes), input, result, false);
+                    for (result, to) in result.chunks(row).zip(grad_input.chunks_mut(columns)).take(block.size[1]) {
+                        for (to, result) in to.iter_mut().zip(&result[..block.size[2]]) {
+                            *to = if add { *to + result } else { *result };
                         }
                     }
                 }
@@ -166,56 +166,60 @@ impl Depthwise {
         let (desc, tiles) = (call.desc, call.tiles);
         let (taps, channels) = (desc.taps(), desc.in_channels());
         let mut arena = Arena::new(workspace, tiles.lanes);
-        let weight = arena.take(taps * channels);
-        let thresholds = arena.take(taps * channels);
+        let lanes = tiles.lanes;
+        let coefficients = arena.take(2 * taps * channels);
         let partial = arena.take(taps * channels);
         let offsets = arena.take_offsets(taps);
-        by_tap(tiles, desc, call.weight, weight);
-        by_tap(tiles, desc, segment.thresholds, thresholds);
+        by_vector(tiles, taps, call.weight, coefficients, 2);
+        by_vector(tiles, taps, segment.thresholds, &mut coefficients[lanes..], 2);
         partial.fill(0.0);
         let [depth, height, width] = desc.input_size();
-        let stride = desc.stride()[2];
+        let [_, stride_h, stride_w] = desc.stride();
+        // The taps that any input of a residue has, are had by those that all of them reach inside.
+        let complete = |axis: usize, residue: usize| {
+            let (stride, padding) = (desc.stride()[axis], desc.padding_before()[axis]);
+            let in_phase =
+                move |k: &usize| (residue + padding) % stride == k.saturating_mul(desc.dilation()[axis]) % stride;
+            let taps = || (0..desc.kernel()[axis]).filter(in_phase);
+            let [first, last] = [taps().next(), taps().next_back()];
+            move |i| [first, last].into_iter().flatten().all(|k| output_of(desc, axis, i, k).is_some())
+        };
         for image in segment.images.clone() {
             let grad_output = image_of(call.grad_output, desc.output_image_len(), image);
             let input = image_of(call.input, desc.input_image_len(), image);
-            for (d, h) in (0..depth).flat_map(|d| (0..height).map(move |h| (d, h))) {
-                for residue in 0..stride.min(width) {
-                    // The taps that any input of this residue has, are had by those that all of them reach inside.
-                    let complete = |w: usize| {
-                        let padded = w + desc.padding_before()[2];
-                        (0..desc.kernel()[2]).all(|k| {
-                            let shift = k * desc.dilation()[2];
-                            let in_phase = padded % stride == shift % stride;
-                            !in_phase || output_of(desc, 2, w, k).is_some()
-                        })
-                    };
-                    for stretch in stretches(residue..width, stride, complete) {
-                        let at = [d, h, stretch.first];
-                        tabulate(desc, desc.output_size(), |axis, k| output_of(desc, axis, at[axis], k), offsets);
-                        let position = (d * height + h) * width + stretch.first;
-                        tiles.depthwise_backward_input(DepthwiseBackwardInput {
-                            walk: Walk {
-                                offsets,
-                                source_step: channels,
-                                count: stretch.count,
-                                width: channels,
-                                splat: false,
-                            },
-                            source: grad_output,
-                            weight,
-                            thresholds,
-                            input: &input[position * channels..],
-                            grad_input: grad_input.tile_of_pixels(image, position, stretch.step, stretch.count),
-                            add: call.accumulation == Accumulation::Add,
-                            sums: partial,
-                        });
+            for (d, h) in (0..depth).flat_map(|d| (0..stride_h.min(height)).map(move |h| (d, h))) {
+                for hs in stretches(h..height, stride_h, complete(1, h)) {
+                    for w in 0..stride_w.min(width) {
+                        for ws in stretches(w..width, stride_w, complete(2, w)) {
+                            let at = [d, hs.first, ws.first];
+                            tabulate(desc, desc.output_size(), |axis, k| output_of(desc, axis, at[axis], k), offsets);
+                            let line = |stretch: &Stretch, size: [usize; 2]| {
+                                let [source_step, own] = size.map(|size| size * channels);
+                                Line { count: stretch.count, source_step, own_step: own.saturating_mul(stretch.step) }
+                            };
+                            let rows = line(&hs, [desc.output_size()[2], width]);
+                            let columns = line(&ws, [1, 1]);
+                            let first = (d * height + hs.first) * width + ws.first;
+                            let end = first + (hs.count - 1) * hs.step * width + (ws.count - 1) * ws.step + 1;
+                            tiles.depthwise_backward_input(DepthwiseBackwardInput {
+                                walk: Walk::of_channels(offsets, rows, columns, channels / lanes),
+                                source: grad_output,
+                                coefficients,
+                                input: &input[first * channels..],
+                                grad_input: grad_input.pixels_mut(image, first..end),
+                                add: call.accumulation == Accumulation::Add,
+                                sums: partial,
+                            });
+                        }
                     }
                 }
             }
         }
-        for (tap, partial) in partial.chunks_exact(channels).enumerate() {
-            for (sum, partial) in sums[tap..].iter_mut().step_by(taps).zip(partial) {
-                *sum += partial;
+        for (sums, partial) in sums.chunks_exact_mut(taps * lanes).zip(partial.chunks_exact(taps * lanes)) {
+            for (tap, partial) in partial.chunks_exact(lanes).enumerate() {
+                for (sum, partial) in sums[tap..].iter_mut().step_by(taps).zip(partial) {
+                    *sum += partial;
+                }
             }
         }
     }

@@ -5,9 +5,9 @@ use core::ops::Range;
 use super::BackwardWeightCall;
 use crate::blocking::{Tuning, block_size};
 use crate::border;
-use crate::depthwise::{input_of, stretches, tabulate};
-use crate::desc::ConvDesc;
-use crate::kernel::{DepthwiseBackwardWeight, Tiles, Walk};
+use crate::depthwise::{input_of, output_lines, reads_inside, stretches, tabulate};
+use crate::desc::{ConvDesc, volume};
+use crate::kernel::{DepthwiseBackwardWeight, Line, Tiles, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
@@ -35,7 +35,10 @@ impl Depthwise {
         match desc.layout() {
             Layout::Nchw => {
                 let grad_output = self.block[1] * self.block[2].next_multiple_of(tiles.lanes);
-                total([taps, taps, taps * tiles.lanes, self.grid.len() + tiles.lanes, grad_output], tiles.lanes)
+                total(
+                    [taps, taps * tiles.lanes, taps * tiles.lanes, self.grid.len() + tiles.lanes, grad_output],
+                    tiles.lanes,
+                )
             }
             Layout::Nhwc => total([taps, taps * channels, taps * channels, desc.out_channels()], tiles.lanes),
         }
@@ -66,7 +69,7 @@ impl Depthwise {
         let (taps, lanes) = (desc.taps(), tiles.lanes);
         let mut arena = Arena::new(workspace, tiles.lanes);
         let offsets = arena.take_offsets(taps);
-        let thresholds = arena.take(taps);
+        let thresholds = arena.take(taps * lanes);
         let sums = arena.take(taps * lanes);
         let staged = arena.take(self.grid.len() + lanes);
         let grad_output = arena.take(self.block[1] * self.block[2].next_multiple_of(lanes));
@@ -76,9 +79,10 @@ impl Depthwise {
         }
         let staging = Staging { grid: self.grid, lanes: 1, pitch: self.grid.len(), fill: 0.0 };
         let identity = desc.output_size().map(|size| Axis::identity(size, size, 0, 1));
+        let [_, height, width] = desc.output_size();
         for (channel, grad_weight) in channels.zip(grad_weight.chunks_exact_mut(taps)) {
-            for (tap, theta) in thresholds.iter_mut().enumerate() {
-                *theta = call.thresholds.at(desc, channel, desc.kernel_position(tap));
+            for (tap, theta) in thresholds.chunks_exact_mut(lanes).enumerate() {
+                theta.fill(call.thresholds.at(desc, channel, desc.kernel_position(tap)));
             }
             sums.fill(0.0);
             for image in 0..desc.batch() {
@@ -88,26 +92,28 @@ impl Depthwise {
                 let output = Image { data, strides: desc.output_strides() };
                 for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
                     staging.copy(tiles, input, channel..channel + 1, block, staged);
-                    // Rows of whole vectors; what lies beyond a row's end is not used.
-                    let row = block.size[2].next_multiple_of(lanes);
-                    let grid = Grid { axes: identity, extent: [1, block.size[1], row] };
-                    Staging { grid, lanes: 1, pitch: 0, fill: 0.0 }.copy(
-                        tiles,
-                        output,
-                        channel..channel + 1,
-                        block,
-                        grad_output,
-                    );
+                    let [d, h, w] = block.start;
+                    let first = (d * height + h) * width + w;
+                    let mut rows = Line { count: block.size[1], source_step: self.grid.extent[2], own_step: width };
+                    let mut own = &output.data[channel * volume(desc.output_size())..][first..];
+                    if block.size[2] < lanes {
+                        // A vector would go beyond the end of a row shorter than it.
+                        rows.own_step = lanes;
+                        let grid = Grid { axes: identity, extent: [1, block.size[1], lanes] };
+                        Staging { grid, lanes: 1, pitch: 0, fill: 0.0 }.copy(
+                            tiles,
+                            output,
+                            channel..channel + 1,
+                            block,
+                            grad_output,
+                        );
+                        own = grad_output;
+                    }
                     tiles.depthwise_backward_weight(DepthwiseBackwardWeight {
-                        walk: Walk { offsets, source_step: lanes, count: row / lanes, width: lanes, splat: true },
+                        walk: Walk::of_positions(offsets, rows, block.size[2], lanes),
                         source: staged,
                         thresholds,
-                        grad_output,
-                        grad_output_step: lanes,
-                        rows: block.size[1],
-                        source_row: self.grid.extent[2],
-                        grad_output_row: row,
-                        tail: (block.size[2] - 1) % lanes + 1,
+                        grad_output: own,
                         sums,
                     });
                 }
@@ -126,61 +132,51 @@ impl Depthwise {
         workspace: &mut [f32],
     ) {
         let (desc, tiles) = (call.desc, call.tiles);
-        let (taps, width) = (desc.taps(), channels.len());
+        let (taps, width, lanes) = (desc.taps(), channels.len(), tiles.lanes);
         let mut arena = Arena::new(workspace, tiles.lanes);
         let offsets = arena.take_offsets(taps);
         let thresholds = arena.take(taps * width);
         let sums = arena.take(taps * width);
         let border = arena.take(desc.out_channels());
-        for (tap, thetas) in thresholds.chunks_exact_mut(width).enumerate() {
-            let k = desc.kernel_position(tap);
-            for (theta, channel) in thetas.iter_mut().zip(channels.clone()) {
-                *theta = call.thresholds.at(desc, channel, k);
+        for (index, thetas) in thresholds.chunks_exact_mut(lanes).enumerate() {
+            let (first, k) = (channels.start + index / taps * lanes, desc.kernel_position(index % taps));
+            for (lane, theta) in thetas.iter_mut().enumerate() {
+                *theta = call.thresholds.at(desc, first + lane, k);
             }
         }
         sums.fill(0.0);
         let [depth, height, columns] = desc.output_size();
-        let complete = |w: usize| {
-            let last = desc.kernel()[2] - 1;
-            input_of(desc, 2, w, 0).is_some() && input_of(desc, 2, w, last).is_some()
-        };
         for image in 0..desc.batch() {
             let input = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
             let grad_output = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
-            for (d, h) in (0..depth).flat_map(|d| (0..height).map(move |h| (d, h))) {
-                for stretch in stretches(0..columns, 1, complete) {
-                    let at = [d, h, stretch.first];
+            for (d, hs) in
+                (0..depth).flat_map(|d| stretches(0..height, 1, reads_inside(desc, 1)).map(move |hs| (d, hs)))
+            {
+                for ws in stretches(0..columns, 1, reads_inside(desc, 2)) {
+                    let at = [d, hs.first, ws.first];
                     tabulate(desc, desc.input_size(), |axis, k| input_of(desc, axis, at[axis], k), offsets);
-                    let position = (d * height + h) * columns + stretch.first;
+                    let first = (d * height + hs.first) * columns + ws.first;
+                    let [rows, columns] = output_lines(desc, &hs, &ws);
                     tiles.depthwise_backward_weight(DepthwiseBackwardWeight {
-                        walk: Walk {
-                            offsets,
-                            // One position is walked where this would overflow.
-                            source_step: desc.stride()[2].saturating_mul(desc.in_channels()),
-                            count: stretch.count,
-                            width,
-                            splat: false,
-                        },
+                        walk: Walk::of_channels(offsets, rows, columns, width / lanes),
                         source: &input[channels.start..],
                         thresholds,
-                        grad_output: &grad_output[position * desc.out_channels() + channels.start..],
-                        grad_output_step: desc.out_channels(),
-                        rows: 1,
-                        source_row: 0,
-                        grad_output_row: 0,
-                        tail: tiles.lanes,
+                        grad_output: &grad_output[first * desc.out_channels() + channels.start..],
                         sums,
                     });
                 }
             }
         }
-        for (tap, (sums, thetas)) in sums.chunks_exact(width).zip(thresholds.chunks_exact(width)).enumerate() {
+        for tap in 0..taps {
             // Padding is zero before it is clamped.
             border.fill(0.0);
             border::sum_outside(desc, call.grad_output, &border::unpadded(desc, tap), border);
-            for (index, ((sum, theta), outside)) in sums.iter().zip(thetas).zip(&border[channels.clone()]).enumerate() {
-                let padded = if *theta > 0.0 && *outside != 0.0 { theta * outside } else { 0.0 };
-                grad_weight[index * taps + tap] += sum + padded;
+            let gradients = grad_weight[tap..].iter_mut().step_by(taps);
+            for (index, (gradient, outside)) in gradients.zip(&border[channels.clone()]).enumerate() {
+                let at = (index / lanes * taps + tap) * lanes + index % lanes;
+                let theta = thresholds[at];
+                let padded = if theta > 0.0 && *outside != 0.0 { theta * outside } else { 0.0 };
+                *gradient += sums[at] + padded;
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use super::{ForwardCall, Part};
 use crate::blocking::{Tuning, block_size};
-use crate::depthwise::{by_tap, input_of, stretches, tabulate};
+use crate::depthwise::{by_vector, input_of, output_lines, reads_inside, stretches, tabulate};
 use crate::desc::ConvDesc;
-use crate::kernel::{CopyBlock, DepthwiseForward, TileMut, Tiles, Walk};
+use crate::kernel::{CopyBlock, DepthwiseForward, Line, Tiles, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
@@ -36,11 +36,12 @@ impl Depthwise {
         match desc.layout() {
             Layout::Nchw => {
                 let staged = self.grid.len() + tiles.lanes;
-                total([desc.taps(), desc.taps(), staged, self.result_len(tiles)], tiles.lanes)
+                let coefficients = 2 * desc.taps() * tiles.lanes;
+                total([coefficients, tiles.lanes, desc.taps(), staged, self.result_len(tiles)], tiles.lanes)
             }
             Layout::Nhwc => {
-                let coefficients = desc.taps() * desc.in_channels();
-                total([coefficients, coefficients, desc.in_channels(), desc.taps()], tiles.lanes)
+                let coefficients = 2 * desc.taps() * desc.in_channels();
+                total([coefficients, desc.in_channels(), desc.taps()], tiles.lanes)
             }
         }
     }
@@ -57,8 +58,9 @@ impl Depthwise {
         let (taps, lanes) = (desc.taps(), tiles.lanes);
         let Part { mut output, images, panels: channels, space, workspace } = part;
         let mut arena = Arena::new(workspace, tiles.lanes);
+        let coefficients = arena.take(2 * taps * lanes);
+        let start = arena.take(lanes);
         let offsets = arena.take_offsets(taps);
-        let thresholds = arena.take(taps);
         let staged = arena.take(self.grid.len() + lanes);
         let result = arena.take(self.result_len(tiles));
         for (tap, offset) in offsets.iter_mut().enumerate() {
@@ -71,30 +73,37 @@ impl Depthwise {
             let data = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
             let source = Image { data, strides: desc.input_strides() };
             for channel in channels.clone() {
-                for (tap, theta) in thresholds.iter_mut().enumerate() {
-                    *theta = call.thresholds.at(desc, channel, desc.kernel_position(tap));
+                for (tap, vectors) in coefficients.chunks_exact_mut(2 * lanes).enumerate() {
+                    let (weight, theta) = vectors.split_at_mut(lanes);
+                    weight.fill(call.weight[channel * taps + tap]);
+                    theta.fill(call.thresholds.at(desc, channel, desc.kernel_position(tap)));
                 }
+                start.fill(call.bias.map_or(0.0, |bias| bias[channel]));
                 for block in blocks(space.clone(), self.block) {
                     staging.copy(tiles, source, channel..channel + 1, block, staged);
-                    let row = self.grid.extent[2];
-                    let count = ((block.size[1] - 1) * row + block.size[2]).div_ceil(lanes);
-                    tiles.depthwise_forward(DepthwiseForward {
-                        walk: Walk { offsets, source_step: lanes, count, width: lanes, splat: true },
-                        source: staged,
-                        weight: &call.weight[channel * taps..][..taps],
-                        thresholds,
-                        start: &[call.bias.map_or(0.0, |bias| bias[channel])],
-                        output: TileMut::of_slice(result, count, 1, lanes),
-                    });
                     let [d, h, w] = block.start;
                     let first = (d * height + h) * width + w;
                     let end = first + (block.size[1] - 1) * width + block.size[2];
+                    let (row, output) = (self.grid.extent[2], output.run_mut(image, channel, first..end));
+                    let run = |walk, output: &mut [f32]| {
+                        let (source, coefficients, start) = (&*staged, &*coefficients, &*start);
+                        tiles.depthwise_forward(DepthwiseForward { walk, source, coefficients, start, output });
+                    };
+                    if block.size[2] >= lanes {
+                        let rows = Line { count: block.size[1], source_step: row, own_step: width };
+                        run(Walk::of_positions(offsets, rows, block.size[2], lanes), output);
+                        continue;
+                    }
+                    // Rows shorter than a vector, and the gaps between them, are one.
+                    let rows = Line { count: 1, source_step: 0, own_step: 0 };
+                    let len = ((block.size[1] - 1) * row + block.size[2]).next_multiple_of(lanes);
+                    run(Walk::of_positions(offsets, rows, len, lanes), result);
                     tiles.copy(CopyBlock {
                         from: result,
                         from_plane: 0,
                         from_row: row,
                         step: 1,
-                        to: output.run_mut(image, channel, first..end),
+                        to: output,
                         to_plane: 0,
                         to_row: width,
                         planes: 1,
@@ -111,45 +120,41 @@ impl Depthwise {
         let (taps, channels) = (desc.taps(), desc.in_channels());
         let Part { mut output, images, space, workspace, .. } = part;
         let mut arena = Arena::new(workspace, tiles.lanes);
-        let weight = arena.take(taps * channels);
-        let thresholds = arena.take(taps * channels);
+        let coefficients = arena.take(2 * taps * channels);
         let start = arena.take(channels);
         let offsets = arena.take_offsets(taps);
-        by_tap(tiles, desc, call.weight, weight);
-        for (tap, thetas) in thresholds.chunks_exact_mut(channels).enumerate() {
+        by_vector(tiles, taps, call.weight, coefficients, 2);
+        for tap in 0..taps {
+            let thetas = &mut *start;
             call.thresholds.copy_tap(desc, tap, thetas);
+            let own = coefficients.chunks_exact_mut(tiles.lanes).skip(2 * tap + 1).step_by(2 * taps);
+            for (to, thetas) in own.zip(thetas.chunks_exact(tiles.lanes)) {
+                to.copy_from_slice(thetas);
+            }
         }
         match call.bias {
             Some(bias) => start.copy_from_slice(&bias[..channels]),
             None => start.fill(0.0),
         }
         let [_, height, width] = desc.output_size();
-        let complete = |w: usize| {
-            let last = desc.kernel()[2] - 1;
-            input_of(desc, 2, w, 0).is_some() && input_of(desc, 2, w, last).is_some()
-        };
         let [ds, hs, ws] = space;
         for image in images {
             let source = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
-            for (d, h) in ds.clone().flat_map(|d| hs.clone().map(move |h| (d, h))) {
-                for stretch in stretches(ws.clone(), 1, complete) {
-                    let at = [d, h, stretch.first];
+            for (d, hs) in
+                ds.clone().flat_map(|d| stretches(hs.clone(), 1, reads_inside(desc, 1)).map(move |hs| (d, hs)))
+            {
+                for ws in stretches(ws.clone(), 1, reads_inside(desc, 2)) {
+                    let at = [d, hs.first, ws.first];
                     tabulate(desc, desc.input_size(), |axis, k| input_of(desc, axis, at[axis], k), offsets);
-                    let position = (d * height + h) * width + stretch.first;
+                    let [rows, columns] = output_lines(desc, &hs, &ws);
+                    let first = (d * height + hs.first) * width + ws.first;
+                    let end = first + (hs.count - 1) * width + ws.count;
                     tiles.depthwise_forward(DepthwiseForward {
-                        walk: Walk {
-                            offsets,
-                            // One position is walked where this would overflow.
-                            source_step: desc.stride()[2].saturating_mul(channels),
-                            count: stretch.count,
-                            width: channels,
-                            splat: false,
-                        },
+                        walk: Walk::of_channels(offsets, rows, columns, channels / tiles.lanes),
                         source,
-                        weight,
-                        thresholds,
+                        coefficients,
                         start,
-                        output: output.tile_of_pixels(image, position, 1, stretch.count),
+                        output: output.pixels_mut(image, first..end),
                     });
                 }
             }

@@ -1,11 +1,13 @@
 //! Depthwise convolutions: every channel is convolved with itself alone, so there is nothing to broadcast a loaded value
 //! to.
 //!
-//! Lanes are the channels (channels last) or consecutive positions (planes). Per vector and tap, forward needs a load, a
-//! maximum and a multiply-add, and the weight and threshold of the tap, which a tile of positions shares: 2 + 2/R
-//! instructions per multiply-add. Loads are the limit: one per multiply-add, two per cycle, half of the peak. The backward
-//! pass of the input multiplies, then compares, masks and adds twice: eight instructions.
+//! Lanes are the channels (channels last) or consecutive positions (planes). Forward and the backward pass of the input
+//! keep a tile of positions in registers and walk the taps; that of the weight keeps a group of taps and walks the positions.
+//! Forward needs, per tap, a maximum that loads and a multiply-add, so loads are the limit: one per multiply-add and two
+//! per cycle, half of the peak if none crosses a cache line. The backward pass of the weight needs the same two; that of the
+//! input multiplies, compares, masks twice and adds twice, six instructions on four ports, a sixth of the peak.
 
+use core::array::from_fn;
 use core::ops::Range;
 
 use pulp::WithSimd;
@@ -13,100 +15,151 @@ use pulp::WithSimd;
 use super::pack::MOST_LANES;
 use super::planar::with_const;
 use super::vector::Vector;
-use super::view::TileMut;
 
 /// The offset of a tap that reads padding.
 pub(crate) const ABSENT: u32 = u32::MAX;
 
-/// Positions and lanes that a kernel walks: `count` positions, `width` lanes at each, all within one channel if
-/// `splat`.
-#[derive(Clone, Copy)]
-pub(crate) struct Walk<'a> {
-    /// Per tap: where position 0 reads the source.
-    pub(crate) offsets: &'a [u32],
-    pub(crate) source_step: usize,
+/// Most taps of a kernel.
+pub(crate) const MOST_TAPS: usize = 128;
+
+/// Positions `source_step` apart in the tensor that taps read, and `own_step` apart in the pass's other tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
     pub(crate) count: usize,
-    /// Whole vectors.
-    pub(crate) width: usize,
-    /// Weights and thresholds are one per tap, else one per tap and lane.
-    pub(crate) splat: bool,
+    pub(crate) source_step: usize,
+    pub(crate) own_step: usize,
 }
 
-impl Walk<'_> {
-    /// Asserts that the source holds all that is read.
-    fn check(&self, lanes: usize, source: usize) {
-        assert!(self.width.is_multiple_of(lanes) && self.count >= 1 && (!self.splat || self.width == lanes));
+impl Line {
+    /// Elements from the first to the last position, in the source and in the others.
+    fn span(&self) -> [usize; 2] {
+        [self.source_step, self.own_step].map(|step| self.count.saturating_sub(1).saturating_mul(step))
+    }
+}
+
+/// A vector of positions beside those of each row that are whole vectors: where it begins in the row, in all tensors, and its lanes
+/// that belong to no other.
+#[derive(Clone, Debug)]
+struct Odd {
+    at: usize,
+    lanes: Range<usize>,
+}
+
+/// Rows of positions that a kernel walks, `vectors` of lanes at each.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk<'a> {
+    /// Per tap: where the first position reads the source.
+    offsets: &'a [u32],
+    rows: Line,
+    columns: Line,
+    odd: Option<Odd>,
+    vectors: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// Vectors of lanes at a box of positions, which is walked along its rows unless they are one position long.
+    pub(crate) fn of_channels(offsets: &'a [u32], rows: Line, columns: Line, vectors: usize) -> Self {
+        let (rows, columns) = if columns.count == 1 { (columns, rows) } else { (rows, columns) };
+        Self { offsets, rows, columns, odd: None, vectors }
+    }
+
+    /// Rows of positions in lanes, `len` long. The last vector of a row may overlap the one before; in rows shorter than a
+    /// vector it goes beyond the end.
+    pub(crate) fn of_positions(offsets: &'a [u32], rows: Line, len: usize, lanes: usize) -> Self {
+        let columns = Line { count: len / lanes, source_step: lanes, own_step: lanes };
+        let odd = match len % lanes {
+            0 => None,
+            _ if len < lanes => Some(Odd { at: 0, lanes: 0..len }),
+            last => Some(Odd { at: len - lanes, lanes: lanes - last..lanes }),
+        };
+        Self { offsets, rows, columns, odd, vectors: 1 }
+    }
+
+    /// Asserts that the source and the other tensors hold all that is read and written, and that there are `per_tap`
+    /// vectors of coefficients for each vector of lanes and tap.
+    fn check(&self, lanes: usize, [source, own]: [usize; 2], coefficients: usize, per_tap: usize) {
+        assert!(
+            self.rows.count >= 1 && (self.columns.count >= 1 || self.odd.is_some()) && self.offsets.len() <= MOST_TAPS
+        );
+        let width = self.vectors.saturating_mul(lanes);
+        assert!(width.saturating_mul(self.offsets.len()).saturating_mul(per_tap) <= coefficients);
+        let mut row = self.columns.span().map(|last| last.saturating_add(width));
+        if let Some(odd) = &self.odd {
+            assert!(self.vectors == 1 && odd.lanes.end <= lanes);
+            row = row.map(|len| len.max(odd.at.saturating_add(lanes)));
+        }
+        let rows = self.rows.span();
         let last = self.offsets.iter().filter(|&&offset| offset != ABSENT).max();
         if let Some(&last) = last {
-            let end = (self.count - 1).saturating_mul(self.source_step).saturating_add(self.width);
-            assert!(end.saturating_add(last as usize) <= source);
+            assert!(row[0].saturating_add(rows[0]).saturating_add(last as usize) <= source);
         }
-    }
-
-    /// Elements of the weights, of the thresholds.
-    fn coefficients(&self) -> usize {
-        self.offsets.len() * if self.splat { 1 } else { self.width }
+        assert!(row[1].saturating_add(rows[1]) <= own);
     }
 }
 
-/// `output[p][l] = start[l] + Σ_k weight[k][l] · f(source[offset[k] + p · step + l]; θ[k][l])`
+/// `output[p][l] = start[l] + Σ_k w[k][l] · f(source[offset[k] + p][l]; θ[k][l])`
 pub(crate) struct DepthwiseForward<'a> {
     pub(crate) walk: Walk<'a>,
     pub(crate) source: &'a [f32],
-    pub(crate) weight: &'a [f32],
-    pub(crate) thresholds: &'a [f32],
-    /// One per lane, or one.
+    /// `[vector][tap][w, θ][lane]`
+    pub(crate) coefficients: &'a [f32],
+    /// `[vector][lane]`
     pub(crate) start: &'a [f32],
-    pub(crate) output: TileMut<'a>,
+    pub(crate) output: &'a mut [f32],
 }
 
-/// With `G[k][p][l] = weight[k][l] · source[offset[k] + p · step + l]`: `grad_input[p][l]` is the sum of `G` over the taps
-/// whose threshold `input[p][l]` exceeds (added to, if `add`); `sums[k][l]` adds `G` over the positions that do not exceed it. NaN
+/// With `G[k][p][l] = w[k][l] · source[offset[k] + p][l]`: `grad_input[p][l]` is the sum of `G` over the taps whose
+/// threshold `input[p][l]` exceeds (added to, if `add`); `sums[k][l]` adds `G` over the positions that do not exceed it. NaN
 /// inputs do neither.
 pub(crate) struct DepthwiseBackwardInput<'a> {
     pub(crate) walk: Walk<'a>,
     pub(crate) source: &'a [f32],
-    pub(crate) weight: &'a [f32],
-    pub(crate) thresholds: &'a [f32],
+    /// `[vector][tap][w, θ][lane]`
+    pub(crate) coefficients: &'a [f32],
     pub(crate) input: &'a [f32],
-    /// Rows as far apart as positions of the input.
-    pub(crate) grad_input: TileMut<'a>,
+    pub(crate) grad_input: &'a mut [f32],
     pub(crate) add: bool,
+    /// `[vector][tap][lane]`
     pub(crate) sums: &'a mut [f32],
 }
 
-/// `sums[k][l] += Σ_p grad_output[p · grad_output_step + l] · f(source[offset[k] + p · step + l]; θ[k][l])`, for the taps that are
-/// not [`ABSENT`].
+/// `sums[k][l] += Σ_p grad_output[p][l] · f(source[offset[k] + p][l]; θ[k][l])`, for the taps that are not [`ABSENT`].
 pub(crate) struct DepthwiseBackwardWeight<'a> {
     pub(crate) walk: Walk<'a>,
     pub(crate) source: &'a [f32],
+    /// `[vector][tap][lane]`
     pub(crate) thresholds: &'a [f32],
     pub(crate) grad_output: &'a [f32],
-    pub(crate) grad_output_step: usize,
-    /// Rows like the walk, and their distances in source and output gradient.
-    pub(crate) rows: usize,
-    pub(crate) source_row: usize,
-    pub(crate) grad_output_row: usize,
-    /// Lanes in use at the last position of each row: products of the others are no part of the sum.
-    pub(crate) tail: usize,
+    /// `[vector][tap][lane]`
     pub(crate) sums: &'a mut [f32],
 }
 
-/// Most positions of a tile, forward.
-const fn most_forward<S: Vector>() -> usize {
-    if S::REGISTERS >= 32 { 12 } else { 8 }
+/// Elements `r` steps from `at`, for small constants `r`: chained, so that two registers hold the multiples of the step.
+///
+/// # Safety
+///
+/// They lie within one allocation.
+#[inline(always)]
+unsafe fn apart<const R: usize>(at: *const f32, step: usize) -> [*const f32; R] {
+    let mut all = [at; R];
+    for r in 1..R {
+        // SAFETY: the caller's.
+        all[r] = unsafe { if r % 4 == 0 { all[r - 4].add(4 * step) } else { all[r / 4 * 4].add(r % 4 * step) } };
+    }
+    all
 }
 
-/// Most positions of a tile, backward.
+/// Cuts `count` positions into tiles of at most `most`, as even as can be.
+fn tiles(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let tiles = count.div_ceil(most);
+    (0..tiles).map(move |tile| count * tile / tiles..count * (tile + 1) / tiles)
+}
+
+/// Most positions of a tile, forward: their sums, a weight, a threshold and maxima fit sixteen registers.
+const MOST_FORWARD: usize = 8;
+
+/// Most positions of a tile, backward: their inputs and gradients, three more per tap, products and masks.
 const MOST_BACKWARD: usize = 4;
-
-/// Most taps of a tile, backward of the weight: a sum and a threshold for each.
-const fn most_taps<S: Vector>() -> usize {
-    if S::REGISTERS >= 32 { 9 } else { 5 }
-}
-
-/// Positions whose sums are added to memory at once, backward of the weight with several vectors of lanes.
-const STRETCH: usize = 16;
 
 /// Entry of [`DepthwiseForward`] for one instruction set.
 ///
@@ -116,11 +169,9 @@ const STRETCH: usize = 16;
 pub(super) unsafe fn forward<S: Vector>(call: DepthwiseForward<'_>) {
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
-    let DepthwiseForward { walk, source, weight, thresholds, start, output } = &call;
-    walk.check(S::LANES, source.len());
-    assert!(walk.coefficients() <= weight.len() && walk.coefficients() <= thresholds.len());
-    assert!(start.len() >= if walk.splat { 1 } else { walk.width });
-    assert!(output.count == 1 && walk.width <= output.lanes && walk.count <= output.rows);
+    let DepthwiseForward { walk, source, coefficients, start, output } = &call;
+    walk.check(S::LANES, [source.len(), output.len()], coefficients.len(), 2);
+    assert!(walk.vectors * S::LANES <= start.len());
     simd.vectorize(Forward { simd, call });
 }
 
@@ -134,61 +185,62 @@ impl<S: Vector> WithSimd for Forward<'_, S> {
 
     #[inline(always)]
     fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, call } = self;
-        let mut first = 0;
-        while first < call.walk.count {
-            let rows = most_forward::<S>().min(call.walk.count - first);
-            for lane in (0..call.walk.width).step_by(S::LANES) {
-                with_const!(rows, R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_forward::<S>() {
-                    // SAFETY: `forward` has checked every length.
-                    unsafe { forward_tile::<S, R>(simd, &call, lane, first) }
-                });
+        let Self { simd, mut call } = self;
+        let Walk { rows, columns, odd, vectors, .. } = call.walk.clone();
+        for row in 0..rows.count {
+            let at = [row * rows.source_step, row * rows.own_step];
+            for tile in tiles(columns.count, MOST_FORWARD) {
+                let at = [at[0] + tile.start * columns.source_step, at[1] + tile.start * columns.own_step];
+                for lane in (0..vectors * S::LANES).step_by(S::LANES) {
+                    with_const!(tile.len(), R in [1 2 3 4 5 6 7 8] => {
+                        // SAFETY: `forward` has checked every length.
+                        unsafe { forward_tile::<S, R>(simd, &mut call, lane, at) }
+                    });
+                }
             }
-            first += rows;
+            if let Some(odd) = &odd {
+                // SAFETY: as above.
+                unsafe { forward_tile::<S, 1>(simd, &mut call, 0, at.map(|at| at + odd.at)) }
+            }
         }
     }
 }
 
-/// A weight or threshold of a tap, in all lanes.
-///
 /// # Safety
 ///
-/// `at` lies within the coefficients, whole vectors of them unless `splat`.
+/// The checks of [`forward`]; `R` positions of a row, or its odd vector, begin at `at` in source and output, and a vector follows
+/// `lane`.
 #[inline(always)]
-unsafe fn coefficient<S: Vector>(simd: S, at: *const f32, splat: bool) -> S::f32s {
-    // SAFETY: the caller's.
-    unsafe { if splat { simd.splat_f32s(*at) } else { simd.load(at) } }
-}
-
-/// # Safety
-///
-/// The checks of [`forward`]; `R` positions follow `first`, a vector of lanes `lane`.
-#[inline(always)]
-unsafe fn forward_tile<S: Vector, const R: usize>(simd: S, call: &DepthwiseForward<'_>, lane: usize, first: usize) {
-    let Walk { offsets, source_step, width, splat, .. } = call.walk;
-    let (pitch, own) = if splat { (1, 0) } else { (width, lane) };
+unsafe fn forward_tile<S: Vector, const R: usize>(
+    simd: S,
+    call: &mut DepthwiseForward<'_>,
+    lane: usize,
+    [source, to]: [usize; 2],
+) {
+    let Walk { offsets, columns, .. } = call.walk;
     // SAFETY: the caller's, for every pointer below.
     unsafe {
-        let mut sums = [coefficient(simd, call.start.as_ptr().add(own), splat); R];
-        for (k, &offset) in offsets.iter().enumerate() {
-            let w = coefficient(simd, call.weight.as_ptr().add(k * pitch + own), splat);
-            let theta = coefficient(simd, call.thresholds.as_ptr().add(k * pitch + own), splat);
+        let mut coefficients = call.coefficients.as_ptr().add(lane * 2 * offsets.len());
+        let source = call.source.as_ptr().add(source + lane);
+        let mut sums = [simd.load(call.start.as_ptr().add(lane)); R];
+        for &offset in offsets {
+            let (weight, theta) = (simd.load(coefficients), simd.load(coefficients.add(S::LANES)));
+            coefficients = coefficients.add(2 * S::LANES);
             if offset == ABSENT {
                 let padded = simd.activate(simd.splat_f32s(0.0), theta);
                 for sum in &mut sums {
-                    *sum = simd.mul_add_e_f32s(w, padded, *sum);
+                    *sum = simd.mul_add_e_f32s(weight, padded, *sum);
                 }
                 continue;
             }
-            let x = call.source.as_ptr().add(offset as usize + first * source_step + lane);
-            for (r, sum) in sums.iter_mut().enumerate() {
-                *sum = simd.mul_add_e_f32s(w, simd.activate(simd.load(x.add(r * source_step)), theta), *sum);
+            let x = apart::<R>(source.add(offset as usize), columns.source_step);
+            for r in 0..R {
+                sums[r] = simd.mul_add_e_f32s(weight, simd.activate(simd.load(x[r]), theta), sums[r]);
             }
         }
-        let step = call.output.row_step;
-        let to = call.output.vectors[0].add(first * step + lane);
-        for (r, sum) in sums.into_iter().enumerate() {
-            simd.store(to.add(r * step), sum);
+        let to = apart::<R>(call.output.as_mut_ptr().add(to + lane), columns.own_step);
+        for r in 0..R {
+            simd.store(to[r].cast_mut(), sums[r]);
         }
     }
 }
@@ -201,12 +253,10 @@ unsafe fn forward_tile<S: Vector, const R: usize>(simd: S, call: &DepthwiseForwa
 pub(super) unsafe fn backward_input<S: Vector>(call: DepthwiseBackwardInput<'_>) {
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
-    let DepthwiseBackwardInput { walk, source, weight, thresholds, input, grad_input, sums, .. } = &call;
-    walk.check(S::LANES, source.len());
-    assert!(walk.coefficients() <= weight.len() && walk.coefficients() <= thresholds.len());
-    assert!(grad_input.count == 1 && walk.width <= grad_input.lanes && walk.count <= grad_input.rows);
-    assert!((walk.count - 1).saturating_mul(grad_input.row_step).saturating_add(walk.width) <= input.len());
-    assert!(walk.offsets.len() * walk.width <= sums.len());
+    let DepthwiseBackwardInput { walk, source, coefficients, input, grad_input, sums, .. } = &call;
+    let own = input.len().min(grad_input.len());
+    walk.check(S::LANES, [source.len(), own], coefficients.len() / 2, 1);
+    walk.check(S::LANES, [source.len(), own], sums.len(), 1);
     simd.vectorize(BackwardInput { simd, call });
 }
 
@@ -221,65 +271,91 @@ impl<S: Vector> WithSimd for BackwardInput<'_, S> {
     #[inline(always)]
     fn with_simd<T: pulp::Simd>(self, _: T) {
         let Self { simd, mut call } = self;
-        let mut first = 0;
-        while first < call.walk.count {
-            let rows = MOST_BACKWARD.min(call.walk.count - first);
-            for lane in (0..call.walk.width).step_by(S::LANES) {
-                with_const!(rows, R in [1 2 3 4] => {
-                    // SAFETY: `backward_input` has checked every length.
-                    unsafe { backward_input_tile::<S, R>(simd, &mut call, lane, first) }
-                });
+        let Walk { rows, columns, odd, vectors, .. } = call.walk.clone();
+        for row in 0..rows.count {
+            let at = [row * rows.source_step, row * rows.own_step];
+            if let Some(odd) = &odd {
+                // First: it writes zeros where it overlaps others.
+                let own = lanes_between(simd, &odd.lanes);
+                // SAFETY: `backward_input` has checked every length.
+                unsafe { backward_input_tile::<S, 1>(simd, &mut call, 0, at.map(|at| at + odd.at), Some(own)) }
             }
-            first += rows;
+            for tile in tiles(columns.count, MOST_BACKWARD) {
+                let at = [at[0] + tile.start * columns.source_step, at[1] + tile.start * columns.own_step];
+                for lane in (0..vectors * S::LANES).step_by(S::LANES) {
+                    with_const!(tile.len(), R in [1 2 3 4] => {
+                        // SAFETY: `backward_input` has checked every length.
+                        unsafe { backward_input_tile::<S, R>(simd, &mut call, lane, at, None) }
+                    });
+                }
+            }
         }
     }
 }
 
 /// # Safety
 ///
-/// The checks of [`backward_input`]; `R` positions follow `first`, a vector of lanes `lane`.
+/// The checks of [`backward_input`]; `R` positions of a row, or its odd vector, of which only some lanes count, begin at
+/// `at` in source and input, and a vector follows `lane`.
 #[inline(always)]
 unsafe fn backward_input_tile<S: Vector, const R: usize>(
     simd: S,
     call: &mut DepthwiseBackwardInput<'_>,
     lane: usize,
-    first: usize,
+    [source, own]: [usize; 2],
+    counts: Option<S::m32s>,
 ) {
-    let Walk { offsets, source_step, width, splat, .. } = call.walk;
-    let (pitch, own) = if splat { (1, 0) } else { (width, lane) };
+    let Walk { offsets, columns, .. } = call.walk;
     let zero = simd.splat_f32s(0.0);
-    let step = call.grad_input.row_step;
     // SAFETY: the caller's, for every pointer below.
     unsafe {
+        let mut coefficients = call.coefficients.as_ptr().add(lane * 2 * offsets.len());
+        let mut sums = call.sums.as_mut_ptr().add(lane * offsets.len());
+        let source = call.source.as_ptr().add(source + lane);
+        let input = apart::<R>(call.input.as_ptr().add(own + lane), columns.own_step);
         let mut x = [zero; R];
-        for (r, x) in x.iter_mut().enumerate() {
-            *x = simd.load(call.input.as_ptr().add((first + r) * step + lane));
+        for r in 0..R {
+            x[r] = simd.load(input[r]);
+            if let Some(counts) = counts {
+                x[r] = simd.select_f32s(counts, x[r], simd.splat_f32s(f32::NAN));
+            }
         }
         let mut passed = [zero; R];
-        for (k, &offset) in offsets.iter().enumerate() {
-            if offset == ABSENT {
-                continue;
+        for &offset in offsets {
+            if offset != ABSENT {
+                let (weight, theta) = (simd.load(coefficients), simd.load(coefficients.add(S::LANES)));
+                let g = apart::<R>(source.add(offset as usize), columns.source_step);
+                let mut held = zero;
+                for r in 0..R {
+                    // Multiplied before it is masked: zero times an infinite weight would be NaN.
+                    let g = simd.mul_f32s(weight, simd.load(g[r]));
+                    let holds = simd.less_than_or_equal_f32s(x[r], theta);
+                    held = simd.add_f32s(held, simd.keep(holds, g));
+                    passed[r] = simd.add_f32s(passed[r], simd.discard(holds, g));
+                }
+                simd.store(sums, simd.add_f32s(simd.load(sums), held));
             }
-            let w = coefficient(simd, call.weight.as_ptr().add(k * pitch + own), splat);
-            let theta = coefficient(simd, call.thresholds.as_ptr().add(k * pitch + own), splat);
-            let g = call.source.as_ptr().add(offset as usize + first * source_step + lane);
-            let mut held = zero;
-            for r in 0..R {
-                // Multiplied before it is masked: zero times an infinite weight would be NaN.
-                let g = simd.mul_f32s(w, simd.load(g.add(r * source_step)));
-                passed[r] = simd.add_f32s(passed[r], simd.keep(simd.greater_than_f32s(x[r], theta), g));
-                held = simd.add_f32s(held, simd.keep(simd.less_than_or_equal_f32s(x[r], theta), g));
-            }
-            let to = call.sums.as_mut_ptr().add(k * width + lane);
-            simd.store(to, simd.add_f32s(simd.load(to), held));
+            coefficients = coefficients.add(2 * S::LANES);
+            sums = sums.add(S::LANES);
         }
-        let to = call.grad_input.vectors[0].add(first * step + lane);
-        for (r, passed) in passed.into_iter().enumerate() {
-            let before = if call.add { simd.load(to.add(r * step)) } else { zero };
-            simd.store(to.add(r * step), simd.add_f32s(before, passed));
+        let to = apart::<R>(call.grad_input.as_mut_ptr().add(own + lane), columns.own_step);
+        for r in 0..R {
+            let before = if call.add { simd.load(to[r]) } else { zero };
+            // A NaN exceeds nothing, though it is not less or equal either.
+            let passed = simd.keep(simd.less_than_or_equal_f32s(x[r], x[r]), passed[r]);
+            simd.store(to[r].cast_mut(), simd.add_f32s(before, passed));
         }
     }
 }
+
+/// Most taps of a group, backward of the weight: a threshold and a sum each, the gradient, the maxima.
+const fn most_taps<S: Vector>() -> usize {
+    if S::REGISTERS >= 32 { 9 } else { 6 }
+}
+
+/// Elements of a stretch of positions, backward of the weight: they and what their taps read stay in the first-level
+/// cache.
+const STRETCH_LEN: usize = 1024;
 
 /// Entry of [`DepthwiseBackwardWeight`] for one instruction set.
 ///
@@ -289,14 +365,8 @@ unsafe fn backward_input_tile<S: Vector, const R: usize>(
 pub(super) unsafe fn backward_weight<S: Vector>(call: DepthwiseBackwardWeight<'_>) {
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
-    let DepthwiseBackwardWeight { walk, thresholds, sums, .. } = &call;
-    assert!(call.rows >= 1 && (1..=S::LANES).contains(&call.tail));
-    let last_row = (call.rows - 1).saturating_mul(call.source_row);
-    walk.check(S::LANES, call.source.len().saturating_sub(last_row));
-    assert!(walk.coefficients() <= thresholds.len() && walk.offsets.len() * walk.width <= sums.len());
-    let last_row = (call.rows - 1).saturating_mul(call.grad_output_row);
-    let last = (walk.count - 1).saturating_mul(call.grad_output_step).saturating_add(walk.width);
-    assert!(last_row.saturating_add(last) <= call.grad_output.len());
+    let DepthwiseBackwardWeight { walk, source, thresholds, grad_output, sums } = &call;
+    walk.check(S::LANES, [source.len(), grad_output.len()], thresholds.len().min(sums.len()), 1);
     simd.vectorize(BackwardWeight { simd, call });
 }
 
@@ -311,31 +381,26 @@ impl<S: Vector> WithSimd for BackwardWeight<'_, S> {
     #[inline(always)]
     fn with_simd<T: pulp::Simd>(self, _: T) {
         let Self { simd, mut call } = self;
-        // With several vectors of lanes, a stretch of positions that stays in the first-level cache.
-        let stretch = if call.walk.splat { call.walk.count } else { STRETCH };
-        for first in (0..call.walk.count).step_by(stretch) {
-            let positions = first..call.walk.count.min(first + stretch);
-            for lane in (0..call.walk.width).step_by(S::LANES) {
-                let mut next = 0;
-                while next < call.walk.offsets.len() {
-                    // The next taps that are not absent.
-                    let mut taps = [0; 9];
-                    let mut count = 0;
-                    while next < call.walk.offsets.len() && count < most_taps::<S>() {
-                        if call.walk.offsets[next] != ABSENT {
-                            taps[count] = next;
-                            count += 1;
-                        }
-                        next += 1;
-                    }
-                    if count == 0 {
-                        break;
-                    }
-                    with_const!(count, N in [1 2 3 4 5 6 7 8 9] => if N <= most_taps::<S>() {
-                        let mut own = [0; N];
-                        own.copy_from_slice(&taps[..N]);
-                        // SAFETY: `backward_weight` has checked every length.
-                        unsafe { backward_weight_tile::<S, N>(simd, &mut call, lane, positions.clone(), own) }
+        let Walk { offsets, rows, columns, vectors, .. } = call.walk.clone();
+        let (mut present, mut taps) = ([0; MOST_TAPS + 1], 0);
+        for (k, &offset) in offsets.iter().enumerate() {
+            // Fits: there are at most MOST_TAPS.
+            present[taps] = k as u8;
+            taps += usize::from(offset != ABSENT);
+        }
+        let groups = taps.div_ceil(most_taps::<S>());
+        // One vector keeps its sums for all rows; several take turns, before what they share has left the cache.
+        let stretch = if vectors == 1 { usize::MAX } else { (STRETCH_LEN / (vectors.max(1) * S::LANES)).max(4) };
+        let together = if vectors == 1 { rows.count } else { 1 };
+        for row in (0..rows.count).step_by(together) {
+            for start in (0..columns.count.max(1)).step_by(stretch) {
+                let positions = start..columns.count.min(start.saturating_add(stretch));
+                for group in 0..groups {
+                    let own = &present[taps * group / groups..taps * (group + 1) / groups];
+                    with_const!(own.len(), N in [1 2 3 4 5 6 7 8 9] => if N <= most_taps::<S>() {
+                        let taps: [usize; N] = from_fn(|t| own[t] as usize);
+                        // SAFETY: `backward_weight` has checked every length; absent taps were left out.
+                        unsafe { backward_weight_group(simd, &mut call, taps, row..row + together, positions.clone()) }
                     });
                 }
             }
@@ -345,56 +410,62 @@ impl<S: Vector> WithSimd for BackwardWeight<'_, S> {
 
 /// # Safety
 ///
-/// The checks of [`backward_weight`]; the taps are not absent, positions lie in the walk, and a vector of lanes
-/// follows `lane`.
+/// The checks of [`backward_weight`]; the taps are not absent, rows and positions lie in the walk.
 #[inline(always)]
-unsafe fn backward_weight_tile<S: Vector, const T: usize>(
+unsafe fn backward_weight_group<S: Vector, const T: usize>(
     simd: S,
     call: &mut DepthwiseBackwardWeight<'_>,
-    lane: usize,
-    positions: Range<usize>,
     taps: [usize; T],
+    rows: Range<usize>,
+    positions: Range<usize>,
 ) {
-    let Walk { offsets, source_step, width, splat, .. } = call.walk;
-    let (pitch, own) = if splat { (1, 0) } else { (width, lane) };
-    let zero = simd.splat_f32s(0.0);
-    // SAFETY: the caller's, for every pointer below.
-    unsafe {
-        let mut thetas = [zero; T];
-        let mut x = [call.source.as_ptr(); T];
-        for t in 0..T {
-            thetas[t] = coefficient(simd, call.thresholds.as_ptr().add(taps[t] * pitch + own), splat);
-            x[t] = x[t].add(offsets[taps[t]] as usize + lane);
-        }
-        let mut sums = [zero; T];
-        let mut lane_numbers = [0.0; MOST_LANES];
-        for (l, number) in lane_numbers.iter_mut().enumerate() {
-            *number = l as f32;
-        }
-        let in_use = simd.greater_than_f32s(simd.splat_f32s(call.tail as f32), simd.load(lane_numbers.as_ptr()));
-        // The position whose lanes are not all in use.
-        let partial = if call.tail < S::LANES { call.walk.count - 1 } else { call.walk.count };
-        for row in 0..call.rows {
-            let g = call.grad_output.as_ptr().add(row * call.grad_output_row + lane);
-            let at = row * call.source_row;
-            for p in positions.start..positions.end.min(partial) {
-                let g = simd.load(g.add(p * call.grad_output_step));
-                for t in 0..T {
-                    let x = simd.activate(simd.load(x[t].add(at + p * source_step)), thetas[t]);
-                    sums[t] = simd.mul_add_e_f32s(g, x, sums[t]);
+    let Walk { offsets, columns, rows: Line { source_step, own_step, .. }, ref odd, vectors } = call.walk;
+    for lane in (0..vectors * S::LANES).step_by(S::LANES) {
+        // SAFETY: the caller's, for every pointer below; a vector follows `lane`.
+        unsafe {
+            let thresholds = call.thresholds.as_ptr().add(lane * offsets.len());
+            // Loops, for closures are not sure to be inlined where the instruction set is.
+            let (mut thetas, mut sums) = ([simd.splat_f32s(0.0); T], [simd.splat_f32s(0.0); T]);
+            let mut x = [call.source.as_ptr(); T];
+            for t in 0..T {
+                thetas[t] = simd.load(thresholds.add(taps[t] * S::LANES));
+                x[t] = x[t].add(offsets[taps[t]] as usize + lane);
+            }
+            for row in rows.clone() {
+                let (mut at, mut own) = (row * source_step, row * own_step + lane);
+                if let Some(odd) = odd {
+                    let counts = lanes_between(simd, &odd.lanes);
+                    let g = simd.keep(counts, simd.load(call.grad_output.as_ptr().add(own + odd.at)));
+                    for t in 0..T {
+                        let x = simd.activate(simd.load(x[t].add(at + odd.at)), thetas[t]);
+                        sums[t] = simd.mul_add_e_f32s(g, simd.keep(counts, x), sums[t]);
+                    }
+                }
+                at += positions.start * columns.source_step;
+                own += positions.start * columns.own_step;
+                for _ in positions.clone() {
+                    let g = simd.load(call.grad_output.as_ptr().add(own));
+                    for t in 0..T {
+                        sums[t] = simd.mul_add_e_f32s(g, simd.activate(simd.load(x[t].add(at)), thetas[t]), sums[t]);
+                    }
+                    at = at.wrapping_add(columns.source_step);
+                    own = own.wrapping_add(columns.own_step);
                 }
             }
-            if positions.end > partial {
-                let g = simd.keep(in_use, simd.load(g.add(partial * call.grad_output_step)));
-                for t in 0..T {
-                    let x = simd.activate(simd.load(x[t].add(at + partial * source_step)), thetas[t]);
-                    sums[t] = simd.mul_add_e_f32s(g, simd.keep(in_use, x), sums[t]);
-                }
+            let to = call.sums.as_mut_ptr().add(lane * offsets.len());
+            for t in 0..T {
+                let to = to.add(taps[t] * S::LANES);
+                simd.store(to, simd.add_f32s(simd.load(to), sums[t]));
             }
-        }
-        for (tap, sum) in taps.into_iter().zip(sums) {
-            let to = call.sums.as_mut_ptr().add(tap * width + lane);
-            simd.store(to, simd.add_f32s(simd.load(to), sum));
         }
     }
+}
+
+/// The lanes of a range.
+#[inline(always)]
+fn lanes_between<S: Vector>(simd: S, range: &Range<usize>) -> S::m32s {
+    let counts: [f32; MOST_LANES] = from_fn(|lane| if range.contains(&lane) { 1.0 } else { 0.0 });
+    // SAFETY: a vector has at most MOST_LANES lanes.
+    let counts = unsafe { simd.load(counts.as_ptr()) };
+    simd.greater_than_f32s(counts, simd.splat_f32s(0.0))
 }

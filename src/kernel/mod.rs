@@ -17,7 +17,9 @@ mod vector;
 mod view;
 
 pub(crate) use copy::{CopyBlock, TransposeBlock};
-pub(crate) use depthwise::{ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Walk};
+pub(crate) use depthwise::{
+    ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Line, MOST_TAPS, Walk,
+};
 pub(crate) use gather::{GatherPanel, Pairs};
 pub use isa::{Isa, ParseIsaError};
 pub(crate) use offsets::Offsets;

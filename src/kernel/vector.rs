@@ -44,6 +44,12 @@ pub(super) trait Vector: Simd {
         self.select_f32s(mask, value, self.splat_f32s(0.0))
     }
 
+    /// `value` where the mask does not hold, else zero.
+    #[inline(always)]
+    fn discard(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
+        self.select_f32s(mask, self.splat_f32s(0.0), value)
+    }
+
     /// `to[c][r] = from[r][c]` for a square of [`SQUARE`](Self::SQUARE), rows `from_step` and `to_step` apart.
     ///
     /// # Safety
@@ -125,6 +131,12 @@ impl Vector for pulp::x86::V3 {
     fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
         let mask: core::arch::x86_64::__m256 = pulp::cast(mask);
         pulp::cast(self.avx._mm256_and_ps(mask, pulp::cast(value)))
+    }
+
+    #[inline(always)]
+    fn discard(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
+        let mask: core::arch::x86_64::__m256 = pulp::cast(mask);
+        pulp::cast(self.avx._mm256_andnot_ps(mask, pulp::cast(value)))
     }
 
     const SQUARE: usize = 8;

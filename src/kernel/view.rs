@@ -222,19 +222,17 @@ impl<'a> View<'a> {
         tile
     }
 
-    /// A tile of one vector as long as there are channels, whose rows are `count` positions of an image, `step` apart.
+    /// All channels of consecutive positions of an image, where channels are adjacent in memory.
     ///
     /// # Panics
     ///
-    /// If some of it lies outside the claim, or channels are not adjacent in memory.
-    pub(crate) fn tile_of_pixels(&mut self, image: usize, position: usize, step: usize, count: usize) -> TileMut<'_> {
+    /// If they are not, or one of them lies outside the claim.
+    pub(crate) fn pixels_mut(&mut self, image: usize, positions: Range<usize>) -> &mut [f32] {
         let channels = self.channels();
-        assert!(self.channel_stride == 1 && self.claim[1] == (0..channels) && count >= 1);
-        let first = self.at(image, 0, position, (count - 1).saturating_mul(step).saturating_add(1));
-        // One row is used where this would overflow.
-        let mut tile = TileMut::new(count, step.saturating_mul(self.position_stride), 1, channels);
-        tile.vectors[0] = first;
-        tile
+        assert!(self.channel_stride == 1 && self.claim[1] == (0..channels));
+        let first = self.at(image, 0, positions.start, positions.len());
+        // SAFETY: `at` has found the positions in the claim, which is this borrow's own, and they follow one another.
+        unsafe { core::slice::from_raw_parts_mut(first, positions.len() * channels) }
     }
 
     /// A tile whose rows are consecutive positions of an image and whose vectors are consecutive channels.

@@ -149,10 +149,16 @@ unsafe fn apart<const R: usize>(at: *const f32, step: usize) -> [*const f32; R] 
     all
 }
 
-/// Cuts `count` positions into tiles of at most `most`, as even as can be.
-fn tiles(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+/// Cuts `count` positions into tiles of at most `most`, as even as can be. Divides once, not for each tile.
+fn tiles(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> + Clone {
     let tiles = count.div_ceil(most);
-    (0..tiles).map(move |tile| count * tile / tiles..count * (tile + 1) / tiles)
+    let (size, larger) = (count / tiles.max(1), count % tiles.max(1));
+    let mut end = 0;
+    (0..tiles).map(move |tile| {
+        let start = end;
+        end += size + usize::from(tile < larger);
+        start..end
+    })
 }
 
 /// Most positions of a tile, forward: their sums, a weight, a threshold and maxima fit sixteen registers.
@@ -187,9 +193,10 @@ impl<S: Vector> WithSimd for Forward<'_, S> {
     fn with_simd<T: pulp::Simd>(self, _: T) {
         let Self { simd, mut call } = self;
         let Walk { rows, columns, odd, vectors, .. } = call.walk.clone();
+        let tiles = tiles(columns.count, MOST_FORWARD);
         for row in 0..rows.count {
             let at = [row * rows.source_step, row * rows.own_step];
-            for tile in tiles(columns.count, MOST_FORWARD) {
+            for tile in tiles.clone() {
                 let at = [at[0] + tile.start * columns.source_step, at[1] + tile.start * columns.own_step];
                 for lane in (0..vectors * S::LANES).step_by(S::LANES) {
                     with_const!(tile.len(), R in [1 2 3 4 5 6 7 8] => {
@@ -272,6 +279,7 @@ impl<S: Vector> WithSimd for BackwardInput<'_, S> {
     fn with_simd<T: pulp::Simd>(self, _: T) {
         let Self { simd, mut call } = self;
         let Walk { rows, columns, odd, vectors, .. } = call.walk.clone();
+        let tiles = tiles(columns.count, MOST_BACKWARD);
         for row in 0..rows.count {
             let at = [row * rows.source_step, row * rows.own_step];
             if let Some(odd) = &odd {
@@ -280,7 +288,7 @@ impl<S: Vector> WithSimd for BackwardInput<'_, S> {
                 // SAFETY: `backward_input` has checked every length.
                 unsafe { backward_input_tile::<S, 1>(simd, &mut call, 0, at.map(|at| at + odd.at), Some(own)) }
             }
-            for tile in tiles(columns.count, MOST_BACKWARD) {
+            for tile in tiles.clone() {
                 let at = [at[0] + tile.start * columns.source_step, at[1] + tile.start * columns.own_step];
                 for lane in (0..vectors * S::LANES).step_by(S::LANES) {
                     with_const!(tile.len(), R in [1 2 3 4] => {
@@ -355,7 +363,7 @@ const fn most_taps<S: Vector>() -> usize {
 
 /// Elements of a stretch of positions, backward of the weight: they and what their taps read stay in the first-level
 /// cache.
-const STRETCH_LEN: usize = 1024;
+const STRETCH_LEN: usize = 2048;
 
 /// Entry of [`DepthwiseBackwardWeight`] for one instruction set.
 ///

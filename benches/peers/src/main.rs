@@ -5,6 +5,7 @@ mod im2col;
 #[path = "../../common/peak.rs"]
 mod peak;
 
+mod buffer;
 mod dnnl;
 mod measure;
 mod notation;

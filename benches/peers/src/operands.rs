@@ -2,13 +2,15 @@
 
 use convrelu::{ConvDesc, Layout};
 
+use crate::buffer::Buffer;
+
 /// Tensors of one problem in one layout, values in −1..1.
 pub(crate) struct Operands {
     pub(crate) layout: Layout,
-    pub(crate) input: Vec<f32>,
-    pub(crate) weight: Vec<f32>,
-    pub(crate) thresholds: Vec<f32>,
-    pub(crate) grad_output: Vec<f32>,
+    pub(crate) input: Buffer,
+    pub(crate) weight: Buffer,
+    pub(crate) thresholds: Buffer,
+    pub(crate) grad_output: Buffer,
 }
 
 impl Operands {
@@ -23,14 +25,16 @@ impl Operands {
     }
 }
 
-fn values(len: usize, seed: u32) -> Vec<f32> {
+fn values(len: usize, seed: u32) -> Buffer {
     let mut state = seed;
-    let mut draw = || {
+    let draw = || {
         // Marsaglia's xorshift32.
         state ^= state << 13;
         state ^= state >> 17;
         state ^= state << 5;
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
-    (0..len).map(|_| draw()).collect()
+    let mut buffer = Buffer::zeros(len);
+    buffer.fill_with(draw);
+    buffer
 }

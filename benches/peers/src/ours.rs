@@ -7,6 +7,7 @@ use convrelu::{
     Pass as OurPass, Thresholds, Weight,
 };
 
+use crate::buffer::Buffer;
 use crate::operands::Operands;
 use crate::pass::Pass;
 
@@ -16,11 +17,11 @@ pub(crate) struct Ours {
     operands: Rc<Operands>,
     /// Lives as long as the process: packed weights borrow their buffer.
     packed: Option<PackedWeight<'static>>,
-    workspace: Vec<f32>,
+    workspace: Buffer,
     /// Output, gradient of the input, or gradient of the weight.
-    result: Vec<f32>,
+    result: Buffer,
     /// Gradient of the thresholds or of the bias.
-    second: Vec<f32>,
+    second: Buffer,
 }
 
 /// Which thresholds a call uses.
@@ -41,7 +42,7 @@ impl Ours {
         operands: Rc<Operands>,
     ) -> Result<Self, Error> {
         let plan = ConvRelu::with_isa(desc, isa)?.with_threads(threads);
-        let buffer = |len| Box::leak(vec![0.0; len].into_boxed_slice());
+        let buffer = |len| &mut **Box::leak(Box::new(Buffer::zeros(len)));
         let weight = &operands.weight;
         let (our_pass, packed, result, second) = match pass {
             Pass::Forward => {
@@ -54,8 +55,16 @@ impl Ours {
             }
             Pass::BackwardWeight => (OurPass::BackwardWeight, None, desc.weight_len(), desc.bias_len()),
         };
-        let workspace = vec![0.0; plan.workspace_len(our_pass)];
-        Ok(Self { plan, pass, operands, packed, workspace, result: vec![0.0; result], second: vec![0.0; second] })
+        let workspace = Buffer::zeros(plan.workspace_len(our_pass));
+        Ok(Self {
+            plan,
+            pass,
+            operands,
+            packed,
+            workspace,
+            result: Buffer::zeros(result),
+            second: Buffer::zeros(second),
+        })
     }
 
     /// Runs the pass once.

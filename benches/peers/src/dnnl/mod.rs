@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use convrelu::Layout;
 
+use crate::buffer::Buffer;
 use crate::notation::Problem;
 use crate::operands::Operands;
 use crate::pass::Pass;
@@ -114,11 +115,11 @@ struct Memory {
     dnnl: Rc<Dnnl>,
     handle: Handle,
     /// Keeps the buffer of a tensor of ours alive, at its address.
-    buffer: Option<Box<[f32]>>,
+    buffer: Option<Buffer>,
 }
 
 impl Memory {
-    fn new(dnnl: &Rc<Dnnl>, desc: Handle, mut buffer: Option<Box<[f32]>>) -> Result<Self, String> {
+    fn new(dnnl: &Rc<Dnnl>, desc: Handle, mut buffer: Option<Buffer>) -> Result<Self, String> {
         let data = buffer.as_mut().map_or(ALLOCATE, |buffer| buffer.as_mut_ptr().cast());
         let mut handle = null_mut();
         // SAFETY: the descriptor is alive; a buffer has as many elements as the dense tensor that it describes.
@@ -349,8 +350,8 @@ impl Convolution {
         let mut built = Builder { dnnl, desc, variant, memories: Vec::new(), arguments: Vec::new() };
         let (mut before, mut after) = (Vec::new(), Vec::new());
         let mut once = Vec::new();
-        let input = |data: &[f32]| Some(data.to_vec().into_boxed_slice());
-        let blank = |len: usize| Some(vec![0.0; len].into_boxed_slice());
+        let input = |data: &[f32]| Some(Buffer::of(data));
+        let blank = |len: usize| Some(Buffer::zeros(len));
         let result = match pass {
             Pass::Forward => {
                 built.input(
@@ -447,7 +448,7 @@ impl Builder<'_> {
         &mut self,
         (arg, query): (c_int, c_int),
         shape: &Shape,
-        data: Option<Box<[f32]>>,
+        data: Option<Buffer>,
         timed: &mut Vec<Primitive>,
         once: &mut Vec<Primitive>,
         activation: bool,
@@ -474,7 +475,7 @@ impl Builder<'_> {
         &mut self,
         (arg, query): (c_int, c_int),
         shape: &Shape,
-        data: Option<Box<[f32]>>,
+        data: Option<Buffer>,
         after: &mut Vec<Primitive>,
     ) -> Result<usize, String> {
         let (ours, own) = self.memories(query, shape, data)?;
@@ -497,7 +498,7 @@ impl Builder<'_> {
         &mut self,
         query: c_int,
         shape: &Shape,
-        data: Option<Box<[f32]>>,
+        data: Option<Buffer>,
     ) -> Result<(usize, Option<(Handle, usize)>), String> {
         let plain = Desc::strided(self.dnnl, &shape.dims, &shape.strides)?;
         let ours = self.memories.len();

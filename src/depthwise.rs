@@ -1,8 +1,9 @@
 //! What the passes of depthwise layers share: which layers they are, and how channels-last rows are walked.
 //!
-//! With channels first, each channel's block is staged (padded, strides resolved) and walked as one run of positions, the
-//! gaps between rows included. With channels last, the tensors themselves are walked, row by row: the positions that
-//! read inside through every tap are one stretch, the few beside them are walked one by one.
+//! With channels first, each channel's block is staged (padded, strides resolved) and walked row by row, positions in
+//! lanes, straight into the result; rows shorter than a vector are walked as one run, the gaps between them included, and copied.
+//! With channels last, the tensors themselves are walked: the box of positions that read inside through every tap in one
+//! call, the rows and columns beside it each in one more.
 
 use core::ops::Range;
 
@@ -15,11 +16,8 @@ pub(crate) fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
     desc.group_in_channels() == 1
         && desc.group_out_channels() == 1
         && desc.input_image_len().max(desc.output_image_len()) < ABSENT as usize
-        && match desc.layout() {
-            // From here on staging a channel at a time costs more than it saves.
-            Layout::Nchw => desc.taps() <= MOST_TAPS,
-            Layout::Nhwc => desc.in_channels().is_multiple_of(tiles.lanes) && desc.taps() <= MOST_TAPS,
-        }
+        && desc.taps() <= MOST_TAPS
+        && (desc.layout() == Layout::Nchw || desc.in_channels().is_multiple_of(tiles.lanes))
 }
 
 /// `[channel][tap]` to every `step`-th vector of `[vector][tap][lane]`.

@@ -46,6 +46,9 @@
 //!    [`pack_weight`](ConvRelu::pack_weight) (forward) or [`pack_weight_transposed`](ConvRelu::pack_weight_transposed)
 //!    (backward).
 //!
+//! Buffers may lie anywhere. Tensors that begin at a multiple of 64 bytes are the fastest, for no vector of theirs crosses
+//! cache lines that it need not; workspaces and packed weights see to it themselves.
+//!
 //! Mistakes come back as an [`Error`] that names the argument, its value and the rule. [`mod@reference`] is the same
 //! mathematics as one plain loop, for tests of your own.
 //!

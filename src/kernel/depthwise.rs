@@ -37,8 +37,8 @@ impl Line {
     }
 }
 
-/// A vector of positions beside those of each row that are whole vectors: where it begins in the row, in all tensors, and its lanes
-/// that belong to no other.
+/// A vector of positions beside those of each row that are whole vectors: where it begins in the row, in all tensors, and
+/// its lanes that belong to no other.
 #[derive(Clone, Debug)]
 struct Odd {
     at: usize,
@@ -215,7 +215,7 @@ impl<S: Vector> WithSimd for Forward<'_, S> {
 
 /// # Safety
 ///
-/// The checks of [`forward`]; `R` positions of a row, or its odd vector, begin at `at` in source and output, and a vector follows
+/// The checks of [`forward`]; `R` positions of a row, or its odd vector, begin at `source` and `to`, and a vector follows
 /// `lane`.
 #[inline(always)]
 unsafe fn forward_tile<S: Vector, const R: usize>(
@@ -304,7 +304,7 @@ impl<S: Vector> WithSimd for BackwardInput<'_, S> {
 /// # Safety
 ///
 /// The checks of [`backward_input`]; `R` positions of a row, or its odd vector, of which only some lanes count, begin at
-/// `at` in source and input, and a vector follows `lane`.
+/// `source` and `own`, and a vector follows `lane`.
 #[inline(always)]
 unsafe fn backward_input_tile<S: Vector, const R: usize>(
     simd: S,

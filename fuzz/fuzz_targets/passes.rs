@@ -2,7 +2,7 @@
 #![no_main]
 
 use arbitrary::{Arbitrary, Unstructured};
-use convrelu::{Layout, Tuning};
+use convrelu::{BackwardInputAlgorithm, ForwardAlgorithm, Layout, Tuning};
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code, unused_imports)] // The test suite uses more of it.
@@ -62,6 +62,19 @@ impl<'a> Arbitrary<'a> for Input {
                 panel: limit(u)?,
                 tile: limit(u)?,
                 positions: limit(u)?,
+                depth: limit(u)?,
+                forward: *u.choose(&[
+                    None,
+                    Some(ForwardAlgorithm::Direct),
+                    Some(ForwardAlgorithm::Columns),
+                    Some(ForwardAlgorithm::Rows),
+                ])?,
+                backward_input: *u.choose(&[
+                    None,
+                    Some(BackwardInputAlgorithm::Gather),
+                    Some(BackwardInputAlgorithm::Planar),
+                ])?,
+                depthwise: bool::arbitrary(u)?,
             })
         };
         Ok(Self {

@@ -16,6 +16,9 @@ use crate::workspace::{Arena, total};
 /// Elements of a staged plane: it and the output gradients stay in the first-level cache.
 const PLANE_LEN: usize = 4 * 1024;
 
+/// Elements of a stretch of positions with channels last: they and what their taps read stay in the first-level cache.
+const STRETCH_LEN: usize = 2048;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Depthwise {
     block: [usize; 3],
@@ -113,6 +116,7 @@ impl Depthwise {
                         walk: Walk::of_positions(offsets, rows, block.size[2], lanes),
                         source: staged,
                         thresholds,
+                        stretch: None,
                         grad_output: own,
                         sums,
                     });
@@ -145,6 +149,7 @@ impl Depthwise {
             }
         }
         sums.fill(0.0);
+        let stretch = (desc.in_channels() > lanes).then(|| (STRETCH_LEN / desc.in_channels()).max(4));
         let [depth, height, columns] = desc.output_size();
         for image in 0..desc.batch() {
             let input = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
@@ -161,6 +166,7 @@ impl Depthwise {
                         walk: Walk::of_channels(offsets, rows, columns, width / lanes),
                         source: &input[channels.start..],
                         thresholds,
+                        stretch,
                         grad_output: &grad_output[first * desc.out_channels() + channels.start..],
                         sums,
                     });

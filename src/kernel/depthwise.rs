@@ -129,6 +129,9 @@ pub(crate) struct DepthwiseBackwardWeight<'a> {
     pub(crate) source: &'a [f32],
     /// `[vector][tap][lane]`
     pub(crate) thresholds: &'a [f32],
+    /// Positions of a row over which the vectors take turns; none where each keeps its sums in registers for all rows. Sums
+    /// depend on it, so it must not depend on how many vectors a thread has.
+    pub(crate) stretch: Option<usize>,
     pub(crate) grad_output: &'a [f32],
     /// `[vector][tap][lane]`
     pub(crate) sums: &'a mut [f32],
@@ -361,10 +364,6 @@ const fn most_taps<S: Vector>() -> usize {
     if S::REGISTERS >= 32 { 9 } else { 6 }
 }
 
-/// Elements of a stretch of positions, backward of the weight: they and what their taps read stay in the first-level
-/// cache.
-const STRETCH_LEN: usize = 2048;
-
 /// Entry of [`DepthwiseBackwardWeight`] for one instruction set.
 ///
 /// # Safety
@@ -373,7 +372,7 @@ const STRETCH_LEN: usize = 2048;
 pub(super) unsafe fn backward_weight<S: Vector>(call: DepthwiseBackwardWeight<'_>) {
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
-    let DepthwiseBackwardWeight { walk, source, thresholds, grad_output, sums } = &call;
+    let DepthwiseBackwardWeight { walk, source, thresholds, grad_output, sums, .. } = &call;
     walk.check(S::LANES, [source.len(), grad_output.len()], thresholds.len().min(sums.len()), 1);
     simd.vectorize(BackwardWeight { simd, call });
 }
@@ -389,7 +388,7 @@ impl<S: Vector> WithSimd for BackwardWeight<'_, S> {
     #[inline(always)]
     fn with_simd<T: pulp::Simd>(self, _: T) {
         let Self { simd, mut call } = self;
-        let Walk { offsets, rows, columns, vectors, .. } = call.walk.clone();
+        let Walk { offsets, rows, columns, .. } = call.walk.clone();
         let (mut present, mut taps) = ([0; MOST_TAPS + 1], 0);
         for (k, &offset) in offsets.iter().enumerate() {
             // Fits: there are at most MOST_TAPS.
@@ -397,9 +396,7 @@ impl<S: Vector> WithSimd for BackwardWeight<'_, S> {
             taps += usize::from(offset != ABSENT);
         }
         let groups = taps.div_ceil(most_taps::<S>());
-        // One vector keeps its sums for all rows; several take turns, before what they share has left the cache.
-        let stretch = if vectors == 1 { usize::MAX } else { (STRETCH_LEN / (vectors.max(1) * S::LANES)).max(4) };
-        let together = if vectors == 1 { rows.count } else { 1 };
+        let (stretch, together) = call.stretch.map_or((usize::MAX, rows.count), |stretch| (stretch, 1));
         for row in (0..rows.count).step_by(together) {
             for start in (0..columns.count.max(1)).step_by(stretch) {
                 let positions = start..columns.count.min(start.saturating_add(stretch));

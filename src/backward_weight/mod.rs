@@ -121,27 +121,29 @@ impl BackwardWeightPlan {
 
         let taps = desc.taps() / taps_in_lanes;
         let own = (parts(unit).max() * unit).min(desc.group_out_channels()).max(1);
+        let all = desc.group_out_channels();
         let slab_len = SLAB_LEN.min(tuning.staging_len.saturating_mul(2));
         let per_channel = taps.saturating_mul(vectors.len() * tiles.lanes);
-        let (slab_vectors, slab_channels) = if per_channel.saturating_mul(own) <= slab_len {
-            (vectors.count(), own)
+        // For all channels, whatever the threads: blocks follow from it, and the order of the sums from them.
+        let (slab_vectors, most_channels) = if per_channel.saturating_mul(all) <= slab_len {
+            (vectors.count(), all)
         } else {
             // As square as can be: each side is staged again for every slab along the other.
             let side = (slab_len / taps).isqrt();
             let slab_vectors = (side / lanes).clamp(1, vectors.count());
             let most = (slab_len / taps.saturating_mul(slab_vectors * lanes)).max(1);
-            (slab_vectors, Panels::of_at_most(own, most).max())
+            (slab_vectors, Panels::of_at_most(all, most).max())
         };
 
         let block = block_size(&axes, MOST_POSITIONS.min(tuning.positions), |grid, positions| {
             let staged = grid.len().saturating_mul(lanes);
-            staged.saturating_add(positions * slab_channels) <= tuning.staging_len
+            staged.saturating_add(positions * most_channels) <= tuning.staging_len
         });
         let grid = Grid::new(axes, block);
         let positions = block[1] * block[2];
         let mut images = 1;
         if block == desc.output_size() {
-            let staged = grid.len().saturating_mul(lanes).saturating_add(positions * slab_channels);
+            let staged = grid.len().saturating_mul(lanes).saturating_add(positions * most_channels);
             images = (MOST_POSITIONS.min(tuning.positions) / positions).min(tuning.staging_len / staged.max(1));
             images = images.clamp(1, desc.batch().max(1));
         }
@@ -152,7 +154,7 @@ impl BackwardWeightPlan {
             taps_in_lanes,
             vectors,
             slab_vectors,
-            slab_channels,
+            slab_channels: Panels::of_at_most(own, most_channels).max(),
             rows: tiles.rows(vectors.max()).min(tuning.panel),
             depthwise,
             unit,

@@ -333,30 +333,36 @@ impl Columns {
             let first = index + v * lanes;
             first + lanes <= site.len() && first % site.positions + lanes <= site.positions
         };
+        // The same start on both ways, for which one a position takes depends on how images are shared out.
+        let start = match bias {
+            _ if patches.first_step > 0 => Start::Output,
+            None => Start::Zero,
+            Some(bias) => Start::Rows(bias),
+        };
         if desc.layout() == Layout::Nchw && (0..vectors).all(whole) {
-            let start = match bias {
-                _ if patches.first_step > 0 => Start::Output,
-                None => Start::Zero,
-                Some(bias) => Start::Rows(bias),
-            };
             let at = (0..vectors).map(|v| site.at(index + v * lanes));
             call.tiles.product(product(start, output.tile_of_channels(channels, at, lanes)));
             return;
         }
-        let tile = TileMut::of_slice(result, channels.len(), vectors, lanes);
-        call.tiles.product(product(Start::Zero, tile));
-        for (row, channel) in result.chunks_exact(vectors * lanes).zip(channels.clone()) {
-            let update = match bias {
-                _ if patches.first_step > 0 => Update::Add,
-                None => Update::Set(0.0),
-                Some(bias) => Update::Set(bias[channel - channels.start]),
-            };
+        let runs = || {
             let mut done = 0;
-            while done < used {
+            core::iter::from_fn(move || {
                 let (image, position) = site.at(index + done);
-                let run = (used - done).min(site.first + site.positions - position);
-                output.run(image, channel, position, &row[done..done + run], update);
-                done += run;
+                let run = done..used.min(done + site.first + site.positions - position);
+                done = run.end;
+                (!run.is_empty()).then_some((image, position, run))
+            })
+        };
+        if patches.first_step > 0 {
+            for (row, channel) in result.chunks_exact_mut(vectors * lanes).zip(channels.clone()) {
+                runs().for_each(|(image, position, run)| output.load_run(image, channel, position, &mut row[run]));
+            }
+        }
+        let tile = TileMut::of_slice(result, channels.len(), vectors, lanes);
+        call.tiles.product(product(start, tile));
+        for (row, channel) in result.chunks_exact(vectors * lanes).zip(channels) {
+            for (image, position, run) in runs() {
+                output.run(image, channel, position, &row[run], Update::COPY);
             }
         }
     }

@@ -14,6 +14,11 @@ pub(crate) enum Update {
     Add,
 }
 
+impl Update {
+    /// They are replaced by the new value as it is: negative zero adds nothing, not even to negative zero.
+    pub(crate) const COPY: Self = Self::Set(-0.0);
+}
+
 /// A box of a dense tensor `[image][channel][position]` that this view alone may write. Positions are counted in memory
 /// order over depth, height and width.
 pub(crate) struct View<'a> {
@@ -138,6 +143,23 @@ impl<'a> View<'a> {
                 Update::Set(constant) => for_each(first, self.position_stride, values, |y, v| *y = v + constant),
                 Update::Add => for_each(first, self.position_stride, values, |y, v| *y += v),
             }
+        }
+    }
+
+    /// Reads consecutive positions of one channel.
+    ///
+    /// # Panics
+    ///
+    /// If one of them lies outside the claim.
+    #[inline]
+    pub(crate) fn load_run(&mut self, image: usize, channel: usize, position: usize, values: &mut [f32]) {
+        if values.is_empty() {
+            return;
+        }
+        let first = self.at(image, channel, position, values.len());
+        for (index, value) in values.iter_mut().enumerate() {
+            // SAFETY: `at` has found the run in the claim, which is this borrow's own.
+            *value = unsafe { *first.add(index * self.position_stride) };
         }
     }
 

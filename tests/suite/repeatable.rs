@@ -1,6 +1,6 @@
 //! The same call gives the same bits: again, with any number of threads, in any thread pool, at any alignment.
 
-use convrelu::ConvRelu;
+use convrelu::{ConvRelu, Tuning};
 use proptest::prelude::*;
 
 use crate::common::{Case, How, PASSES, Placement, Results, isas, plan, run};
@@ -22,9 +22,9 @@ fn in_another_pool<T: Send>(body: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Every thread count against one thread, for the plans of all instruction sets.
-fn check(case: &Case, at: Placement) {
+fn check(case: &Case, at: Placement, tuning: Option<Tuning>) {
     for isa in isas() {
-        let plan = plan(case.desc, isa, None);
+        let plan = plan(case.desc, isa, tuning);
         let once = all_passes(&plan, case, Placement::default());
         for threads in [1, 2, 3, 5] {
             let again = all_passes(&plan.with_threads(threads), case, at);
@@ -37,15 +37,25 @@ fn check(case: &Case, at: Placement) {
 }
 
 proptest! {
-    #![proptest_config(strategy::config(16))]
+    #![proptest_config(strategy::config(8))]
 
     #[test]
     fn results_do_not_depend_on_threads(case in strategy::larger_case(), at in strategy::placement()) {
-        check(&case, at);
+        check(&case, at, None);
+    }
+
+    // Small blocks and slabs, as large layers have many of.
+    #[test]
+    fn nor_do_those_of_small_blocks(
+        case in strategy::larger_case(),
+        at in strategy::placement(),
+        tuning in strategy::tuning(),
+    ) {
+        check(&case, at, Some(tuning));
     }
 
     #[test]
     fn results_do_not_depend_on_the_pool(case in strategy::larger_case(), at in strategy::placement()) {
-        in_another_pool(|| check(&case, at));
+        in_another_pool(|| check(&case, at, None));
     }
 }

@@ -141,27 +141,49 @@ unsafe fn tile<S: Vector, const R: usize, const V: usize>(simd: S, panel: &mut G
         }
         let mut sums = [[zero; V]; R];
         accumulate(simd, &mut sums, Separate(g), panel.weight.as_ptr(), panel.depth);
-        // What gradients are added to: a branch at each of them would cost more than an address.
-        let zeros = [0.0; MOST_LANES];
-        let keep = if panel.replace { 0 } else { usize::MAX };
         let mut offsets = [0; R];
         for (r, offset) in offsets.iter_mut().enumerate() {
             *offset = (*pairs.add(r))[1] as usize * panel.grad_input.row_step;
         }
-        for v in 0..V {
-            let theta = simd.load(panel.thresholds.as_ptr().add(v * S::LANES));
-            let x = panel.input.as_ptr().add(v * S::LANES);
-            let to = panel.grad_input.vectors[v];
-            let before = if panel.replace { zeros.as_ptr() } else { to };
-            let mut held = zero;
-            for (sums, offset) in sums.iter().zip(offsets) {
-                let x = simd.load(x.add(offset));
-                let passed = simd.keep(simd.greater_than_f32s(x, theta), sums[v]);
-                simd.store(to.add(offset), simd.add_f32s(simd.load(before.add(offset & keep)), passed));
-                held = simd.add_f32s(held, simd.keep(simd.less_than_or_equal_f32s(x, theta), sums[v]));
-            }
-            let to = panel.grad_thresholds.as_mut_ptr().add(v * S::LANES);
-            simd.store(to, simd.add_f32s(simd.load(to), held));
+        // One call per vector: as a loop around the rows it is too long to unroll, and sums that are indexed by a loop
+        // live in memory all through the sum above.
+        mask(simd, panel, &sums, &offsets, 0);
+        if V == 2 {
+            mask(simd, panel, &sums, &offsets, V - 1);
         }
+    }
+}
+
+/// Adds the sums of vector `v` to both gradients.
+///
+/// # Safety
+///
+/// The checks of [`gather`], with `V` vectors; the offsets are those of rows in the table.
+#[inline(always)]
+unsafe fn mask<S: Vector, const R: usize, const V: usize>(
+    simd: S,
+    panel: &mut GatherPanel<'_>,
+    sums: &[[S::f32s; V]; R],
+    offsets: &[usize; R],
+    v: usize,
+) {
+    // What gradients are added to: a branch at each of them would cost more than an address.
+    let zeros = [0.0; MOST_LANES];
+    let keep = if panel.replace { 0 } else { usize::MAX };
+    // SAFETY: the caller's, for every pointer below: no row exceeds the maxima that were checked.
+    unsafe {
+        let theta = simd.load(panel.thresholds.as_ptr().add(v * S::LANES));
+        let x = panel.input.as_ptr().add(v * S::LANES);
+        let to = panel.grad_input.vectors[v];
+        let before = if panel.replace { zeros.as_ptr() } else { to };
+        let mut held = simd.splat_f32s(0.0);
+        for r in 0..R {
+            let x = simd.load(x.add(offsets[r]));
+            let passed = simd.keep(simd.greater_than_f32s(x, theta), sums[r][v]);
+            simd.store(to.add(offsets[r]), simd.add_f32s(simd.load(before.add(offsets[r] & keep)), passed));
+            held = simd.add_f32s(held, simd.keep(simd.less_than_or_equal_f32s(x, theta), sums[r][v]));
+        }
+        let to = panel.grad_thresholds.as_mut_ptr().add(v * S::LANES);
+        simd.store(to, simd.add_f32s(simd.load(to), held));
     }
 }

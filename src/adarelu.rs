@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::plan::Accumulation;
 
 /// Checks that `thresholds`, each covering `inner` elements, tile a tensor of `elements` and hold no NaN.
-fn check(elements: usize, thresholds: &[f32], inner: usize) -> Result<(), Error> {
+pub(crate) fn check(elements: usize, thresholds: &[f32], inner: usize) -> Result<(), Error> {
     let period = thresholds.len().checked_mul(inner).filter(|&period| period > 0);
     if period.is_none_or(|period| !elements.is_multiple_of(period)) {
         return Err(Error::ThresholdShape { elements, thresholds: thresholds.len(), inner });
@@ -46,6 +46,16 @@ fn check_len(argument: &'static str, len: usize, required: usize) -> Result<(), 
 pub fn forward(input: &[f32], thresholds: &[f32], inner: usize, output: &mut [f32]) -> Result<(), Error> {
     check(input.len(), thresholds, inner)?;
     check_len("output", output.len(), input.len())?;
+    if inner == 1 {
+        // The same in longer loops, which become vectors.
+        let rows = input.chunks_exact(thresholds.len()).zip(output.chunks_exact_mut(thresholds.len()));
+        for (x, y) in rows {
+            for ((x, y), theta) in x.iter().zip(y).zip(thresholds) {
+                *y = if x <= theta { *theta } else { *x };
+            }
+        }
+        return Ok(());
+    }
     let runs = input.chunks_exact(inner).zip(output.chunks_exact_mut(inner));
     for ((x, y), &theta) in runs.zip(thresholds.iter().cycle()) {
         for (x, y) in x.iter().zip(y) {
@@ -78,6 +88,19 @@ pub fn backward(
     if accumulation == Accumulation::Overwrite {
         grad_input.fill(0.0);
         grad_thresholds.fill(0.0);
+    }
+    if inner == 1 {
+        // As in the forward pass.
+        let step = thresholds.len();
+        let rows = input.chunks_exact(step).zip(grad_output.chunks_exact(step)).zip(grad_input.chunks_exact_mut(step));
+        for ((x, g), dx) in rows {
+            let parameters = thresholds.iter().zip(&mut *grad_thresholds);
+            for (((x, g), dx), (theta, sum)) in x.iter().zip(g).zip(dx).zip(parameters) {
+                *dx += if x > theta { *g } else { 0.0 };
+                *sum += if x <= theta { *g } else { 0.0 };
+            }
+        }
+        return Ok(());
     }
     let runs = input.chunks_exact(inner).zip(grad_output.chunks_exact(inner)).zip(grad_input.chunks_exact_mut(inner));
     for (run, ((x, g), dx)) in runs.enumerate() {

@@ -68,7 +68,7 @@
 //! | feature | default | what it adds | what it needs |
 //! |---|---|---|---|
 //! | none | | the kernels, `no_std` and without `alloc` | `pulp`, `bytemuck`, `libm` |
-//! | `std` | yes | detection of the CPU through the operating system; the reference trainer `train` | `gemm` and crates for data and random numbers |
+//! | `std` | yes | detection of the CPU through the operating system; the reference trainer `train` | `gemm` and crates for data sets, files and random numbers |
 //! | `rayon` | | the same calls, spread over the threads of the current pool | `std`, `rayon` |
 //! | `cli` | | the program `convrelu` | `std`, `rayon`, crates for terminals and plots |
 //!

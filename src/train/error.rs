@@ -1,6 +1,6 @@
 //! What can go wrong in training.
 
-use std::fmt;
+use std::{fmt, io};
 
 use crate::error::Error;
 
@@ -14,8 +14,22 @@ pub enum TrainError {
     Data {
         /// The file.
         file: String,
-        /// Line, from 1; 0 for the file as a whole.
-        line: usize,
+        /// Where in it.
+        place: Place,
+        /// The rule, and what was found instead.
+        rule: String,
+    },
+    /// A file that could not be read or written.
+    Io {
+        /// The file.
+        file: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A checkpoint that is damaged or belongs to another run.
+    Checkpoint {
+        /// The file.
+        file: String,
         /// The rule, and what was found instead.
         rule: String,
     },
@@ -26,7 +40,7 @@ pub enum TrainError {
         /// Its value.
         value: String,
         /// The rule it breaks.
-        rule: &'static str,
+        rule: String,
     },
     /// The loss is no longer finite.
     Diverged {
@@ -35,12 +49,43 @@ pub enum TrainError {
     },
 }
 
+/// A place in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The file as a whole.
+    Whole,
+    /// A line, from 1.
+    Line(u64),
+    /// A byte, from 0.
+    Offset(u64),
+}
+
+impl TrainError {
+    /// A file that breaks a rule.
+    pub(super) fn data(file: impl fmt::Display, place: Place, rule: impl fmt::Display) -> Self {
+        Self::Data { file: file.to_string(), place, rule: rule.to_string() }
+    }
+
+    /// A file that the system would not read or write.
+    pub(super) fn io(file: impl fmt::Display, error: io::Error) -> Self {
+        Self::Io { file: file.to_string(), error }
+    }
+
+    /// A setting that makes no sense.
+    pub(super) fn setting(name: &'static str, value: impl fmt::Display, rule: impl fmt::Display) -> Self {
+        Self::Setting { name, value: value.to_string(), rule: rule.to_string() }
+    }
+}
+
 impl fmt::Display for TrainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kernel(error) => error.fmt(f),
-            Self::Data { file, line: 0, rule } => write!(f, "{file}: {rule}"),
-            Self::Data { file, line, rule } => write!(f, "{file}, line {line}: {rule}"),
+            Self::Data { file, place: Place::Whole, rule } => write!(f, "{file}: {rule}"),
+            Self::Data { file, place: Place::Line(line), rule } => write!(f, "{file}, line {line}: {rule}"),
+            Self::Data { file, place: Place::Offset(offset), rule } => write!(f, "{file}, byte {offset}: {rule}"),
+            Self::Io { file, error } => write!(f, "{file}: {error}"),
+            Self::Checkpoint { file, rule } => write!(f, "checkpoint {file}: {rule}"),
             Self::Setting { name, value, rule } => write!(f, "{name} is {value}: {rule}"),
             Self::Diverged { epoch } => {
                 write!(
@@ -56,6 +101,7 @@ impl std::error::Error for TrainError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Kernel(error) => Some(error),
+            Self::Io { error, .. } => Some(error),
             _ => None,
         }
     }

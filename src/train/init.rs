@@ -1,17 +1,22 @@
 //! Initial values.
 
-use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::random::{gaussian, uniform};
 
 /// How thresholds begin (paper, Table 4).
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ThresholdInit {
     /// θ = 0, where ConvReLU is ReLU: the paper's best.
     #[default]
     Zero,
-    /// Gaussian with mean 0 and this standard deviation.
+    /// Gaussian with mean 0 and this standard deviation ("random" in the paper, which gives no scale).
     Gaussian(f32),
-    /// Gaussian with mean 0 and variance `2 / (n_in + n_out)`.
+    /// Uniform on `[-bound, bound)`.
+    Uniform(f32),
+    /// Gaussian with mean 0 and variance `2 / (n_in + n_out)`, both counted in channels times taps.
     Glorot,
 }
 
@@ -21,39 +26,58 @@ impl ThresholdInit {
         match self {
             Self::Zero => vec![0.0; len],
             Self::Gaussian(deviation) => gaussian(rng, len, deviation),
+            Self::Uniform(bound) => uniform(rng, len, bound),
             Self::Glorot => gaussian(rng, len, libm::sqrtf(2.0 / (fan_in + fan_out) as f32)),
         }
     }
 }
 
-/// He initialisation: Gaussian with variance `2 / fan_in`.
-pub(super) fn he(rng: &mut ChaCha8Rng, len: usize, fan_in: usize) -> Vec<f32> {
-    gaussian(rng, len, libm::sqrtf(2.0 / fan_in as f32))
+/// How weights and biases of convolutions and linear layers begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightInit {
+    /// He et al. 2015: Gaussian with variance `2 / fan_in`, biases zero.
+    #[default]
+    He,
+    /// PyTorch's default: weights and biases uniform within `1 / √fan_in`.
+    Pytorch,
 }
 
-/// Box and Muller's transform, through `libm` so that every platform draws the same numbers.
-fn gaussian(rng: &mut ChaCha8Rng, len: usize, deviation: f32) -> Vec<f32> {
-    let mut draw = || {
-        // In (0, 1]: the logarithm of 0 is not finite.
-        let radius = libm::sqrtf(-2.0 * libm::logf(1.0 - rng.random::<f32>()));
-        deviation * radius * libm::cosf(core::f32::consts::TAU * rng.random::<f32>())
-    };
-    (0..len).map(|_| draw()).collect()
+impl WeightInit {
+    /// `len` weights of a layer that sums over `fan_in` inputs.
+    pub(super) fn weight(self, rng: &mut ChaCha8Rng, len: usize, fan_in: usize) -> Vec<f32> {
+        match self {
+            Self::He => gaussian(rng, len, libm::sqrtf(2.0 / fan_in as f32)),
+            Self::Pytorch => uniform(rng, len, 1.0 / libm::sqrtf(fan_in as f32)),
+        }
+    }
+
+    /// Its biases.
+    pub(super) fn bias(self, rng: &mut ChaCha8Rng, len: usize, fan_in: usize) -> Vec<f32> {
+        match self {
+            Self::He => vec![0.0; len],
+            Self::Pytorch => uniform(rng, len, 1.0 / libm::sqrtf(fan_in as f32)),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-
     use super::*;
+    use crate::train::random::{Purpose, stream};
 
     #[test]
-    fn moments_are_those_of_the_distribution() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let values = he(&mut rng, 20_000, 50);
-        let mean = values.iter().sum::<f32>() / 20_000.0;
-        let variance = values.iter().map(|v| v * v).sum::<f32>() / 20_000.0;
-        assert!(mean.abs() < 0.005 && (variance / 0.04 - 1.0).abs() < 0.05, "{mean} {variance}");
+    fn scales_follow_the_layer() {
+        let mut rng = stream(1, Purpose::Init, [0, 0]);
+        let variance = |values: &[f32]| values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
+        let he = WeightInit::He.weight(&mut rng, 20_000, 50);
+        assert!((variance(&he) / 0.04 - 1.0).abs() < 0.05);
+        let pytorch = WeightInit::Pytorch.weight(&mut rng, 20_000, 25);
+        assert!(pytorch.iter().all(|w| w.abs() <= 0.2) && (variance(&pytorch) * 75.0 - 1.0).abs() < 0.05);
+        assert_eq!(WeightInit::He.bias(&mut rng, 2, 25), [0.0; 2]);
+        assert!(WeightInit::Pytorch.bias(&mut rng, 100, 25).iter().any(|&b| b != 0.0));
         assert_eq!(ThresholdInit::Zero.sample(&mut rng, 3, 1, 1), [0.0; 3]);
+        let glorot = ThresholdInit::Glorot.sample(&mut rng, 20_000, 20, 30);
+        assert!((variance(&glorot) / 0.04 - 1.0).abs() < 0.05);
     }
 }

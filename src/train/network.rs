@@ -1,123 +1,138 @@
-//! A sequence of layers and the buffers between them.
+//! A network: its layers, its input, and the passes through it.
 
-use super::data::Shape;
-use super::layer::{Context, Layer, Units};
+use std::time::Instant;
+
+use super::context::{Context, Mode, Part, Profile, grown};
+use super::layer::{Layer, Sequence, Units};
 use super::parameter::{Kind, Parameter};
+use super::shape::Shape;
 use crate::error::Error;
 
-/// Layers one after the other. Buffers grow to the largest batch and are used again.
+/// A sequence of layers with buffers for its input, its output and the output's gradient, which grow to the largest batch
+/// and are used again.
 pub struct Network {
-    input: Shape,
-    layers: Vec<Box<dyn Layer>>,
-    /// Input of each layer, then the output of the last.
-    activations: Vec<Vec<f32>>,
-    /// Gradients of a layer's output and input, in turn.
-    grads: [Vec<f32>; 2],
+    layers: Sequence,
+    context: Context,
+    input: Vec<f32>,
+    output: Vec<f32>,
+    grad_output: Vec<f32>,
 }
 
 impl Network {
-    /// A network for images of a shape.
-    pub fn new(input: Shape) -> Self {
-        Self { input, layers: Vec::new(), activations: vec![Vec::new()], grads: [Vec::new(), Vec::new()] }
-    }
-
-    /// Adds a layer that takes [`output`](Self::output) as its input.
-    pub fn push(&mut self, layer: impl Layer + 'static) {
-        self.layers.push(Box::new(layer));
-        self.activations.push(Vec::new());
+    /// A network of these layers.
+    pub fn new(layers: Sequence) -> Self {
+        let context = Context::new(0, 1, Mode::Evaluate);
+        Self { layers, context, input: Vec::new(), output: Vec::new(), grad_output: Vec::new() }
     }
 
     /// Shape of an input image.
     pub fn input(&self) -> Shape {
-        self.input
+        self.layers.input()
     }
 
-    /// Shape of the last layer's output.
+    /// Shape of the output.
     pub fn output(&self) -> Shape {
-        self.layers.last().map_or(self.input, |layer| layer.output())
+        self.layers.output()
     }
 
     /// The layers.
-    pub fn layers(&self) -> impl Iterator<Item = &dyn Layer> {
-        self.layers.iter().map(|layer| &**layer)
+    pub fn layers(&self) -> &Sequence {
+        &self.layers
     }
 
-    /// Trained tensors of all layers.
-    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
-        self.layers.iter().flat_map(|layer| layer.parameters())
+    /// All tensors of the state, in a fixed order.
+    pub fn state(&self) -> Vec<&Parameter> {
+        let mut state = Vec::new();
+        self.layers.visit(&mut |parameter| state.push(parameter));
+        state
     }
 
-    /// Trained tensors of all layers, to be updated.
-    pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
-        self.layers.iter_mut().flat_map(|layer| layer.parameters_mut())
+    /// Shows all tensors of the state, to be changed, in the order of [`state`](Self::state).
+    pub fn visit_mut(&mut self, mut visit: impl FnMut(&mut Parameter)) {
+        self.layers.visit_mut(&mut visit);
     }
 
     /// Number of trained values.
     pub fn parameter_count(&self) -> usize {
-        self.parameters().map(|parameter| parameter.value.len()).sum()
+        self.state().iter().filter(|parameter| parameter.is_trained()).map(|parameter| parameter.value.len()).sum()
     }
 
     /// All thresholds θ.
-    pub fn thresholds(&self) -> impl Iterator<Item = f32> {
-        let thresholds = self.parameters().filter(|parameter| parameter.kind == Kind::Threshold);
-        thresholds.flat_map(|parameter| parameter.value.iter().copied())
+    pub fn thresholds(&self) -> Vec<f32> {
+        let state = self.state();
+        let thresholds = state.iter().filter(|parameter| parameter.kind == Kind::Threshold);
+        thresholds.flat_map(|parameter| parameter.value.iter().copied()).collect()
     }
 
     /// Units of all layers.
     pub fn units(&self) -> Units {
-        self.layers
-            .iter()
-            .map(|layer| layer.units())
-            .fold(Units::default(), |sum, units| Units { dead: sum.dead + units.dead, total: sum.total + units.total })
+        self.layers.units()
     }
 
     /// Forgets which units were alive.
     pub fn reset_units(&mut self) {
-        self.layers.iter_mut().for_each(|layer| layer.reset_units());
+        self.layers.reset_units();
     }
 
-    /// The buffer to fill with the input of the next forward pass.
-    pub fn input_mut(&mut self, batch: usize) -> &mut [f32] {
-        let len = batch * self.input.len();
-        self.activations[0].resize(len, 0.0);
-        &mut self.activations[0]
+    /// Threads that the layers may use. Results do not depend on it.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.context.threads = threads.max(1);
     }
 
-    /// Runs all layers on what [`input_mut`](Self::input_mut) holds; the output of the last one.
+    /// Threads that the layers, and the optimiser, may use.
+    pub fn threads(&self) -> usize {
+        self.context.threads
+    }
+
+    /// Seed of the run and number of the next pass, which determine what dropout drops.
+    pub fn set_moment(&mut self, seed: u64, step: u64) {
+        (self.context.seed, self.context.step) = (seed, step);
+    }
+
+    /// Where the time has gone.
+    pub fn profile(&mut self) -> &mut Profile {
+        &mut self.context.profile
+    }
+
+    /// Runs all layers on a batch of images; the output of the last one.
     ///
     /// # Errors
     ///
     /// Those of the layers.
-    pub fn forward(&mut self, context: Context) -> Result<&[f32], Error> {
-        for (index, layer) in self.layers.iter_mut().enumerate() {
-            let (inputs, outputs) = self.activations.split_at_mut(index + 1);
-            outputs[0].resize(context.batch * layer.output().len(), 0.0);
-            layer.forward(context, &inputs[index], &mut outputs[0])?;
-        }
-        Ok(&self.activations[self.layers.len()])
+    ///
+    /// # Panics
+    ///
+    /// If `images` is not a whole number of them.
+    pub fn forward(&mut self, mode: Mode, images: &[f32]) -> Result<&[f32], Error> {
+        let len = self.input().len();
+        assert!(images.len().is_multiple_of(len), "{} elements are not images of {len}", images.len());
+        let batch = images.len() / len;
+        (self.context.batch, self.context.mode) = (batch, mode);
+        let start = Instant::now();
+        let input = grown(&mut self.input, images.len());
+        input.copy_from_slice(images);
+        self.context.profile.add(Part::Data, start);
+        let output = grown(&mut self.output, batch * self.layers.output().len());
+        self.layers.forward(&mut self.context, input, output)?;
+        Ok(output)
     }
 
     /// Adds the gradients of all parameters, given by `loss` from the output and a buffer for the output's gradient;
-    /// what `loss` returns.
+    /// what `loss` returns. Belongs to the last [`forward`](Self::forward).
     ///
     /// # Errors
     ///
     /// Those of the layers.
-    pub fn backward<T>(&mut self, context: Context, loss: impl FnOnce(&[f32], &mut [f32]) -> T) -> Result<T, Error> {
-        let output = &self.activations[self.layers.len()];
-        let [grad_output, grad_input] = &mut self.grads;
-        grad_output.resize(output.len(), 0.0);
+    pub fn backward<T>(&mut self, loss: impl FnOnce(&[f32], &mut [f32]) -> T) -> Result<T, Error> {
+        let batch = self.context.batch;
+        let output = &self.output[..batch * self.layers.output().len()];
+        let grad_output = grown(&mut self.grad_output, output.len());
+        let start = Instant::now();
         let result = loss(output, grad_output);
-        for (index, layer) in self.layers.iter_mut().enumerate().rev() {
-            let input = &self.activations[index];
-            // No one asks for the gradient of the images.
-            let wanted = index > 0;
-            if wanted {
-                grad_input.resize(input.len(), 0.0);
-            }
-            layer.backward(context, input, grad_output, wanted.then_some(&mut grad_input[..]))?;
-            std::mem::swap(grad_output, grad_input);
-        }
+        self.context.profile.add(Part::Loss, start);
+        let input = &self.input[..batch * self.layers.input().len()];
+        // No one asks for the gradient of the images.
+        self.layers.backward(&mut self.context, input, grad_output, None)?;
         Ok(result)
     }
 }

@@ -1,42 +1,215 @@
-//! Stochastic gradient descent.
+//! Stochastic gradient descent and its learning rates.
+
+use serde::{Deserialize, Serialize};
 
 use super::network::Network;
-use super::parameter::Kind;
+use super::parameter::{Kind, Parameter};
+use super::vectorized::{for_each, share, vectorized};
 
-/// SGD with momentum and weight decay, as PyTorch defines them: `v ← momentum · v + g + decay · p`, `p ← p − rate · v`.
+/// Weight decay of each group of parameters; by default 5·10⁻⁴ for all, as in the paper's training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Decay {
+    /// Of weights.
+    pub weights: f32,
+    /// Of thresholds, which the paper regularises too.
+    pub thresholds: f32,
+    /// Of all else that is trained: scales of normalisations, biases, slopes.
+    pub norms_and_biases: f32,
+}
+
+impl Default for Decay {
+    fn default() -> Self {
+        Self { weights: 5e-4, thresholds: 5e-4, norms_and_biases: 5e-4 }
+    }
+}
+
+impl Decay {
+    fn of(&self, kind: Kind) -> f32 {
+        match kind {
+            Kind::Weight => self.weights,
+            Kind::Threshold => self.thresholds,
+            Kind::Norm | Kind::Bias | Kind::Slope => self.norms_and_biases,
+            Kind::Buffer => 0.0,
+        }
+    }
+}
+
+/// SGD with momentum and weight decay, as PyTorch defines them: `g ← g + decay · p`, `v ← momentum · v + g`,
+/// `p ← p − rate · v`, or with Nesterov's momentum `p ← p − rate · (g + momentum · v)`.
 #[derive(Clone, Debug)]
 pub struct Sgd {
     momentum: f32,
-    weight_decay: f32,
-    threshold_decay: f32,
-    /// One per parameter, in the order of the network.
-    velocity: Vec<Vec<f32>>,
+    nesterov: bool,
+    decay: Decay,
+    /// One per trained parameter.
+    velocities: Vec<Vec<f32>>,
+}
+
+/// What one step does to all elements of a parameter.
+#[derive(Clone, Copy)]
+struct Factors {
+    rate: f32,
+    scale: f32,
+    momentum: f32,
+    nesterov: bool,
+    decay: f32,
+}
+
+vectorized! {
+    fn descend<'a>(value: &'a mut [f32], grad: &'a mut [f32], velocity: &'a mut [f32], factors: Factors) {
+        let Factors { rate, scale, momentum, nesterov, decay } = factors;
+        for ((value, grad), velocity) in value.iter_mut().zip(grad).zip(velocity) {
+            let g = scale * *grad + decay * *value;
+            let v = momentum * *velocity + g;
+            *value -= rate * if nesterov { g + momentum * v } else { v };
+            *velocity = v;
+            *grad = 0.0;
+        }
+    }
 }
 
 impl Sgd {
-    /// An optimiser at rest. `weight_decay` is for weights, `threshold_decay` for thresholds (the paper regularises
-    /// both); biases have none.
-    pub fn new(momentum: f32, weight_decay: f32, threshold_decay: f32) -> Self {
-        Self { momentum, weight_decay, threshold_decay, velocity: Vec::new() }
+    /// An optimiser at rest.
+    pub fn new(momentum: f32, nesterov: bool, decay: Decay) -> Self {
+        Self { momentum, nesterov, decay, velocities: Vec::new() }
     }
 
-    /// One step at a learning rate; gradients are zero afterwards.
-    pub fn step(&mut self, network: &mut Network, rate: f32) {
-        for (index, parameter) in network.parameters_mut().enumerate() {
-            if self.velocity.len() == index {
-                self.velocity.push(vec![0.0; parameter.value.len()]);
+    /// One step at a learning rate with the gradients times `scale` (one over the number of batches that were added up);
+    /// the gradients are zero afterwards.
+    pub fn step(&mut self, network: &mut Network, rate: f32, scale: f32) {
+        let threads = network.threads();
+        let mut index = 0;
+        network.visit_mut(|parameter| {
+            if parameter.is_trained() {
+                self.descend(parameter, index, rate, scale, threads);
+                index += 1;
             }
-            let decay = match parameter.kind {
-                Kind::Weight => self.weight_decay,
-                Kind::Threshold => self.threshold_decay,
-                Kind::Bias => 0.0,
-            };
-            let elements = parameter.value.iter_mut().zip(&mut parameter.grad).zip(&mut self.velocity[index]);
-            for ((value, grad), velocity) in elements {
-                *velocity = self.momentum * *velocity + *grad + decay * *value;
-                *value -= rate * *velocity;
-                *grad = 0.0;
+        });
+    }
+
+    fn descend(&mut self, parameter: &mut Parameter, index: usize, rate: f32, scale: f32, threads: usize) {
+        if self.velocities.len() == index {
+            self.velocities.push(vec![0.0; parameter.value.len()]);
+        }
+        let decay = self.decay.of(parameter.kind);
+        let factors = Factors { rate, scale, momentum: self.momentum, nesterov: self.nesterov, decay };
+        let len = share(parameter.value.len(), 1, threads);
+        let jobs = parameter.value.chunks_mut(len).zip(parameter.grad.chunks_mut(len));
+        for_each(threads, jobs.zip(self.velocities[index].chunks_mut(len)), |((value, grad), velocity)| {
+            descend(value, grad, velocity, factors);
+        });
+    }
+
+    /// Velocities of the trained parameters, in their order in [`Network::state`] and each in the memory order of its
+    /// parameter; none before the first step.
+    pub fn velocities(&self) -> &[Vec<f32>] {
+        &self.velocities
+    }
+
+    /// The same, to be set when a run goes on: one for each trained parameter, as long as it.
+    pub fn velocities_mut(&mut self) -> &mut Vec<Vec<f32>> {
+        &mut self.velocities
+    }
+}
+
+/// How the learning rate falls from epoch to epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Times a factor at each milestone.
+    Step {
+        /// Epochs, counted from 0, that begin with a lower rate. If there are none, the paper's: 150 and 250 of 350, in
+        /// proportion.
+        #[serde(default)]
+        milestones: Vec<usize>,
+        /// By which the rate is multiplied.
+        factor: f32,
+    },
+    /// Half a cosine, from the base rate down to 0 after the last epoch.
+    Cosine,
+}
+
+impl Default for Schedule {
+    /// The paper's.
+    fn default() -> Self {
+        Self::Step { milestones: Vec::new(), factor: 0.1 }
+    }
+}
+
+impl Schedule {
+    /// Learning rate of an epoch, from 0, of so many.
+    pub fn rate(&self, base: f32, epoch: usize, epochs: usize) -> f32 {
+        match self {
+            Self::Step { milestones, factor } => {
+                // Rounded up, so that the very first epoch is never past one.
+                let default = [150, 250].map(|milestone| (epochs * milestone).div_ceil(350));
+                let milestones = if milestones.is_empty() { &default[..] } else { milestones };
+                milestones.iter().filter(|&&milestone| milestone <= epoch).fold(base, |rate, _| rate * factor)
+            }
+            Self::Cosine => {
+                let part = epoch as f64 / epochs.max(1) as f64;
+                (f64::from(base) * 0.5 * (1.0 + libm::cos(core::f64::consts::PI * part))) as f32
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameter(kind: Kind) -> Parameter {
+        let mut parameter = Parameter::new("p".to_owned(), vec![2], kind, vec![1.0, -2.0]);
+        parameter.grad = vec![0.5, 1.0];
+        parameter
+    }
+
+    /// Powers of two make every step exact: rate 1/4, momentum 1/2, decay 1/8, gradients times 2.
+    #[test]
+    fn steps_are_those_computed_by_hand() {
+        let decay = Decay { weights: 0.125, ..Decay::default() };
+        let mut p = parameter(Kind::Weight);
+        let mut sgd = Sgd::new(0.5, false, decay);
+        sgd.descend(&mut p, 0, 0.25, 2.0, 1);
+        assert_eq!(sgd.velocities(), [[1.125, 1.75]]);
+        assert_eq!((&p.value, &p.grad), (&vec![0.71875, -2.4375], &vec![0.0, 0.0]));
+        // No gradient: g is the decay, 0.08984375 and −0.3046875.
+        sgd.descend(&mut p, 0, 0.25, 2.0, 1);
+        assert_eq!(sgd.velocities(), [[0.65234375, 0.5703125]]);
+        assert_eq!(p.value, [569.0 / 1024.0, -1321.0 / 512.0]);
+
+        let mut p = parameter(Kind::Weight);
+        let mut sgd = Sgd::new(0.5, true, decay);
+        sgd.descend(&mut p, 0, 0.25, 2.0, 1);
+        assert_eq!(sgd.velocities(), [[1.125, 1.75]]);
+        assert_eq!(p.value, [0.578125, -2.65625]);
+    }
+
+    #[test]
+    fn each_group_has_its_decay() {
+        let decay = Decay { weights: 1.0, thresholds: 2.0, norms_and_biases: 4.0 };
+        let kinds =
+            [(Kind::Weight, 1.0), (Kind::Threshold, 2.0), (Kind::Norm, 4.0), (Kind::Bias, 4.0), (Kind::Slope, 4.0)];
+        for (kind, decays) in kinds {
+            let mut p = parameter(kind);
+            Sgd::new(0.0, false, decay).descend(&mut p, 0, 0.5, 1.0, 1);
+            assert_eq!(p.value, [1.0 - 0.5 * (0.5 + decays), -2.0 - 0.5 * (1.0 - 2.0 * decays)]);
+        }
+    }
+
+    #[test]
+    fn rates_fall_as_described() {
+        let paper = Schedule::default();
+        let rates = [0, 149, 150, 249, 250, 349].map(|epoch| paper.rate(1.0, epoch, 350));
+        assert_eq!(rates, [1.0, 1.0, 0.1, 0.1, 0.1 * 0.1, 0.1 * 0.1]);
+        assert_eq!([1, 2, 4].map(|epochs| paper.rate(1.0, 0, epochs)), [1.0; 3]);
+        let step = Schedule::Step { milestones: vec![1, 3], factor: 0.5 };
+        assert_eq!([0, 1, 2, 3].map(|epoch| step.rate(1.0, epoch, 5)), [1.0, 0.5, 0.5, 0.25]);
+        let cosine = [0, 5, 10].map(|epoch| Schedule::Cosine.rate(2.0, epoch, 10));
+        assert_eq!(cosine, [2.0, 1.0, 0.0]);
+        let read: Schedule = serde_json::from_str(r#"{"step": {"factor": 0.1}}"#).unwrap();
+        assert_eq!(read, paper);
+        assert_eq!(serde_json::to_string(&Schedule::Cosine).unwrap(), r#""cosine""#);
     }
 }

@@ -2,12 +2,17 @@
 
 use rand::rngs::ChaCha8Rng;
 
-use super::{Context, Layer};
+use super::{Layer, LayerKind, add};
 use crate::error::Error;
 use crate::matmul::{Matrix, matmul};
-use crate::train::data::Shape;
-use crate::train::init::he;
+use crate::train::context::Context;
+use crate::train::init::WeightInit;
 use crate::train::parameter::{Kind, Parameter};
+use crate::train::shape::Shape;
+use crate::train::vectorized::for_each;
+
+/// Rows of a product that one thread computes: part of the result's bits, so it does not follow the number of threads.
+const ROWS: usize = 32;
 
 /// `y = W x + b` over all elements of an image: `weight` `[out, in]`, `bias` `[out]`.
 #[derive(Debug)]
@@ -19,13 +24,14 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer with He's initialisation and a bias of zero.
-    pub fn new(name: &str, input: Shape, outputs: usize, rng: &mut ChaCha8Rng) -> Self {
+    /// A layer for inputs of a shape, in the order in which they lie.
+    pub fn new(name: &str, input: Shape, outputs: usize, init: WeightInit, rng: &mut ChaCha8Rng) -> Self {
         let inputs = input.len();
-        let weight = he(rng, outputs * inputs, inputs);
+        let weight = init.weight(rng, outputs * inputs, inputs);
+        let bias = init.bias(rng, outputs, inputs);
         let parameters = [
             Parameter::new(format!("{name}.weight"), vec![outputs, inputs], Kind::Weight, weight),
-            Parameter::new(format!("{name}.bias"), vec![outputs], Kind::Bias, vec![0.0; outputs]),
+            Parameter::new(format!("{name}.bias"), vec![outputs], Kind::Bias, bias),
         ];
         Self { name: name.to_owned(), inputs, outputs, parameters }
     }
@@ -36,48 +42,61 @@ impl Layer for Linear {
         &self.name
     }
 
-    fn output(&self) -> Shape {
-        Shape { channels: self.outputs, size: [1; 3] }
+    fn kind(&self) -> LayerKind {
+        LayerKind::Linear
     }
 
-    fn forward(&mut self, context: Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
-        let [weight, bias] = &self.parameters;
-        for row in output.chunks_exact_mut(self.outputs) {
-            row.copy_from_slice(&bias.value);
-        }
-        let weight = Matrix::rows(&weight.value, self.inputs).transposed();
-        let input = Matrix::rows(input, self.inputs);
-        matmul([context.batch, self.inputs, self.outputs], input, weight, true, output);
+    fn output(&self) -> Shape {
+        Shape::new(self.outputs, [1; 3])
+    }
+
+    fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
+        let (inputs, outputs, [weight, bias]) = (self.inputs, self.outputs, &self.parameters);
+        let jobs = output.chunks_mut(ROWS * outputs).zip(input.chunks(ROWS * inputs));
+        for_each(context.threads, jobs, |(output, input)| {
+            for row in output.chunks_exact_mut(outputs) {
+                row.copy_from_slice(&bias.value);
+            }
+            let weight = Matrix::rows(&weight.value, inputs).transposed();
+            let rows = output.len() / outputs;
+            matmul([rows, inputs, outputs], Matrix::rows(input, inputs), weight, true, output);
+        });
         Ok(())
     }
 
     fn backward(
         &mut self,
-        context: Context,
+        context: &mut Context,
         input: &[f32],
         grad_output: &[f32],
         grad_input: Option<&mut [f32]>,
     ) -> Result<(), Error> {
+        let (inputs, outputs, batch) = (self.inputs, self.outputs, context.batch);
         let [weight, bias] = &mut self.parameters;
-        for row in grad_output.chunks_exact(self.outputs) {
-            bias.grad.iter_mut().zip(row).for_each(|(bias, g)| *bias += g);
+        for row in grad_output.chunks_exact(outputs) {
+            add(row, &mut bias.grad);
         }
-        let grad_output = Matrix::rows(grad_output, self.outputs);
-        let input = Matrix::rows(input, self.inputs);
-        let shape = [self.outputs, context.batch, self.inputs];
-        matmul(shape, grad_output.transposed(), input, true, &mut weight.grad);
+        for_each(context.threads, weight.grad.chunks_mut(ROWS * inputs).enumerate(), |(job, grad)| {
+            let rows = grad.len() / inputs;
+            let grad_output = Matrix::rows(&grad_output[job * ROWS..], outputs).transposed();
+            matmul([rows, batch, inputs], grad_output, Matrix::rows(input, inputs), true, grad);
+        });
         if let Some(grad_input) = grad_input {
-            let weight = Matrix::rows(&weight.value, self.inputs);
-            matmul([context.batch, self.outputs, self.inputs], grad_output, weight, false, grad_input);
+            let jobs = grad_input.chunks_mut(ROWS * inputs).zip(grad_output.chunks(ROWS * outputs));
+            for_each(context.threads, jobs, |(grad_input, grad_output)| {
+                let rows = grad_input.len() / inputs;
+                let weight = Matrix::rows(&weight.value, inputs);
+                matmul([rows, outputs, inputs], Matrix::rows(grad_output, outputs), weight, false, grad_input);
+            });
         }
         Ok(())
     }
 
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
+    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter)) {
+        self.parameters.iter().for_each(visit);
     }
 
-    fn parameters_mut(&mut self) -> &mut [Parameter] {
-        &mut self.parameters
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
+        self.parameters.iter_mut().for_each(visit);
     }
 }

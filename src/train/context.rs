@@ -1,0 +1,174 @@
+//! What layers share during a pass: its batch and threads, buffers to borrow, and where the time goes.
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use super::layer::LayerKind;
+
+/// Whether a forward pass belongs to training or to evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A backward pass follows; normalisations use the batch's own statistics, and dropout drops.
+    Train,
+    /// Layers record which of their units are alive; normalisations use their running statistics.
+    Evaluate,
+}
+
+/// What a pass is about, and what layers borrow during it.
+#[derive(Debug)]
+pub struct Context {
+    pub(super) batch: usize,
+    pub(super) threads: usize,
+    pub(super) mode: Mode,
+    pub(super) seed: u64,
+    pub(super) step: u64,
+    scratch: Vec<Vec<f32>>,
+    /// Sums that normalisations need more digits for.
+    pub(super) totals: Vec<[f64; 2]>,
+    /// Time by kind of layer.
+    pub(super) profile: Profile,
+}
+
+impl Context {
+    /// A context for passes over `batch` images on at most `threads` threads.
+    pub fn new(batch: usize, threads: usize, mode: Mode) -> Self {
+        Self {
+            batch,
+            threads,
+            mode,
+            seed: 0,
+            step: 0,
+            scratch: Vec::new(),
+            totals: Vec::new(),
+            profile: Profile::default(),
+        }
+    }
+
+    /// Images in the batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Threads that a layer may use.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Training or evaluation.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Seed of the run and number of the pass, which together determine what dropout drops.
+    pub fn moment(&self) -> (u64, u64) {
+        (self.seed, self.step)
+    }
+
+    /// Lends a buffer of `len` elements with whatever values they hold. Give it back with [`give`](Self::give).
+    pub fn take(&mut self, len: usize) -> Buffer {
+        // The smallest that is large enough, but not by far: a small request must not take what a large one will need.
+        let most = len.saturating_mul(4).max(4096);
+        let fits = (0..self.scratch.len()).filter(|&i| (len..=most).contains(&self.scratch[i].len()));
+        let best = fits.min_by_key(|&i| self.scratch[i].len());
+        let data = best.map_or_else(|| vec![0.0; len], |index| self.scratch.swap_remove(index));
+        Buffer { data, len }
+    }
+
+    /// Takes a buffer back for others.
+    pub fn give(&mut self, buffer: Buffer) {
+        self.scratch.push(buffer.data);
+    }
+}
+
+/// See [`Context::take`].
+#[derive(Debug)]
+pub struct Buffer {
+    data: Vec<f32>,
+    len: usize,
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.data[..self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.data[..self.len]
+    }
+}
+
+/// A buffer that grows to what a pass needs and is used again by the next.
+pub(super) fn grown(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
+/// Parts of a training step that a [`Profile`] tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// Layers of a kind, forward.
+    Forward(LayerKind),
+    /// Layers of a kind, backward.
+    Backward(LayerKind),
+    /// The loss and its gradient.
+    Loss,
+    /// The step of the optimiser.
+    Optimizer,
+    /// Waiting for data, and copying it into the network.
+    Data,
+}
+
+/// Where the time goes.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    parts: Vec<(Part, Duration)>,
+}
+
+impl Profile {
+    /// Adds the time since `start`.
+    pub(super) fn add(&mut self, part: Part, start: Instant) {
+        let elapsed = start.elapsed();
+        match self.parts.iter_mut().find(|(known, _)| *known == part) {
+            Some((_, sum)) => *sum += elapsed,
+            None => self.parts.push((part, elapsed)),
+        }
+    }
+
+    /// Time by part, in the order of [`Part`].
+    pub fn parts(&self) -> Vec<(Part, Duration)> {
+        let mut parts = self.parts.clone();
+        parts.sort();
+        parts
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        self.parts.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_come_back() {
+        let mut context = Context::new(1, 1, Mode::Train);
+        let (small, large) = (context.take(100), context.take(1_000_000));
+        assert_eq!((small.len(), large.len()), (100, 1_000_000));
+        let addresses = [small.as_ptr(), large.as_ptr()];
+        context.give(large);
+        context.give(small);
+        let again = [context.take(50), context.take(900_000)];
+        assert_eq!([again[0].len(), again[1].len()], [50, 900_000]);
+        assert_eq!([again[0].as_ptr(), again[1].as_ptr()], addresses);
+        again.into_iter().for_each(|buffer| context.give(buffer));
+        assert_eq!(context.scratch.len(), 2);
+    }
+}

@@ -1,0 +1,191 @@
+//! Layers: forward and backward over a batch of dense images.
+
+mod activation;
+mod conv;
+mod dense_block;
+mod dropout;
+mod embedding;
+mod flatten;
+mod linear;
+mod norm;
+mod pool;
+mod residual;
+mod sequence;
+
+pub use activation::{Activate, Pointwise, Sharing};
+pub use conv::{Clamp, Conv};
+pub use dense_block::DenseBlock;
+pub use dropout::Dropout;
+pub use embedding::{Embedding, OneHot};
+pub use flatten::Flatten;
+pub use linear::Linear;
+pub use norm::BatchNorm;
+pub use pool::{AveragePool, GlobalAveragePool, MaxPool, Window};
+pub use residual::Residual;
+pub use sequence::Sequence;
+
+use super::context::Context;
+use super::parameter::Parameter;
+use super::shape::Shape;
+use super::vectorized::{for_each, share, vectorized};
+use crate::error::Error;
+use crate::layout::Layout;
+
+/// What a layer is, for the profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LayerKind {
+    /// Convolution and ConvReLU: the crate's kernels.
+    Convolution,
+    /// Fully connected.
+    Linear,
+    /// Batch normalisation.
+    Normalization,
+    /// Activations that no convolution absorbs.
+    Activation,
+    /// Max, average and global average pooling.
+    Pooling,
+    /// Dropout.
+    Dropout,
+    /// Embeddings and one-hot codes.
+    Embedding,
+    /// What moves or adds tensors: flattening, concatenation, residual addition.
+    Join,
+    /// Made of other layers, which are timed instead of it.
+    Composite,
+}
+
+/// Units with a threshold: channels of an activation, or (input channel, tap) of a ConvReLU layer. A unit is dead if its
+/// input never exceeded its threshold, so that it passed the same constant (or one straight line) for every image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Units {
+    /// Units that never exceeded their threshold.
+    pub dead: usize,
+    /// All units.
+    pub total: usize,
+}
+
+impl std::ops::Add for Units {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { dead: self.dead + other.dead, total: self.total + other.total }
+    }
+}
+
+/// A layer of a [`Network`](super::Network). It may keep state between a forward pass and the backward pass that follows.
+pub trait Layer: Send {
+    /// Unique in its network, the prefix of its parameters' names.
+    fn name(&self) -> &str;
+
+    /// What it is.
+    fn kind(&self) -> LayerKind;
+
+    /// Shape of the output for one image.
+    fn output(&self) -> Shape;
+
+    /// Computes `output` from `input`, both [`Context::batch`] images.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] of the kernels, as when a threshold has become NaN.
+    fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error>;
+
+    /// Adds the parameters' gradients to [`Parameter::grad`] and, if asked, overwrites `grad_input`; `input` is that of the
+    /// last forward pass, `grad_output` the gradient of the loss with respect to its output.
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](Self::forward).
+    fn backward(
+        &mut self,
+        context: &mut Context,
+        input: &[f32],
+        grad_output: &[f32],
+        grad_input: Option<&mut [f32]>,
+    ) -> Result<(), Error>;
+
+    /// Shows all tensors of the state, in a fixed order.
+    fn visit<'a>(&'a self, _: &mut dyn FnMut(&'a Parameter)) {}
+
+    /// The same, to be changed.
+    fn visit_mut(&mut self, _: &mut dyn FnMut(&mut Parameter)) {}
+
+    /// Units seen since [`reset_units`](Self::reset_units), in passes that evaluate.
+    fn units(&self) -> Units {
+        Units::default()
+    }
+
+    /// Forgets what was seen.
+    fn reset_units(&mut self) {}
+}
+
+/// The greatest value that each channel has reached.
+#[derive(Clone, Debug)]
+struct Peaks(Vec<f32>);
+
+impl Peaks {
+    fn new(channels: usize) -> Self {
+        Self(vec![f32::NEG_INFINITY; channels])
+    }
+
+    fn reset(&mut self) {
+        self.0.fill(f32::NEG_INFINITY);
+    }
+
+    /// Sees a batch of images of a shape.
+    fn record(&mut self, context: &Context, shape: Shape, images: &[f32]) {
+        let runs = shape.runs(context.batch());
+        let images = &images[..runs.outer * runs.step()];
+        match shape.layout {
+            Layout::Nchw => {
+                let channels = share(runs.channels, runs.outer * runs.inner, context.threads());
+                let jobs = self.0.chunks_mut(channels).enumerate();
+                for_each(context.threads(), jobs, |(job, peaks)| {
+                    for image in images.chunks_exact(runs.step()) {
+                        let planes = image[job * channels * runs.inner..].chunks_exact(runs.inner);
+                        peaks.iter_mut().zip(planes).for_each(|(peak, plane)| *peak = peak.max(greatest(plane)));
+                    }
+                });
+            }
+            Layout::Nhwc => greatest_rows(images, &mut self.0),
+        }
+    }
+
+    /// Channels that never exceeded `threshold`.
+    fn dead(&self, threshold: f32) -> usize {
+        self.0.iter().filter(|&&peak| peak <= threshold).count()
+    }
+}
+
+vectorized! {
+    fn greatest<'a>(plane: &'a [f32]) -> f32 {
+        const LANES: usize = super::vectorized::LANES;
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (whole, rest) = plane.as_chunks::<LANES>();
+        for x in whole {
+            for (lane, &x) in lanes.iter_mut().zip(x) {
+                *lane = if x > *lane { x } else { *lane };
+            }
+        }
+        lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |peak, &x| if x > peak { x } else { peak })
+    }
+
+    fn greatest_rows<'a>(rows: &'a [f32], peaks: &'a mut [f32]) {
+        for row in rows.chunks_exact(peaks.len()) {
+            for (peak, &x) in peaks.iter_mut().zip(row) {
+                *peak = if x > *peak { x } else { *peak };
+            }
+        }
+    }
+
+    /// `to += from`.
+    fn add<'a>(from: &'a [f32], to: &'a mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+    }
+}
+
+/// `to += from` on all threads.
+fn add_all(context: &Context, from: &[f32], to: &mut [f32]) {
+    let len = share(to.len(), 1, context.threads());
+    for_each(context.threads(), to.chunks_mut(len).zip(from.chunks(len)), |(to, from)| add(from, to));
+}

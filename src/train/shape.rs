@@ -1,0 +1,71 @@
+//! Extents and memory order of a layer's activations.
+
+use crate::layout::Layout;
+
+/// Extents of one image, signal or volume, or of a layer's output for it, and the order in which they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Channels.
+    pub channels: usize,
+    /// `[depth, height, width]`; axes that are not there are 1.
+    pub size: [usize; 3],
+    /// Channels before positions or after them.
+    pub layout: Layout,
+}
+
+impl Shape {
+    /// Channels first, PyTorch's order.
+    pub const fn new(channels: usize, size: [usize; 3]) -> Self {
+        Self { channels, size, layout: Layout::Nchw }
+    }
+
+    /// The same extents in another order.
+    #[must_use]
+    pub const fn with_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// The same positions and order with another number of channels.
+    #[must_use]
+    pub const fn with_channels(self, channels: usize) -> Self {
+        Self { channels, ..self }
+    }
+
+    /// Elements.
+    pub const fn len(&self) -> usize {
+        self.channels * self.positions()
+    }
+
+    /// Whether there are no elements.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Positions of one channel.
+    pub const fn positions(&self) -> usize {
+        self.size[0] * self.size[1] * self.size[2]
+    }
+
+    /// A batch as runs: `[outer][channels][inner]`, where `inner` elements in a row share a channel.
+    pub(super) const fn runs(&self, batch: usize) -> Runs {
+        match self.layout {
+            Layout::Nchw => Runs { outer: batch, channels: self.channels, inner: self.positions() },
+            Layout::Nhwc => Runs { outer: batch * self.positions(), channels: self.channels, inner: 1 },
+        }
+    }
+}
+
+/// See [`Shape::runs`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Runs {
+    pub(super) outer: usize,
+    pub(super) channels: usize,
+    pub(super) inner: usize,
+}
+
+impl Runs {
+    /// Elements of one step of `outer`.
+    pub(super) const fn step(&self) -> usize {
+        self.channels * self.inner
+    }
+}

@@ -1,14 +1,13 @@
 //! The bundled data set: 1797 handwritten digits of 8×8 pixels (UCI, test part; CC BY 4.0, see `digits/README.md`).
 
-use std::io::Read;
-
-use flate2::read::GzDecoder;
-
-use super::data::{Dataset, Shape};
-use super::error::TrainError;
+use super::{Dataset, Values, files};
+use crate::train::error::{Place, TrainError};
+use crate::train::shape::Shape;
 
 const FILE: &str = "digits.csv.gz";
 static ARCHIVE: &[u8] = include_bytes!("digits/digits.csv.gz");
+
+const SHAPE: Shape = Shape::new(1, [1, 8, 8]);
 
 /// Images of the training part, in the order of the file; the 497 that follow are the test part.
 pub const TRAIN_LEN: usize = 1300;
@@ -19,52 +18,46 @@ pub const TRAIN_LEN: usize = 1300;
 ///
 /// [`TrainError::Data`] if the bundled file is damaged.
 pub fn load() -> Result<(Dataset, Dataset), TrainError> {
-    let mut text = String::new();
-    GzDecoder::new(ARCHIVE).read_to_string(&mut text).map_err(|error| TrainError::Data {
-        file: FILE.to_owned(),
-        line: 0,
-        rule: error.to_string(),
-    })?;
-    let all = parse(FILE, &text)?;
+    let all = parse(FILE, &files::decompress(FILE, ARCHIVE)?)?;
     if all.len() <= TRAIN_LEN {
         let rule = format!("{} rows must be more than the {TRAIN_LEN} of the training part", all.len());
-        return Err(TrainError::Data { file: FILE.to_owned(), line: 0, rule });
+        return Err(TrainError::data(FILE, Place::Whole, rule));
     }
-    let (mut train, mut test) = all.split(TRAIN_LEN);
+    let (train, test) = all.split(TRAIN_LEN);
     let (mean, deviation) = train.moments();
-    train.normalize(mean, deviation);
-    test.normalize(mean, deviation);
-    Ok((train, test))
+    Ok((train.with_normalization(&mean, &deviation)?, test.with_normalization(&mean, &deviation)?))
 }
 
 /// Rows of 64 pixels from 0 to 16 and a label from 0 to 9, separated by commas.
-fn parse(file: &str, text: &str) -> Result<Dataset, TrainError> {
-    let shape = Shape { channels: 1, size: [1, 8, 8] };
-    let (mut images, mut labels) = (Vec::new(), Vec::new());
-    for (row, line) in text.lines().enumerate() {
-        let broken = |rule| TrainError::Data { file: file.to_owned(), line: row + 1, rule };
+fn parse(file: &str, text: &[u8]) -> Result<Dataset, TrainError> {
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    let lines = text.strip_suffix(b"\n").unwrap_or(text).split(|&byte| byte == b'\n');
+    for (row, line) in lines.enumerate() {
+        let broken = |rule| TrainError::data(file, Place::Line(row as u64 + 1), rule);
         let mut fields = 0;
-        for field in line.split(',') {
-            let most = if fields < shape.len() { 16 } else { 9 };
-            let value = field.trim().parse::<usize>().ok().filter(|&value| value <= most);
+        for field in line.split(|&byte| byte == b',') {
+            let most = if fields < SHAPE.len() { 16 } else { 9 };
+            let field = String::from_utf8_lossy(field);
+            let value = field.trim().parse::<u8>().ok().filter(|&value| value <= most);
             let value = value.ok_or_else(|| broken(format!("'{field}' must be a whole number from 0 to {most}")))?;
-            if fields < shape.len() {
-                images.push(value as f32);
+            if fields < SHAPE.len() {
+                pixels.push(value);
             } else {
-                labels.push(value);
+                labels.push(value.into());
             }
             fields += 1;
         }
-        if fields != shape.len() + 1 {
-            return Err(broken(format!("{fields} fields must be {} pixels and a label", shape.len())));
+        if fields != SHAPE.len() + 1 {
+            return Err(broken(format!("{fields} fields must be {} pixels and a label", SHAPE.len())));
         }
     }
-    Dataset::new(file, shape, 10, images, labels)
+    Dataset::new("digits", SHAPE, 10, Values::Bytes(pixels), labels)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::Layout;
 
     #[test]
     fn the_bundled_digits_are_whole() {
@@ -75,14 +68,19 @@ mod tests {
         (0..test.len()).for_each(|i| counts[test.label(i)] += 1);
         // The class sizes that the data set's description gives.
         assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
-        let (mean, deviation) = train.moments();
-        assert!(mean.abs() < 1e-5 && (deviation - 1.0).abs() < 1e-5);
+        let mut values = vec![0.0; train.len() * SHAPE.len()];
+        for (i, out) in values.chunks_exact_mut(SHAPE.len()).enumerate() {
+            train.read(i, None, Layout::Nchw, out);
+        }
+        let shape = Shape::new(1, [1, 1, values.len()]);
+        let (mean, deviation) = Dataset::new("", shape, 1, Values::Floats(values), vec![0]).unwrap().moments();
+        assert!(mean[0].abs() < 1e-5 && (deviation[0] - 1.0).abs() < 1e-5);
     }
 
     #[test]
     fn bad_rows_are_named() {
         let good = "0,".repeat(64) + "9\n";
-        assert_eq!(parse("f", &good).unwrap().label(0), 9);
+        assert_eq!(parse("f", good.as_bytes()).unwrap().label(0), 9);
         for (bad, expected) in [
             ("0,".repeat(64) + "10", "f, line 2: '10' must be a whole number from 0 to 9"),
             ("17,".repeat(64) + "1", "f, line 2: '17' must be a whole number from 0 to 16"),
@@ -90,7 +88,9 @@ mod tests {
             ("0,".repeat(64) + "1,1", "f, line 2: 66 fields must be 64 pixels and a label"),
             ("x,".repeat(64) + "1", "f, line 2: 'x' must be a whole number from 0 to 16"),
         ] {
-            assert_eq!(parse("f", &(good.clone() + &bad)).unwrap_err().to_string(), expected);
+            assert_eq!(parse("f", (good.clone() + &bad).as_bytes()).unwrap_err().to_string(), expected);
         }
+        let message = parse("f", b"\xff,1").unwrap_err().to_string();
+        assert_eq!(message, "f, line 1: '\u{fffd}' must be a whole number from 0 to 16");
     }
 }

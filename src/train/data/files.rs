@@ -1,0 +1,89 @@
+//! Finding and reading data files.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::train::error::{Place, TrainError};
+
+/// The first of these files that is there; `hint` says how to get them.
+pub(super) fn find<S: AsRef<Path>>(directory: &Path, names: &[S], hint: &str) -> Result<PathBuf, TrainError> {
+    let paths = || names.iter().map(|name| directory.join(name));
+    let found = paths().find(|path| path.exists());
+    found.ok_or_else(|| missing(&paths().next().unwrap_or_else(|| directory.to_owned()), hint))
+}
+
+/// A file that is not there.
+pub(super) fn missing(path: &Path, hint: &str) -> TrainError {
+    TrainError::io(path.display(), io::Error::new(io::ErrorKind::NotFound, format!("not found; {hint}")))
+}
+
+/// A whole file, decompressed if its name ends in `.gz`.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TrainError> {
+    let file = path.display();
+    let bytes = fs::read(path).map_err(|error| TrainError::io(&file, error))?;
+    if path.extension().is_some_and(|extension| extension == "gz") { decompress(&file, &bytes) } else { Ok(bytes) }
+}
+
+/// The bytes of a gzip file.
+pub(super) fn decompress(file: impl std::fmt::Display, bytes: &[u8]) -> Result<Vec<u8>, TrainError> {
+    let mut decoder = MultiGzDecoder::new(bytes);
+    let mut out = Vec::new();
+    match decoder.read_to_end(&mut out) {
+        Ok(_) => Ok(out),
+        Err(error) => {
+            let offset = bytes.len() - decoder.get_ref().len();
+            Err(TrainError::data(file, Place::Offset(offset as u64), format!("must be whole gzip data: {error}")))
+        }
+    }
+}
+
+/// Text, which must be UTF-8.
+pub(super) fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, TrainError> {
+    String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to() as u64;
+        TrainError::data(path.display(), Place::Offset(offset), "must be UTF-8")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::super::Scratch;
+    use super::*;
+
+    #[test]
+    fn gzip_is_read_whole_or_not_at_all() {
+        let scratch = Scratch::new("gzip");
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(b"some bytes").unwrap();
+        let whole = encoder.finish().unwrap();
+        scratch.write("a.gz", &whole);
+        assert_eq!(read(&scratch.0.join("a.gz")).unwrap(), b"some bytes");
+        scratch.write("b.gz", &whole[..whole.len() - 4]);
+        let message = scratch.message(read(&scratch.0.join("b.gz")));
+        let start = format!("b.gz, byte {}: must be whole gzip data: ", whole.len() - 4);
+        assert!(message.starts_with(&start), "{message}");
+        scratch.write("c.gz", b"plain");
+        let message = scratch.message(read(&scratch.0.join("c.gz")));
+        assert!(message.starts_with("c.gz, byte ") && message.contains("must be whole gzip data: "), "{message}");
+    }
+
+    #[test]
+    fn what_is_not_there_comes_with_a_hint() {
+        let scratch = Scratch::new("missing");
+        let found = find(&scratch.0, &["a", "b"], "make it yourself");
+        assert_eq!(scratch.message(found), "a: not found; make it yourself");
+        scratch.write("b", "");
+        assert_eq!(find(&scratch.0, &["a", "b"], "").unwrap(), scratch.0.join("b"));
+        scratch.write("text", b"ab\xff");
+        let path = scratch.0.join("text");
+        assert_eq!(scratch.message(utf8(&path, read(&path).unwrap())), "text, byte 2: must be UTF-8");
+    }
+}

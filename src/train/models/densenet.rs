@@ -1,0 +1,81 @@
+//! DenseNets (Huang et al. 2017).
+
+use super::Place;
+use super::builder::{Builder, ConvSpec, at_least};
+use crate::train::error::TrainError;
+use crate::train::layer::{AveragePool, BatchNorm, DenseBlock, Layer, Sequence, Window};
+use crate::train::shape::Shape;
+
+/// What tells one DenseNet from another.
+struct Design {
+    name: &'static str,
+    /// Layers per block.
+    blocks: Vec<usize>,
+    growth: usize,
+    stem: usize,
+    /// 1×1 convolutions to `4 · growth` channels before the 3×3 ones.
+    bottleneck: bool,
+    /// Channels that a transition leaves, as a divisor.
+    compression: usize,
+}
+
+/// The network of Table 6: blocks of 6, 12, 24, 16 bottleneck layers, growth 12, 24 channels after the stem,
+/// compression 0.5. Names as in the public PyTorch code for CIFAR.
+pub(super) fn cifar(builder: Builder<'_>, input: Shape, classes: usize) -> Result<Sequence, TrainError> {
+    let growth = builder.config.growth.unwrap_or(12);
+    let blocks = vec![6, 12, 24, 16];
+    let name = "densenet-cifar";
+    build(builder, input, classes, Design { name, blocks, growth, stem: 2 * growth, bottleneck: true, compression: 2 })
+}
+
+/// The network of figure 4: 3 blocks of 8 layers (3×3, no bottleneck), growth 12, 16 channels after the stem,
+/// transitions (1×1 convolution, average pooling) without compression. The figure does not give the stem and the
+/// compression: they are those of Huang et al.'s networks without bottlenecks.
+pub(super) fn forty(builder: Builder<'_>, input: Shape, classes: usize) -> Result<Sequence, TrainError> {
+    let growth = builder.config.growth.unwrap_or(12);
+    let blocks = vec![builder.config.depth.unwrap_or(8); 3];
+    let name = "densenet40";
+    build(builder, input, classes, Design { name, blocks, growth, stem: 16, bottleneck: false, compression: 1 })
+}
+
+fn build(builder: Builder<'_>, input: Shape, classes: usize, design: Design) -> Result<Sequence, TrainError> {
+    let Design { name, blocks, growth, stem, bottleneck, compression } = design;
+    at_least(input, 1 << (blocks.len() - 1), name)?;
+    let mut builder = builder.blocks(blocks.len());
+    let conv = |channels, kernel, padding| ConvSpec { channels, kernel, stride: 1, padding, bias: false };
+    let mut layers = Sequence::new("", input);
+    builder.conv(&mut layers, "conv1", conv(stem, &[3, 3], 1))?;
+    for (index, &depth) in blocks.iter().enumerate() {
+        let mut block = DenseBlock::new(&format!("dense{}", index + 1), layers.output());
+        for layer in 0..depth {
+            let name = format!("dense{}.{layer}", index + 1);
+            let seen = block.output();
+            let mut body = Sequence::new(&name, seen);
+            builder.activation(&mut body, &format!("{name}.act1"), Place::of_block(index));
+            if bottleneck {
+                builder.conv(&mut body, &format!("{name}.conv1"), conv(4 * growth, &[1, 1], 0))?;
+                builder.norm(&mut body, &format!("{name}.bn2"));
+                builder.activation(&mut body, &format!("{name}.act2"), Place::of_block(index));
+                builder.conv(&mut body, &format!("{name}.conv2"), conv(growth, &[3, 3], 1))?;
+            } else {
+                builder.conv(&mut body, &format!("{name}.conv1"), conv(growth, &[3, 3], 1))?;
+            }
+            block.push(BatchNorm::new(&format!("{name}.bn1"), seen), body);
+        }
+        layers.push(block);
+        if index + 1 < blocks.len() {
+            let name = format!("trans{}", index + 1);
+            let channels = layers.output().channels / compression;
+            builder.norm(&mut layers, &format!("{name}.bn"));
+            let between = Place { block: None, feeds_convolution: true };
+            builder.activation(&mut layers, &format!("{name}.act"), between);
+            builder.conv(&mut layers, &format!("{name}.conv"), conv(channels, &[1, 1], 0))?;
+            let window = Window { kernel: [1, 2, 2], stride: [1, 2, 2] };
+            layers.push(AveragePool::new(&format!("{name}.pool"), layers.output(), window)?);
+        }
+    }
+    builder.norm(&mut layers, "bn");
+    builder.last_activation(&mut layers, "act");
+    builder.classifier(&mut layers, "linear", classes);
+    Ok(layers)
+}

@@ -1,0 +1,291 @@
+//! The networks of the paper, and which of their activations are replaced by what.
+//!
+//! A network names its activations' places ([`Place`]): the block they belong to, and whether they feed exactly one
+//! convolution. What stands there is data: an [`Activation`] in a [`Region`], ReLU elsewhere. ReLU and ConvReLU in a
+//! place that feeds a convolution cost no layer of their own: the convolution clamps its input as it loads it.
+//!
+//! | network | blocks | places outside blocks (replaced with [`Region::All`] only) |
+//! |---|---|---|
+//! | `small-cnn` | the convolutions before each of two poolings | none |
+//! | `densenet-cifar` | dense blocks of 6, 12, 24, 16 bottleneck layers | the transitions |
+//! | `densenet40` | dense blocks of 8 layers each | the transitions |
+//! | `vgg16` | the convolutions between two poolings | none |
+//! | `resnet18` | the four stages: the ReLU inside each residual block | after the stem and after the additions, which also feed shortcuts, so never ConvReLU |
+//! | `text-cnn` | convolutions 1 and 2, 3 and 4, 5 and 6 | after the fully connected layers, never ConvReLU |
+//!
+//! The activation before the classifier's pooling feeds no convolution and stays ReLU always. Max pooling between an
+//! activation and its convolution does not matter, because the maximum commutes with a monotone activation.
+
+mod builder;
+mod densenet;
+mod resnet;
+mod small_cnn;
+mod text_cnn;
+mod vgg;
+
+use serde::{Deserialize, Serialize};
+
+pub use super::data::Text;
+use super::error::TrainError;
+use super::init::{ThresholdInit, WeightInit};
+use super::layer::{Pointwise, Sharing};
+use super::named::named;
+use super::network::Network;
+use super::shape::Shape;
+use crate::kernel::Isa;
+use crate::layout::Layout;
+use builder::Builder;
+
+/// A network's architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Architecture {
+    /// Four convolutions, for small images.
+    SmallCnn,
+    /// The bottleneck DenseNet that the paper's Table 6 counts.
+    DensenetCifar,
+    /// The DenseNet of the paper's figure 4.
+    Densenet40,
+    /// VGG-16 with batch normalisation and one linear layer.
+    Vgg16,
+    /// ResNet-18 for small images.
+    Resnet18,
+    /// Six convolutions and three fully connected layers over text.
+    TextCnn,
+}
+
+/// What stands in the places that are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// ReLU (eq. 1), the baseline.
+    Relu,
+    /// LeakyReLU (eq. 2) with a slope of 0.01.
+    LeakyRelu,
+    /// PReLU: LeakyReLU with a trained slope per layer or channel.
+    Prelu,
+    /// ELU (eq. 3) with α = 1.
+    Elu,
+    /// SELU.
+    Selu,
+    /// AdaReLU (eq. 4): a trained threshold per layer, channel or element.
+    Adarelu,
+    /// ConvReLU (eq. 8): the activation merges with the convolution that it feeds.
+    Convrelu,
+}
+
+/// Where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Region {
+    /// The first block (R1 of the paper).
+    First,
+    /// The last block (R2).
+    Last,
+    /// Everywhere (R3; "(A)" behind the name of an activation).
+    All,
+}
+
+named!(
+    Architecture,
+    "network",
+    [
+        SmallCnn = "small-cnn",
+        DensenetCifar = "densenet-cifar",
+        Densenet40 = "densenet40",
+        Vgg16 = "vgg16",
+        Resnet18 = "resnet18",
+        TextCnn = "text-cnn",
+    ]
+);
+named!(
+    Activation,
+    "activation",
+    [
+        Relu = "relu",
+        LeakyRelu = "leaky-relu",
+        Prelu = "prelu",
+        Elu = "elu",
+        Selu = "selu",
+        Adarelu = "adarelu",
+        Convrelu = "convrelu",
+    ]
+);
+named!(Region, "region", [First = "first", Last = "last", All = "all"]);
+named!(Sharing, "sharing", [Layer = "layer", Channel = "channel", Element = "element"]);
+
+impl Activation {
+    /// The name in the paper's tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Relu => "ReLU",
+            Self::LeakyRelu => "LeakyReLU",
+            Self::Prelu => "PReLU",
+            Self::Elu => "ELU",
+            Self::Selu => "SELU",
+            Self::Adarelu => "AdaReLU",
+            Self::Convrelu => "ConvReLU",
+        }
+    }
+}
+
+/// A network and everything that determines its initial state but the seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ModelConfig {
+    /// The architecture.
+    pub network: Architecture,
+    /// What replaces ReLU.
+    pub activation: Activation,
+    /// Where.
+    pub region: Region,
+    /// Which values share a coefficient of PReLU or a threshold of AdaReLU.
+    pub sharing: Sharing,
+    /// Initial thresholds.
+    pub threshold_init: ThresholdInit,
+    /// Initial weights.
+    pub weight_init: WeightInit,
+    /// Memory order of activations.
+    pub channels_last: bool,
+    /// DenseNets: features that a layer adds (12).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth: Option<usize>,
+    /// `densenet40`: layers per block (8).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+    /// `text-cnn`: features of a convolution (256; 1024 in the large network).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub features: Option<usize>,
+    /// `text-cnn`: units of a fully connected layer (1024; 2048 in the large network).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub units: Option<usize>,
+    /// `text-cnn`: dimensions of a word embedding (128).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<usize>,
+    /// `text-cnn`: share of units that dropout zeroes.
+    pub dropout: f32,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            network: Architecture::SmallCnn,
+            activation: Activation::Relu,
+            region: Region::First,
+            sharing: Sharing::Layer,
+            threshold_init: ThresholdInit::Zero,
+            weight_init: WeightInit::He,
+            channels_last: false,
+            growth: None,
+            depth: None,
+            features: None,
+            units: None,
+            embedding: None,
+            dropout: 0.5,
+        }
+    }
+}
+
+/// What a network reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Shape of an example.
+    pub shape: Shape,
+    /// Token ids of text; `None` for images.
+    pub text: Option<Text>,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+/// A place of an activation in a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its block, from 0; `None` outside blocks.
+    pub block: Option<usize>,
+    /// Whether it feeds exactly one convolution, and nothing else.
+    pub feeds_convolution: bool,
+}
+
+impl Place {
+    const fn of_block(block: usize) -> Self {
+        Self { block: Some(block), feeds_convolution: true }
+    }
+
+    /// What stands here in a network of so many blocks.
+    fn activation(self, config: &ModelConfig, blocks: usize) -> Activation {
+        // Partial replacement covers the same places for all activations: those where ConvReLU can stand.
+        let covered = match config.region {
+            Region::First => self.feeds_convolution && self.block == Some(0),
+            Region::Last => self.feeds_convolution && self.block == Some(blocks - 1),
+            Region::All => self.feeds_convolution || config.activation != Activation::Convrelu,
+        };
+        if covered { config.activation } else { Activation::Relu }
+    }
+}
+
+impl ModelConfig {
+    /// The layer that a pointwise activation is.
+    fn pointwise(&self, activation: Activation) -> Pointwise {
+        match activation {
+            // In a place that feeds no convolution.
+            Activation::Relu | Activation::Convrelu => Pointwise::Relu,
+            Activation::LeakyRelu => Pointwise::LeakyRelu(0.01),
+            Activation::Prelu => Pointwise::PRelu { sharing: self.sharing },
+            Activation::Elu => Pointwise::Elu(1.0),
+            Activation::Selu => Pointwise::Selu,
+            Activation::Adarelu => Pointwise::AdaRelu { sharing: self.sharing, init: self.threshold_init },
+        }
+    }
+
+    /// Builds the network for an input and the kernels of an instruction set; the seed determines the initial values.
+    /// Networks that differ in their activations only begin with the same weights.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Setting`] where a setting makes no sense or the input does not fit, [`TrainError::Kernel`].
+    pub fn build(&self, input: Input, isa: Isa, seed: u64) -> Result<Network, TrainError> {
+        let layout = if self.channels_last { Layout::Nhwc } else { Layout::Nchw };
+        let shape = input.shape.with_layout(layout);
+        if input.classes == 0 || shape.is_empty() {
+            return Err(TrainError::setting("input", format!("{input:?}"), "it must have elements and classes"));
+        }
+        if input.text.is_some() != (self.network == Architecture::TextCnn) {
+            let rule = if input.text.is_some() { "a data set of text needs text-cnn" } else { "text-cnn needs text" };
+            return Err(TrainError::setting("network", self.network, rule));
+        }
+        for (name, value) in [
+            ("growth", self.growth),
+            ("depth", self.depth),
+            ("features", self.features),
+            ("units", self.units),
+            ("embedding", self.embedding),
+        ] {
+            if value.is_some_and(|value| value == 0 || value > 1 << 16) {
+                return Err(TrainError::setting(name, value.unwrap_or(0), "it must be from 1 to 65536"));
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(TrainError::setting("dropout", self.dropout, "it must be at least 0 and less than 1"));
+        }
+        let scale = match self.threshold_init {
+            ThresholdInit::Gaussian(scale) | ThresholdInit::Uniform(scale) => scale,
+            ThresholdInit::Zero | ThresholdInit::Glorot => 1.0,
+        };
+        if !(scale.is_finite() && scale >= 0.0) {
+            return Err(TrainError::setting("threshold-init", scale, "its scale must be finite, 0 or greater"));
+        }
+        let builder = Builder::new(self, isa, seed);
+        let layers = match self.network {
+            Architecture::SmallCnn => small_cnn::build(builder, shape, input.classes),
+            Architecture::DensenetCifar => densenet::cifar(builder, shape, input.classes),
+            Architecture::Densenet40 => densenet::forty(builder, shape, input.classes),
+            Architecture::Vgg16 => vgg::build(builder, shape, input.classes),
+            Architecture::Resnet18 => resnet::build(builder, shape, input.classes),
+            Architecture::TextCnn => text_cnn::build(builder, shape, input.text, input.classes),
+        }?;
+        Ok(Network::new(layers))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! A small network for small images: the main job's.
+
+use super::Place;
+use super::builder::{Builder, ConvSpec, at_least};
+use crate::train::error::TrainError;
+use crate::train::layer::Sequence;
+use crate::train::shape::Shape;
+
+/// Four 3×3 convolutions in two blocks of 16 and 32 channels, max pooling after each block, one linear layer.
+///
+/// The activations between the convolutions of block 1, and the one between the blocks, belong to block 1; the one
+/// inside block 2 to block 2.
+pub(super) fn build(builder: Builder<'_>, input: Shape, classes: usize) -> Result<Sequence, TrainError> {
+    at_least(input, 4, "small-cnn")?;
+    let mut builder = builder.blocks(2);
+    let mut layers = Sequence::new("", input);
+    let conv = |channels| ConvSpec { channels, kernel: &[3, 3], stride: 1, padding: 1, bias: true };
+    builder.conv(&mut layers, "conv1", conv(16))?;
+    builder.activation(&mut layers, "act1", Place::of_block(0));
+    builder.conv(&mut layers, "conv2", conv(16))?;
+    builder.max_pool(&mut layers, "pool1", [1, 2, 2])?;
+    builder.activation(&mut layers, "act2", Place::of_block(0));
+    builder.conv(&mut layers, "conv3", conv(32))?;
+    builder.activation(&mut layers, "act3", Place::of_block(1));
+    builder.conv(&mut layers, "conv4", conv(32))?;
+    builder.max_pool(&mut layers, "pool2", [1, 2, 2])?;
+    builder.last_activation(&mut layers, "act4");
+    builder.flatten(&mut layers, "flatten");
+    builder.linear(&mut layers, "linear", classes);
+    Ok(layers)
+}

@@ -1,0 +1,67 @@
+//! The convolutional text network of Zhang, Zhao and LeCun 2015.
+
+use super::Place;
+use super::builder::{Builder, ConvSpec};
+use crate::train::data::Text;
+use crate::train::error::TrainError;
+use crate::train::layer::{Dropout, Layer, OneHot, Sequence};
+use crate::train::shape::Shape;
+
+/// Kernel of each convolution, and whether max pooling over 3 follows.
+const CONVOLUTIONS: [(usize, bool); 6] = [(7, true), (7, true), (3, false), (3, false), (3, false), (3, true)];
+
+/// Six convolutions and three fully connected layers, dropout between these.
+///
+/// Characters come one-hot and are convolved without padding, as published. Words are embedded, and because sentences are
+/// short, convolutions keep the length.
+pub(super) fn build(
+    builder: Builder<'_>,
+    input: Shape,
+    text: Option<Text>,
+    classes: usize,
+) -> Result<Sequence, TrainError> {
+    let mut builder = builder.blocks(3);
+    let config = builder.config;
+    let (features, units) = (config.features.unwrap_or(256), config.units.unwrap_or(1024));
+    let mut layers = Sequence::new("", input);
+    let words = match text {
+        Some(Text::Words(vocabulary)) => {
+            let dimensions = config.embedding.unwrap_or(128);
+            builder.embedding(&mut layers, "embedding", vocabulary, dimensions);
+            true
+        }
+        Some(Text::Characters(alphabet)) => {
+            layers.push(OneHot::new("characters", input, alphabet));
+            false
+        }
+        None => return Err(TrainError::setting("network", "text-cnn", "text-cnn needs text")),
+    };
+    let length = input.size[2];
+    let too_short = |_| {
+        let least = if words { 27 } else { 123 };
+        TrainError::setting("length", length, format!("text-cnn pools, so texts must have at least {least} tokens"))
+    };
+    for (index, (kernel, pooled)) in CONVOLUTIONS.into_iter().enumerate() {
+        let padding = if words { kernel / 2 } else { 0 };
+        let conv = ConvSpec { channels: features, kernel: &[kernel], stride: 1, padding, bias: true };
+        builder.conv(&mut layers, &format!("conv{}", index + 1), conv).map_err(too_short)?;
+        if pooled {
+            builder.max_pool(&mut layers, &format!("pool{}", index + 1), [1, 1, 3]).map_err(too_short)?;
+        }
+        let name = format!("act{}", index + 1);
+        if index + 1 < CONVOLUTIONS.len() {
+            builder.activation(&mut layers, &name, Place::of_block(index / 2));
+        } else {
+            builder.activation(&mut layers, &name, Place { block: Some(2), feeds_convolution: false });
+        }
+    }
+    builder.flatten(&mut layers, "flatten");
+    for index in 1..=2 {
+        builder.linear(&mut layers, &format!("fc{index}"), units);
+        let behind = Place { block: None, feeds_convolution: false };
+        builder.activation(&mut layers, &format!("fc{index}_act"), behind);
+        layers.push(Dropout::new(&format!("dropout{index}"), layers.output(), config.dropout, index));
+    }
+    builder.linear(&mut layers, "fc3", classes);
+    Ok(layers)
+}

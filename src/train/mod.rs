@@ -1,46 +1,67 @@
-//! A reference trainer on the crate's own kernels.
+//! A reference trainer on the crate's own kernels, for the paper's experiments.
 //!
-//! Small and plain: [`Network`] is a sequence of [`Layer`]s over batches of dense images, built from a description
-//! ([`models`]) in which the activation of each place is data; [`fit`] trains it with SGD on a [`Dataset`].
+//! A [`Config`] (TOML) names a data set ([`data`]), a network with an activation in a region ([`models`]) and how to train;
+//! [`Trainer`] trains it, and [`Run`] keeps it in a directory where it can be interrupted and resumed. Networks are
+//! sequences of [`Layer`]s, some of which hold sequences of their own ([`DenseBlock`], [`Residual`]); every layer works
+//! channels first and last.
 //!
-//! One seed gives the same bits on one instruction set, whatever the number of threads: kernels do not depend on it,
-//! random numbers come from ChaCha, and `exp` and `ln` from `libm` rather than from the system.
+//! One seed gives the same bits on one instruction set, whatever the number of threads and however often a run is
+//! interrupted: kernels do not depend on threads, sums have a fixed order, random numbers are drawn by place (epoch, example,
+//! layer) and not by history, and `exp` and `ln` come from `libm` rather than from the system. A warm step allocates
+//! nothing but what the crate `gemm` needs for its products.
 //!
 //! ```
-//! use convrelu::train::{Activation, Config, Replacement, digits, fit, models};
+//! use std::ops::ControlFlow;
 //!
-//! let (train, test) = digits::load()?;
-//! let replacement = Replacement { activation: Activation::ConvRelu, blocks: models::FIRST };
-//! let mut network = models::small_cnn(train.shape(), train.classes(), replacement, 1)?;
-//! let config = Config { epochs: 1, ..Config::default() };
-//! let history = fit(&mut network, &train, &test, &config, |_| {})?;
-//! assert!(history[0].test_accuracy > 0.5);
+//! use convrelu::train::models::Activation;
+//! use convrelu::train::{Config, Trainer};
+//!
+//! let mut config = Config::default(); // the bundled digits, a small network
+//! config.model.activation = Activation::Convrelu;
+//! (config.train.epochs, config.train.batch, config.train.learning_rate) = (1, 32, 0.02);
+//! let (train, test) = config.data.load()?;
+//! let mut trainer = Trainer::new(&config, &train)?;
+//! while !trainer.is_finished() {
+//!     trainer.epoch(&train, &test, &mut |_| ControlFlow::Continue(()))?;
+//! }
+//! assert!(trainer.history()[0].test_accuracy > 0.5);
 //! # Ok::<(), convrelu::train::TrainError>(())
 //! ```
 
 #![forbid(unsafe_code)]
 
-mod data;
-pub mod digits;
+pub mod checkpoint;
+mod config;
+mod context;
+pub mod data;
 mod error;
+pub mod files;
 mod init;
 mod layer;
 mod loss;
 pub mod models;
+mod named;
 mod network;
 mod optimizer;
 mod parameter;
+mod random;
+pub mod run;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod trainer;
+mod vectorized;
 
-pub use data::{Dataset, Shape};
-pub use error::TrainError;
-pub use init::ThresholdInit;
-pub use layer::{Context, Conv, Layer, Linear, MaxPool, Mode, Relu, Units};
+pub use config::{Config, TrainConfig};
+pub use context::{Context, Mode, Part, Profile};
+pub use data::{Augment, DataConfig, Dataset, Encoding, Source, Text};
+pub use error::{Place, TrainError};
+pub use init::{ThresholdInit, WeightInit};
+pub use layer::*;
 pub use loss::softmax_cross_entropy;
-pub use models::{Activation, Replacement};
 pub use network::Network;
-pub use optimizer::Sgd;
+pub use optimizer::{Decay, Schedule, Sgd};
 pub use parameter::{Kind, Parameter};
-pub use trainer::{Config, Epoch, evaluate, fit};
+pub use run::Run;
+pub use shape::Shape;
+pub use trainer::{Epoch, Evaluation, Progress, Step, Trainer, evaluate, input, moments};

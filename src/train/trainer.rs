@@ -1,185 +1,301 @@
 //! The training loop.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
-use rand::SeedableRng;
-use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 
-use super::data::Dataset;
+use super::config::Config;
+use super::context::{Mode, Part};
+use super::data::{Batch, Dataset, batches};
 use super::error::TrainError;
-use super::layer::{Context, Mode, Units};
+use super::layer::Units;
 use super::loss::softmax_cross_entropy;
+use super::models::Input;
 use super::network::Network;
 use super::optimizer::Sgd;
-
-/// Settings of [`fit`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// Passes over the training set.
-    pub epochs: usize,
-    /// Images per step.
-    pub batch: usize,
-    /// Learning rate at the start; a tenth of it from half of the epochs, a hundredth from three quarters.
-    pub learning_rate: f32,
-    /// Momentum of SGD.
-    pub momentum: f32,
-    /// Decay of weights.
-    pub weight_decay: f32,
-    /// Decay of thresholds.
-    pub threshold_decay: f32,
-    /// Seed of the order of the images.
-    pub seed: u64,
-    /// Threads that the kernels use.
-    pub threads: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            epochs: 30,
-            batch: 32,
-            learning_rate: 0.02,
-            momentum: 0.9,
-            weight_decay: 5e-4,
-            threshold_decay: 5e-4,
-            seed: 1,
-            threads: 1,
-        }
-    }
-}
-
-impl Config {
-    fn check(&self) -> Result<(), TrainError> {
-        let setting = |name, value, rule| Err(TrainError::Setting { name, value, rule });
-        if self.batch == 0 {
-            return setting("batch", "0".to_owned(), "it must be at least 1");
-        }
-        for (name, value) in [
-            ("learning rate", self.learning_rate),
-            ("momentum", self.momentum),
-            ("weight decay", self.weight_decay),
-            ("threshold decay", self.threshold_decay),
-        ] {
-            if !value.is_finite() || value < 0.0 {
-                return setting(name, value.to_string(), "it must be a finite number, 0 or greater");
-            }
-        }
-        Ok(())
-    }
-
-    /// Learning rate of an epoch, counted from 0 (the paper's schedule, in shares of the whole).
-    fn rate(&self, epoch: usize) -> f32 {
-        if 4 * epoch >= 3 * self.epochs {
-            self.learning_rate * 0.01
-        } else if 2 * epoch >= self.epochs {
-            self.learning_rate * 0.1
-        } else {
-            self.learning_rate
-        }
-    }
-}
+use super::random::{Purpose, stream};
 
 /// What one epoch came to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// From 1.
-    pub number: usize,
+    pub epoch: usize,
     /// Mean training loss.
-    pub loss: f32,
-    /// Share of training images classified rightly, while training.
-    pub train_accuracy: f32,
-    /// Share of test images classified rightly, after the epoch.
-    pub test_accuracy: f32,
-    /// Units that no test image brought above their threshold.
-    pub units: Units,
-    /// Time since training began.
+    pub loss: f64,
+    /// Share of training examples classified rightly, while training.
+    pub accuracy: f64,
+    /// Mean loss on the test set after the epoch, without label smoothing; the greatest number if it is none.
+    pub test_loss: f64,
+    /// Share of test examples classified rightly after the epoch.
+    pub test_accuracy: f64,
+    /// Learning rate of the epoch.
+    pub learning_rate: f32,
+    /// Time of the epoch's training, in seconds.
+    pub seconds: f64,
+    /// Training examples per second.
+    pub images_per_second: f64,
+    /// Units that no test example brought above their threshold.
+    pub dead_units: usize,
+    /// All units.
+    pub units: usize,
+    /// Mean of all thresholds, if there are any.
+    pub theta_mean: Option<f64>,
+    /// Their standard deviation.
+    pub theta_deviation: Option<f64>,
+}
+
+/// How far training is. With the configuration it determines everything random that follows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Epochs that are finished.
+    pub epochs: usize,
+    /// Examples of the current epoch that the network has seen, a whole number of steps.
+    pub examples: usize,
+    /// Sum of the loss over them.
+    pub loss: f64,
+    /// How many of them it classified rightly.
+    pub right: usize,
+    /// Time spent on them, in seconds.
     pub seconds: f64,
 }
 
-/// Trains a network and tests it after every epoch, which `observe` is shown.
-///
-/// # Errors
-///
-/// [`TrainError::Setting`] for a configuration that makes no sense, [`TrainError::Diverged`] when the loss is no longer
-/// finite, and [`TrainError::Kernel`].
-pub fn fit(
-    network: &mut Network,
-    train: &Dataset,
-    test: &Dataset,
-    config: &Config,
-    mut observe: impl FnMut(&Epoch),
-) -> Result<Vec<Epoch>, TrainError> {
-    config.check()?;
-    if train.shape() != network.input() {
-        let rule = "the training images must have the shape that the network was built for";
-        return Err(TrainError::Setting { name: "image shape", value: format!("{:?}", train.shape()), rule });
-    }
-    let start = Instant::now();
-    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-    let mut optimizer = Sgd::new(config.momentum, config.weight_decay, config.threshold_decay);
-    let mut order: Vec<usize> = (0..train.len()).collect();
-    let mut labels = Vec::with_capacity(config.batch);
-    let mut history = Vec::with_capacity(config.epochs);
-    for epoch in 0..config.epochs {
-        order.shuffle(&mut rng);
-        let (mut loss, mut right) = (0.0, 0);
-        for batch in order.chunks(config.batch) {
-            gather(network, train, batch, &mut labels);
-            let context = Context { batch: batch.len(), threads: config.threads, mode: Mode::Train };
-            network.forward(context)?;
-            let (batch_loss, batch_right) = network
-                .backward(context, |logits, grad| softmax_cross_entropy(logits, &labels, train.classes(), grad))?;
-            if !batch_loss.is_finite() {
-                return Err(TrainError::Diverged { epoch: epoch + 1 });
-            }
-            loss += f64::from(batch_loss) * batch.len() as f64;
-            right += batch_right;
-            optimizer.step(network, config.rate(epoch));
-        }
-        let test_accuracy = evaluate(network, test, config.batch, config.threads)?;
-        let count = train.len().max(1);
-        let epoch = Epoch {
-            number: epoch + 1,
-            loss: (loss / count as f64) as f32,
-            train_accuracy: right as f32 / count as f32,
-            test_accuracy,
-            units: network.units(),
-            seconds: start.elapsed().as_secs_f64(),
-        };
-        observe(&epoch);
-        history.push(epoch);
-    }
-    Ok(history)
+/// Where a step stands, for those who watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Epoch, from 1.
+    pub epoch: usize,
+    /// Examples seen in this epoch.
+    pub examples: usize,
+    /// Examples of the training set.
+    pub of: usize,
+    /// Mean loss of the epoch so far.
+    pub loss: f64,
+    /// Accuracy of the epoch so far.
+    pub accuracy: f64,
+    /// Examples per second in this epoch.
+    pub images_per_second: f64,
 }
 
-/// Share of images classified rightly; the layers' [`units`](Network::units) are those of this data set afterwards.
+/// A network in training: its weights, the optimiser, and how far it is.
+pub struct Trainer {
+    config: Config,
+    network: Network,
+    optimizer: Sgd,
+    progress: Progress,
+    history: Vec<Epoch>,
+}
+
+impl Trainer {
+    /// A network that has seen nothing yet, for a data set.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Setting`] for a configuration that makes no sense or does not fit the data, [`TrainError::Kernel`].
+    pub fn new(config: &Config, data: &Dataset) -> Result<Self, TrainError> {
+        config.train.check()?;
+        if data.is_empty() {
+            return Err(TrainError::setting("training set", data.name(), "it must hold at least one example"));
+        }
+        let mut network = config.model.build(input(data), config.train.isa()?, config.train.seed)?;
+        network.set_threads(config.train.threads());
+        let optimizer = Sgd::new(config.train.momentum, config.train.nesterov, config.train.decay);
+        Ok(Self { config: config.clone(), network, optimizer, progress: Progress::default(), history: Vec::new() })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The network, to be evaluated.
+    pub fn network_mut(&mut self) -> &mut Network {
+        &mut self.network
+    }
+
+    /// How far training is.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Finished epochs.
+    pub fn history(&self) -> &[Epoch] {
+        &self.history
+    }
+
+    /// Whether all epochs are finished.
+    pub fn is_finished(&self) -> bool {
+        self.progress.epochs >= self.config.train.epochs
+    }
+
+    pub(super) fn parts(&self) -> (&Network, &Sgd, &Progress, &[Epoch]) {
+        (&self.network, &self.optimizer, &self.progress, &self.history)
+    }
+
+    pub(super) fn parts_mut(&mut self) -> (&mut Network, &mut Sgd, &mut Progress, &mut Vec<Epoch>) {
+        (&mut self.network, &mut self.optimizer, &mut self.progress, &mut self.history)
+    }
+
+    /// Trains to the end of the current epoch and tests; `None` if `observe`, which is shown every step, breaks off.
+    /// Breaking off and going on later, also from a checkpoint, changes no bit of the result.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Setting`] where the data are not those of the network, [`TrainError::Diverged`] when the loss is no
+    /// longer finite, [`TrainError::Kernel`].
+    pub fn epoch(
+        &mut self,
+        train: &Dataset,
+        test: &Dataset,
+        observe: &mut dyn FnMut(&Step) -> ControlFlow<()>,
+    ) -> Result<Option<Epoch>, TrainError> {
+        for data in [train, test] {
+            let layout = self.network.input().layout;
+            if data.shape().with_layout(layout) != self.network.input() || data.classes() != self.network.output().len()
+            {
+                let value = format!("{} of {:?} in {} classes", data.name(), data.shape(), data.classes());
+                return Err(TrainError::setting("data set", value, "it must be what the network was built for"));
+            }
+        }
+        let broken_off = self.train_epoch(train, observe)?;
+        if broken_off {
+            return Ok(None);
+        }
+        let config = &self.config.train;
+        let Evaluation { loss: test_loss, accuracy: test_accuracy, units } =
+            evaluate(&mut self.network, test, config.micro_batch())?;
+        let progress = std::mem::take(&mut self.progress);
+        let count = train.len() as f64;
+        let thetas = moments(&self.network.thresholds());
+        let epoch = Epoch {
+            epoch: progress.epochs + 1,
+            loss: progress.loss / count,
+            accuracy: progress.right as f64 / count,
+            // What is not finite cannot be written as JSON or CSV and read again.
+            test_loss: if test_loss.is_finite() { test_loss } else { f64::MAX },
+            test_accuracy,
+            learning_rate: config.schedule.rate(config.learning_rate, progress.epochs, config.epochs),
+            seconds: progress.seconds,
+            images_per_second: count / progress.seconds.max(1e-9),
+            dead_units: units.dead,
+            units: units.total,
+            theta_mean: thetas.map(|(mean, _)| mean),
+            theta_deviation: thetas.map(|(_, deviation)| deviation),
+        };
+        self.progress.epochs = epoch.epoch;
+        self.history.push(epoch.clone());
+        Ok(Some(epoch))
+    }
+
+    /// The training half of [`epoch`](Self::epoch); whether it was broken off.
+    fn train_epoch(
+        &mut self,
+        train: &Dataset,
+        observe: &mut dyn FnMut(&Step) -> ControlFlow<()>,
+    ) -> Result<bool, TrainError> {
+        let config = &self.config.train;
+        let (network, optimizer, progress) = (&mut self.network, &mut self.optimizer, &mut self.progress);
+        let (number, seed, layout) = (progress.epochs, config.seed, network.input().layout);
+        let rate = config.schedule.rate(config.learning_rate, number, config.epochs);
+        let mut order: Vec<usize> = (0..train.len()).collect();
+        order.shuffle(&mut stream(seed, Purpose::Order, [number as u64, 0]));
+
+        let (before, start) = (progress.seconds, Instant::now());
+        let mut waiting = start;
+        let mut seen = progress.examples;
+        let rest = &order[seen.min(order.len())..];
+        // Loss and right answers of the micro-batches of a step.
+        let mut sums = (0.0, 0);
+        let mut broken_off = false;
+        let step = |batch: &Batch| -> Result<ControlFlow<()>, TrainError> {
+            network.profile().add(Part::Data, waiting);
+            let step_len = config.batch.min(train.len() - seen / config.batch * config.batch);
+            network.set_moment(seed, ((number as u64) << 32) | seen as u64);
+            network.forward(Mode::Train, &batch.input)?;
+            let (loss, right) = network.backward(|logits, grad| {
+                softmax_cross_entropy(logits, &batch.labels, train.classes(), config.label_smoothing, step_len, grad)
+            })?;
+            if !loss.is_finite() {
+                return Err(TrainError::Diverged { epoch: number + 1 });
+            }
+            seen += batch.labels.len();
+            sums = (sums.0 + loss, sums.1 + right);
+            let mut flow = ControlFlow::Continue(());
+            if seen.is_multiple_of(config.batch) || seen == train.len() {
+                let stepping = Instant::now();
+                optimizer.step(network, rate, 1.0);
+                network.profile().add(Part::Optimizer, stepping);
+                progress.examples = seen;
+                progress.loss += std::mem::take(&mut sums.0);
+                progress.right += std::mem::take(&mut sums.1);
+                progress.seconds = before + start.elapsed().as_secs_f64();
+                flow = observe(&Step {
+                    epoch: number + 1,
+                    examples: seen,
+                    of: train.len(),
+                    loss: progress.loss / seen as f64,
+                    accuracy: progress.right as f64 / seen as f64,
+                    images_per_second: seen as f64 / progress.seconds.max(1e-9),
+                });
+                broken_off = flow.is_break();
+            }
+            waiting = Instant::now();
+            Ok(flow)
+        };
+        batches(train, rest, config.micro_batch(), layout, Some((seed, number as u64)), step)?;
+        Ok(broken_off)
+    }
+}
+
+/// What the network of a data set reads.
+pub fn input(data: &Dataset) -> Input {
+    Input { shape: data.shape(), text: data.text(), classes: data.classes() }
+}
+
+/// How well a network does on a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mean cross-entropy.
+    pub loss: f64,
+    /// Share of examples classified rightly.
+    pub accuracy: f64,
+    /// Units, and those that no example brought above their threshold.
+    pub units: Units,
+}
+
+/// Runs a network over a data set.
 ///
 /// # Errors
 ///
 /// [`TrainError::Kernel`].
-pub fn evaluate(network: &mut Network, data: &Dataset, batch: usize, threads: usize) -> Result<f32, TrainError> {
+pub fn evaluate(network: &mut Network, data: &Dataset, batch: usize) -> Result<Evaluation, TrainError> {
     network.reset_units();
-    let all: Vec<usize> = (0..data.len()).collect();
-    let (mut labels, mut right) = (Vec::new(), 0);
-    for batch in all.chunks(batch.max(1)) {
-        gather(network, data, batch, &mut labels);
-        let context = Context { batch: batch.len(), threads, mode: Mode::Evaluate };
-        let logits = network.forward(context)?;
-        for (logits, &label) in logits.chunks_exact(data.classes()).zip(&labels) {
-            let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            right += usize::from(logits.iter().position(|&logit| logit == best) == Some(label));
-        }
-    }
-    Ok(right as f32 / data.len().max(1) as f32)
+    let order: Vec<usize> = (0..data.len()).collect();
+    let layout = network.input().layout;
+    let (mut loss, mut right) = (0.0, 0);
+    let mut grad = Vec::new();
+    batches(data, &order, batch.max(1), layout, None, |batch: &Batch| -> Result<_, TrainError> {
+        let logits = network.forward(Mode::Evaluate, &batch.input)?;
+        grad.resize(logits.len(), 0.0);
+        let sums = softmax_cross_entropy(logits, &batch.labels, data.classes(), 0.0, 1, &mut grad);
+        loss += sums.0;
+        right += sums.1;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let count = data.len().max(1) as f64;
+    Ok(Evaluation { loss: loss / count, accuracy: right as f64 / count, units: network.units() })
 }
 
-/// Copies images into the network's input and their labels beside them.
-fn gather(network: &mut Network, data: &Dataset, indices: &[usize], labels: &mut Vec<usize>) {
-    let input = network.input_mut(indices.len());
-    for (image, &index) in input.chunks_exact_mut(data.shape().len()).zip(indices) {
-        image.copy_from_slice(data.image(index));
-    }
-    labels.clear();
-    labels.extend(indices.iter().map(|&index| data.label(index)));
+/// Mean and standard deviation of values, if there are any.
+pub fn moments(values: &[f32]) -> Option<(f64, f64)> {
+    let count = values.len() as f64;
+    let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
+    let variance = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / count;
+    (!values.is_empty()).then(|| (mean, libm::sqrt(variance)))
 }

@@ -1,0 +1,191 @@
+//! The configuration of a run, as TOML.
+
+use std::num::NonZeroUsize;
+
+use serde::{Deserialize, Serialize};
+
+use super::data::DataConfig;
+use super::error::TrainError;
+use super::models::ModelConfig;
+use super::optimizer::{Decay, Schedule};
+use crate::kernel::Isa;
+
+/// Everything that determines a run's result on one instruction set, and the threads, which do not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// The data set.
+    pub data: DataConfig,
+    /// The network.
+    pub model: ModelConfig,
+    /// Training.
+    pub train: TrainConfig,
+}
+
+/// How a network is trained. The defaults are the paper's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TrainConfig {
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Examples per step of the optimiser.
+    pub batch: usize,
+    /// Examples that go through the network at once, if fewer than a batch; gradients accumulate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
+    /// Learning rate at the start.
+    pub learning_rate: f32,
+    /// How it falls.
+    pub schedule: Schedule,
+    /// Momentum of SGD.
+    pub momentum: f32,
+    /// Nesterov's momentum.
+    pub nesterov: bool,
+    /// Weight decay by kind of parameter.
+    pub decay: Decay,
+    /// Share of the target that goes to all classes alike; 0 is off.
+    pub label_smoothing: f32,
+    /// Seed of initial values, order, augmentation and dropout.
+    pub seed: u64,
+    /// Threads; without it those of the current pool. Results do not depend on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<NonZeroUsize>,
+    /// Name of the instruction set of the kernels; without it the best.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isa: Option<String>,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 350,
+            batch: 128,
+            micro_batch: None,
+            learning_rate: 0.1,
+            schedule: Schedule::default(),
+            momentum: 0.9,
+            nesterov: false,
+            decay: Decay::default(),
+            label_smoothing: 0.0,
+            seed: 1,
+            threads: None,
+            isa: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads TOML.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Data`] that names the file, the line and what is wrong with it.
+    pub fn from_toml(file: &str, text: &str) -> Result<Self, TrainError> {
+        toml::from_str(text).map_err(|error| {
+            let place = error.span().map_or(super::Place::Whole, |span| {
+                super::Place::Line(text[..span.start.min(text.len())].matches('\n').count() as u64 + 1)
+            });
+            TrainError::data(file, place, error.message())
+        })
+    }
+
+    /// Writes TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|error| unreachable!("every configuration is TOML: {error}"))
+    }
+
+    /// The same run, whatever its threads, its kernels and the place of its data. (A checkpoint also names the instruction
+    /// set that computed it.)
+    pub fn is_same_run(&self, other: &Self) -> bool {
+        let plain = |config: &Self| {
+            let train = TrainConfig { threads: None, isa: None, ..config.train.clone() };
+            let data = DataConfig { directory: None, ..config.data.clone() };
+            Self { train, data, ..config.clone() }
+        };
+        plain(self) == plain(other)
+    }
+}
+
+impl TrainConfig {
+    /// The instruction set of the kernels.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Setting`] for an unknown name, [`TrainError::Kernel`] where this machine does not offer it.
+    pub fn isa(&self) -> Result<Isa, TrainError> {
+        let Some(name) = &self.isa else { return Ok(Isa::detect()) };
+        let isa: Isa = name.parse().map_err(|error| TrainError::setting("isa", name, error))?;
+        if isa.is_available() { Ok(isa) } else { Err(crate::Error::IsaUnavailable { isa }.into()) }
+    }
+
+    /// Threads that layers use.
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(crate::parallel::default_threads, NonZeroUsize::get)
+    }
+
+    /// Examples that go through the network at once.
+    pub fn micro_batch(&self) -> usize {
+        self.micro_batch.unwrap_or(self.batch).min(self.batch)
+    }
+
+    pub(super) fn check(&self) -> Result<(), TrainError> {
+        for (name, value) in [("batch", self.batch), ("micro-batch", self.micro_batch()), ("epochs", self.epochs)] {
+            if value == 0 {
+                return Err(TrainError::setting(name, value, "it must be at least 1"));
+            }
+        }
+        if !self.batch.is_multiple_of(self.micro_batch()) {
+            let rule = format!("it must divide the batch, {}", self.batch);
+            return Err(TrainError::setting("micro-batch", self.micro_batch(), rule));
+        }
+        for (name, value) in [
+            ("learning-rate", self.learning_rate),
+            ("momentum", self.momentum),
+            ("weight decay", self.decay.weights),
+            ("threshold decay", self.decay.thresholds),
+            ("norm and bias decay", self.decay.norms_and_biases),
+        ] {
+            if !value.is_finite() || value < 0.0 {
+                return Err(TrainError::setting(name, value, "it must be a finite number, 0 or greater"));
+            }
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            let rule = "it must be at least 0 and less than 1";
+            return Err(TrainError::setting("label-smoothing", self.label_smoothing, rule));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn toml_holds_everything() {
+        let mut config = Config::default();
+        config.train.seed = 7;
+        config.train.micro_batch = Some(32);
+        config.model.threshold_init = crate::train::ThresholdInit::Gaussian(0.1);
+        config.train.schedule = Schedule::Step { milestones: vec![2, 3], factor: 0.2 };
+        assert_eq!(Config::from_toml("f", &config.to_toml()).unwrap(), config);
+        assert_eq!(Config::from_toml("f", "").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        let error = Config::from_toml("f.toml", "[train]\nepochs = 3\nepoch = 4\n").unwrap_err().to_string();
+        assert!(error.starts_with("f.toml, line 3: unknown field `epoch`"), "{error}");
+        let error = Config::from_toml("f.toml", "[train]\nepochs = -3\n").unwrap_err().to_string();
+        assert!(error.starts_with("f.toml, line 2: "), "{error}");
+    }
+
+    #[test]
+    fn threads_do_not_make_another_run() {
+        let mut other = Config::default();
+        other.train.threads = NonZeroUsize::new(3);
+        assert!(other.is_same_run(&Config::default()));
+        other.train.seed = 9;
+        assert!(!other.is_same_run(&Config::default()));
+    }
+}

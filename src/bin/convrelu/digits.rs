@@ -1,18 +1,21 @@
 //! The main job: ReLU against ConvReLU on the bundled digits.
 
-use std::fmt::Write as _;
-use std::fs;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use convrelu::Isa;
-use convrelu::train::{Activation, Config, Dataset, Epoch, Replacement, digits, fit, models};
+use convrelu::train::data::Source;
+use convrelu::train::models::{Activation, Architecture, Region};
+use convrelu::train::{Config, Dataset, Epoch, Schedule, Trainer, files};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::output::{self, Table};
-use crate::{Failure, plot};
+use crate::plot::{self, Panel, Series, moments};
+use crate::{Failure, Interrupted, stop};
 
 /// Options of the main job.
 #[derive(Args)]
@@ -38,23 +41,23 @@ impl Default for Options {
 }
 
 /// One trained network.
-pub(crate) struct Run {
-    pub(crate) activation: Activation,
+struct Trained {
+    activation: Activation,
     seed: u64,
-    pub(crate) history: Vec<Epoch>,
+    history: Vec<Epoch>,
     parameters: usize,
-    pub(crate) thresholds: Vec<f32>,
+    thresholds: Vec<f32>,
 }
 
 /// The activations compared, in the order of the table.
-pub(crate) const ACTIVATIONS: [Activation; 2] = [Activation::Relu, Activation::ConvRelu];
+const ACTIVATIONS: [Activation; 2] = [Activation::Relu, Activation::Convrelu];
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    fs::create_dir_all(&options.out).map_err(|error| format!("--out {}: {error}", options.out.display()))?;
+    std::fs::create_dir_all(&options.out).map_err(|error| format!("--out {}: {error}", options.out.display()))?;
     if let Some(threads) = options.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global()?;
     }
-    let (train, test) = digits::load()?;
+    let (train, test) = config(Activation::Relu, options, 1).data.load()?;
     let start = Instant::now();
     eprintln!(
         "{} training and {} test digits, {} epochs, {} seeds, {} threads, {}",
@@ -75,17 +78,32 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     bar.finish_and_clear();
 
     output::print(&summary(&runs).to_string())?;
-    let files = [("metrics.csv", metrics(&runs)), ("digits.svg", plot::draw(&runs)?)];
-    for (name, contents) in &files {
-        output::write(&options.out.join(name), contents)?;
+    let written = [("metrics.csv", metrics(&runs)?), ("digits.svg", draw(&runs)?.into_bytes())];
+    for (name, contents) in &written {
+        files::write(&options.out.join(name), contents)?;
     }
     eprintln!(
         "{:.1} s in all; accuracy curves and learned thresholds: {}, figures per epoch: {}",
         start.elapsed().as_secs_f64(),
-        options.out.join(files[1].0).display(),
-        options.out.join(files[0].0).display()
+        options.out.join(written[1].0).display(),
+        options.out.join(written[0].0).display()
     );
     Ok(())
+}
+
+/// The paper's settings, but for what so small a task asks: smaller steps and a smaller learning rate.
+fn config(activation: Activation, options: &Options, seed: u64) -> Config {
+    let mut config = Config::default();
+    config.data.source = Source::Digits;
+    (config.model.network, config.model.activation, config.model.region) =
+        (Architecture::SmallCnn, activation, Region::First);
+    let epochs = options.epochs as usize;
+    (config.train.epochs, config.train.batch, config.train.learning_rate, config.train.seed) = (epochs, 32, 0.02, seed);
+    config.train.schedule =
+        Schedule::Step { milestones: vec![epochs.div_ceil(2), (3 * epochs).div_ceil(4)], factor: 0.1 };
+    // One thread per run: runs share out the cores better than the layers of so small a network do.
+    config.train.threads = std::num::NonZeroUsize::new(1);
+    config
 }
 
 fn train_one(
@@ -95,12 +113,11 @@ fn train_one(
     train: &Dataset,
     test: &Dataset,
     bar: &ProgressBar,
-) -> Result<Run, Failure> {
-    let replacement = Replacement { activation, blocks: models::FIRST };
-    let mut network = models::small_cnn(train.shape(), train.classes(), replacement, seed)?;
-    // One thread per run: runs share out the cores better than the layers of so small a network do.
-    let config = Config { epochs: options.epochs as usize, seed, threads: 1, ..Config::default() };
-    let history = fit(&mut network, train, test, &config, |epoch| {
+) -> Result<Trained, Failure> {
+    let mut trainer = Trainer::new(&config(activation, options, seed), train)?;
+    while !trainer.is_finished() {
+        let flow = |_: &_| if stop::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let Some(epoch) = trainer.epoch(train, test, &mut { flow })? else { return Err(Interrupted.into()) };
         bar.set_message(format!(
             "{} seed {seed}: loss {:.3}, test {:.1} %",
             activation.name(),
@@ -108,34 +125,28 @@ fn train_one(
             100.0 * epoch.test_accuracy
         ));
         bar.inc(1);
-    })?;
-    let (parameters, thresholds) = (network.parameter_count(), network.thresholds().collect());
-    Ok(Run { activation, seed, history, parameters, thresholds })
+    }
+    let network = trainer.network();
+    let (parameters, thresholds) = (network.parameter_count(), network.thresholds());
+    Ok(Trained { activation, seed, history: trainer.history().to_vec(), parameters, thresholds })
 }
 
-/// Mean and sample standard deviation.
-fn moments(values: &[f64]) -> (f64, f64) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
-    (mean, (squares / (count - 1.0).max(1.0)).sqrt())
-}
-
-fn summary(runs: &[Run]) -> Table<6> {
+fn summary(runs: &[Trained]) -> Table {
     let mut table = Table::new(["activation", "test accuracy %", "parameters", "seconds/run", "dead units %", "isa"]);
     for activation in ACTIVATIONS {
-        let of = |value: fn(&Epoch) -> f64| {
-            let runs = runs.iter().filter(|run| run.activation == activation);
-            moments(&runs.filter_map(|run| run.history.last()).map(value).collect::<Vec<_>>())
+        let runs = || runs.iter().filter(move |run| run.activation == activation);
+        let of = |value: fn(&[Epoch]) -> f64| moments(&runs().map(|run| value(&run.history)).collect::<Vec<_>>());
+        let last = |value: fn(&Epoch) -> f64| {
+            moments(&runs().filter_map(|run| run.history.last()).map(value).collect::<Vec<_>>())
         };
-        let (accuracy, deviation) = of(|epoch| 100.0 * f64::from(epoch.test_accuracy));
-        let dead = of(|epoch| 100.0 * epoch.units.dead as f64 / epoch.units.total.max(1) as f64).0;
-        let parameters = runs.iter().find(|run| run.activation == activation).map_or(0, |run| run.parameters);
+        let (accuracy, deviation) = last(|epoch| 100.0 * epoch.test_accuracy);
+        let dead = last(|epoch| 100.0 * epoch.dead_units as f64 / epoch.units.max(1) as f64).0;
+        let seconds = of(|history| history.iter().map(|epoch| epoch.seconds).sum()).0;
         table.row([
             activation.name().to_owned(),
             format!("{accuracy:.2} ± {deviation:.2}"),
-            parameters.to_string(),
-            format!("{:.1}", of(|epoch| epoch.seconds).0),
+            runs().next().map_or(0, |run| run.parameters).to_string(),
+            format!("{seconds:.1}"),
             format!("{dead:.1}"),
             Isa::detect().to_string(),
         ]);
@@ -143,33 +154,63 @@ fn summary(runs: &[Run]) -> Table<6> {
     table
 }
 
+/// An epoch of a run.
+#[derive(Serialize)]
+struct Line {
+    activation: &'static str,
+    seed: u64,
+    epoch: usize,
+    loss: f64,
+    accuracy: f64,
+    test_loss: f64,
+    test_accuracy: f64,
+    seconds: f64,
+    dead_units: usize,
+    units: usize,
+}
+
 /// One line per run and epoch.
-fn metrics(runs: &[Run]) -> String {
-    let mut csv = "activation,seed,epoch,loss,train_accuracy,test_accuracy,dead_units,units,seconds\n".to_owned();
+fn metrics(runs: &[Trained]) -> Result<Vec<u8>, Failure> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
     for run in runs {
         for epoch in &run.history {
-            let Epoch { number, loss, train_accuracy, test_accuracy, units, seconds } = epoch;
-            let (activation, seed) = (run.activation.name(), run.seed);
-            // Writing to a string cannot fail.
-            let _ = writeln!(
-                csv,
-                "{activation},{seed},{number},{loss},{train_accuracy},{test_accuracy},{},{},{seconds:.3}",
-                units.dead, units.total
-            );
+            let Epoch { epoch, loss, accuracy, test_loss, test_accuracy, seconds, dead_units, units, .. } = *epoch;
+            let activation = run.activation.key();
+            let seed = run.seed;
+            writer.serialize(Line {
+                activation,
+                seed,
+                epoch,
+                loss,
+                accuracy,
+                test_loss,
+                test_accuracy,
+                seconds,
+                dead_units,
+                units,
+            })?;
         }
     }
-    csv
+    Ok(writer.into_inner()?)
+}
+
+/// Accuracy curves and the histogram of learned thresholds (figures 5 and 6 of the paper).
+fn draw(runs: &[Trained]) -> Result<String, Failure> {
+    let of = |activation| runs.iter().filter(move |run| run.activation == activation);
+    let series = ACTIVATIONS.into_iter().map(|activation| Series {
+        name: activation.name().to_owned(),
+        runs: of(activation).map(|run| run.history.iter().map(|epoch| 100.0 * epoch.test_accuracy).collect()).collect(),
+    });
+    let values = of(Activation::Convrelu).flat_map(|run| run.thresholds.iter().copied()).collect();
+    plot::draw(&[
+        Panel::Curves { title: "Test accuracy (%)".to_owned(), series: series.collect() },
+        Panel::Histogram { title: "Learned thresholds θ".to_owned(), values, bins: 41 },
+    ])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn deviations_are_those_of_a_sample() {
-        assert_eq!(moments(&[1.0, 2.0, 3.0]), (2.0, 1.0));
-        assert_eq!(moments(&[4.0]), (4.0, 0.0));
-    }
 
     #[test]
     fn the_defaults_are_those_of_the_command_line() {

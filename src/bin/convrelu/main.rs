@@ -1,13 +1,23 @@
 //! The command line of convrelu.
 
 mod digits;
+mod eval;
+mod experiment;
+mod inspect;
+mod options;
 mod output;
+mod params;
 mod plot;
+mod profile;
+mod stop;
+mod train;
 
+use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use convrelu::Isa;
+use convrelu::train::TrainError;
 
 /// Convolutions with a trainable activation threshold per weight position (ConvReLU).
 ///
@@ -16,9 +26,20 @@ use convrelu::Isa;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  convrelu                      the main job, in under a minute\n  convrelu digits --seeds 10    the same with ten seeds\n  convrelu isa                  what this machine offers\n\nExit status: 0 success, 1 a failure while running, 2 wrong arguments."
+    after_help = "Examples:
+  convrelu                                   the main job, in under a minute
+  convrelu train --dataset fashion-mnist --network densenet40 --activation convrelu --epochs 10 --out runs/first
+  convrelu train --resume runs/first         go on after an interruption
+  convrelu inspect runs/first                histogram of its thresholds
+  convrelu experiment table1 --dataset fashion-mnist --epochs 10
+  convrelu params                            Table 6 of the paper
+
+Exit status: 0 success, 1 a failure while running, 2 wrong arguments or settings, 3 training diverged, 130 interrupted."
 )]
 struct Arguments {
+    /// Say on standard error what happens behind the scenes; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -27,26 +48,70 @@ struct Arguments {
 enum Command {
     /// The main job: ReLU against ConvReLU on the bundled digits
     Digits(digits::Options),
+    /// Train a network
+    Train(train::Options),
+    /// Test a trained network
+    Eval(eval::Options),
+    /// Count the parameters of a network under each activation (Table 6)
+    Params(params::Options),
+    /// Show the learned thresholds of a run (figure 6)
+    Inspect(inspect::Options),
+    /// Rerun a table or figure of the paper
+    Experiment(experiment::Options),
     /// List the instruction sets that the kernels know and this machine offers
     Isa,
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command.unwrap_or_else(|| Command::Digits(digits::Options::default())) {
+    let arguments = Arguments::parse();
+    let level = match arguments.verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stderr).init();
+    let result = match arguments.command.unwrap_or_else(|| Command::Digits(digits::Options::default())) {
         Command::Digits(options) => digits::run(&options),
+        Command::Train(options) => stop::listen().and_then(|()| train::run(&options)),
+        Command::Eval(options) => eval::run(&options),
+        Command::Params(options) => params::run(&options),
+        Command::Inspect(options) => inspect::run(&options),
+        Command::Experiment(options) => stop::listen().and_then(|()| experiment::run(&options)),
         Command::Isa => list_isas(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("convrelu: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(status(&*error))
         }
     }
 }
 
 /// A failure with a message for a person.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Work that was broken off on request and can go on.
+#[derive(Debug)]
+struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted; everything so far is saved")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// The exit status of a failure.
+fn status(error: &(dyn std::error::Error + 'static)) -> u8 {
+    match error.downcast_ref::<TrainError>() {
+        Some(TrainError::Setting { .. }) => 2,
+        Some(TrainError::Diverged { .. }) => 3,
+        _ if error.is::<Interrupted>() => 130,
+        _ => 1,
+    }
+}
 
 fn list_isas() -> Result<(), Failure> {
     let mut table = output::Table::new(["isa", "lanes", "available", "chosen"]);

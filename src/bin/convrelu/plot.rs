@@ -1,115 +1,377 @@
-//! The picture of the main job: accuracy curves and the histogram of learned thresholds (figures 5 and 6 of the paper).
+//! Pictures as SVG: accuracy curves (figure 5 of the paper), histograms of thresholds (figure 6), and values with error
+//! bars. A picture is a row of panels.
 
-use convrelu::train::Activation;
+use convrelu::train::Epoch;
+use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::Failure;
-use crate::digits::{ACTIVATIONS, Run};
 
-const SIZE: (u32, u32) = (960, 400);
+/// A part of a picture with a title of its own.
+pub(crate) enum Panel {
+    /// Values per epoch.
+    Curves { title: String, series: Vec<Series> },
+    /// Shares of values in bins of equal width, from the smallest value to the greatest, symmetric around 0.
+    Histogram { title: String, values: Vec<f32>, bins: usize },
+    /// Values of several runs per row: mean, sample standard deviation, each run, and a value to compare with.
+    Rows { title: String, rows: Vec<Row>, reference: Option<String> },
+}
+
+/// Runs that share a name and a colour.
+pub(crate) struct Series {
+    pub(crate) name: String,
+    /// Per run, a value in % for each epoch from the first. Faint; their mean, as far as all go, is drawn on top.
+    pub(crate) runs: Vec<Vec<f64>>,
+}
+
+/// A row of [`Panel::Rows`].
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// One per run.
+    pub(crate) values: Vec<f64>,
+    /// What it is compared with.
+    pub(crate) reference: Option<f64>,
+}
+
+/// Bins of a histogram of thresholds: an odd number, so that 0 lies in the middle of one.
+pub(crate) const BINS: usize = 41;
+
 const FONT: &str = "sans-serif";
-/// Vermilion and blue of Okabe and Ito's palette, which colour-blind readers tell apart.
-const COLOURS: [RGBColor; 2] = [RGBColor(213, 94, 0), RGBColor(0, 114, 178)];
+const TITLE: u32 = 18;
+const TEXT: u32 = 15;
+const MARGIN: u32 = 12;
+const INK: RGBColor = RGBColor(40, 40, 40);
 
-/// An SVG document.
-pub(crate) fn draw(runs: &[Run]) -> Result<String, Failure> {
+/// Blue and vermilion first, which differ most; the rest of Okabe and Ito's palette, which colour-blind readers tell apart;
+/// its yellow is too light on white and stands as a dark brown.
+const PALETTE: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(110, 80, 30),
+];
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// The colour of a series by its number.
+fn colour(index: usize) -> RGBColor {
+    PALETTE[index % PALETTE.len()]
+}
+
+/// Width of a text. There are no fonts here: a guess on the safe side, of what browsers make of it.
+fn width(text: &str) -> u32 {
+    (text.chars().count() as f64 * f64::from(TEXT) * 0.52).ceil() as u32
+}
+
+fn widest<'a>(texts: impl Iterator<Item = &'a str>) -> u32 {
+    texts.map(width).max().unwrap_or(0)
+}
+
+impl Panel {
+    fn size(&self) -> (u32, u32) {
+        let (title, width, height) = match self {
+            Self::Curves { title, series } => (title, 500 + 40 + widest(series.iter().map(|s| s.name.as_str())), 400),
+            Self::Histogram { title, .. } => (title, 460, 400),
+            Self::Rows { title, rows, reference } => {
+                let key = 22 * (1 + u32::from(reference.is_some()));
+                let names = widest(rows.iter().map(|row| row.name.as_str()));
+                (title, 460 + names, 130 + key + 38 * rows.len() as u32)
+            }
+        };
+        // Titles are larger than other text.
+        (width.max(title.chars().count() as u32 * 9 + 2 * MARGIN), height)
+    }
+
+    fn draw(&self, area: &Area<'_>) -> Result<(), Failure> {
+        match self {
+            Self::Curves { title, series } => draw_curves(area, title, series),
+            Self::Histogram { title, values, bins } => draw_histogram(area, title, values, *bins),
+            Self::Rows { title, rows, reference } => draw_rows(area, title, rows, reference.as_deref()),
+        }
+    }
+}
+
+/// An SVG document of panels side by side.
+pub(crate) fn draw(panels: &[Panel]) -> Result<String, Failure> {
+    let sizes: Vec<_> = panels.iter().map(Panel::size).collect();
+    let width = sizes.iter().map(|size| size.0).sum::<u32>().max(1);
+    let height = sizes.iter().map(|size| size.1).max().unwrap_or(1);
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        root.fill(&WHITE)?;
-        let (left, right) = root.split_horizontally(SIZE.0 * 11 / 20);
-        draw_accuracy(&left, runs)?;
-        draw_thresholds(&right, runs)?;
-        root.present()?;
+        let mut rest = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
+        rest.fill(&WHITE)?;
+        for (panel, (width, _)) in panels.iter().zip(sizes) {
+            let (area, right) = rest.split_horizontally(width);
+            panel.draw(&area)?;
+            rest = right;
+        }
+        rest.present()?;
     }
     Ok(svg)
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+/// The picture of a single run: accuracies per epoch, and its thresholds if it has any.
+pub(crate) fn run(history: &[Epoch], thresholds: &[f32]) -> Result<String, Failure> {
+    let series = |name: &str, value: fn(&Epoch) -> f64| {
+        let run = history.iter().map(|epoch| 100.0 * value(epoch)).collect();
+        Series { name: name.to_owned(), runs: vec![run] }
+    };
+    let series = vec![series("test", |epoch| epoch.test_accuracy), series("training", |epoch| epoch.accuracy)];
+    let mut panels = vec![Panel::Curves { title: "Accuracy (%)".to_owned(), series }];
+    if !thresholds.is_empty() {
+        let title = "Learned thresholds θ".to_owned();
+        panels.push(Panel::Histogram { title, values: thresholds.to_vec(), bins: BINS });
+    }
+    draw(&panels)
+}
 
-/// Test accuracy of every run, faint, and their mean.
-fn draw_accuracy(area: &Area<'_>, runs: &[Run]) -> Result<(), Failure> {
-    let epochs = runs.iter().map(|run| run.history.len()).max().unwrap_or(0);
-    let accuracies = || runs.iter().flat_map(|run| &run.history).map(|epoch| 100.0 * epoch.test_accuracy);
+/// Text at a pixel of an area.
+fn write(area: &Area<'_>, text: &str, at: (i32, i32), align: HPos) -> Result<(), Failure> {
+    let style = (FONT, TEXT).into_font().color(&INK).pos(Pos::new(align, VPos::Center));
+    Ok(area.draw(&Text::new(text.to_owned(), at, style))?)
+}
+
+/// Decimals that tell the labels of an axis apart.
+fn decimals(range: f64) -> usize {
+    (-(range.max(1e-6) / 6.0).log10().floor()).clamp(0.0, 6.0) as usize
+}
+
+/// A number; plain formatting writes a tiny negative one as −0.00.
+fn number(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    if text.trim_start_matches('-').bytes().all(|byte| byte == b'0' || byte == b'.') {
+        text.trim_start_matches('-').to_owned()
+    } else {
+        text
+    }
+}
+
+fn draw_curves(area: &Area<'_>, title: &str, series: &[Series]) -> Result<(), Failure> {
+    let area = area.titled(title, (FONT, TITLE))?;
+    let runs = || series.iter().flat_map(|series| &series.runs);
+    let epochs = runs().map(Vec::len).max().unwrap_or(0);
     // From the worst after the first few epochs, or the curves would be flat at the top.
-    let settled = runs.iter().flat_map(|run| run.history.iter().skip(epochs / 10)).map(|e| 100.0 * e.test_accuracy);
-    let bottom = (settled.fold(100.0, f32::min) - 1.0).floor().max(0.0);
-    let top = (accuracies().fold(0.0, f32::max) + 0.5).ceil().min(100.0).max(bottom + 1.0);
-    let mut chart = ChartBuilder::on(area)
-        .caption("Test accuracy (%)", (FONT, 18))
-        .margin(12)
-        .x_label_area_size(40)
+    let settled = runs().flat_map(|run| run.iter().skip(epochs / 10)).copied();
+    let bottom = (settled.fold(100.0, f64::min) - 0.5).floor().max(0.0);
+    let top = (runs().flatten().fold(0.0, |top: f64, &y| top.max(y)) + 0.5).ceil().min(100.0).max(bottom + 1.0);
+    let (pixels, _) = area.dim_in_pixel();
+    let key = 40 + widest(series.iter().map(|series| series.name.as_str()));
+    let (area, right) = area.split_horizontally(pixels.saturating_sub(key));
+    let mut chart = ChartBuilder::on(&area)
+        .margin(MARGIN)
+        .x_label_area_size(44)
         .y_label_area_size(48)
-        .build_cartesian_2d(1.0..(epochs as f32).max(2.0), bottom..top)?;
+        .build_cartesian_2d(1.0..(epochs as f64).max(2.0), bottom..top)?;
     chart
         .configure_mesh()
         .x_desc("epoch")
-        .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("{y:.0}"))
-        .y_labels(((top - bottom) as usize + 1).min(12))
+        .x_labels(epochs.clamp(2, 8))
+        .x_label_formatter(&|x| number(*x, 0))
+        .y_label_formatter(&|y| number(*y, 0))
+        .y_labels(((top - bottom) as usize + 1).min(11))
         .light_line_style(TRANSPARENT)
-        .label_style((FONT, 14))
+        .label_style((FONT, TEXT))
         .draw()?;
-    for (activation, colour) in ACTIVATIONS.into_iter().zip(COLOURS) {
-        let runs = || runs.iter().filter(|run| run.activation == activation);
-        for run in runs() {
-            let points =
-                run.history.iter().map(|epoch| (epoch.number as f32, (100.0 * epoch.test_accuracy).max(bottom)));
-            chart.draw_series(LineSeries::new(points, colour.mix(0.25).stroke_width(1)))?;
+    let points = |run: &[f64]| -> Vec<_> {
+        run.iter().enumerate().map(|(epoch, y)| ((epoch + 1) as f64, y.max(bottom))).collect()
+    };
+    // Means above all runs, not only above their own.
+    for (index, Series { runs, .. }) in series.iter().enumerate().filter(|(_, series)| series.runs.len() > 1) {
+        for run in runs {
+            chart.draw_series(LineSeries::new(points(run), colour(index).mix(0.25).stroke_width(1)))?;
         }
-        let count = runs().count().max(1) as f32;
-        let mean = |epoch: usize| runs().map(|run| 100.0 * run.history[epoch].test_accuracy).sum::<f32>() / count;
-        let points = (0..epochs).map(|epoch| ((epoch + 1) as f32, mean(epoch).max(bottom)));
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(3)))?
-            .label(activation.name())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE)
-        .border_style(BLACK.mix(0.2))
-        .label_font((FONT, 14))
-        .draw()?;
+    for (index, Series { name, runs }) in series.iter().enumerate() {
+        let common = runs.iter().map(Vec::len).min().unwrap_or(0);
+        let mean = |epoch: usize| runs.iter().map(|run| run[epoch]).sum::<f64>() / runs.len() as f64;
+        let mean: Vec<_> = (0..common).map(mean).collect();
+        chart.draw_series(LineSeries::new(points(&mean), colour(index).stroke_width(2)))?;
+        let y = MARGIN as i32 + 12 + 24 * index as i32;
+        right.draw(&PathElement::new([(0, y), (22, y)], colour(index).stroke_width(3)))?;
+        write(&right, name, (28, y), HPos::Left)?;
+    }
     Ok(())
 }
 
-/// Histogram of all learned thresholds, as densities.
-fn draw_thresholds(area: &Area<'_>, runs: &[Run]) -> Result<(), Failure> {
-    const BINS: usize = 41;
-    let runs: Vec<_> = runs.iter().filter(|run| run.activation == Activation::ConvRelu).collect();
-    let thetas: Vec<f32> = runs.iter().flat_map(|run| run.thresholds.iter().copied()).collect();
-    let reach = thetas.iter().fold(0.0, |reach: f32, theta| reach.max(theta.abs())).max(1e-3) * 1.02;
-    let width = 2.0 * reach / BINS as f32;
-    let mut shares = [0.0f32; BINS];
-    for theta in &thetas {
-        let bin = ((theta + reach) / width) as usize;
-        shares[bin.min(BINS - 1)] += 100.0 / thetas.len() as f32;
-    }
-    let top = shares.iter().fold(1.0, |top: f32, &share| top.max(share)) * 1.08;
-    let mut chart = ChartBuilder::on(area)
-        .caption("Learned thresholds θ (% of all)", (FONT, 18))
-        .margin(12)
-        .x_label_area_size(40)
-        .y_label_area_size(40)
+fn draw_histogram(area: &Area<'_>, title: &str, values: &[f32], bins: usize) -> Result<(), Failure> {
+    let area = area.titled(title, (FONT, TITLE))?;
+    let (reach, shares) = histogram(values, bins);
+    let top = shares.iter().fold(1.0, |top: f64, &share| top.max(share)) * 1.08;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(MARGIN)
+        .x_label_area_size(44)
+        .y_label_area_size(48)
         .build_cartesian_2d(-reach..reach, 0.0..top)?;
+    let (x_decimals, y_decimals) = (decimals(2.0 * reach), usize::from(top < 5.0));
     chart
         .configure_mesh()
         .x_desc("θ")
-        .x_labels(7)
-        // Rounded first: plain formatting writes a tiny negative number as −0.00.
-        .x_label_formatter(&|x| format!("{:.2}", (x * 100.0).round() / 100.0 + 0.0))
-        .y_label_formatter(&|y| format!("{y:.0}"))
+        .y_desc("% of all")
+        .x_labels(6)
+        .x_label_formatter(&|x| number(*x, x_decimals))
+        .y_label_formatter(&|y| number(*y, y_decimals))
         .light_line_style(TRANSPARENT)
         .disable_x_mesh()
-        .label_style((FONT, 14))
+        .label_style((FONT, TEXT))
         .draw()?;
+    let width = 2.0 * reach / shares.len() as f64;
     chart.draw_series(shares.iter().enumerate().map(|(bin, &share)| {
-        let from = bin as f32 * width - reach;
-        let mut bar = Rectangle::new([(from, 0.0), (from + width, share)], COLOURS[1].filled());
+        let from = bin as f64 * width - reach;
+        let mut bar = Rectangle::new([(from, 0.0), (from + width, share)], colour(0).filled());
         bar.set_margin(0, 0, 1, 0);
         bar
     }))?;
     Ok(())
+}
+
+/// Bins of equal width over `-reach..reach`, which holds all values: `reach`, and each bin's share of them in %. With an
+/// odd number of bins 0 lies in the middle of one.
+pub(crate) fn histogram(values: &[f32], bins: usize) -> (f64, Vec<f64>) {
+    let reach = values.iter().fold(0.0, |reach: f64, &value| reach.max(f64::from(value).abs())).max(1e-3) * 1.02;
+    let mut shares = vec![0.0; bins.max(1)];
+    for &value in values {
+        let bin = ((f64::from(value) + reach) / (2.0 * reach) * shares.len() as f64) as usize;
+        let last = shares.len() - 1;
+        shares[bin.min(last)] += 100.0 / values.len() as f64;
+    }
+    (reach, shares)
+}
+
+/// One row under the other, since names are long: dots and not bars, since the axis need not begin at zero.
+fn draw_rows(area: &Area<'_>, title: &str, rows: &[Row], reference: Option<&str>) -> Result<(), Failure> {
+    let area = area.titled(title, (FONT, TITLE))?;
+    let spreads: Vec<_> = rows.iter().map(|row| (!row.values.is_empty()).then(|| moments(&row.values))).collect();
+    let ends = spreads.iter().flatten().flat_map(|(mean, deviation)| [mean - deviation, mean + deviation]);
+    let references = rows.iter().filter_map(|row| row.reference).filter(|_| reference.is_some());
+    let all = || ends.clone().chain(references.clone()).chain(rows.iter().flat_map(|row| row.values.iter().copied()));
+    let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
+    let (least, most) = if least <= most { (least, most) } else { (0.0, 100.0) };
+    let room = ((most - least) * 0.08).max(0.05);
+    let (least, most) = ((least - room).max(0.0), most + room);
+
+    let key = 22 * (1 + u32::from(reference.is_some()));
+    let (pixels, height) = area.dim_in_pixel();
+    let (area, below) = area.split_vertically(height.saturating_sub(key + MARGIN));
+    let names = (widest(rows.iter().map(|row| row.name.as_str())) + MARGIN).min(pixels / 2);
+    let mut chart = ChartBuilder::on(&area)
+        .margin(MARGIN)
+        .x_label_area_size(30)
+        .y_label_area_size(names)
+        .build_cartesian_2d(least..most, 0.0..rows.len().max(1) as f64)?;
+    let digits = decimals(most - least);
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .y_labels(0)
+        .x_labels(6)
+        .x_label_formatter(&|x| number(*x, digits))
+        .light_line_style(TRANSPARENT)
+        .label_style((FONT, TEXT))
+        .draw()?;
+    let (left, top) = (area.get_pixel_range().0.start, area.get_pixel_range().1.start);
+    for (index, (row, spread)) in rows.iter().zip(spreads).enumerate() {
+        let y = (rows.len() - 1 - index) as f64 + 0.5;
+        let pixel = chart.backend_coord(&(least, y)).1 - top;
+        write(&area, &row.name, ((names + MARGIN) as i32 - 8, pixel), HPos::Right)?;
+        let shift = 0.2;
+        if let Some(value) = row.reference.filter(|_| reference.is_some()) {
+            let at = |(x, y): (i32, i32)| (x - left, y - top);
+            area.draw(&diamond(at(chart.backend_coord(&(value, y - shift)))))?;
+        }
+        let Some((mean, deviation)) = spread else {
+            let middle = chart.backend_coord(&((least + most) / 2.0, y)).0 - left;
+            write(&area, "diverged", (middle, pixel), HPos::Center)?;
+            continue;
+        };
+        let runs = row.values.iter().map(|&value| Circle::new((value, y + shift), 3, colour(0).mix(0.4).filled()));
+        chart.draw_series(runs)?;
+        let [from, to] = [mean - deviation, mean + deviation];
+        let bar = [[(from, y), (to, y)], [(from, y - 0.12), (from, y + 0.12)], [(to, y - 0.12), (to, y + 0.12)]];
+        if row.values.len() > 1 {
+            chart.draw_series(bar.map(|line| PathElement::new(line, colour(0).stroke_width(2))))?;
+        }
+        chart.draw_series([Circle::new((mean, y), 5, colour(0).filled())])?;
+    }
+    let x = MARGIN as i32 + 6;
+    below.draw(&Circle::new((x, 8), 5, colour(0).filled()))?;
+    write(&below, "mean and standard deviation; faint: each seed", (x + 14, 8), HPos::Left)?;
+    if let Some(reference) = reference {
+        below.draw(&diamond((x, 30)))?;
+        write(&below, reference, (x + 14, 30), HPos::Left)?;
+    }
+    Ok(())
+}
+
+/// The mark of a value to compare with.
+fn diamond((x, y): (i32, i32)) -> PathElement<(i32, i32)> {
+    PathElement::new([(x, y - 5), (x + 5, y), (x, y + 5), (x - 5, y), (x, y - 5)], colour(1).stroke_width(2))
+}
+
+/// Mean and sample standard deviation; that of a single value is 0.
+pub(crate) fn moments(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    (mean, (squares / (count - 1.0).max(1.0)).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deviations_are_those_of_a_sample() {
+        assert_eq!(moments(&[1.0, 2.0, 3.0]), (2.0, 1.0));
+        assert_eq!(moments(&[4.0]), (4.0, 0.0));
+    }
+
+    #[test]
+    fn histograms_hold_every_value() {
+        let (reach, shares) = histogram(&[-1.0, 0.0, 0.0, 1.0], 5);
+        assert!((reach - 1.02).abs() < 1e-9);
+        assert_eq!(shares, [25.0, 0.0, 50.0, 0.0, 25.0]);
+        assert_eq!(histogram(&[0.0; 3], 3).1, [0.0, 100.0, 0.0]);
+        assert_eq!(histogram(&[], 2).1, [0.0, 0.0]);
+    }
+
+    #[test]
+    fn numbers_of_axes_are_short() {
+        assert_eq!(
+            (number(-0.001, 2), number(-0.01, 2), number(95.0, 0)),
+            ("0.00".into(), "-0.01".into(), "95".into())
+        );
+        assert_eq!((decimals(0.5), decimals(7.0), decimals(70.0), decimals(0.02)), (2, 0, 0, 3));
+    }
+
+    #[test]
+    fn pictures_name_everything_also_without_data() {
+        let series =
+            || ["a<b", "c"].map(|name| Series { name: name.to_owned(), runs: vec![vec![50.0, 60.0], vec![55.0]] });
+        let row =
+            |name: &str, values: &[f64]| Row { name: name.to_owned(), values: values.to_vec(), reference: Some(60.0) };
+        let panels = [
+            Panel::Curves { title: "curves".to_owned(), series: series().into() },
+            Panel::Histogram { title: "histogram".to_owned(), values: vec![0.1, -0.2], bins: 41 },
+            Panel::Rows {
+                title: "rows".to_owned(),
+                rows: vec![row("first", &[50.0, 51.0]), row("second", &[])],
+                reference: Some("paper".to_owned()),
+            },
+        ];
+        let svg = draw(&panels).unwrap();
+        for text in ["a&lt;b", "curves", "histogram", "rows", "first", "second", "diverged", "paper", "epoch", "θ"] {
+            assert!(svg.contains(text), "{text} is not in the picture");
+        }
+        let empty = [
+            Panel::Curves { title: String::new(), series: vec![] },
+            Panel::Histogram { title: String::new(), values: vec![], bins: 0 },
+            Panel::Rows { title: String::new(), rows: vec![], reference: None },
+        ];
+        assert!(draw(&empty).unwrap().starts_with("<svg"));
+        assert!(draw(&[]).unwrap().starts_with("<svg"));
+    }
 }

@@ -1,0 +1,187 @@
+//! `convrelu experiment`: the paper's tables and figures, trained again.
+
+mod counts;
+pub(crate) mod matrix;
+mod report;
+mod runs;
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::thread;
+
+use clap::Args;
+use convrelu::train::models::Activation;
+use serde_json::json;
+
+use crate::options::Settings;
+use crate::output::{self, Table};
+use crate::{Failure, Interrupted, stop};
+use matrix::{Matrix, Name};
+use report::Report;
+use runs::{Job, Outcome};
+
+/// Trains the networks of a table or figure of the paper, several seeds each, and sets the results beside the paper's.
+///
+/// Without a network or data set of your own they are the paper's. Runs are kept under OUT/runs: finished ones are not
+/// repeated, interrupted ones go on where they were, and tables that contain the same network share its runs. Table 6
+/// counts parameters and trains nothing, so that options of data and training do not matter to it.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Table or figure
+    #[arg(value_enum)]
+    name: Name,
+    /// Runs with different seeds, per row
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+    /// Where results are written
+    #[arg(long, value_name = "DIRECTORY", default_value = "runs/experiments")]
+    out: PathBuf,
+    /// Runs at the same time, which share the cores [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Print JSON lines instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Print what would be trained, and train nothing
+    #[arg(long, conflicts_with = "json")]
+    list: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Runs the command.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if options.name == Name::Table6 {
+        return counts::run(options);
+    }
+    let matrix = Matrix::new(options.name, &options.settings)?;
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let at_once = options.jobs.map_or(cores, usize::from);
+    // Independent runs share out cores better than the layers of one do.
+    let threads = NonZeroUsize::new(cores / at_once).unwrap_or(NonZeroUsize::MIN);
+    let jobs = jobs(options, &matrix, threads)?;
+    if options.list {
+        return list(&matrix, &jobs);
+    }
+    fs::create_dir_all(&options.out).map_err(|error| format!("--out {}: {error}", options.out.display()))?;
+
+    let bar_is_seen = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let ended = |job: &Job, outcome: &Outcome| {
+        if !bar_is_seen {
+            eprintln!("{}, seed {}: {}", job.label, job.config.train.seed, report::result(outcome));
+        }
+        if options.json { output::print(&format!("{}\n", event(job, outcome))) } else { Ok(()) }
+    };
+    let load = crate::train::load;
+    let Some(outcomes) = runs::complete(&jobs, at_once, &stop::requested, load, &ended)? else {
+        return Err(Interrupted.into());
+    };
+    let report = Report::new(&matrix, &jobs, &outcomes)?;
+    let paths = report.write(&options.out, &command_line(std::env::args()))?;
+    if options.json {
+        output::print(&format!("{}\n", report.event()))?;
+    } else {
+        output::print(&report.text())?;
+    }
+    for path in paths {
+        eprintln!("{}", path.display());
+    }
+    Ok(())
+}
+
+/// The jobs, seed by seed, so that an unfinished experiment has all rows.
+fn jobs(options: &Options, matrix: &Matrix, threads: NonZeroUsize) -> Result<Vec<Job>, Failure> {
+    let last = matrix.seed.checked_add(options.seeds - 1).filter(|&seed| i64::try_from(seed).is_ok());
+    let last = last.ok_or_else(|| format!("--seed {}: seeds end at {}", matrix.seed, i64::MAX))?;
+    let mut jobs = Vec::new();
+    for seed in matrix.seed..=last {
+        for (index, row) in matrix.rows.iter().enumerate() {
+            let mut config = row.config.clone();
+            config.train.seed = seed;
+            config.train.threads = config.train.threads.or(Some(threads));
+            let directory = options.out.join("runs").join(matrix::directory_name(&config));
+            jobs.push(Job { row: index, label: row.label.clone(), config, directory });
+        }
+    }
+    Ok(jobs)
+}
+
+/// Prints the matrix and how far it is.
+fn list(matrix: &Matrix, jobs: &[Job]) -> Result<(), Failure> {
+    let paper = matrix.paper_head();
+    let mut table =
+        Table::new(["row", "network", "activation", "region", "thresholds", "seed", "epochs", "run", paper.as_str()]);
+    for job in jobs {
+        let (model, train) = (&job.config.model, &job.config.train);
+        let trained = match job.outcome()? {
+            Some(Outcome { diverged: Some(epoch), .. }) => format!("diverged in {epoch}"),
+            Some(outcome) => format!("{}/{}", outcome.history.len(), train.epochs),
+            None => format!("{}/{}", job.epochs_done()?, train.epochs),
+        };
+        let of = |applies: bool, value: String| if applies { value } else { "–".to_owned() };
+        let region = of(model.activation != Activation::Relu, model.region.to_string());
+        let init = format!("{:?}", model.threshold_init).to_lowercase();
+        let thresholds = of(matches!(model.activation, Activation::Convrelu | Activation::Adarelu), init);
+        let directory = job.directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        table.row([
+            job.label.clone(),
+            model.network.to_string(),
+            model.activation.to_string(),
+            region,
+            thresholds,
+            train.seed.to_string(),
+            trained,
+            directory,
+            report::percent(matrix.rows[job.row].paper),
+        ]);
+    }
+    output::print(&format!("{}\n\n{table}", matrix.title()))
+}
+
+/// A finished run for other programs.
+fn event(job: &Job, outcome: &Outcome) -> serde_json::Value {
+    let model = &job.config.model;
+    json!({
+        "event": "run",
+        "row": job.label,
+        "seed": job.config.train.seed,
+        "directory": job.directory,
+        "config": {
+            "dataset": job.config.data.source.to_string(),
+            "network": model.network,
+            "activation": model.activation,
+            "region": model.region,
+            "threshold-init": model.threshold_init,
+            "epochs": job.config.train.epochs,
+        },
+        "parameters": outcome.parameters,
+        "diverged": outcome.diverged,
+        "epoch": outcome.history.last(),
+    })
+}
+
+/// A command line that can be given to a shell again.
+fn command_line(arguments: impl Iterator<Item = String>) -> String {
+    let quoted = |argument: String| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,+@".contains(&byte);
+        if !argument.is_empty() && argument.bytes().all(plain) {
+            argument
+        } else {
+            format!("'{}'", argument.replace('\'', r"'\''"))
+        }
+    };
+    let rest = arguments.skip(1).map(quoted);
+    std::iter::once("convrelu".to_owned()).chain(rest).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines_are_those_of_a_shell() {
+        let arguments = ["/usr/bin/convrelu", "experiment", "--out", "it's here", "--limit=3"].map(str::to_owned);
+        assert_eq!(command_line(arguments.into_iter()), r"convrelu experiment --out 'it'\''s here' --limit=3");
+    }
+}

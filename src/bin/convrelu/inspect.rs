@@ -1,0 +1,133 @@
+//! `convrelu inspect`: what a run directory holds, above all the thresholds that it learned (figure 6 of the paper).
+
+use std::path::PathBuf;
+
+use clap::Args;
+use convrelu::train::checkpoint::{Header, Tensor, read_header, read_tensors};
+use convrelu::train::models::Activation;
+use convrelu::train::run::CHECKPOINT;
+use convrelu::train::{files, moments};
+
+use crate::Failure;
+use crate::output::{self, Table};
+use crate::plot::{self, BINS, Panel};
+
+/// Shows the configuration, the progress and the learned thresholds of a run, and draws their histogram.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Directory of the run
+    run: PathBuf,
+    /// Where the histogram is written [default: thresholds.svg in the directory of the run]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let path = options.run.join(CHECKPOINT);
+    if !path.exists() {
+        return Err(format!("{}: there is no run with a checkpoint", options.run.display()).into());
+    }
+    let header = read_header(&path)?;
+    let thresholds = read_tensors(&path, is_thresholds)?;
+    let summary = summary(&header);
+    if thresholds.is_empty() {
+        return output::print(&format!("{summary}\nThis network has no thresholds.\n"));
+    }
+    output::print(&format!("{summary}\n{}", table(&thresholds)))?;
+    let model = &header.config.model;
+    let title = format!("θ of {} in {}, {} epochs", model.activation.name(), model.network, header.progress.epochs);
+    let values = thresholds.into_iter().flat_map(|tensor| tensor.values).collect();
+    let picture = plot::draw(&[Panel::Histogram { title, values, bins: BINS }])?;
+    let out = options.out.clone().unwrap_or_else(|| options.run.join("thresholds.svg"));
+    files::write(&out, picture.as_bytes())?;
+    eprintln!("{}", out.display());
+    Ok(())
+}
+
+/// Whether a tensor of a checkpoint is a layer's thresholds, by its name.
+pub(crate) fn is_thresholds(name: &str) -> bool {
+    name.ends_with(".thresholds") && !name.starts_with("velocity/")
+}
+
+/// Configuration and progress.
+fn summary(header: &Header) -> String {
+    let (data, model, train) = (&header.config.data, &header.config.model, &header.config.train);
+    let mut replaced = model.activation.name().to_owned();
+    if model.activation != Activation::Relu {
+        replaced += &format!(", region {}", model.region);
+    }
+    if matches!(model.activation, Activation::Convrelu | Activation::Adarelu) {
+        replaced += &format!(", thresholds from {}", format!("{:?}", model.threshold_init).to_lowercase());
+    }
+    let mut lines = vec![
+        ("data", data.source.to_string()),
+        ("network", model.network.to_string()),
+        ("activation", replaced),
+        ("seed", train.seed.to_string()),
+        ("kernels", header.isa.clone()),
+        ("epochs", format!("{} of {}", header.progress.epochs, train.epochs)),
+    ];
+    if header.progress.examples > 0 {
+        lines.push(("", format!("and {} examples of the next", header.progress.examples)));
+    }
+    if let Some(last) = header.history.last() {
+        lines.push(("training", format!("loss {:.4}, accuracy {:.2} %", last.loss, 100.0 * last.accuracy)));
+        lines.push(("test", format!("loss {:.4}, accuracy {:.2} %", last.test_loss, 100.0 * last.test_accuracy)));
+        let share = 100.0 * last.dead_units as f64 / last.units.max(1) as f64;
+        lines.push(("dead units", format!("{} of {}, {share:.1} %", last.dead_units, last.units)));
+        lines.push(("learning rate", format!("{:.2e}", last.learning_rate)));
+    }
+    lines.iter().map(|(name, value)| format!("{name:<18}{value}\n")).collect()
+}
+
+/// Figures of the thresholds of each layer and of all.
+pub(crate) fn table(thresholds: &[Tensor]) -> Table {
+    let mut table = Table::new(["layer", "thresholds", "mean", "σ", "min", "max", "zeros %"]);
+    let mut row = |name: &str, values: &[f32]| {
+        let (mean, deviation) = moments(values).unwrap_or_default();
+        let zeros = values.iter().filter(|&&value| value == 0.0).count();
+        table.row([
+            name.to_owned(),
+            values.len().to_string(),
+            format!("{mean:.5}"),
+            format!("{deviation:.5}"),
+            format!("{:.5}", values.iter().copied().fold(f32::INFINITY, f32::min)),
+            format!("{:.5}", values.iter().copied().fold(f32::NEG_INFINITY, f32::max)),
+            format!("{:.1}", 100.0 * zeros as f64 / values.len().max(1) as f64),
+        ]);
+    };
+    for tensor in thresholds {
+        row(tensor.name.strip_suffix(".thresholds").unwrap_or(&tensor.name), &tensor.values);
+    }
+    if thresholds.len() > 1 {
+        let all: Vec<f32> = thresholds.iter().flat_map(|tensor| tensor.values.iter().copied()).collect();
+        row("all", &all);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_are_found_by_name() {
+        assert!(is_thresholds("dense1.0.conv1.thresholds"));
+        assert!(!is_thresholds("velocity/dense1.0.conv1.thresholds") && !is_thresholds("conv1.weight"));
+    }
+
+    #[test]
+    fn layers_and_all_of_them_have_figures() {
+        let tensor = |name: &str, values: &[f32]| Tensor {
+            name: format!("{name}.thresholds"),
+            shape: vec![values.len()],
+            values: values.to_vec(),
+        };
+        let table = table(&[tensor("a", &[0.0, 1.0]), tensor("b", &[-1.0, 0.0])]).to_string();
+        let rows: Vec<Vec<&str>> = table.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["a", "2", "0.50000", "0.50000", "0.00000", "1.00000", "50.0"]);
+        assert_eq!(rows[2][..3], ["all", "4", "0.00000"]);
+        assert_eq!(rows[2][4..], ["-1.00000", "1.00000", "50.0"]);
+    }
+}

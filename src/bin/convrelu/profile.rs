@@ -1,0 +1,37 @@
+//! Where a training step spends its time.
+
+use convrelu::train::{LayerKind, Part, Profile};
+
+use crate::output::Table;
+
+/// Share of the time per kind of layer and direction.
+pub(crate) fn table(profile: &Profile) -> Table {
+    let parts = profile.parts();
+    let total = parts.iter().map(|(_, time)| time.as_secs_f64()).sum::<f64>().max(1e-9);
+    let of = |wanted: &dyn Fn(Part) -> bool| {
+        parts.iter().filter(|(part, _)| wanted(*part)).map(|(_, time)| time.as_secs_f64()).sum::<f64>()
+    };
+    let share = |seconds: f64| if seconds > 0.0 { format!("{:.1}", 100.0 * seconds / total) } else { String::new() };
+    let mut table = Table::new(["part", "seconds", "forward %", "backward %", "all %"]);
+    for (name, kind) in [
+        ("convolution", LayerKind::Convolution),
+        ("normalization", LayerKind::Normalization),
+        ("activation", LayerKind::Activation),
+        ("pooling", LayerKind::Pooling),
+        ("linear", LayerKind::Linear),
+        ("dropout", LayerKind::Dropout),
+        ("embedding", LayerKind::Embedding),
+        ("join", LayerKind::Join),
+    ] {
+        let (forward, backward) = (of(&|part| part == Part::Forward(kind)), of(&|part| part == Part::Backward(kind)));
+        let both = forward + backward;
+        if both > 0.0 {
+            table.row([name.to_owned(), format!("{both:.2}"), share(forward), share(backward), share(both)]);
+        }
+    }
+    for (name, part) in [("loss", Part::Loss), ("optimiser", Part::Optimizer), ("data", Part::Data)] {
+        let seconds = of(&|other| other == part);
+        table.row([name.to_owned(), format!("{seconds:.2}"), String::new(), String::new(), share(seconds)]);
+    }
+    table
+}

@@ -1,5 +1,6 @@
 //! How large a block of positions a pass stages at a time.
 
+use crate::arith::{clamp, max, min};
 use crate::backward_input::BackwardInputAlgorithm;
 use crate::forward::ForwardAlgorithm;
 use crate::kernel::Runs;
@@ -29,20 +30,24 @@ pub struct Tuning {
     pub depthwise: bool,
 }
 
-impl Default for Tuning {
+impl Tuning {
     /// A quarter of a 1 MiB second-level cache for the staged source; beside it lie a panel of weights and the block's
     /// results.
+    pub(crate) const DEFAULT: Self = Self {
+        staging_len: 48 * 1024,
+        panel: usize::MAX,
+        tile: usize::MAX,
+        positions: usize::MAX,
+        depth: usize::MAX,
+        forward: None,
+        backward_input: None,
+        depthwise: true,
+    };
+}
+
+impl Default for Tuning {
     fn default() -> Self {
-        Self {
-            staging_len: 48 * 1024,
-            panel: usize::MAX,
-            tile: usize::MAX,
-            positions: usize::MAX,
-            depth: usize::MAX,
-            forward: None,
-            backward_input: None,
-            depthwise: true,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -53,28 +58,86 @@ const FEW_POSITIONS: usize = 64;
 /// offsets fit 32 bits.
 const MOST_STAGED: usize = 1 << 24;
 
-/// The largest block (one position deep) that has at most `most` positions and that `fits`, but no smaller than a few
-/// positions.
-pub(crate) fn block_size(axes: &[Axis; 3], most: usize, fits: impl Fn(&Grid, usize) -> bool) -> [usize; 3] {
-    let (height, width) = (axes[1].positions, axes[2].positions);
-    let most = most.max(1);
-    // Halving, then balancing: 30 rows in blocks of at most 16 are two blocks of 15.
-    let mut block = [1, height, width];
-    loop {
-        let grid = Grid::new(*axes, block);
-        let positions = block[1] * block[2];
-        let small_enough =
-            positions <= most && grid.len() <= MOST_STAGED && (positions <= FEW_POSITIONS || fits(&grid, positions));
-        if small_enough || positions == 1 {
-            break;
-        }
-        if block[1] > 1 {
-            block[1] = block[1].div_ceil(2);
-        } else {
-            block[2] = block[2].div_ceil(2);
-        }
+/// What a block costs, and the most that it may.
+#[derive(Clone, Copy)]
+pub(crate) struct Budget {
+    /// Most positions.
+    pub(crate) positions: usize,
+    /// Most elements of all that follows. Blocks of a few positions may exceed it.
+    pub(crate) len: usize,
+    /// Elements per element of a channel's staged copy.
+    pub(crate) per_staged: usize,
+    /// Elements per position.
+    pub(crate) per_position: usize,
+}
+
+impl Budget {
+    /// Bounds the positions alone.
+    pub(crate) const fn positions(positions: usize) -> Self {
+        Self { positions, len: 0, per_staged: 0, per_position: 0 }
     }
-    [1, Panels::of_at_most(height, block[1]).max(), Panels::of_at_most(width, block[2]).max()]
+}
+
+/// Halving, then balancing: 30 rows in blocks of at most 16 are two blocks of 15.
+pub(crate) struct Halving<'a> {
+    axes: &'a [Axis; 3],
+    most: usize,
+    block: [usize; 3],
+}
+
+impl<'a> Halving<'a> {
+    /// Begins with the largest block (one position deep). It will have at most `most` positions.
+    pub(crate) const fn new(axes: &'a [Axis; 3], most: usize) -> Self {
+        Self { axes, most: max(most, 1), block: [1, axes[1].positions, axes[2].positions] }
+    }
+
+    pub(crate) const fn grid(&self) -> Grid {
+        Grid::new(*self.axes, self.block)
+    }
+
+    pub(crate) const fn positions(&self) -> usize {
+        self.block[1] * self.block[2]
+    }
+
+    /// Whether the block will do, given whether it `fits` the caches.
+    pub(crate) const fn done(&self, fits: bool) -> bool {
+        let positions = self.positions();
+        positions == 1
+            || (positions <= self.most && self.grid().len() <= MOST_STAGED && (positions <= FEW_POSITIONS || fits))
+    }
+
+    pub(crate) const fn halve(&mut self) {
+        let axis = if self.block[1] > 1 { 1 } else { 2 };
+        self.block[axis] = self.block[axis].div_ceil(2);
+    }
+
+    pub(crate) const fn balanced(&self) -> [usize; 3] {
+        let [_, height, width] = self.block;
+        [
+            1,
+            Panels::of_at_most(self.axes[1].positions, height).max(),
+            Panels::of_at_most(self.axes[2].positions, width).max(),
+        ]
+    }
+}
+
+/// The largest block within a budget.
+pub(crate) const fn block_size(axes: &[Axis; 3], budget: Budget) -> [usize; 3] {
+    let mut halving = Halving::new(axes, budget.positions);
+    loop {
+        let staged = halving.grid().len().saturating_mul(budget.per_staged);
+        let positions = halving.positions().saturating_mul(budget.per_position);
+        if halving.done(staged.saturating_add(positions) <= budget.len) {
+            return halving.balanced();
+        }
+        halving.halve();
+    }
+}
+
+/// Heights and widths of the blocks that cover the positions: of most, and of the last.
+pub(crate) const fn block_sizes(axes: &[Axis; 3], block: [usize; 3]) -> [[usize; 2]; 2] {
+    let last = [(axes[1].positions - 1) % block[1] + 1, (axes[2].positions - 1) % block[2] + 1];
+    [[block[1], last[0]], [block[2], last[1]]]
 }
 
 /// How a pass with positions in lanes walks its source: staged planes of some channels for blocks of positions.
@@ -89,12 +152,12 @@ pub(crate) struct Planar {
 
 impl Planar {
     /// `most` bounds the positions of a block beside the tuning.
-    pub(crate) fn new(axes: &[Axis; 3], channels: usize, most: usize, tuning: &Tuning) -> Self {
-        let block = block_size(axes, most.min(tuning.positions), |grid, _| {
-            grid.len().saturating_mul(channels) <= tuning.staging_len
-        });
+    pub(crate) const fn new(axes: &[Axis; 3], channels: usize, most: usize, tuning: &Tuning) -> Self {
+        let positions = min(most, tuning.positions);
+        let budget = Budget { positions, len: tuning.staging_len, per_staged: channels, per_position: 0 };
+        let block = block_size(axes, budget);
         let pitch = plane_pitch(Grid::new(*axes, block).len());
-        let chunk = (tuning.staging_len / pitch).clamp(1, channels);
+        let chunk = clamp(tuning.staging_len / pitch, 1, channels);
         Self { block, chunk: Panels::of_at_most(channels, chunk).max(), pitch }
     }
 

@@ -7,17 +7,18 @@
 
 use core::ops::Range;
 
+use crate::arith::max;
 use crate::desc::ConvDesc;
 use crate::kernel::{ABSENT, Line, MOST_TAPS, Tiles, TransposeBlock};
 use crate::layout::Layout;
 
 /// Whether a layer is depthwise, with one output channel for each input channel, in a form that the kernels walk.
-pub(crate) fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
+pub(crate) const fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
     desc.group_in_channels() == 1
         && desc.group_out_channels() == 1
-        && desc.input_image_len().max(desc.output_image_len()) < ABSENT as usize
+        && max(desc.input_image_len(), desc.output_image_len()) < ABSENT as usize
         && desc.taps() <= MOST_TAPS
-        && (desc.layout() == Layout::Nchw || desc.in_channels().is_multiple_of(tiles.lanes))
+        && (matches!(desc.layout(), Layout::Nchw) || desc.in_channels().is_multiple_of(tiles.lanes))
 }
 
 /// `[channel][tap]` to every `step`-th vector of `[vector][tap][lane]`.

@@ -2,6 +2,7 @@
 //!
 //! Everything behind [`ConvDesc`] works on three spatial axes; a 1D or 2D convolution has leading axes of extent 1.
 
+use crate::arith::equal;
 use crate::error::Error;
 use crate::layout::{Layout, Strides};
 
@@ -267,6 +268,18 @@ impl ConvDesc {
     /// Strides of one output channel's weight over (channel of the group, kernel position).
     pub(crate) const fn weight_strides(&self) -> Strides {
         self.layout.strides(self.group_in_channels(), self.kernel)
+    }
+
+    /// Whether the forward pass reads each plane of the input from its start on, one position after the other.
+    pub(crate) const fn reads_whole_planes(&self) -> bool {
+        matches!(self.layout, Layout::Nchw)
+            && equal(self.stride, [1; 3])
+            && !self.has_padding()
+            && self.input_image_len() <= u32::MAX as usize
+    }
+
+    pub(crate) const fn has_padding(&self) -> bool {
+        !(equal(self.padding_before, [0; 3]) && equal(self.padding_after, [0; 3]))
     }
 
     /// Kernel position of a tap, counted in memory order.

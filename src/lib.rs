@@ -79,6 +79,7 @@
 //! | `avx512` | 16 | x86-64 with AVX-512 F, BW, CD, DQ, VL, enabled by the operating system |
 //! | `avx2` | 8 | x86-64 with AVX2 and FMA, enabled by the operating system |
 //! | `neon` | 4 | AArch64 |
+//! | `simd128` | 4 | WebAssembly, in builds with the target feature `simd128` |
 //! | `scalar` | 1 | everywhere |
 //!
 //! The kernels are one source, generic over these; detection happens once and then costs a load.
@@ -88,6 +89,7 @@
 #![deny(unsafe_code)]
 
 pub mod adarelu;
+mod arith;
 mod backward_input;
 mod backward_weight;
 mod blocking;

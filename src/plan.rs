@@ -1,5 +1,6 @@
 //! The plan of a layer: which instruction set, which blocks, how much workspace; and the public calls.
 
+use crate::arith::max;
 use crate::backward_input::{BackwardInputCall, BackwardInputPlan};
 use crate::backward_weight::{BackwardWeightCall, BackwardWeightPlan};
 use crate::blocking::Tuning;
@@ -165,7 +166,35 @@ impl ConvRelu {
     /// A plan for the best instruction set of this machine ([`Isa::detect`]).
     pub fn new(desc: ConvDesc) -> Self {
         let (isa, tiles) = Isa::best();
-        Self::of(desc, isa, tiles, Tuning::default(), parallel::default_threads())
+        Self::of(desc, isa, tiles, Tuning::DEFAULT, parallel::default_threads())
+    }
+
+    /// A plan for the instruction set that the build's target guarantees ([`Isa::BASELINE`]), for one thread: a constant,
+    /// so that buffers of the lengths it asks for can be statics.
+    ///
+    /// ```
+    /// use convrelu::{ConvDesc, ConvRelu, Error, Forward, Pass, Thresholds, Weight};
+    ///
+    /// const PLAN: ConvRelu = match ConvDesc::conv1d(1, 2, 4, [16], [3]).build() {
+    ///     Ok(desc) => ConvRelu::baseline(desc),
+    ///     Err(_) => panic!("a constant descriptor"),
+    /// };
+    /// static WEIGHT: [f32; PLAN.desc().weight_len()] = [0.5; PLAN.desc().weight_len()];
+    ///
+    /// let mut workspace = [0.0; PLAN.workspace_len(Pass::Forward)];
+    /// let (input, mut output) = ([1.0; PLAN.desc().input_len()], [0.0; PLAN.desc().output_len()]);
+    /// PLAN.forward(
+    ///     Forward { input: &input, weight: Weight::Plain(&WEIGHT), thresholds: Thresholds::RELU, bias: None },
+    ///     &mut output,
+    ///     &mut workspace,
+    /// )?;
+    /// assert_eq!(output, [3.0; 4 * 14]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// Where the CPU is known at run time only, [`new`](Self::new) may find a better one.
+    pub const fn baseline(desc: ConvDesc) -> Self {
+        Self::of(desc, Isa::BASELINE, Isa::BASELINE_TILES, Tuning::DEFAULT, 1)
     }
 
     /// A plan for a given instruction set.
@@ -175,7 +204,7 @@ impl ConvRelu {
     /// [`Error::IsaUnavailable`] where this CPU, operating system or build does not offer it.
     pub fn with_isa(desc: ConvDesc, isa: Isa) -> Result<Self, Error> {
         let tiles = isa.tiles().ok_or(Error::IsaUnavailable { isa })?;
-        Ok(Self::of(desc, isa, tiles, Tuning::default(), parallel::default_threads()))
+        Ok(Self::of(desc, isa, tiles, Tuning::DEFAULT, parallel::default_threads()))
     }
 
     /// A plan with other block and tile limits than the instruction set's own. For tests.
@@ -200,7 +229,7 @@ impl ConvRelu {
         Ok(Self::of(desc, isa, tiles, at_least_one, parallel::default_threads()))
     }
 
-    fn of(desc: ConvDesc, isa: Isa, tiles: &'static Tiles, tuning: Tuning, threads: usize) -> Self {
+    const fn of(desc: ConvDesc, isa: Isa, tiles: &'static Tiles, tuning: Tuning, threads: usize) -> Self {
         Self {
             desc,
             isa,
@@ -240,27 +269,27 @@ impl ConvRelu {
     /// The default is the size of the current rayon pool with the feature `rayon`, and 1 without; without the feature
     /// the shares of the threads run one after the other.
     #[must_use]
-    pub fn with_threads(self, threads: usize) -> Self {
-        Self::of(self.desc, self.isa, self.tiles, self.tuning, threads.max(1))
+    pub const fn with_threads(self, threads: usize) -> Self {
+        Self::of(self.desc, self.isa, self.tiles, self.tuning, max(threads, 1))
     }
 
     /// The descriptor.
-    pub fn desc(&self) -> &ConvDesc {
+    pub const fn desc(&self) -> &ConvDesc {
         &self.desc
     }
 
     /// The instruction set.
-    pub fn isa(&self) -> Isa {
+    pub const fn isa(&self) -> Isa {
         self.isa
     }
 
     /// The most threads that a call uses.
-    pub fn threads(&self) -> usize {
+    pub const fn threads(&self) -> usize {
         self.threads
     }
 
     /// Elements of workspace that a pass needs, exactly.
-    pub fn workspace_len(&self, pass: Pass) -> usize {
+    pub const fn workspace_len(&self, pass: Pass) -> usize {
         let lanes = self.tiles.lanes;
         let forward = self.forward.packing.len(&self.desc);
         let transposed = self.backward_input.packing.len(&self.desc);
@@ -275,7 +304,7 @@ impl ConvRelu {
     }
 
     /// Elements of the buffer that [`pack_weight`](Self::pack_weight) fills.
-    pub fn packed_weight_len(&self) -> usize {
+    pub const fn packed_weight_len(&self) -> usize {
         self.forward.packing.len(&self.desc).saturating_add(slack(self.tiles.lanes))
     }
 
@@ -292,7 +321,7 @@ impl ConvRelu {
     }
 
     /// Elements of the buffer that [`pack_weight_transposed`](Self::pack_weight_transposed) fills.
-    pub fn packed_weight_transposed_len(&self) -> usize {
+    pub const fn packed_weight_transposed_len(&self) -> usize {
         self.backward_input.packing.len(&self.desc).saturating_add(slack(self.tiles.lanes))
     }
 

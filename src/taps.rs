@@ -54,6 +54,16 @@ impl Axis {
         .normalized()
     }
 
+    /// [`forward`](Self::forward) along all axes.
+    pub(crate) const fn all_forward(desc: &ConvDesc) -> [Self; 3] {
+        [Self::forward(desc, 0), Self::forward(desc, 1), Self::forward(desc, 2)]
+    }
+
+    /// All positions of a tensor, along all axes.
+    pub(crate) const fn all_positions([d, h, w]: [usize; 3]) -> [Self; 3] {
+        [Self::identity(d, d, 0, 1), Self::identity(h, h, 0, 1), Self::identity(w, w, 0, 1)]
+    }
+
     /// Positions `start, start + step, …` of a tensor, read as they are.
     pub(crate) const fn identity(positions: usize, source: usize, start: usize, step: usize) -> Self {
         Self {
@@ -197,6 +207,11 @@ impl Phase {
             shift: dilation / common,
             origin: 0,
         }
+    }
+
+    /// [`widest`](Self::widest) along all axes.
+    pub(crate) const fn all_widest(desc: &ConvDesc) -> [Axis; 3] {
+        [Self::widest(desc, 0), Self::widest(desc, 1), Self::widest(desc, 2)]
     }
 
     /// The inputs themselves, one after the other.

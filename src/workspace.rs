@@ -19,8 +19,14 @@ pub(crate) const fn whole(len: usize, lanes: usize) -> usize {
 }
 
 /// Elements of buffers that an [`Arena`] hands out.
-pub(crate) fn total<const N: usize>(lens: [usize; N], lanes: usize) -> usize {
-    lens.iter().fold(0, |sum: usize, &len| sum.saturating_add(whole(len, lanes)))
+pub(crate) const fn total<const N: usize>(lens: [usize; N], lanes: usize) -> usize {
+    let mut sum = 0usize;
+    let mut i = 0;
+    while i < N {
+        sum = sum.saturating_add(whole(lens[i], lanes));
+        i += 1;
+    }
+    sum
 }
 
 /// Hands out consecutive parts of a workspace, each in whole vectors. The caller has checked its length against the

@@ -4,6 +4,7 @@
 use core::ops::Range;
 
 use super::BackwardInputCall;
+use crate::arith::max;
 use crate::border::{is_inside, sum_outside, unpadded};
 use crate::desc::ConvDesc;
 use crate::kernel::{Product, Rows, Start, TileMut, Tiles};
@@ -12,16 +13,12 @@ use crate::parallel;
 use crate::weight::Packing;
 
 /// Elements of workspace: the sums of all taps, and one row of a panel's gradient.
-pub(super) fn workspace_len(desc: &ConvDesc, tiles: &Tiles) -> usize {
-    if has_padding(desc) { desc.taps().saturating_mul(desc.out_channels()) + row_len(tiles) } else { 0 }
+pub(super) const fn workspace_len(desc: &ConvDesc, tiles: &Tiles) -> usize {
+    if desc.has_padding() { desc.taps().saturating_mul(desc.out_channels()) + row_len(tiles) } else { 0 }
 }
 
-fn row_len(tiles: &Tiles) -> usize {
-    tiles.panel.max(tiles.product_vectors * tiles.lanes).next_multiple_of(tiles.lanes)
-}
-
-fn has_padding(desc: &ConvDesc) -> bool {
-    desc.padding_before() != [0; 3] || desc.padding_after() != [0; 3]
+const fn row_len(tiles: &Tiles) -> usize {
+    max(tiles.panel, tiles.product_vectors * tiles.lanes).next_multiple_of(tiles.lanes)
 }
 
 /// Adds the border's part to `grad_thresholds`. `thresholds` is the table in the order of the packed weights.

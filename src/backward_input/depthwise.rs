@@ -1,7 +1,8 @@
 //! One channel per group: see [`crate::depthwise`]. With channels first, for strides of 1.
 
 use super::{BackwardInputCall, Segment, image_of};
-use crate::blocking::{Tuning, block_size};
+use crate::arith::{equal, min};
+use crate::blocking::{Budget, Tuning, block_size};
 use crate::depthwise::{self, Stretch, by_vector, output_of, stretches, tabulate};
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{DepthwiseBackwardInput, Line, Tiles, View, Walk};
@@ -22,25 +23,25 @@ pub(super) struct Depthwise {
 }
 
 /// Whether the algorithm can compute a layer.
-pub(super) fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
-    depthwise::applies(desc, tiles) && (desc.layout() == Layout::Nhwc || desc.stride() == [1; 3])
+pub(super) const fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
+    depthwise::applies(desc, tiles) && (matches!(desc.layout(), Layout::Nhwc) || equal(desc.stride(), [1; 3]))
 }
 
 impl Depthwise {
-    pub(super) fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
-        let axes = [0, 1, 2].map(|axis| Phase::widest(desc, axis));
-        let most = PLANE_LEN.min(tuning.staging_len);
-        let block = block_size(&axes, tuning.positions, |grid, _| grid.len() <= most);
+    pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
+        let axes = Phase::all_widest(desc);
+        let (positions, len) = (tuning.positions, min(PLANE_LEN, tuning.staging_len));
+        let block = block_size(&axes, Budget { positions, len, per_staged: 1, per_position: 0 });
         Self { block, grid: Grid::new(axes, block) }
     }
 
     /// Elements of a block's inputs, gaps between rows included.
-    fn inputs_len(&self, tiles: &Tiles) -> usize {
+    const fn inputs_len(&self, tiles: &Tiles) -> usize {
         // A row more than the last run needs: staging lays out whole rows.
         (self.block[1] * self.grid.extent[2]).next_multiple_of(tiles.lanes) + tiles.lanes
     }
 
-    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         match desc.layout() {
             Layout::Nchw => {
                 let inputs = self.inputs_len(tiles);

@@ -10,7 +10,8 @@
 use core::ops::Range;
 
 use super::{BackwardInputCall, Segment, image_of};
-use crate::blocking::{Tuning, block_size};
+use crate::arith::{clamp, equal, max, min, product};
+use crate::blocking::{Halving, Tuning};
 use crate::desc::ConvDesc;
 use crate::kernel::{GatherPanel, Pairs, TileMut, Tiles, TransposeBlock, Update, View};
 use crate::layout::Layout;
@@ -45,8 +46,8 @@ pub(super) struct Gather {
 }
 
 /// Whether the algorithm can compute a layer: row numbers fit 32 bits.
-pub(super) fn applies(desc: &ConvDesc) -> bool {
-    desc.input_image_len().max(desc.output_image_len()) <= u32::MAX as usize
+pub(super) const fn applies(desc: &ConvDesc) -> bool {
+    max(desc.input_image_len(), desc.output_image_len()) <= u32::MAX as usize
 }
 
 /// A thread at work.
@@ -85,52 +86,55 @@ impl Site {
 }
 
 impl Gather {
-    pub(super) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, vectors: Panels) -> Self {
-        let axes = desc.input_size().map(|size| Axis::identity(size, size, 0, 1));
-        let chunk = Panels::of_at_most(desc.group_out_channels(), tiles.product_depth.min(tuning.depth));
-        let block = block_size(&axes, MOST_POSITIONS.min(tuning.positions), |grid, _| {
-            let block = [0, 1, 2].map(|axis| reach(desc, axis, grid.extent[axis]));
-            let staged = block[0].saturating_mul(block[1]).saturating_mul(block[2]).saturating_mul(chunk.max());
-            desc.layout() == Layout::Nhwc || staged <= tuning.staging_len
-        });
-        let reach = [0, 1, 2].map(|axis| reach(desc, axis, block[axis]));
+    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, vectors: Panels) -> Self {
+        let axes = Axis::all_positions(desc.input_size());
+        let chunk = Panels::of_at_most(desc.group_out_channels(), min(tiles.product_depth, tuning.depth));
+        let most = min(MOST_POSITIONS, tuning.positions);
+        let mut halving = Halving::new(&axes, most);
+        loop {
+            let staged = product(reach(desc, halving.grid().extent)).saturating_mul(chunk.max());
+            if halving.done(matches!(desc.layout(), Layout::Nhwc) || staged <= tuning.staging_len) {
+                break;
+            }
+            halving.halve();
+        }
+        let block = halving.balanced();
+        let reach = reach(desc, block);
         let positions = block[1] * block[2];
         let mut images = 1;
-        if block == desc.input_size() {
-            let outputs = reach[0].saturating_mul(reach[1]).saturating_mul(reach[2]);
-            let staged = tuning.staging_len / outputs.saturating_mul(chunk.max()).max(1);
-            let addressable = u32::MAX as usize / desc.input_image_len().max(desc.output_image_len()).max(1);
-            images = (MOST_POSITIONS.min(tuning.positions) / positions).min(staged.max(1)).min(addressable);
-            images = images.clamp(1, desc.batch().max(1));
+        if equal(block, desc.input_size()) {
+            let staged = tuning.staging_len / max(product(reach).saturating_mul(chunk.max()), 1);
+            let addressable = u32::MAX as usize / max(max(desc.input_image_len(), desc.output_image_len()), 1);
+            images = clamp(min(min(most / positions, max(staged, 1)), addressable), 1, max(desc.batch(), 1));
         }
         Self {
             block,
             images,
             reach,
-            taps: (PAIRS_LEN / (images * positions)).clamp(1, desc.taps()),
+            taps: clamp(PAIRS_LEN / (images * positions), 1, desc.taps()),
             chunk,
             vectors,
             tile: tuning.panel,
         }
     }
 
-    fn lanes(&self, tiles: &Tiles) -> usize {
+    const fn lanes(&self, tiles: &Tiles) -> usize {
         self.vectors.max() * tiles.lanes
     }
 
-    fn positions(&self) -> usize {
+    const fn positions(&self) -> usize {
         self.images * self.block[1] * self.block[2]
     }
 
     /// Elements of the transposed copies of output gradients, and of a panel's inputs.
-    fn copies(&self, desc: &ConvDesc, tiles: &Tiles) -> [usize; 2] {
-        let [d, h, w] = self.reach;
-        let outputs = d.saturating_mul(h).saturating_mul(w).saturating_mul(self.images);
-        let grad_output = if desc.layout() == Layout::Nchw { outputs.saturating_mul(self.chunk.max()) } else { 0 };
+    const fn copies(&self, desc: &ConvDesc, tiles: &Tiles) -> [usize; 2] {
+        let outputs = product(self.reach).saturating_mul(self.images);
+        let grad_output =
+            if matches!(desc.layout(), Layout::Nchw) { outputs.saturating_mul(self.chunk.max()) } else { 0 };
         [grad_output, self.positions() * self.lanes(tiles)]
     }
 
-    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let [grad_output, panel] = self.copies(desc, tiles);
         total([2 * self.taps * self.positions(), self.taps, grad_output, panel, panel], tiles.lanes)
     }
@@ -161,10 +165,16 @@ impl Gather {
     }
 }
 
-/// Outputs that `inputs` consecutive inputs may meet along an axis.
-fn reach(desc: &ConvDesc, axis: usize, inputs: usize) -> usize {
-    let span = inputs.saturating_add(desc.dilation()[axis].saturating_mul(desc.kernel()[axis] - 1));
-    (span.saturating_sub(1) / desc.stride()[axis]).saturating_add(1).min(desc.output_size()[axis])
+/// Outputs that a block of inputs may meet, per axis.
+const fn reach(desc: &ConvDesc, inputs: [usize; 3]) -> [usize; 3] {
+    let mut outputs = [0; 3];
+    let mut i = 0;
+    while i < 3 {
+        let span = inputs[i].saturating_add(desc.dilation()[i].saturating_mul(desc.kernel()[i] - 1));
+        outputs[i] = min((span.saturating_sub(1) / desc.stride()[i]).saturating_add(1), desc.output_size()[i]);
+        i += 1;
+    }
+    outputs
 }
 
 /// The output that reads input `i` through tap `k`, if any.
@@ -294,7 +304,7 @@ impl Worker<'_, '_> {
         for (image, out) in site.images.clone().zip(self.grad_output.chunks_exact_mut(len)) {
             let data = image_of(self.call.grad_output, desc.output_image_len(), image);
             let image = Image { data, strides: desc.output_strides() };
-            let axes = desc.output_size().map(|size| Axis::identity(size, size, 0, 1));
+            let axes = Axis::all_positions(desc.output_size());
             let staging = Staging { grid: Grid::new(axes, site.outputs.size), lanes: chunk.len(), pitch: 0, fill: 0.0 };
             staging.copy(self.call.tiles, image, channels.clone(), site.outputs, out);
         }
@@ -436,7 +446,7 @@ fn in_tensor<'v>(grad_input: &'v mut View<'_>, site: &Site, channels: Range<usiz
 /// Copies a panel's inputs, `[position][lane]`.
 fn copy_panel(call: &BackwardInputCall<'_>, site: &Site, channels: Range<usize>, width: usize, copy: &mut [f32]) {
     let desc = call.desc;
-    let axes = desc.input_size().map(|size| Axis::identity(size, size, 0, 1));
+    let axes = Axis::all_positions(desc.input_size());
     let staging = Staging { grid: Grid::new(axes, site.block.size), lanes: width, pitch: 0, fill: 0.0 };
     for (image, copy) in site.images.clone().zip(copy.chunks_exact_mut(site.block.len() * width)) {
         let image = Image { data: image_of(call.input, desc.input_image_len(), image), strides: desc.input_strides() };

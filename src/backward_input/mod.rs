@@ -20,6 +20,7 @@ mod planar;
 
 use core::ops::Range;
 
+use crate::arith::min;
 use crate::blocking::Tuning;
 use crate::desc::ConvDesc;
 use crate::kernel::{Tiles, View};
@@ -108,24 +109,21 @@ const MANY_PANELS: usize = 8;
 const MOST_SUMS: usize = 16 * 1024;
 
 impl BackwardInputPlan {
-    pub(crate) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
-        let fallback = if depthwise::applies(desc, tiles) {
-            BackwardInputAlgorithm::Depthwise
-        } else if 2 * desc.group_in_channels() < tiles.lanes {
-            BackwardInputAlgorithm::Planar
-        } else {
-            BackwardInputAlgorithm::Gather
+    pub(crate) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
+        let algorithm = match tuning.backward_input {
+            Some(algorithm) => algorithm,
+            None => choose(desc, tiles),
         };
-        let (driver, packing) = match tuning.backward_input.unwrap_or(fallback) {
+        let (driver, packing) = match algorithm {
             BackwardInputAlgorithm::Gather if gather::applies(desc) => {
-                let packing = Packing::transposed(desc, MOST_VECTORS.min(tuning.tile), tiles.lanes);
+                let packing = Packing::transposed(desc, min(MOST_VECTORS, tuning.tile), tiles.lanes);
                 (Driver::Gather(Gather::new(desc, tiles, tuning, packing.panels())), packing)
             }
             BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, tiles) => {
                 (Driver::Depthwise(Depthwise::new(desc, tuning)), Packing::transposed(desc, 1, 1))
             }
             _ => {
-                let packing = Packing::transposed(desc, tiles.panel.min(tuning.panel), 1);
+                let packing = Packing::transposed(desc, min(tiles.panel, tuning.panel), 1);
                 (Driver::Planar(Planar::new(desc, tuning, packing.panels())), packing)
             }
         };
@@ -135,7 +133,7 @@ impl BackwardInputPlan {
         let sums_len = thresholds_len.saturating_mul(driver.partial(desc, tiles));
         // Independent of the number of threads: the segments decide the order of sums.
         // The vectors of channels of a depthwise layer with channels last are not cut.
-        let uncut = matches!(driver, Driver::Depthwise(_)) && desc.layout() == Layout::Nhwc;
+        let uncut = matches!((&driver, desc.layout()), (Driver::Depthwise(_), Layout::Nhwc));
         let apart = panels < MANY_PANELS && sums_len <= MOST_SUMS || uncut;
         let segments = Panels::into_parts(desc.batch(), if apart { MOST_SEGMENTS } else { 1 });
         Self {
@@ -167,7 +165,7 @@ impl BackwardInputPlan {
     }
 
     /// Elements of workspace, packed weights apart.
-    pub(crate) fn workspace_len(&self, lanes: usize) -> usize {
+    pub(crate) const fn workspace_len(&self, lanes: usize) -> usize {
         if self.segments.count() == 0 {
             return 0;
         }
@@ -302,13 +300,23 @@ impl BackwardInputPlan {
     }
 }
 
+/// The algorithm that suits a layer.
+const fn choose(desc: &ConvDesc, tiles: &Tiles) -> BackwardInputAlgorithm {
+    if depthwise::applies(desc, tiles) {
+        BackwardInputAlgorithm::Depthwise
+    } else if 2 * desc.group_in_channels() < tiles.lanes {
+        BackwardInputAlgorithm::Planar
+    } else {
+        BackwardInputAlgorithm::Gather
+    }
+}
+
 impl Driver {
     /// Partial sums per threshold.
-    fn partial(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        match self {
-            Self::Gather(_) => 1,
-            Self::Depthwise(_) if desc.layout() == Layout::Nhwc => 1,
-            Self::Depthwise(_) | Self::Planar(_) => tiles.lanes,
+    const fn partial(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+        match (self, desc.layout()) {
+            (Self::Gather(_), _) | (Self::Depthwise(_), Layout::Nhwc) => 1,
+            (Self::Depthwise(_), Layout::Nchw) | (Self::Planar(_), _) => tiles.lanes,
         }
     }
 }

@@ -56,18 +56,18 @@ struct Site<'a> {
 }
 
 impl Planar {
-    pub(super) fn new(desc: &ConvDesc, tuning: &Tuning, panels: Panels) -> Self {
-        let widest = [0, 1, 2].map(|axis| Phase::widest(desc, axis));
+    pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning, panels: Panels) -> Self {
+        let widest = Phase::all_widest(desc);
         Self {
             blocking: Blocking::new(&widest, desc.group_out_channels(), MOST_POSITIONS, tuning),
-            taps: widest.iter().map(|axis| axis.taps).product(),
+            taps: widest[0].taps * widest[1].taps * widest[2].taps,
             panels,
             tile: tuning.tile,
         }
     }
 
     /// Elements of one thread's workspace.
-    pub(super) fn workspace_len(&self, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, tiles: &Tiles) -> usize {
         let panel = self.panels.max() * self.blocking.result_len(tiles.lanes);
         total([self.taps, self.taps, self.blocking.staged_len(tiles.lanes), panel, panel], tiles.lanes)
     }

@@ -3,7 +3,8 @@
 use core::ops::Range;
 
 use super::BackwardWeightCall;
-use crate::blocking::{Tuning, block_size};
+use crate::arith::min;
+use crate::blocking::{Budget, Tuning, block_size};
 use crate::border;
 use crate::depthwise::{input_of, output_lines, reads_inside, stretches, tabulate};
 use crate::desc::{ConvDesc, volume};
@@ -26,14 +27,14 @@ pub(super) struct Depthwise {
 }
 
 impl Depthwise {
-    pub(super) fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::forward(desc, axis));
-        let most = PLANE_LEN.min(tuning.staging_len);
-        let block = block_size(&axes, tuning.positions, |grid, _| grid.len() <= most);
+    pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
+        let axes = Axis::all_forward(desc);
+        let (positions, len) = (tuning.positions, min(PLANE_LEN, tuning.staging_len));
+        let block = block_size(&axes, Budget { positions, len, per_staged: 1, per_position: 0 });
         Self { block, grid: Grid::new(axes, block) }
     }
 
-    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles, channels: usize) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles, channels: usize) -> usize {
         let taps = desc.taps();
         match desc.layout() {
             Layout::Nchw => {

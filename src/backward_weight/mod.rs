@@ -12,7 +12,8 @@ mod depthwise;
 
 use core::ops::Range;
 
-use crate::blocking::{Tuning, block_size};
+use crate::arith::{clamp, equal, max, min};
+use crate::blocking::{Budget, Tuning, block_size};
 use crate::depthwise::applies;
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{Offsets, Tiles, TransposeBlock, WeightPanels};
@@ -105,24 +106,24 @@ struct Slab {
 }
 
 impl BackwardWeightPlan {
-    pub(crate) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::forward(desc, axis));
+    pub(crate) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
+        let axes = Axis::all_forward(desc);
         let channels = desc.group_in_channels();
         let adjacent = desc.groups() == 1 && desc.dilation()[2] == 1 && desc.stride()[2] == 1;
-        let fits = desc.kernel()[2].saturating_mul(channels) <= tiles.vectors.min(tuning.tile) * tiles.lanes;
+        let most_vectors = min(tiles.vectors, tuning.tile);
+        let fits = desc.kernel()[2].saturating_mul(channels) <= most_vectors * tiles.lanes;
         let taps_in_lanes = if channels < tiles.lanes && adjacent && fits { desc.kernel()[2] } else { 1 };
-        let vectors = (channels * taps_in_lanes).div_ceil(tiles.lanes);
-        let vectors = Panels::of_at_most(vectors, tiles.vectors.min(tuning.tile));
+        let vectors = Panels::of_at_most((channels * taps_in_lanes).div_ceil(tiles.lanes), most_vectors);
         let lanes = vectors.max() * tiles.lanes;
-        let parts =
-            |unit: usize| Panels::into_parts(desc.out_channels() / unit, if desc.batch() == 0 { 0 } else { threads });
-        let depthwise = (applies(desc, tiles) && tuning.depthwise).then(|| Depthwise::new(desc, tuning));
-        let unit = if depthwise.is_some() && desc.layout() == Layout::Nhwc { tiles.lanes } else { 1 };
+        let depthwise =
+            if applies(desc, tiles) && tuning.depthwise { Some(Depthwise::new(desc, tuning)) } else { None };
+        let unit = if depthwise.is_some() && matches!(desc.layout(), Layout::Nhwc) { tiles.lanes } else { 1 };
+        let parts = Panels::into_parts(desc.out_channels() / unit, if desc.batch() == 0 { 0 } else { threads });
 
         let taps = desc.taps() / taps_in_lanes;
-        let own = (parts(unit).max() * unit).min(desc.group_out_channels()).max(1);
         let all = desc.group_out_channels();
-        let slab_len = SLAB_LEN.min(tuning.staging_len.saturating_mul(2));
+        let own = clamp(parts.max() * unit, 1, all);
+        let slab_len = min(SLAB_LEN, tuning.staging_len.saturating_mul(2));
         let per_channel = taps.saturating_mul(vectors.len() * tiles.lanes);
         // For all channels, whatever the threads: blocks follow from it, and the order of the sums from them.
         let (slab_vectors, most_channels) = if per_channel.saturating_mul(all) <= slab_len {
@@ -130,22 +131,21 @@ impl BackwardWeightPlan {
         } else {
             // As square as can be: each side is staged again for every slab along the other.
             let side = (slab_len / taps).isqrt();
-            let slab_vectors = (side / lanes).clamp(1, vectors.count());
-            let most = (slab_len / taps.saturating_mul(slab_vectors * lanes)).max(1);
+            let slab_vectors = clamp(side / lanes, 1, vectors.count());
+            let most = max(slab_len / taps.saturating_mul(slab_vectors * lanes), 1);
             (slab_vectors, Panels::of_at_most(all, most).max())
         };
 
-        let block = block_size(&axes, MOST_POSITIONS.min(tuning.positions), |grid, positions| {
-            let staged = grid.len().saturating_mul(lanes);
-            staged.saturating_add(positions * most_channels) <= tuning.staging_len
-        });
+        let most = min(MOST_POSITIONS, tuning.positions);
+        let budget =
+            Budget { positions: most, len: tuning.staging_len, per_staged: lanes, per_position: most_channels };
+        let block = block_size(&axes, budget);
         let grid = Grid::new(axes, block);
         let positions = block[1] * block[2];
         let mut images = 1;
-        if block == desc.output_size() {
+        if equal(block, desc.output_size()) {
             let staged = grid.len().saturating_mul(lanes).saturating_add(positions * most_channels);
-            images = (MOST_POSITIONS.min(tuning.positions) / positions).min(tuning.staging_len / staged.max(1));
-            images = images.clamp(1, desc.batch().max(1));
+            images = clamp(min(most / positions, tuning.staging_len / max(staged, 1)), 1, max(desc.batch(), 1));
         }
         let mut plan = Self {
             block,
@@ -155,10 +155,10 @@ impl BackwardWeightPlan {
             vectors,
             slab_vectors,
             slab_channels: Panels::of_at_most(own, most_channels).max(),
-            rows: tiles.rows(vectors.max()).min(tuning.panel),
+            rows: min(tiles.rows(vectors.max()), tuning.panel),
             depthwise,
             unit,
-            parts: parts(unit),
+            parts,
             part_len: 0,
         };
         plan.part_len = match &plan.depthwise {
@@ -178,12 +178,12 @@ impl BackwardWeightPlan {
     }
 
     /// Channels that lie side by side at a staged position.
-    fn staged_lanes(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    const fn staged_lanes(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         if self.taps_in_lanes > 1 { desc.group_in_channels() } else { self.vectors.max() * tiles.lanes }
     }
 
     /// Elements of the buffers of one thread, in their order; saturates, as the layers that no memory could hold show.
-    fn general_len(&self, desc: &ConvDesc, tiles: &Tiles) -> [usize; 6] {
+    const fn general_len(&self, desc: &ConvDesc, tiles: &Tiles) -> [usize; 6] {
         let positions = volume(self.block) * self.images;
         let lanes = self.vectors.max() * tiles.lanes;
         let taps = desc.taps() / self.taps_in_lanes;
@@ -199,7 +199,7 @@ impl BackwardWeightPlan {
         ]
     }
 
-    pub(crate) fn workspace_len(&self) -> usize {
+    pub(crate) const fn workspace_len(&self) -> usize {
         self.parts.count().saturating_mul(self.part_len)
     }
 
@@ -308,7 +308,7 @@ impl BackwardWeightPlan {
 
         // Panels of output channels, as the tiles of all vectors will read them.
         let panels = Panels::of_at_most(slab.channels.len(), self.rows);
-        let identity = desc.output_size().map(|size| Axis::identity(size, size, 0, 1));
+        let identity = Axis::all_positions(desc.output_size());
         for (index, image) in images.clone().enumerate() {
             let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
             let grad_output = Image { data, strides: desc.output_strides() };

@@ -10,7 +10,8 @@
 use core::ops::Range;
 
 use super::{ForwardCall, Part, panels_of_group};
-use crate::blocking::{Tuning, block_size};
+use crate::arith::{clamp, equal, max, min};
+use crate::blocking::{Budget, Tuning, block_size, block_sizes};
 use crate::desc::ConvDesc;
 use crate::kernel::{Offsets, PatchColumns, Product, Rows, Start, TileMut, Tiles, Update, View};
 use crate::layout::Layout;
@@ -78,31 +79,32 @@ impl Site {
 }
 
 impl Columns {
-    pub(super) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::forward(desc, axis));
+    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels) -> Self {
+        let axes = Axis::all_forward(desc);
         let channels = desc.group_in_channels();
-        let depth = tiles.product_depth.min(tuning.depth);
-        let mut chunk = Panels::of_at_most(channels, (depth / desc.taps()).max(1)).max();
-        let block =
-            block_size(&axes, tuning.positions, |grid, _| grid.len().saturating_mul(chunk) <= tuning.staging_len);
+        let depth = min(tiles.product_depth, tuning.depth);
+        let chunk = max(Panels::of_at_most(channels, max(depth / desc.taps(), 1)).max(), 1);
+        let (positions, len) = (tuning.positions, tuning.staging_len);
+        let block = block_size(&axes, Budget { positions, len, per_staged: chunk, per_position: 0 });
         let mut grid = Grid::new(axes, block);
         let positions = block[1] * block[2];
         let mut images = 1;
-        if block == desc.output_size() {
+        if equal(block, desc.output_size()) {
             let staged = tuning.staging_len / grid.len().saturating_mul(chunk);
-            images = staged.min(MOST_POSITIONS.min(tuning.positions) / positions).clamp(1, desc.batch().max(1));
+            let together = min(MOST_POSITIONS, tuning.positions) / positions;
+            images = clamp(min(staged, together), 1, max(desc.batch(), 1));
         }
         let in_place = reads_in_place(desc, &axes, block, tiles.lanes);
         let (mut pitch, mut image_pitch) = (plane_pitch(images * grid.len()), grid.len());
         if in_place {
             grid = Grid::of_source(axes);
             (pitch, image_pitch) = (grid.len(), desc.input_image_len());
-            images = images.min((u32::MAX as usize / image_pitch).max(1));
+            images = min(images, max(u32::MAX as usize / image_pitch, 1));
         }
-        chunk = chunk.max(1);
         let steps = chunk * desc.taps();
-        let vectors = tiles.product_vectors.min(tuning.tile);
-        let weight_fits = desc.group_out_channels().saturating_mul(steps) <= WEIGHT_LEN;
+        let vectors = min(tiles.product_vectors, tuning.tile);
+        let weight_len = desc.group_out_channels().saturating_mul(steps);
+        let packed_len = if weight_len <= WEIGHT_LEN { FRESH_LEN } else { PACKED_LEN };
         let tile_len = steps.saturating_mul(vectors * tiles.lanes);
         Self {
             block,
@@ -113,32 +115,32 @@ impl Columns {
             image_pitch,
             chunk,
             panels,
-            panels_at_once: (WEIGHT_LEN / steps.saturating_mul(panels.max())).clamp(1, panels.count()),
+            panels_at_once: clamp(WEIGHT_LEN / steps.saturating_mul(panels.max()), 1, panels.count()),
             vectors,
-            tiles_at_once: ((if weight_fits { FRESH_LEN } else { PACKED_LEN }) / tile_len).clamp(1, MOST_TILES),
+            tiles_at_once: clamp(packed_len / tile_len, 1, MOST_TILES),
         }
     }
 
-    fn lanes(&self, tiles: &Tiles) -> usize {
+    const fn lanes(&self, tiles: &Tiles) -> usize {
         self.vectors * tiles.lanes
     }
 
-    fn staged_len(&self, tiles: &Tiles) -> usize {
+    const fn staged_len(&self, tiles: &Tiles) -> usize {
         // The lanes beyond the last position read on.
         if self.in_place { 0 } else { self.chunk * self.pitch + tiles.lanes }
     }
 
     /// Positions of a block, in whole vectors.
-    fn positions_len(&self, tiles: &Tiles) -> usize {
+    const fn positions_len(&self, tiles: &Tiles) -> usize {
         (self.images * self.block[1] * self.block[2]).next_multiple_of(tiles.lanes)
     }
 
     /// Rows of the result of a tile whose lanes are not all adjacent in the output.
-    fn result_rows(&self) -> usize {
+    const fn result_rows(&self) -> usize {
         self.panels_at_once * self.panels.max()
     }
 
-    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let steps = self.chunk * desc.taps();
         let packed = self.tiles_at_once * steps * self.lanes(tiles);
         let result = self.result_rows() * self.lanes(tiles);
@@ -389,12 +391,14 @@ struct GroupPanels<'a> {
 
 /// Whether patches may be packed from the images where they lie: planes, unit stride, nothing padded, and every block
 /// made of whole vectors, so that none is read beyond the image.
-fn reads_in_place(desc: &ConvDesc, axes: &[Axis; 3], block: [usize; 3], lanes: usize) -> bool {
-    let sizes = |axis: usize| [block[axis], (axes[axis].positions - 1) % block[axis] + 1];
-    desc.layout() == Layout::Nchw
-        && desc.stride() == [1; 3]
-        && desc.padding_before() == [0; 3]
-        && desc.padding_after() == [0; 3]
-        && desc.input_image_len() <= u32::MAX as usize
-        && sizes(1).iter().all(|height| sizes(2).iter().all(|width| (height * width).is_multiple_of(lanes)))
+const fn reads_in_place(desc: &ConvDesc, axes: &[Axis; 3], block: [usize; 3], lanes: usize) -> bool {
+    let [heights, widths] = block_sizes(axes, block);
+    let mut i = 0;
+    while i < 4 {
+        if !(heights[i / 2] * widths[i % 2]).is_multiple_of(lanes) {
+            return false;
+        }
+        i += 1;
+    }
+    desc.reads_whole_planes()
 }

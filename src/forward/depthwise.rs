@@ -1,7 +1,8 @@
 //! One channel per group: see [`crate::depthwise`].
 
 use super::{ForwardCall, Part};
-use crate::blocking::{Tuning, block_size};
+use crate::arith::min;
+use crate::blocking::{Budget, Tuning, block_size};
 use crate::depthwise::{by_vector, input_of, output_lines, reads_inside, stretches, tabulate};
 use crate::desc::ConvDesc;
 use crate::kernel::{CopyBlock, DepthwiseForward, Line, Tiles, Walk};
@@ -20,19 +21,19 @@ pub(super) struct Depthwise {
 }
 
 impl Depthwise {
-    pub(super) fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::forward(desc, axis));
-        let most = PLANE_LEN.min(tuning.staging_len);
-        let block = block_size(&axes, tuning.positions, |grid, _| grid.len() <= most);
+    pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
+        let axes = Axis::all_forward(desc);
+        let (positions, len) = (tuning.positions, min(PLANE_LEN, tuning.staging_len));
+        let block = block_size(&axes, Budget { positions, len, per_staged: 1, per_position: 0 });
         Self { block, grid: Grid::new(axes, block) }
     }
 
     /// Elements of a block's result, gaps between rows included.
-    fn result_len(&self, tiles: &Tiles) -> usize {
+    const fn result_len(&self, tiles: &Tiles) -> usize {
         ((self.block[1] - 1) * self.grid.extent[2] + self.block[2]).next_multiple_of(tiles.lanes)
     }
 
-    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         match desc.layout() {
             Layout::Nchw => {
                 let staged = self.grid.len() + tiles.lanes;

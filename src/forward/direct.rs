@@ -6,10 +6,9 @@
 use core::ops::Range;
 
 use super::{ForwardCall, Part, panels_of_group};
-use crate::blocking::{Planar, Tuning, runs};
+use crate::blocking::{Planar, Tuning, block_sizes, runs};
 use crate::desc::ConvDesc;
 use crate::kernel::{ForwardPanel, Offsets, Tiles, Update, View};
-use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
@@ -30,8 +29,8 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    pub(super) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels) -> Self {
-        let axes = [Axis::forward(desc, 0), Axis::forward(desc, 1), Axis::forward(desc, 2)];
+    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels) -> Self {
+        let axes = Axis::all_forward(desc);
         let mut planar = Planar::new(&axes, desc.group_in_channels(), RESULT_LEN / panels.max(), tuning);
         let mut grid = Grid::new(axes, planar.block);
         let in_place = reads_in_place(desc, &axes, planar.block, tiles.lanes);
@@ -44,7 +43,7 @@ impl Direct {
     }
 
     /// Elements of one thread's workspace.
-    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let steps = self.planar.chunk * desc.taps();
         let staged = if self.in_place { 0 } else { self.planar.staged_len(tiles.lanes) };
         total([steps, steps, staged, self.panels.max() * self.planar.result_len(tiles.lanes)], tiles.lanes)
@@ -153,13 +152,15 @@ fn write_rows(
 
 /// Whether the kernels may read the image where it lies: planes, unit stride, nothing padded, and every block made of
 /// whole vectors, so that none is read beyond the image.
-fn reads_in_place(desc: &ConvDesc, axes: &[Axis; 3], block: [usize; 3], lanes: usize) -> bool {
-    let sizes = |axis: usize| [block[axis], (axes[axis].positions - 1) % block[axis] + 1];
-    let whole_vectors = |height, width| runs(height, width, axes[2].source, lanes).len.is_multiple_of(lanes);
-    desc.layout() == Layout::Nchw
-        && desc.stride() == [1; 3]
-        && desc.padding_before() == [0; 3]
-        && desc.padding_after() == [0; 3]
-        && desc.input_image_len() <= u32::MAX as usize
-        && sizes(1).iter().all(|&height| sizes(2).iter().all(|&width| whole_vectors(height, width)))
+const fn reads_in_place(desc: &ConvDesc, axes: &[Axis; 3], block: [usize; 3], lanes: usize) -> bool {
+    let ([heights, widths], row) = (block_sizes(axes, block), axes[2].source);
+    let mut i = 0;
+    while i < 4 {
+        let runs = runs(heights[i / 2], widths[i % 2], row, lanes);
+        if !runs.len.is_multiple_of(lanes) {
+            return false;
+        }
+        i += 1;
+    }
+    desc.reads_whole_planes()
 }

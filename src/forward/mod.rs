@@ -14,6 +14,7 @@ mod rows;
 
 use core::ops::Range;
 
+use crate::arith::min;
 use crate::blocking::Tuning;
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{Tiles, View};
@@ -99,21 +100,25 @@ pub(crate) struct ForwardCall<'a> {
 }
 
 impl ForwardPlan {
-    pub(crate) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
-        let (packing, driver) = match tuning.forward.unwrap_or_else(|| choose(desc, tiles)) {
+    pub(crate) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
+        let algorithm = match tuning.forward {
+            Some(algorithm) => algorithm,
+            None => choose(desc, tiles),
+        };
+        let (packing, driver) = match algorithm {
             ForwardAlgorithm::Rows if rows::applies(desc) => {
-                let packing = Packing::lanes(desc, tiles.product_vectors.min(tuning.tile), tiles.lanes);
+                let packing = Packing::lanes(desc, min(tiles.product_vectors, tuning.tile), tiles.lanes);
                 (packing, Driver::Rows(Rows::new(desc, tiles, tuning, packing.panels())))
             }
             ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, tiles) => {
                 (Packing::rows(desc, 1), Driver::Depthwise(Depthwise::new(desc, tuning)))
             }
             ForwardAlgorithm::Direct => {
-                let packing = Packing::rows(desc, tiles.panel.min(tuning.panel));
+                let packing = Packing::rows(desc, min(tiles.panel, tuning.panel));
                 (packing, Driver::Direct(Direct::new(desc, tiles, tuning, packing.panels())))
             }
             ForwardAlgorithm::Columns | ForwardAlgorithm::Rows | ForwardAlgorithm::Depthwise => {
-                let packing = Packing::rows(desc, tiles.product_rows.min(tuning.panel));
+                let packing = Packing::rows(desc, min(tiles.product_rows, tuning.panel));
                 (packing, Driver::Columns(Columns::new(desc, tiles, tuning, packing.panels())))
             }
         };
@@ -124,7 +129,7 @@ impl ForwardPlan {
             Driver::Depthwise(driver) => driver.workspace_len(desc, tiles),
         };
         let mut split = Split::new(desc, desc.groups() * packing.panels().count(), tiles, threads);
-        if matches!(driver, Driver::Depthwise(_)) && desc.layout() == Layout::Nhwc && split.axis == SplitAxis::Panels {
+        if matches!((&driver, desc.layout(), split.axis), (Driver::Depthwise(_), Layout::Nhwc, SplitAxis::Panels)) {
             // Its vectors of channels are not cut.
             split = Split::new(desc, 1, tiles, 1);
         }
@@ -142,7 +147,7 @@ impl ForwardPlan {
     }
 
     /// Elements of workspace, packed weights apart.
-    pub(crate) fn workspace_len(&self) -> usize {
+    pub(crate) const fn workspace_len(&self) -> usize {
         self.split.parts.count().saturating_mul(self.part_len)
     }
 
@@ -194,7 +199,7 @@ impl ForwardPlan {
 }
 
 /// The algorithm that suits a layer.
-fn choose(desc: &ConvDesc, tiles: &Tiles) -> ForwardAlgorithm {
+const fn choose(desc: &ConvDesc, tiles: &Tiles) -> ForwardAlgorithm {
     let channels = desc.group_out_channels();
     let in_vectors = channels.next_multiple_of(tiles.lanes);
     if crate::depthwise::applies(desc, tiles) {
@@ -216,18 +221,24 @@ fn panels_of_group(panels: &Range<usize>, per_group: usize, group: usize) -> Ran
 
 impl Split {
     /// Images if they share out evenly, else positions where there are enough of them, else panels of channels.
-    fn new(desc: &ConvDesc, panels: usize, tiles: &Tiles, threads: usize) -> Self {
-        let of = |axis, len| Self { axis, parts: Panels::into_parts(len, threads) };
+    const fn new(desc: &ConvDesc, panels: usize, tiles: &Tiles, threads: usize) -> Self {
         let (batch, output) = (desc.batch(), desc.output_size());
-        if threads <= 1 || batch.is_multiple_of(threads) || batch / 4 >= threads {
-            return of(SplitAxis::Images, batch);
-        }
         // The first axis that is more than one position long: parts are consecutive in memory.
-        let axis = output.iter().position(|&size| size > 1).unwrap_or(2);
-        // Enough that each thread's share still fills its tiles.
-        if volume(output) >= threads.saturating_mul(16 * tiles.lanes) && output[axis] >= threads {
-            return of(SplitAxis::Positions(axis), output[axis]);
-        }
-        of(SplitAxis::Panels, panels)
+        let long = if output[0] > 1 {
+            0
+        } else if output[1] > 1 {
+            1
+        } else {
+            2
+        };
+        let (axis, len) = if threads <= 1 || batch.is_multiple_of(threads) || batch / 4 >= threads {
+            (SplitAxis::Images, batch)
+        } else if volume(output) >= threads.saturating_mul(16 * tiles.lanes) && output[long] >= threads {
+            // Enough that each thread's share still fills its tiles.
+            (SplitAxis::Positions(long), output[long])
+        } else {
+            (SplitAxis::Panels, panels)
+        };
+        Self { axis, parts: Panels::into_parts(len, threads) }
     }
 }

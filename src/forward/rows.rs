@@ -7,7 +7,8 @@
 use core::ops::Range;
 
 use super::{ForwardCall, Part, panels_of_group};
-use crate::blocking::{Tuning, block_size};
+use crate::arith::{clamp, equal, max, min};
+use crate::blocking::{Budget, Tuning, block_size};
 use crate::desc::ConvDesc;
 use crate::kernel::{PatchRows, Product, Rows as ProductRows, Run, Start, TileMut, Tiles, Update, View};
 use crate::layout::Layout;
@@ -33,22 +34,22 @@ pub(super) struct Rows {
 }
 
 /// Whether the algorithm can compute a layer.
-pub(super) fn applies(desc: &ConvDesc) -> bool {
+pub(super) const fn applies(desc: &ConvDesc) -> bool {
     let run_len = desc.kernel()[2].saturating_mul(desc.group_in_channels());
-    desc.layout() == Layout::Nhwc && desc.input_image_len().max(run_len) <= u32::MAX as usize
+    matches!(desc.layout(), Layout::Nhwc) && max(desc.input_image_len(), run_len) <= u32::MAX as usize
 }
 
 impl Rows {
-    pub(super) fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, vectors: Panels) -> Self {
-        let axes = [0, 1, 2].map(|axis| Axis::forward(desc, axis));
+    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, vectors: Panels) -> Self {
+        let axes = Axis::all_forward(desc);
         let depth = desc.group_in_channels() * desc.taps();
-        let chunk = Panels::of_at_most(depth, tiles.product_depth.min(tuning.depth)).max();
-        let most = (tuning.staging_len / chunk.max(1)).clamp(1, tuning.positions);
-        let block = block_size(&axes, most, |_, _| true);
+        let chunk = Panels::of_at_most(depth, min(tiles.product_depth, tuning.depth)).max();
+        let most = clamp(tuning.staging_len / max(chunk, 1), 1, tuning.positions);
+        let block = block_size(&axes, Budget::positions(most));
         let mut images = 1;
-        if block == desc.output_size() {
+        if equal(block, desc.output_size()) {
             let addressable = u32::MAX as usize / desc.input_image_len();
-            images = (most / (block[1] * block[2])).min(addressable).clamp(1, desc.batch().max(1));
+            images = clamp(min(most / (block[1] * block[2]), addressable), 1, max(desc.batch(), 1));
         }
         let adjacent = desc.groups() == 1 && (desc.dilation()[2] == 1 || desc.kernel()[2] == 1);
         Self {
@@ -57,25 +58,25 @@ impl Rows {
             taps_per_run: if adjacent { desc.kernel()[2] } else { 1 },
             chunk,
             vectors,
-            rows: tiles.product_rows.min(tuning.panel),
+            rows: min(tiles.product_rows, tuning.panel),
         }
     }
 
     /// Positions of a block.
-    fn positions(&self) -> usize {
+    const fn positions(&self) -> usize {
         self.images * self.block[1] * self.block[2]
     }
 
     /// Lanes of a panel.
-    fn lanes(&self, tiles: &Tiles) -> usize {
+    const fn lanes(&self, tiles: &Tiles) -> usize {
         self.vectors.max() * tiles.lanes
     }
 
-    fn runs_per_row(&self, desc: &ConvDesc) -> usize {
+    const fn runs_per_row(&self, desc: &ConvDesc) -> usize {
         desc.taps() / self.taps_per_run
     }
 
-    pub(super) fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
         let runs = self.positions().saturating_mul(self.runs_per_row(desc));
         let runs = runs.saturating_mul(size_of::<Run>() / size_of::<f32>());
         let lanes = self.lanes(tiles);

@@ -239,13 +239,13 @@ unsafe fn forward_tile<S: Vector, const R: usize>(
             if offset == ABSENT {
                 let padded = simd.activate(simd.splat_f32s(0.0), theta);
                 for sum in &mut sums {
-                    *sum = simd.mul_add_e_f32s(weight, padded, *sum);
+                    *sum = simd.mul_add(weight, padded, *sum);
                 }
                 continue;
             }
             let x = apart::<R>(source.add(offset as usize), columns.source_step);
             for r in 0..R {
-                sums[r] = simd.mul_add_e_f32s(weight, simd.activate(simd.load(x[r]), theta), sums[r]);
+                sums[r] = simd.mul_add(weight, simd.activate(simd.load(x[r]), theta), sums[r]);
             }
         }
         let to = apart::<R>(call.output.as_mut_ptr().add(to + lane), columns.own_step);
@@ -443,7 +443,7 @@ unsafe fn backward_weight_group<S: Vector, const T: usize>(
                     let g = simd.keep(counts, simd.load(call.grad_output.as_ptr().add(own + odd.at)));
                     for t in 0..T {
                         let x = simd.activate(simd.load(x[t].add(at + odd.at)), thetas[t]);
-                        sums[t] = simd.mul_add_e_f32s(g, simd.keep(counts, x), sums[t]);
+                        sums[t] = simd.mul_add(g, simd.keep(counts, x), sums[t]);
                     }
                 }
                 at += positions.start * columns.source_step;
@@ -451,7 +451,7 @@ unsafe fn backward_weight_group<S: Vector, const T: usize>(
                 for _ in positions.clone() {
                     let g = simd.load(call.grad_output.as_ptr().add(own));
                     for t in 0..T {
-                        sums[t] = simd.mul_add_e_f32s(g, simd.activate(simd.load(x[t].add(at)), thetas[t]), sums[t]);
+                        sums[t] = simd.mul_add(g, simd.activate(simd.load(x[t].add(at)), thetas[t]), sums[t]);
                     }
                     at = at.wrapping_add(columns.source_step);
                     own = own.wrapping_add(columns.own_step);

@@ -15,6 +15,8 @@ pub enum Isa {
     #[cfg(feature = "internal-testing")]
     #[doc(hidden)]
     Emulated512,
+    /// WebAssembly's 128-bit SIMD, 4 lanes; in builds with the target feature `simd128`.
+    Simd128,
     /// AArch64 Advanced SIMD, 4 lanes.
     Neon,
     /// x86-64 AVX2 with FMA, 8 lanes.
@@ -24,9 +26,48 @@ pub enum Isa {
 }
 
 /// Every instruction set that detection may find, least preferred first.
-const DETECTABLE: [Isa; 4] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512];
+const DETECTABLE: [Isa; 5] = [Isa::Scalar, Isa::Simd128, Isa::Neon, Isa::Avx2, Isa::Avx512];
+
+/// Part of the baseline of every AArch64 target with hardware floating point.
+const NEON: bool = cfg!(all(target_arch = "aarch64", target_feature = "neon"));
+
+/// A WebAssembly module is refused where the engine lacks an instruction of it, so there is nothing to detect.
+const SIMD128: bool = cfg!(all(target_arch = "wasm32", target_feature = "simd128"));
 
 impl Isa {
+    /// The best instruction set that every machine of the build's target has: what the target (and `-C target-feature`,
+    /// `-C target-cpu`) promises the compiler.
+    pub const BASELINE: Self = {
+        // What the tokens of `pulp` stand for.
+        const AVX2: bool = cfg!(all(
+            target_arch = "x86_64",
+            target_feature = "avx2",
+            target_feature = "bmi1",
+            target_feature = "bmi2",
+            target_feature = "fma",
+            target_feature = "lzcnt",
+            target_feature = "popcnt",
+        ));
+        const AVX512: bool = cfg!(all(
+            target_feature = "avx512bw",
+            target_feature = "avx512cd",
+            target_feature = "avx512dq",
+            target_feature = "avx512f",
+            target_feature = "avx512vl",
+        ));
+        if AVX2 && AVX512 {
+            Self::Avx512
+        } else if AVX2 {
+            Self::Avx2
+        } else if NEON {
+            Self::Neon
+        } else if SIMD128 {
+            Self::Simd128
+        } else {
+            Self::Scalar
+        }
+    };
+
     /// The best instruction set of this CPU under this operating system.
     ///
     /// The first call asks the CPU; later ones cost a load.
@@ -46,8 +87,8 @@ impl Isa {
             Self::Scalar => true,
             #[cfg(feature = "internal-testing")]
             Self::Emulated512 => true,
-            // Part of the baseline of every AArch64 target with hardware floating point.
-            Self::Neon => cfg!(all(target_arch = "aarch64", target_feature = "neon")),
+            Self::Simd128 => SIMD128,
+            Self::Neon => NEON,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 | Self::Avx512 => x86::features().contains(self),
             #[cfg(not(target_arch = "x86_64"))]
@@ -55,12 +96,13 @@ impl Isa {
         }
     }
 
-    /// Lower-case name: `scalar`, `neon`, `avx2`, `avx512`. The inverse of [`FromStr`].
+    /// Lower-case name: `scalar`, `simd128`, `neon`, `avx2`, `avx512`. The inverse of [`FromStr`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
             #[cfg(feature = "internal-testing")]
             Self::Emulated512 => "emulated512",
+            Self::Simd128 => "simd128",
             Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
@@ -80,7 +122,7 @@ pub struct ParseIsaError;
 
 impl fmt::Display for ParseIsaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an instruction set is one of scalar, neon, avx2, avx512")
+        f.write_str("an instruction set is one of scalar, simd128, neon, avx2, avx512")
     }
 }
 

@@ -1,8 +1,22 @@
 //! Micro-kernels, once over a SIMD vocabulary, and the table that names them per instruction set.
 //!
 //! The only module with unsafe code. What it offers the layers above is safe: every entry checks the lengths of its
-//! slices against its shape before it follows a pointer, and entries are reached only through [`Isa::tiles`], which
-//! hands out an instruction set's table where that instruction set is available.
+//! slices against its shape before it follows a pointer, and entries are reached only through the [`Tiles`] that
+//! [`Isa::tiles`] hands out where the instruction set is available.
+//!
+//! # Another element type
+//!
+//! Everything is f32 so far. A second one (bf16, int8) enters as a type parameter, from the bottom up:
+//!
+//! - [`Vector`] gets an element trait with the operand's type in memory, its vectors, how they are loaded and broadcast,
+//!   and the multiply-add into its accumulator (f32 for bf16, i32 for int8, both of which may take two or four steps of
+//!   the sum at a time). Register tiles are counted in registers and lanes of the accumulator, so their shapes stay.
+//! - The calls (`ForwardPanel` and its siblings) and [`View`] get the same parameter: they hold slices, lengths in elements
+//!   and strides in elements, never in bytes.
+//! - [`Tiles`] is made per (instruction set, element type), for the lanes and the most steps differ; `kernels!` lists the
+//!   entries of both.
+//! - Above, `ConvRelu` names the element type in its plan and packs weights in groups of as many steps as one
+//!   multiply-add takes ([`crate::weight`]); geometry ([`crate::taps`], [`crate::blocking`]) does not know of elements at all.
 
 mod copy;
 mod depthwise;
@@ -32,7 +46,10 @@ pub(crate) use view::{TileMut, Update, View};
 use vector::Vector;
 
 /// The kernels of one instruction set and the tiles they work in.
+#[derive(Debug)]
 pub(crate) struct Tiles {
+    // Available: see `Isa::tiles`.
+    isa: Isa,
     /// Lanes of a vector.
     pub(crate) lanes: usize,
     /// Most channels per panel with positions in lanes.
@@ -45,146 +62,110 @@ pub(crate) struct Tiles {
     pub(crate) product_vectors: usize,
     /// Most steps of a product, for its packed side to stay in the first-level cache.
     pub(crate) product_depth: usize,
-    // Unsafe to call where the instruction set is missing, so private: see `Isa::tiles`.
-    forward: unsafe fn(ForwardPanel<'_>),
-    backward_input: unsafe fn(BackwardInputPanel<'_>),
-    backward_weight: unsafe fn(WeightPanels<'_>),
-    product: unsafe fn(Product<'_>),
-    pack_columns: unsafe fn(PatchColumns<'_>),
-    pack_rows: unsafe fn(PatchRows<'_>),
-    gather: unsafe fn(GatherPanel<'_>),
-    copy: unsafe fn(CopyBlock<'_>),
-    depthwise_forward: unsafe fn(DepthwiseForward<'_>),
-    depthwise_backward_input: unsafe fn(DepthwiseBackwardInput<'_>),
-    depthwise_backward_weight: unsafe fn(DepthwiseBackwardWeight<'_>),
-    transpose: unsafe fn(TransposeBlock<'_>),
+}
+
+/// Evaluates `$body` where `$S` names the vocabulary of an instruction set: the scalar one where the build has no other.
+macro_rules! with_vocabulary {
+    ($isa:expr, $S:ident => $body:expr) => {
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                type $S = pulp::x86::V4;
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                type $S = pulp::x86::V3;
+                $body
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => {
+                type $S = pulp::aarch64::Neon;
+                $body
+            }
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Isa::Simd128 => {
+                type $S = pulp::wasm::Simd128;
+                $body
+            }
+            #[cfg(feature = "internal-testing")]
+            Isa::Emulated512 => {
+                type $S = pulp::Scalar512b;
+                $body
+            }
+            _ => {
+                type $S = pulp::Scalar;
+                $body
+            }
+        }
+    };
+}
+
+/// Methods of [`Tiles`] that run a kernel. Calls are matched, not made through pointers in a table: a program links the
+/// kernels of the passes that it calls, and no others.
+macro_rules! kernels {
+    ($($name:ident($call:ident) is $module:ident::$entry:ident;)*) => {
+        impl Tiles {
+            $(pub(crate) fn $name(&self, call: $call<'_>) {
+                // SAFETY: the instruction set is available: `self` came from `Isa::tiles` or `Isa::BASELINE_TILES`.
+                with_vocabulary!(self.isa, S => unsafe { $module::$entry::<S>(call) })
+            })*
+        }
+    };
+}
+
+kernels! {
+    forward(ForwardPanel) is planar::forward;
+    backward_input(BackwardInputPanel) is planar::backward_input;
+    backward_weight(WeightPanels) is outer::backward_weight;
+    product(Product) is product::product;
+    pack_columns(PatchColumns) is pack::columns;
+    pack_rows(PatchRows) is pack::rows;
+    gather(GatherPanel) is gather::gather;
+    copy(CopyBlock) is copy::copy;
+    transpose(TransposeBlock) is copy::transpose;
+    depthwise_forward(DepthwiseForward) is depthwise::forward;
+    depthwise_backward_input(DepthwiseBackwardInput) is depthwise::backward_input;
+    depthwise_backward_weight(DepthwiseBackwardWeight) is depthwise::backward_weight;
 }
 
 impl Tiles {
     const fn of<S: Vector>() -> Self {
         Self {
+            isa: S::ISA,
             lanes: S::LANES,
             panel: S::PANEL,
             vectors: outer::most_vectors::<S>(),
             rows: [0, outer::most_rows::<S>(1), outer::most_rows::<S>(2), outer::most_rows::<S>(3)],
-            forward: planar::forward::<S>,
-            backward_input: planar::backward_input::<S>,
-            backward_weight: outer::backward_weight::<S>,
             product_rows: product::most_rows::<S>(),
             product_vectors: product::most_vectors::<S>(),
             product_depth: product::most_steps::<S>(),
-            product: product::product::<S>,
-            pack_columns: pack::columns::<S>,
-            pack_rows: pack::rows::<S>,
-            gather: gather::gather::<S>,
-            copy: copy::copy::<S>,
-            depthwise_forward: depthwise::forward::<S>,
-            depthwise_backward_input: depthwise::backward_input::<S>,
-            depthwise_backward_weight: depthwise::backward_weight::<S>,
-            transpose: copy::transpose::<S>,
         }
     }
 
     /// Most output channels per tile of the weight gradient with `vectors` vectors of input channels.
-    pub(crate) fn rows(&self, vectors: usize) -> usize {
+    pub(crate) const fn rows(&self, vectors: usize) -> usize {
         self.rows[vectors]
-    }
-
-    pub(crate) fn forward(&self, panel: ForwardPanel<'_>) {
-        // SAFETY: `self` came from `Isa::tiles`, which has seen the instruction set available.
-        unsafe { (self.forward)(panel) }
-    }
-
-    pub(crate) fn backward_input(&self, panel: BackwardInputPanel<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.backward_input)(panel) }
-    }
-
-    pub(crate) fn backward_weight(&self, tile: WeightPanels<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.backward_weight)(tile) }
-    }
-
-    pub(crate) fn product(&self, product: Product<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.product)(product) }
-    }
-
-    pub(crate) fn pack_columns(&self, patch: PatchColumns<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.pack_columns)(patch) }
-    }
-
-    pub(crate) fn gather(&self, panel: GatherPanel<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.gather)(panel) }
-    }
-
-    pub(crate) fn copy(&self, block: CopyBlock<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.copy)(block) }
-    }
-
-    pub(crate) fn transpose(&self, block: TransposeBlock<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.transpose)(block) }
-    }
-
-    pub(crate) fn depthwise_forward(&self, call: DepthwiseForward<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.depthwise_forward)(call) }
-    }
-
-    pub(crate) fn depthwise_backward_input(&self, call: DepthwiseBackwardInput<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.depthwise_backward_input)(call) }
-    }
-
-    pub(crate) fn depthwise_backward_weight(&self, call: DepthwiseBackwardWeight<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.depthwise_backward_weight)(call) }
-    }
-
-    pub(crate) fn pack_rows(&self, patch: PatchRows<'_>) {
-        // SAFETY: as in `forward`.
-        unsafe { (self.pack_rows)(patch) }
-    }
-}
-
-impl core::fmt::Debug for Tiles {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Tiles").field("lanes", &self.lanes).field("panel", &self.panel).finish_non_exhaustive()
     }
 }
 
 impl Isa {
+    /// The kernels of [`Isa::BASELINE`].
+    pub(crate) const BASELINE_TILES: &'static Tiles = Self::BASELINE.tiles_if_available();
+
     /// [`Isa::detect`] with its kernels.
     pub(crate) fn best() -> (Self, &'static Tiles) {
         let detected = Self::detect();
-        match detected.tiles() {
-            Some(tiles) => (detected, tiles),
-            None => (Self::Scalar, const { &Tiles::of::<pulp::Scalar>() }),
-        }
+        (detected, detected.tiles_if_available())
     }
 
     /// The kernels of this instruction set, if it is available.
     pub(crate) fn tiles(self) -> Option<&'static Tiles> {
-        if !self.is_available() {
-            return None;
-        }
-        Some(match self {
-            Self::Scalar => const { &Tiles::of::<pulp::Scalar>() },
-            #[cfg(feature = "internal-testing")]
-            Self::Emulated512 => const { &Tiles::of::<pulp::Scalar512b>() },
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => const { &Tiles::of::<pulp::aarch64::Neon>() },
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => const { &Tiles::of::<pulp::x86::V3>() },
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => const { &Tiles::of::<pulp::x86::V4>() },
-            // Not available on this architecture, so not reached.
-            #[allow(unreachable_patterns)]
-            _ => return None,
-        })
+        self.is_available().then(|| self.tiles_if_available())
+    }
+
+    /// The kernels of an instruction set that the caller has seen available.
+    const fn tiles_if_available(self) -> &'static Tiles {
+        with_vocabulary!(self, S => const { &Tiles::of::<S>() })
     }
 }

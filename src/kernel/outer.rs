@@ -120,7 +120,7 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
             for (d, sums) in sums.iter_mut().enumerate() {
                 let gd = simd.splat_f32s(*g.add(d));
                 for (sum, x) in sums.iter_mut().zip(activated) {
-                    *sum = simd.mul_add_e_f32s(gd, x, *sum);
+                    *sum = simd.mul_add(gd, x, *sum);
                 }
             }
             g = g.add(ND);

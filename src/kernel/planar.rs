@@ -238,7 +238,7 @@ impl Panel for ForwardPanel<'_> {
                 for (n, sums) in sums.iter_mut().enumerate() {
                     let w = simd.splat_f32s(*weight.add(n));
                     for (sum, x) in sums.iter_mut().zip(activated) {
-                        *sum = simd.mul_add_e_f32s(w, x, *sum);
+                        *sum = simd.mul_add(w, x, *sum);
                     }
                 }
             }
@@ -310,7 +310,7 @@ impl Panel for BackwardInputPanel<'_> {
                     for (n, sums) in sums.iter_mut().enumerate() {
                         let w = simd.splat_f32s(*weight.add(n));
                         for (sum, g) in sums.iter_mut().zip(gs) {
-                            *sum = simd.mul_add_e_f32s(w, g, *sum);
+                            *sum = simd.mul_add(w, g, *sum);
                         }
                     }
                     g = g.wrapping_add(self.source_pitch);

@@ -310,7 +310,7 @@ unsafe fn step<S: Vector, A: Operand, const R: usize, const V: usize>(
         // SAFETY: the caller's.
         let row = simd.splat_f32s(unsafe { *a.at(k, r) });
         for (sum, column) in sums.iter_mut().zip(columns) {
-            *sum = simd.mul_add_e_f32s(row, column, *sum);
+            *sum = simd.mul_add(row, column, *sum);
         }
     }
 }

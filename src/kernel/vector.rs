@@ -1,14 +1,14 @@
 //! The SIMD vocabulary of the kernels: `pulp`'s, with what eq. 4 needs and the size of the register file.
-//!
-//! A second element type (bf16, int8) would enter here: as an associated accumulator and operand type beside `f32s`,
-//! with its own loads and multiply-add; tiles and tables are written in lanes and registers, not in bytes.
 
 use pulp::Simd;
 
 use super::copy::transpose_4;
+use super::isa::Isa;
 
 /// A `pulp` token for which the kernels are built.
 pub(super) trait Vector: Simd {
+    /// The instruction set.
+    const ISA: Isa;
     /// Lanes of a vector.
     const LANES: usize = Self::F32_LANES;
     /// Vector registers that a tile's accumulators and operands share.
@@ -36,6 +36,12 @@ pub(super) trait Vector: Simd {
     #[inline(always)]
     fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
         self.max_f32s(theta, x)
+    }
+
+    /// `a · b + c`, in one rounding where the instruction set has that.
+    #[inline(always)]
+    fn mul_add(self, a: Self::f32s, b: Self::f32s, c: Self::f32s) -> Self::f32s {
+        self.mul_add_e_f32s(a, b, c)
     }
 
     /// `value` where the mask holds, else zero.
@@ -85,6 +91,7 @@ pub(super) trait Vector: Simd {
 }
 
 impl Vector for pulp::Scalar {
+    const ISA: Isa = Isa::Scalar;
     // What the smallest targets with floating-point registers have to offer.
     const REGISTERS: usize = 16;
     const PANEL: usize = 4;
@@ -104,6 +111,7 @@ impl Vector for pulp::Scalar {
 
 #[cfg(feature = "internal-testing")]
 impl Vector for pulp::Scalar512b {
+    const ISA: Isa = Isa::Emulated512;
     const REGISTERS: usize = 32;
     const PANEL: usize = 12;
     const TILE: usize = 4;
@@ -121,6 +129,7 @@ impl Vector for pulp::Scalar512b {
 
 #[cfg(target_arch = "x86_64")]
 impl Vector for pulp::x86::V3 {
+    const ISA: Isa = Isa::Avx2;
     const REGISTERS: usize = 16;
     const PANEL: usize = 6;
     const TILE: usize = 4;
@@ -155,6 +164,7 @@ impl Vector for pulp::x86::V3 {
 
 #[cfg(target_arch = "x86_64")]
 impl Vector for pulp::x86::V4 {
+    const ISA: Isa = Isa::Avx512;
     const REGISTERS: usize = 32;
     const PANEL: usize = 12;
     const TILE: usize = 4;
@@ -215,10 +225,32 @@ unsafe fn transpose_8(simd: pulp::x86::V3, from: *const f32, from_step: usize, t
 
 #[cfg(target_arch = "aarch64")]
 impl Vector for pulp::aarch64::Neon {
+    const ISA: Isa = Isa::Neon;
     const REGISTERS: usize = 32;
     const PANEL: usize = 8;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [8, 3];
+
+    unsafe fn token() -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::new_unchecked() }
+    }
+}
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+impl Vector for pulp::wasm::Simd128 {
+    const ISA: Isa = Isa::Simd128;
+    // WebAssembly has locals, not registers; the engine maps them to the sixteen of x86-64, or to AArch64's more.
+    const REGISTERS: usize = 16;
+    const PANEL: usize = 6;
+    const TILE: usize = 4;
+    const PRODUCT: [usize; 2] = [6, 2];
+
+    // Without relaxed SIMD there is no fused one.
+    #[inline(always)]
+    fn mul_add(self, a: Self::f32s, b: Self::f32s, c: Self::f32s) -> Self::f32s {
+        self.add_f32s(self.mul_f32s(a, b), c)
+    }
 
     unsafe fn token() -> Self {
         // SAFETY: the caller's.

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use convrelu::{ConvRelu, Error, Isa};
+use convrelu::{ConvDesc, ConvRelu, Error, Isa, Pass};
 
 use crate::common::{Axis, Shape, isas};
 
@@ -34,12 +34,36 @@ fn the_best_available_is_detected() {
 
 #[test]
 fn names_are_parsed() {
-    for isa in [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512] {
+    for isa in [Isa::Scalar, Isa::Simd128, Isa::Neon, Isa::Avx2, Isa::Avx512] {
         assert_eq!(isa.to_string().parse(), Ok(isa));
         assert_eq!(isa.name().to_uppercase().parse(), Ok(isa));
     }
     let error = "sse9".parse::<Isa>().unwrap_err();
-    assert_eq!(error.to_string(), "an instruction set is one of scalar, neon, avx2, avx512");
+    assert_eq!(error.to_string(), "an instruction set is one of scalar, simd128, neon, avx2, avx512");
+}
+
+/// What the target promises is there, and a constant plan is the plan that run time makes.
+#[test]
+fn the_baseline_is_available() {
+    const DESC: ConvDesc = match ConvDesc::conv2d(3, 5, 7, [9, 11], [3, 3]).padding([1, 1]).build() {
+        Ok(desc) => desc,
+        Err(_) => panic!("a constant descriptor"),
+    };
+    const PLAN: ConvRelu = ConvRelu::baseline(DESC);
+    const LENS: [usize; 5] = [
+        PLAN.workspace_len(Pass::Forward),
+        PLAN.workspace_len(Pass::BackwardInput),
+        PLAN.workspace_len(Pass::BackwardWeight),
+        PLAN.packed_weight_len(),
+        PLAN.packed_weight_transposed_len(),
+    ];
+    assert!(Isa::BASELINE.is_available() && Isa::BASELINE <= Isa::detect());
+    let plan = ConvRelu::with_isa(DESC, Isa::BASELINE).unwrap().with_threads(1);
+    assert_eq!(format!("{PLAN:?}"), format!("{plan:?}"));
+    let passes = [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight];
+    let workspaces = passes.map(|pass| plan.workspace_len(pass));
+    assert_eq!(LENS[..3], workspaces);
+    assert_eq!(LENS[3..], [plan.packed_weight_len(), plan.packed_weight_transposed_len()]);
 }
 
 /// No machine has both families.

@@ -115,7 +115,7 @@ fn status(error: &(dyn std::error::Error + 'static)) -> u8 {
 
 fn list_isas() -> Result<(), Failure> {
     let mut table = output::Table::new(["isa", "lanes", "available", "chosen"]);
-    for (isa, lanes) in [(Isa::Avx512, 16), (Isa::Avx2, 8), (Isa::Neon, 4), (Isa::Scalar, 1)] {
+    for (isa, lanes) in [(Isa::Avx512, 16), (Isa::Avx2, 8), (Isa::Neon, 4), (Isa::Simd128, 4), (Isa::Scalar, 1)] {
         let yes = |condition: bool| if condition { "yes" } else { "" }.to_owned();
         table.row([isa.to_string(), lanes.to_string(), yes(isa.is_available()), yes(isa == Isa::detect())]);
     }

@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use crate::arith::min;
+
 /// `len` items in `count` consecutive parts whose sizes differ by at most one, the larger first.
 ///
 /// Balance beats full panels and a narrow tail: 64 channels in panels of at most 12 are 11+11+11+11+10+10.
@@ -36,6 +38,11 @@ impl Panels {
         if self.count == 0 { 0 } else { self.len.div_ceil(self.count) }
     }
 
+    /// Size of the smallest part.
+    pub(crate) const fn min(&self) -> usize {
+        if let Some(size) = self.len.checked_div(self.count) { size } else { 0 }
+    }
+
     /// First item of part `index`; of part `count`, the end.
     pub(crate) const fn start(&self, index: usize) -> usize {
         let (size, larger) = (self.len / self.count, self.len % self.count);
@@ -48,6 +55,36 @@ impl Panels {
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Range<usize>> + Clone {
         (0..self.count).map(move |index| self.get(index))
+    }
+}
+
+/// The widths of panels for which kernels are compiled: all up to one, and perhaps a larger one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Widths {
+    whole: usize,
+    rest: usize,
+}
+
+impl Widths {
+    /// All of `1..=rest`, and `whole`, which is no less than `rest`.
+    pub(crate) const fn new(whole: usize, rest: usize) -> Self {
+        Self { whole, rest }
+    }
+
+    /// The largest.
+    pub(crate) const fn max(self) -> usize {
+        self.whole
+    }
+
+    pub(crate) const fn contains(self, width: usize) -> bool {
+        width == self.whole || (width >= 1 && width <= self.rest)
+    }
+
+    /// `len` items in panels of such widths and of at most `most` items, `most` at least 1: as few as possible, or of
+    /// the largest width where that leaves no remainder.
+    pub(crate) const fn panels(self, len: usize, most: usize) -> Panels {
+        let widest = if self.whole <= most && len.is_multiple_of(self.whole) { self.whole } else { self.rest };
+        Panels::of_at_most(len, min(widest, most))
     }
 }
 
@@ -72,5 +109,19 @@ mod tests {
         }
         assert!(Panels::of_at_most(64, 12).iter().map(|r| r.len()).eq([11, 11, 11, 11, 10, 10]));
         assert_eq!(Panels::into_parts(3, 8).count(), 3);
+    }
+
+    #[test]
+    fn panels_are_of_widths_that_there_are() {
+        for (whole, rest) in [(8, 4), (12, 12), (4, 2)] {
+            let widths = Widths::new(whole, rest);
+            for len in 1..70 {
+                for most in 1..20 {
+                    let panels = widths.panels(len, most);
+                    assert!(panels.max() <= most && panels.iter().all(|panel| widths.contains(panel.len())));
+                }
+                assert_eq!(widths.panels(len * whole, usize::MAX).max(), whole);
+            }
+        }
     }
 }

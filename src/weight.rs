@@ -40,9 +40,9 @@ enum Order {
 }
 
 impl Packing {
-    /// Panels of at most `most` output channels, `[input channel][tap][output channel]`.
-    pub(crate) const fn rows(desc: &ConvDesc, most: usize) -> Self {
-        Self { order: Order::ChannelTap, panels: Panels::of_at_most(desc.group_out_channels(), most), lanes: 1 }
+    /// Panels of a group's output channels, `[input channel][tap][output channel]`.
+    pub(crate) const fn rows(panels: Panels) -> Self {
+        Self { order: Order::ChannelTap, panels, lanes: 1 }
     }
 
     /// Panels of at most `most` vectors of output channels, `[tap][input channel][lane]`.
@@ -51,8 +51,13 @@ impl Packing {
         Self { order: Order::TapChannel, panels: Panels::of_at_most(vectors, most), lanes }
     }
 
-    /// Panels of at most `most` vectors of input channels, `[tap][output channel][lane]`; with one lane, of channels.
-    pub(crate) const fn transposed(desc: &ConvDesc, most: usize, lanes: usize) -> Self {
+    /// Panels of a group's input channels, `[tap][output channel][input channel]`.
+    pub(crate) const fn transposed(panels: Panels) -> Self {
+        Self { order: Order::Transposed, panels, lanes: 1 }
+    }
+
+    /// Panels of at most `most` vectors of input channels, `[tap][output channel][lane]`.
+    pub(crate) const fn transposed_lanes(desc: &ConvDesc, most: usize, lanes: usize) -> Self {
         let vectors = desc.group_in_channels().div_ceil(lanes);
         Self { order: Order::Transposed, panels: Panels::of_at_most(vectors, most), lanes }
     }

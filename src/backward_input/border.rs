@@ -7,7 +7,7 @@ use super::BackwardInputCall;
 use crate::arith::max;
 use crate::border::{is_inside, sum_outside, unpadded};
 use crate::desc::ConvDesc;
-use crate::kernel::{Product, Rows, Start, TileMut, Tiles};
+use crate::kernel::{Product, Rows, Start, TileMut, Tiles, VECTORS};
 use crate::panels::Panels;
 use crate::parallel;
 use crate::weight::Packing;
@@ -18,7 +18,7 @@ pub(super) const fn workspace_len(desc: &ConvDesc, tiles: &Tiles) -> usize {
 }
 
 const fn row_len(tiles: &Tiles) -> usize {
-    max(tiles.panel, tiles.product_vectors * tiles.lanes).next_multiple_of(tiles.lanes)
+    max(tiles.panel.max(), tiles.product_vectors * tiles.lanes).next_multiple_of(tiles.lanes)
 }
 
 /// Adds the border's part to `grad_thresholds`. `thresholds` is the table in the order of the packed weights.
@@ -77,7 +77,7 @@ pub(super) fn add(
 
 /// `row[l] = Σ_d sums[d] · weight[d][l]`
 fn multiply(tiles: &Tiles, sums: &[f32], weight: &[f32], width: usize, row: &mut [f32]) {
-    if width.is_multiple_of(tiles.lanes) && width <= tiles.product_vectors * tiles.lanes {
+    if VECTORS && width.is_multiple_of(tiles.lanes) && width <= tiles.product_vectors * tiles.lanes {
         tiles.product(Product {
             rows: Rows::Plain { data: sums, pitch: sums.len(), tiles: Panels::of_at_most(1, 1) },
             columns: weight,

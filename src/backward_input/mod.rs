@@ -23,7 +23,7 @@ use core::ops::Range;
 use crate::arith::min;
 use crate::blocking::Tuning;
 use crate::desc::ConvDesc;
-use crate::kernel::{Tiles, View};
+use crate::kernel::{Tiles, VECTORS, View};
 use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::parallel;
@@ -116,14 +116,15 @@ impl BackwardInputPlan {
         };
         let (driver, packing) = match algorithm {
             BackwardInputAlgorithm::Gather if gather::applies(desc) => {
-                let packing = Packing::transposed(desc, min(MOST_VECTORS, tuning.tile), tiles.lanes);
+                let packing = Packing::transposed_lanes(desc, min(MOST_VECTORS, tuning.tile), tiles.lanes);
                 (Driver::Gather(Gather::new(desc, tiles, tuning, packing.panels())), packing)
             }
-            BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, tiles) => {
-                (Driver::Depthwise(Depthwise::new(desc, tuning)), Packing::transposed(desc, 1, 1))
-            }
+            BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, tiles) => (
+                Driver::Depthwise(Depthwise::new(desc, tuning)),
+                Packing::transposed(Panels::of_at_most(desc.group_in_channels(), 1)),
+            ),
             _ => {
-                let packing = Packing::transposed(desc, min(tiles.panel, tuning.panel), 1);
+                let packing = Packing::transposed(tiles.panel.panels(desc.group_in_channels(), tuning.panel));
                 (Driver::Planar(Planar::new(desc, tuning, packing.panels())), packing)
             }
         };
@@ -242,9 +243,10 @@ impl BackwardInputPlan {
         for (images, sums) in segments.zip(sums.chunks_exact_mut(sums_len.max(1))) {
             let segment = Segment { images, panels: panels.clone(), thresholds };
             match &self.driver {
-                Driver::Gather(driver) => driver.run(call, &segment, &mut grad_input, sums, workspace),
                 Driver::Planar(driver) => driver.run(call, &segment, &mut grad_input, sums, workspace),
-                Driver::Depthwise(driver) => driver.run(call, &segment, &mut grad_input, sums, workspace),
+                Driver::Gather(driver) if VECTORS => driver.run(call, &segment, &mut grad_input, sums, workspace),
+                Driver::Depthwise(driver) if VECTORS => driver.run(call, &segment, &mut grad_input, sums, workspace),
+                _ => unreachable!("a driver that is never planned"),
             }
         }
     }
@@ -302,7 +304,9 @@ impl BackwardInputPlan {
 
 /// The algorithm that suits a layer.
 const fn choose(desc: &ConvDesc, tiles: &Tiles) -> BackwardInputAlgorithm {
-    if depthwise::applies(desc, tiles) {
+    if !VECTORS {
+        BackwardInputAlgorithm::Planar
+    } else if depthwise::applies(desc, tiles) {
         BackwardInputAlgorithm::Depthwise
     } else if 2 * desc.group_in_channels() < tiles.lanes {
         BackwardInputAlgorithm::Planar

@@ -16,9 +16,9 @@ use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, Tuning, block_size};
 use crate::depthwise::applies;
 use crate::desc::{ConvDesc, volume};
-use crate::kernel::{Offsets, Tiles, TransposeBlock, WeightPanels};
+use crate::kernel::{Offsets, Tiles, TransposeBlock, VECTORS, WeightPanels};
 use crate::layout::Layout;
-use crate::panels::Panels;
+use crate::panels::{Panels, Widths};
 use crate::parallel;
 use crate::plan::{Accumulation, Thresholds};
 use crate::stage::{Block, Image, Staging, blocks};
@@ -50,8 +50,9 @@ pub(crate) struct BackwardWeightPlan {
     slab_vectors: usize,
     /// Output channels per slab.
     slab_channels: usize,
-    /// Most output channels per tile.
-    rows: usize,
+    /// Output channels of a tile, and the most that tuning allows.
+    rows: Widths,
+    most_rows: usize,
     /// One channel per group has a driver of its own.
     depthwise: Option<Depthwise>,
     /// Output channels that are not cut.
@@ -116,7 +117,7 @@ impl BackwardWeightPlan {
         let vectors = Panels::of_at_most((channels * taps_in_lanes).div_ceil(tiles.lanes), most_vectors);
         let lanes = vectors.max() * tiles.lanes;
         let depthwise =
-            if applies(desc, tiles) && tuning.depthwise { Some(Depthwise::new(desc, tuning)) } else { None };
+            if VECTORS && applies(desc, tiles) && tuning.depthwise { Some(Depthwise::new(desc, tuning)) } else { None };
         let unit = if depthwise.is_some() && matches!(desc.layout(), Layout::Nhwc) { tiles.lanes } else { 1 };
         let parts = Panels::into_parts(desc.out_channels() / unit, if desc.batch() == 0 { 0 } else { threads });
 
@@ -155,7 +156,8 @@ impl BackwardWeightPlan {
             vectors,
             slab_vectors,
             slab_channels: Panels::of_at_most(own, most_channels).max(),
-            rows: min(tiles.rows(vectors.max()), tuning.panel),
+            rows: tiles.rows(vectors.max()),
+            most_rows: tuning.panel,
             depthwise,
             unit,
             parts,
@@ -241,7 +243,7 @@ impl BackwardWeightPlan {
         if let Some(grad_bias) = grad_bias {
             add_bias_gradient(desc, call.grad_output, channels.clone(), grad_bias);
         }
-        if let Some(driver) = &self.depthwise {
+        if VECTORS && let Some(driver) = &self.depthwise {
             driver.run(call, channels, grad_weight, workspace);
             return;
         }
@@ -307,7 +309,7 @@ impl BackwardWeightPlan {
         let positions = Offsets::new(&buffers.positions[..count]);
 
         // Panels of output channels, as the tiles of all vectors will read them.
-        let panels = Panels::of_at_most(slab.channels.len(), self.rows);
+        let panels = self.rows.panels(slab.channels.len(), self.most_rows);
         let identity = Axis::all_positions(desc.output_size());
         for (index, image) in images.clone().enumerate() {
             let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];

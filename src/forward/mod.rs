@@ -17,7 +17,7 @@ use core::ops::Range;
 use crate::arith::min;
 use crate::blocking::Tuning;
 use crate::desc::{ConvDesc, volume};
-use crate::kernel::{Tiles, View};
+use crate::kernel::{Tiles, VECTORS, View};
 use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::parallel;
@@ -110,15 +110,17 @@ impl ForwardPlan {
                 let packing = Packing::lanes(desc, min(tiles.product_vectors, tuning.tile), tiles.lanes);
                 (packing, Driver::Rows(Rows::new(desc, tiles, tuning, packing.panels())))
             }
-            ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, tiles) => {
-                (Packing::rows(desc, 1), Driver::Depthwise(Depthwise::new(desc, tuning)))
-            }
+            ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, tiles) => (
+                Packing::rows(Panels::of_at_most(desc.group_out_channels(), 1)),
+                Driver::Depthwise(Depthwise::new(desc, tuning)),
+            ),
             ForwardAlgorithm::Direct => {
-                let packing = Packing::rows(desc, min(tiles.panel, tuning.panel));
+                let packing = Packing::rows(tiles.panel.panels(desc.group_out_channels(), tuning.panel));
                 (packing, Driver::Direct(Direct::new(desc, tiles, tuning, packing.panels())))
             }
             ForwardAlgorithm::Columns | ForwardAlgorithm::Rows | ForwardAlgorithm::Depthwise => {
-                let packing = Packing::rows(desc, min(tiles.product_rows, tuning.panel));
+                let packing =
+                    Packing::rows(Panels::of_at_most(desc.group_out_channels(), min(tiles.product_rows, tuning.panel)));
                 (packing, Driver::Columns(Columns::new(desc, tiles, tuning, packing.panels())))
             }
         };
@@ -184,9 +186,10 @@ impl ForwardPlan {
         });
         parallel::for_each(parts.count(), jobs, &|part| match &self.driver {
             Driver::Direct(driver) => driver.run(call, part),
-            Driver::Columns(driver) => driver.run(call, part),
-            Driver::Rows(driver) => driver.run(call, part),
-            Driver::Depthwise(driver) => driver.run(call, part),
+            Driver::Columns(driver) if VECTORS => driver.run(call, part),
+            Driver::Rows(driver) if VECTORS => driver.run(call, part),
+            Driver::Depthwise(driver) if VECTORS => driver.run(call, part),
+            _ => unreachable!("a driver that is never planned"),
         });
     }
 
@@ -202,7 +205,9 @@ impl ForwardPlan {
 const fn choose(desc: &ConvDesc, tiles: &Tiles) -> ForwardAlgorithm {
     let channels = desc.group_out_channels();
     let in_vectors = channels.next_multiple_of(tiles.lanes);
-    if crate::depthwise::applies(desc, tiles) {
+    if !VECTORS {
+        ForwardAlgorithm::Direct
+    } else if crate::depthwise::applies(desc, tiles) {
         ForwardAlgorithm::Depthwise
     } else if rows::applies(desc) && channels >= 2 * tiles.lanes && channels * 5 >= in_vectors * 4 {
         ForwardAlgorithm::Rows

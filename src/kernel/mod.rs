@@ -45,6 +45,13 @@ pub(crate) use view::{TileMut, Update, View};
 
 use vector::Vector;
 
+use crate::panels::Widths;
+
+/// Whether the build has vectors. Where it has none (microcontrollers), the algorithms that pay with vectors alone are
+/// never planned, and their code is left out.
+pub(crate) const VECTORS: bool =
+    !matches!(Isa::BASELINE, Isa::Scalar) || cfg!(any(target_arch = "x86_64", feature = "internal-testing"));
+
 /// The kernels of one instruction set and the tiles they work in.
 #[derive(Debug)]
 pub(crate) struct Tiles {
@@ -52,11 +59,11 @@ pub(crate) struct Tiles {
     isa: Isa,
     /// Lanes of a vector.
     pub(crate) lanes: usize,
-    /// Most channels per panel with positions in lanes.
-    pub(crate) panel: usize,
+    /// Channels of a panel with positions in lanes.
+    pub(crate) panel: Widths,
     /// Most vectors of input channels per tile of the weight gradient.
     pub(crate) vectors: usize,
-    rows: [usize; 4],
+    rows: [Widths; 4],
     /// Most rows and vectors of a tile of a matrix product.
     pub(crate) product_rows: usize,
     pub(crate) product_vectors: usize,
@@ -134,17 +141,17 @@ impl Tiles {
         Self {
             isa: S::ISA,
             lanes: S::LANES,
-            panel: S::PANEL,
+            panel: planar::panel_widths::<S>(),
             vectors: outer::most_vectors::<S>(),
-            rows: [0, outer::most_rows::<S>(1), outer::most_rows::<S>(2), outer::most_rows::<S>(3)],
+            rows: [Widths::new(0, 0), outer::row_widths::<S>(1), outer::row_widths::<S>(2), outer::row_widths::<S>(3)],
             product_rows: product::most_rows::<S>(),
             product_vectors: product::most_vectors::<S>(),
             product_depth: product::most_steps::<S>(),
         }
     }
 
-    /// Most output channels per tile of the weight gradient with `vectors` vectors of input channels.
-    pub(crate) const fn rows(&self, vectors: usize) -> usize {
+    /// Output channels of a tile of the weight gradient with `vectors` vectors of input channels.
+    pub(crate) const fn rows(&self, vectors: usize) -> Widths {
         self.rows[vectors]
     }
 }

@@ -7,9 +7,10 @@
 use pulp::WithSimd;
 
 use super::offsets::Offsets;
-use super::planar::with_const;
+use super::planar::{panel_widths, with_const};
 use super::vector::Vector;
-use crate::panels::Panels;
+use crate::arith::min;
+use crate::panels::{Panels, Widths};
 
 /// `grad_weight[d][l] += Σ_p grad_output[p][d] · f(input[position[p] + l]; θ[l])` for one tap, `l` over `vectors` vectors of input
 /// channels, `d` over panels of output channels.
@@ -22,7 +23,7 @@ pub(crate) struct WeightPanels<'a> {
     pub(crate) grad_output: &'a [f32],
     /// One per lane.
     pub(crate) thresholds: &'a [f32],
-    /// Output channels, in panels of at most [`Tiles::rows`](super::Tiles::rows) of `vectors`.
+    /// Output channels, in panels of [`Tiles::rows`](super::Tiles::rows).
     pub(crate) panels: Panels,
     /// Vectors of input channels, at most [`Tiles::vectors`](super::Tiles::vectors).
     pub(crate) vectors: usize,
@@ -32,21 +33,17 @@ pub(crate) struct WeightPanels<'a> {
 
 /// Most vectors of input channels in a tile.
 pub(super) const fn most_vectors<S: Vector>() -> usize {
-    if S::REGISTERS >= 32 { 3 } else { 2 }
+    if S::REGISTERS >= 32 && !S::FEW_TILES { 3 } else { 2 }
 }
 
-/// Most output channels in a tile with `vectors` vectors of input channels: accumulators, the vectors and two broadcasts
+/// Output channels in a tile with `vectors` vectors of input channels: accumulators, the vectors and two broadcasts
 /// must fit the register file; beyond 24 accumulators a panel of output gradients outgrows its share of the cache.
-pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
-    let fit = (S::REGISTERS - vectors - 2) / vectors;
-    let most = 24 / vectors;
-    if fit > 12 && most > 12 {
-        12
-    } else if fit < most {
-        fit
-    } else {
-        most
+pub(super) const fn row_widths<S: Vector>(vectors: usize) -> Widths {
+    if S::FEW_TILES {
+        return panel_widths::<S>();
     }
+    let most = min(min((S::REGISTERS - vectors - 2) / vectors, 24 / vectors), 12);
+    Widths::new(most, most)
 }
 
 /// Entry of [`WeightPanels`] for one instruction set.
@@ -59,7 +56,9 @@ pub(super) unsafe fn backward_weight<S: Vector>(call: WeightPanels<'_>) {
     let simd = unsafe { S::token() };
     let lanes = call.vectors * S::LANES;
     assert!((1..=most_vectors::<S>()).contains(&call.vectors));
-    assert!((1..=most_rows::<S>(call.vectors)).contains(&call.panels.max()));
+    // Narrower panels are one channel narrower.
+    let (rows, most) = (row_widths::<S>(call.vectors), call.panels.max());
+    assert!(rows.contains(most) && (most == call.panels.min() || rows.contains(most - 1)));
     assert!(call.positions.max().saturating_add(lanes) <= call.input.len() && lanes <= call.thresholds.len());
     assert!(call.positions.table().len().saturating_mul(call.panels.len()) <= call.grad_output.len());
     assert!(call.panels.len().saturating_mul(lanes) <= call.grad_weight.len());
@@ -98,7 +97,7 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
     call: &mut WeightPanels<'_>,
     first: usize,
 ) {
-    if NV > most_vectors::<S>() || ND > most_rows::<S>(NV) {
+    if NV > most_vectors::<S>() || !row_widths::<S>(NV).contains(ND) {
         return;
     }
     let mut sums = [[simd.splat_f32s(0.0); NV]; ND];

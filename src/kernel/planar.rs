@@ -17,6 +17,7 @@ use pulp::WithSimd;
 
 use super::offsets::Offsets;
 use super::vector::Vector;
+use crate::panels::Widths;
 
 /// Runs of consecutive positions that a kernel walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub(crate) struct ForwardPanel<'a> {
     pub(crate) thresholds: &'a [f32],
     /// `[offset][channel]`.
     pub(crate) weight: &'a [f32],
-    /// Channels of the panel, at most [`Tiles::panel`](super::Tiles::panel).
+    /// Channels of the panel: one of [`Tiles::panel`](super::Tiles::panel).
     pub(crate) channels: usize,
     pub(crate) runs: Runs,
     /// `[channel][pitch]`, overwritten; what lies between runs is undefined afterwards.
@@ -93,7 +94,7 @@ pub(crate) struct BackwardInputPanel<'a> {
     pub(crate) weight_pitch: usize,
     /// `[weight tap][channel]`.
     pub(crate) thresholds: &'a [f32],
-    /// Channels of the panel, at most [`Tiles::panel`](super::Tiles::panel).
+    /// Channels of the panel: one of [`Tiles::panel`](super::Tiles::panel).
     pub(crate) channels: usize,
     pub(crate) runs: Runs,
     /// `[channel][pitch]`.
@@ -141,6 +142,23 @@ const fn tile_vectors<S: Vector>(channels: usize) -> usize {
     if fit < S::TILE { fit } else { S::TILE }
 }
 
+/// Channels of a panel.
+pub(super) const fn panel_widths<S: Vector>() -> Widths {
+    Widths::new(S::PANEL, if S::FEW_TILES { S::PANEL / 2 } else { S::PANEL })
+}
+
+/// The vectors of positions of the widest tile, of at most `most`, in a panel of `channels`.
+const fn widest_tile<S: Vector>(channels: usize, most: usize) -> usize {
+    let fit = tile_vectors::<S>(channels);
+    if most >= fit {
+        fit
+    } else if S::FEW_TILES && most > 2 {
+        2
+    } else {
+        most
+    }
+}
+
 /// Walks a panel with the constant of its width. The entry has checked the lengths of all buffers.
 struct Walk<S, P> {
     simd: S,
@@ -166,19 +184,18 @@ impl<S: Vector, P: Panel> WithSimd for Walk<S, P> {
 #[inline(always)]
 unsafe fn walk<S: Vector, P: Panel, const NR: usize>(simd: S, mut panel: P) {
     // No such panel comes here; without this, tiles that do not fit the registers would be compiled.
-    if NR > S::PANEL {
+    if !panel_widths::<S>().contains(NR) {
         return;
     }
-    let runs = panel.runs();
-    let widest = tile_vectors::<S>(NR).min(panel.tile());
+    let (runs, most) = (panel.runs(), panel.tile());
     for run in 0..runs.count {
         let (mut source, mut result) = (run * runs.source_step, run * runs.result_step);
         let mut left = runs.len.div_ceil(S::LANES);
         while left > 0 {
-            let tile = left.min(widest);
+            let tile = widest_tile::<S>(NR, left.min(most));
             // SAFETY: `tile` vectors remain of the run, and `NR` is the caller's.
             unsafe {
-                with_const!(tile, MR in [1 2 3 4] => if MR <= tile_vectors::<S>(NR) {
+                with_const!(tile, MR in [1 2 3 4] => if MR == widest_tile::<S>(NR, MR) {
                     panel.run_tile::<S, MR, NR>(simd, source, result);
                 });
             }
@@ -198,7 +215,7 @@ pub(super) unsafe fn forward<S: Vector>(panel: ForwardPanel<'_>) {
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
     let (lanes, steps) = (S::LANES, panel.offsets.table().len());
-    assert!((1..=S::PANEL).contains(&panel.channels) && panel.tile >= 1);
+    assert!(panel_widths::<S>().contains(panel.channels) && panel.tile >= 1);
     assert!(panel.runs.source_len(lanes).saturating_add(panel.offsets.max()) <= panel.source.len());
     assert!(panel.thresholds.len() >= steps && panel.weight.len() >= steps * panel.channels);
     let planes = (panel.channels - 1).saturating_mul(panel.pitch);
@@ -262,7 +279,7 @@ pub(super) unsafe fn backward_input<S: Vector>(panel: BackwardInputPanel<'_>) {
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
     let (lanes, taps) = (S::LANES, panel.offsets.table().len());
-    assert!((1..=S::PANEL).contains(&panel.channels) && panel.depth >= 1 && panel.tile >= 1);
+    assert!(panel_widths::<S>().contains(panel.channels) && panel.depth >= 1 && panel.tile >= 1);
     let deepest = (panel.depth - 1).saturating_mul(panel.source_pitch).saturating_add(panel.offsets.max());
     assert!(panel.runs.source_len(lanes).saturating_add(deepest) <= panel.source.len());
     assert!(panel.weight_taps.table().len() == taps);

@@ -19,6 +19,9 @@ pub(super) trait Vector: Simd {
     const TILE: usize;
     /// Most rows and vectors of a tile of a matrix product.
     const PRODUCT: [usize; 2];
+    /// Whether only some shapes of tiles are compiled: where lanes are few, the last positions and channels cost
+    /// little, and where flash is small, each tile costs.
+    const FEW_TILES: bool = false;
 
     /// Side of the squares that [`transpose`](Self::transpose) takes.
     const SQUARE: usize = 4;
@@ -90,16 +93,33 @@ pub(super) trait Vector: Simd {
     }
 }
 
+/// Whether plain Rust has 32 floating-point registers to work with, not 16 as on x86-64.
+const MANY_REGISTERS: bool =
+    cfg!(any(target_arch = "aarch64", target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"));
+
 impl Vector for pulp::Scalar {
     const ISA: Isa = Isa::Scalar;
-    // What the smallest targets with floating-point registers have to offer.
-    const REGISTERS: usize = 16;
-    const PANEL: usize = 4;
+    const REGISTERS: usize = if MANY_REGISTERS { 32 } else { 16 };
+    const PANEL: usize = if MANY_REGISTERS { 8 } else { 4 };
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [4, 3];
+    const FEW_TILES: bool = true;
 
     unsafe fn token() -> Self {
         Self::new()
+    }
+
+    // Known to be aligned: where unaligned loads are no instruction of the floating-point unit, they take a detour.
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { from.read() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, value: f32) {
+        // SAFETY: the caller's.
+        unsafe { to.write(value) }
     }
 
     #[inline(always)]

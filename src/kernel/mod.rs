@@ -27,6 +27,7 @@ mod outer;
 mod pack;
 mod planar;
 mod product;
+mod tile;
 mod vector;
 mod view;
 

@@ -8,6 +8,7 @@ use pulp::WithSimd;
 
 use super::offsets::Offsets;
 use super::planar::{panel_widths, with_const};
+use super::tile::{Interleaved, add_products, load, unrolled};
 use super::vector::Vector;
 use crate::arith::min;
 use crate::panels::{Panels, Widths};
@@ -101,39 +102,27 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
         return;
     }
     let mut sums = [[simd.splat_f32s(0.0); NV]; ND];
-    let mut thetas = [simd.splat_f32s(0.0); NV];
-    for (v, theta) in thetas.iter_mut().enumerate() {
-        // SAFETY: the caller's: a threshold per lane.
-        *theta = unsafe { simd.load(call.thresholds.as_ptr().add(v * S::LANES)) };
-    }
+    // SAFETY: the caller's: a threshold per lane.
+    let thetas = unsafe { load::<S, NV>(simd, call.thresholds.as_ptr()) };
     // SAFETY: the panels before hold a gradient per position and channel.
     let mut g = unsafe { call.grad_output.as_ptr().add(first * call.positions.table().len()) };
     for &position in call.positions.table() {
         // SAFETY: the caller's: positions up to the largest are readable, `ND` gradients per position.
         unsafe {
-            let x = call.input.as_ptr().add(position as usize);
-            let mut activated = thetas;
-            for (v, activated) in activated.iter_mut().enumerate() {
-                *activated = simd.activate(simd.load(x.add(v * S::LANES)), thetas[v]);
-            }
-            for (d, sums) in sums.iter_mut().enumerate() {
-                let gd = simd.splat_f32s(*g.add(d));
-                for (sum, x) in sums.iter_mut().zip(activated) {
-                    *sum = simd.mul_add(gd, x, *sum);
-                }
-            }
+            let mut x = load::<S, NV>(simd, call.input.as_ptr().add(position as usize));
+            unrolled!(V in 0..NV => x[V] = simd.activate(x[V], thetas[V]));
+            add_products(simd, &mut sums, Interleaved::<ND>(g), x);
             g = g.add(ND);
         }
     }
     // SAFETY: the panels before hold a gradient per channel and lane.
     let to = unsafe { call.grad_weight.as_mut_ptr().add(first * NV * S::LANES) };
-    for (d, sums) in sums.into_iter().enumerate() {
-        for (v, sum) in sums.into_iter().enumerate() {
-            // SAFETY: the caller's: a gradient per channel and lane.
-            unsafe {
-                let to = to.add((d * NV + v) * S::LANES);
-                simd.store(to, simd.add_f32s(simd.load(to), sum));
-            }
+    unrolled!(D in 0..ND => {
+        // SAFETY: the caller's: a gradient per channel and lane.
+        unsafe {
+            let to = to.add(D * NV * S::LANES);
+            let before = load::<S, NV>(simd, to);
+            unrolled!(V in 0..NV => simd.store(to.add(V * S::LANES), simd.add_f32s(before[V], sums[D][V])));
         }
-    }
+    });
 }

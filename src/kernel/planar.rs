@@ -16,6 +16,7 @@
 use pulp::WithSimd;
 
 use super::offsets::Offsets;
+use super::tile::{Interleaved, add_products, load, store, unrolled};
 use super::vector::Vector;
 use crate::panels::Widths;
 
@@ -247,26 +248,13 @@ impl Panel for ForwardPanel<'_> {
             unsafe {
                 let theta = simd.splat_f32s(*thresholds.add(step));
                 let x = source.add(at + offset as usize);
-                let mut activated = [theta; MR];
-                for (m, activated) in activated.iter_mut().enumerate() {
-                    *activated = simd.activate(simd.load(x.add(m * S::LANES)), theta);
-                }
-                let weight = weight.add(step * NR);
-                for (n, sums) in sums.iter_mut().enumerate() {
-                    let w = simd.splat_f32s(*weight.add(n));
-                    for (sum, x) in sums.iter_mut().zip(activated) {
-                        *sum = simd.mul_add(w, x, *sum);
-                    }
-                }
+                let mut x = load::<S, MR>(simd, x);
+                unrolled!(M in 0..MR => x[M] = simd.activate(x[M], theta));
+                add_products(simd, &mut sums, Interleaved::<NR>(weight.add(step * NR)), x);
             }
         }
-        let y = self.result.as_mut_ptr();
-        for (n, sums) in sums.into_iter().enumerate() {
-            for (m, sum) in sums.into_iter().enumerate() {
-                // SAFETY: the caller's.
-                unsafe { simd.store(y.add(n * self.pitch + result + m * S::LANES), sum) };
-            }
-        }
+        // SAFETY: the caller's.
+        unsafe { store(simd, sums, self.result.as_mut_ptr().add(result), self.pitch) };
     }
 }
 
@@ -320,30 +308,23 @@ impl Panel for BackwardInputPanel<'_> {
                 let mut g = self.source.as_ptr().add(at + offset as usize);
                 let mut weight = self.weight.as_ptr().add(tap * self.weight_pitch);
                 for _ in 0..self.depth {
-                    let mut gs = [zero; MR];
-                    for (m, gs) in gs.iter_mut().enumerate() {
-                        *gs = simd.load(g.add(m * S::LANES));
-                    }
-                    for (n, sums) in sums.iter_mut().enumerate() {
-                        let w = simd.splat_f32s(*weight.add(n));
-                        for (sum, g) in sums.iter_mut().zip(gs) {
-                            *sum = simd.mul_add(w, g, *sum);
-                        }
-                    }
+                    add_products(simd, &mut sums, Interleaved::<NR>(weight), load::<S, MR>(simd, g));
                     g = g.wrapping_add(self.source_pitch);
                     weight = weight.wrapping_add(NR);
                 }
-                for (n, sums) in sums.into_iter().enumerate() {
+                let mut finished = [[zero; MR]; NR];
+                store(simd, sums, finished.as_mut_ptr().cast(), MR * S::LANES);
+                for (n, sums) in finished.iter().enumerate() {
                     let theta = simd.splat_f32s(*self.thresholds.as_ptr().add(tap * NR + n));
                     let to_theta = grad_thresholds.add((tap * NR + n) * S::LANES);
                     let mut clamped = simd.load(to_theta);
-                    for (m, sum) in sums.into_iter().enumerate() {
+                    for (m, &sum) in sums.iter().enumerate() {
                         let index = n * self.pitch + result + m * S::LANES;
                         let x = simd.load(self.input.as_ptr().add(index));
                         let to_input = grad_input.add(index);
-                        let passed = simd.select_f32s(simd.greater_than_f32s(x, theta), sum, zero);
+                        let passed = simd.keep(simd.greater_than_f32s(x, theta), sum);
                         simd.store(to_input, simd.add_f32s(simd.load(to_input), passed));
-                        let held = simd.select_f32s(simd.less_than_or_equal_f32s(x, theta), sum, zero);
+                        let held = simd.keep(simd.less_than_or_equal_f32s(x, theta), sum);
                         clamped = simd.add_f32s(clamped, held);
                     }
                     simd.store(to_theta, clamped);

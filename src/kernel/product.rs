@@ -17,6 +17,7 @@ use core::ops::Range;
 use pulp::WithSimd;
 
 use super::planar::with_const;
+use super::tile::{Interleaved, Operand, Sums, add_products, load, unrolled};
 use super::vector::Vector;
 use super::view::TileMut;
 use crate::panels::Panels;
@@ -133,25 +134,22 @@ impl<S: Vector> WithSimd for Run<'_, S> {
     }
 }
 
-/// Where the operands of a row lie.
-pub(super) trait Operand: Copy {
-    /// The operand of row `r` at step `k`.
+/// The operands of the rows, step by step.
+pub(super) trait Steps: Copy {
+    /// Those of step `k`.
     ///
     /// # Safety
     ///
-    /// There is such a row and step.
-    unsafe fn at(self, k: usize, r: usize) -> *const f32;
+    /// There is such a step.
+    unsafe fn at(self, k: usize) -> impl Operand;
 }
 
-/// `[step][row]`, `R` rows.
-#[derive(Clone, Copy)]
-struct Interleaved<const R: usize>(*const f32);
-
-impl<const R: usize> Operand for Interleaved<R> {
+/// `[step][row]`
+impl<const R: usize> Steps for Interleaved<R> {
     #[inline(always)]
-    unsafe fn at(self, k: usize, r: usize) -> *const f32 {
+    unsafe fn at(self, k: usize) -> impl Operand {
         // SAFETY: the caller's.
-        unsafe { self.0.add(k * R + r) }
+        Self(unsafe { self.0.add(k * R) })
     }
 }
 
@@ -159,11 +157,21 @@ impl<const R: usize> Operand for Interleaved<R> {
 #[derive(Clone, Copy)]
 pub(super) struct Separate<const R: usize>(pub(super) [*const f32; R]);
 
-impl<const R: usize> Operand for Separate<R> {
+impl<const R: usize> Steps for Separate<R> {
     #[inline(always)]
-    unsafe fn at(self, k: usize, r: usize) -> *const f32 {
-        // SAFETY: the caller's.
-        unsafe { self.0[r].add(k) }
+    unsafe fn at(self, k: usize) -> impl Operand {
+        /// The pointers of the rows, and a step.
+        #[derive(Clone, Copy)]
+        struct Step<const R: usize>([*const f32; R], usize);
+
+        impl<const R: usize> Operand for Step<R> {
+            #[inline(always)]
+            unsafe fn broadcast<S: Vector, const I: usize>(self, simd: S) -> S::f32s {
+                // SAFETY: the caller's, and that of `at`.
+                simd.splat_f32s(unsafe { *self.0[I].add(self.1) })
+            }
+        }
+        Step(self.0, k)
     }
 }
 
@@ -209,12 +217,7 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
 /// The checks of [`product`], with `V` vectors; `a` has `R` rows of `product.depth` steps; the output and `start` have
 /// those rows.
 #[inline(always)]
-unsafe fn tile<S: Vector, A: Operand, const R: usize, const V: usize>(
-    simd: S,
-    product: &Product<'_>,
-    a: A,
-    row: usize,
-) {
+unsafe fn tile<S: Vector, A: Steps, const R: usize, const V: usize>(simd: S, product: &Product<'_>, a: A, row: usize) {
     let mut out = [core::ptr::null_mut(); V];
     for (v, out) in out.iter_mut().enumerate() {
         // SAFETY: the row lies in the output.
@@ -263,9 +266,9 @@ unsafe fn tile<S: Vector, A: Operand, const R: usize, const V: usize>(
 ///
 /// `a` has `R` rows of `depth` steps, `b` that many steps of `V` vectors.
 #[inline(always)]
-pub(super) unsafe fn accumulate<S: Vector, A: Operand, const R: usize, const V: usize>(
+pub(super) unsafe fn accumulate<S: Vector, A: Steps, const R: usize, const V: usize>(
     simd: S,
-    sums: &mut [[S::f32s; V]; R],
+    sums: &mut Sums<S, R, V>,
     a: A,
     b: *const f32,
     depth: usize,
@@ -274,43 +277,18 @@ pub(super) unsafe fn accumulate<S: Vector, A: Operand, const R: usize, const V: 
     const UNROLL: usize = 4;
     let whole = depth / UNROLL * UNROLL;
     let mut k = 0;
-    while k < whole {
-        for u in 0..UNROLL {
-            // SAFETY: the caller's.
-            unsafe { step(simd, sums, a, b, k + u) };
+    // SAFETY: the caller's, for each step.
+    unsafe {
+        while k < whole {
+            unrolled!(U in 0..UNROLL => {
+                let columns = load::<S, V>(simd, b.add((k + U) * V * S::LANES));
+                add_products(simd, sums, a.at(k + U), columns);
+            });
+            k += UNROLL;
         }
-        k += UNROLL;
-    }
-    while k < depth {
-        // SAFETY: the caller's.
-        unsafe { step(simd, sums, a, b, k) };
-        k += 1;
-    }
-}
-
-/// One step of [`accumulate`].
-///
-/// # Safety
-///
-/// There is such a step.
-#[inline(always)]
-unsafe fn step<S: Vector, A: Operand, const R: usize, const V: usize>(
-    simd: S,
-    sums: &mut [[S::f32s; V]; R],
-    a: A,
-    b: *const f32,
-    k: usize,
-) {
-    let mut columns = [simd.splat_f32s(0.0); V];
-    for (v, column) in columns.iter_mut().enumerate() {
-        // SAFETY: the caller's.
-        *column = unsafe { simd.load(b.add((k * V + v) * S::LANES)) };
-    }
-    for (r, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller's.
-        let row = simd.splat_f32s(unsafe { *a.at(k, r) });
-        for (sum, column) in sums.iter_mut().zip(columns) {
-            *sum = simd.mul_add(row, column, *sum);
+        while k < depth {
+            add_products(simd, sums, a.at(k), load::<S, V>(simd, b.add(k * V * S::LANES)));
+            k += 1;
         }
     }
 }

@@ -70,6 +70,17 @@ pub(super) trait Vector: Simd {
         unsafe { transpose_4(from, from_step, to, to_step) }
     }
 
+    /// Element `I` of `R` consecutive ones, in all lanes.
+    ///
+    /// # Safety
+    ///
+    /// `R` elements at `from` are readable, and `I < R`.
+    #[inline(always)]
+    unsafe fn broadcast<const I: usize, const R: usize>(self, from: *const f32) -> Self::f32s {
+        // SAFETY: the caller's.
+        self.splat_f32s(unsafe { *from.add(I) })
+    }
+
     /// Reads one vector.
     ///
     /// # Safety
@@ -254,6 +265,26 @@ impl Vector for pulp::aarch64::Neon {
     unsafe fn token() -> Self {
         // SAFETY: the caller's.
         unsafe { Self::new_unchecked() }
+    }
+
+    // Multiply-adds take a lane of a vector as it is, so four elements are one load.
+    #[inline(always)]
+    unsafe fn broadcast<const I: usize, const R: usize>(self, from: *const f32) -> Self::f32s {
+        use core::arch::aarch64::float32x4_t;
+
+        if I / 4 * 4 + 4 > R {
+            // SAFETY: the caller's.
+            return self.splat_f32s(unsafe { *from.add(I) });
+        }
+        // SAFETY: the caller's: the four elements are among the `R`.
+        let four = unsafe { from.add(I / 4 * 4).cast::<float32x4_t>().read_unaligned() };
+        let neon = self.neon;
+        pulp::cast(match I % 4 {
+            0 => neon.vdupq_laneq_f32::<0>(four),
+            1 => neon.vdupq_laneq_f32::<1>(four),
+            2 => neon.vdupq_laneq_f32::<2>(four),
+            _ => neon.vdupq_laneq_f32::<3>(four),
+        })
     }
 }
 

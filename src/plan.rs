@@ -343,7 +343,7 @@ impl ConvRelu {
         let lanes = self.tiles.lanes;
         let len = packing.len(desc);
         let buffer = &mut aligned(checked_mut("buffer", buffer, len.saturating_add(slack(lanes)))?, lanes)[..len];
-        packing.pack(desc, weight, buffer);
+        packing.pack(desc, self.tiles, weight, buffer);
         Ok(PackedWeight { data: buffer, layer: desc.layer(), isa: self.isa, packing })
     }
 
@@ -363,7 +363,7 @@ impl ConvRelu {
                 let workspace = aligned(checked_mut("workspace", workspace, plain)?, lanes);
                 let mut arena = Arena::new(workspace, lanes);
                 let packed = arena.take(packing.len(desc));
-                packing.pack(desc, weight, packed);
+                packing.pack(desc, self.tiles, weight, packed);
                 Ok((packed, arena.rest()))
             }
             Weight::Packed(weight) => {

@@ -30,17 +30,27 @@ impl Block {
 
 /// The blocks of at most `size` that tile `range`, in memory order.
 pub(crate) fn blocks(range: [Range<usize>; 3], size: [usize; 3]) -> impl Iterator<Item = Block> {
-    let [ds, hs, ws] = range;
-    let span = move |range: &Range<usize>, start: usize, size: usize| size.min(range.end - start);
-    ds.clone().step_by(size[0]).flat_map(move |d| {
-        let (ds, ws, hs_end) = (ds.clone(), ws.clone(), hs.clone());
-        hs.clone().step_by(size[1]).flat_map(move |h| {
-            let (ds, hs, ws_end) = (ds.clone(), hs_end.clone(), ws.clone());
-            ws.clone().step_by(size[2]).map(move |w| Block {
-                start: [d, h, w],
-                size: [span(&ds, d, size[0]), span(&hs, h, size[1]), span(&ws_end, w, size[2])],
-            })
-        })
+    let first = [range[0].start, range[1].start, range[2].start];
+    let mut next = if range.iter().any(Range::is_empty) { None } else { Some(first) };
+    core::iter::from_fn(move || {
+        let start = next?;
+        let mut block = Block { start, size: [0; 3] };
+        let mut following = start;
+        // The last axis that has blocks left moves on, those behind it begin again.
+        let mut moved = false;
+        for axis in [2, 1, 0] {
+            let end = range[axis].end;
+            block.size[axis] = size[axis].min(end - start[axis]);
+            if !moved {
+                following[axis] += block.size[axis];
+                moved = following[axis] < end;
+                if !moved {
+                    following[axis] = first[axis];
+                }
+            }
+        }
+        next = moved.then_some(following);
+        Some(block)
     })
 }
 

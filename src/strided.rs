@@ -26,8 +26,9 @@ pub(crate) fn add(from: &[f32], to: &mut [f32], to_step: usize) {
 
 /// `to[c · to_step + r] = from[r · from_step + c]` for `r < rows`, `c < columns`.
 ///
-/// In squares of four, whose bounds are checked once and whose sixteen elements pass through registers.
-#[inline]
+/// In squares of four, whose bounds are checked once and whose sixteen elements pass through registers. For the trainer;
+/// the kernels have [`TransposeBlock`](crate::kernel::TransposeBlock).
+#[cfg(feature = "std")]
 pub(crate) fn transpose(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize, rows: usize, columns: usize) {
     let (whole_rows, whole_columns) = (rows / 4 * 4, columns / 4 * 4);
     for r in (0..whole_rows).step_by(4) {
@@ -44,6 +45,7 @@ pub(crate) fn transpose(from: &[f32], from_step: usize, to: &mut [f32], to_step:
 }
 
 /// The transpose of a square of four. Spelled out: closures over arrays stay calls here.
+#[cfg(feature = "std")]
 #[inline(always)]
 fn square(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize) {
     let row = |r: usize| -> [f32; 4] {
@@ -74,6 +76,8 @@ mod tests {
         add(&from, &mut to, 1);
         assert_eq!(to, [3.0, 4.0, 6.0, 10.0, 10.0]);
     }
+
+    #[cfg(feature = "std")]
     #[test]
     fn every_element_changes_places() {
         for (rows, columns) in [(1, 1), (3, 5), (4, 4), (4, 7), (9, 4), (10, 11)] {

@@ -2,6 +2,7 @@
 
 use pulp::Simd;
 
+use super::VECTORS;
 use super::copy::transpose_4;
 use super::isa::Isa;
 
@@ -66,6 +67,10 @@ pub(super) trait Vector: Simd {
     /// The square is readable at `from` and writable at `to`.
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        if Self::SQUARE == 1 {
+            // SAFETY: the caller's.
+            return unsafe { *to = *from };
+        }
         // SAFETY: the caller's.
         unsafe { transpose_4(from, from_step, to, to_step) }
     }
@@ -115,6 +120,8 @@ impl Vector for pulp::Scalar {
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [4, 3];
     const FEW_TILES: bool = true;
+    // Squares only pay where the compiler makes shuffles of them.
+    const SQUARE: usize = if VECTORS { 4 } else { 1 };
 
     unsafe fn token() -> Self {
         Self::new()

@@ -140,6 +140,7 @@ impl FromStr for Isa {
 mod x86 {
     //! CPUID traps to the hypervisor on virtual machines and then costs microseconds, so its answer is kept.
 
+    use core::arch::x86_64::{__cpuid, _xgetbv};
     use core::sync::atomic::{AtomicU8, Ordering};
 
     use super::Isa;
@@ -175,59 +176,87 @@ mod x86 {
 
     #[cold]
     fn ask() -> Features {
-        let mut found = KNOWN;
-        if avx2() {
-            found |= AVX2;
-            if avx512() {
-                found |= AVX512;
-            }
+        let mut cpu = 0;
+        // The features of the tokens that the kernels are built for.
+        if pulp::x86::V3::try_new().is_some() {
+            cpu |= AVX2;
         }
+        if pulp::x86::V4::try_new().is_some() {
+            cpu |= AVX512;
+        }
+        let found = KNOWN | usable(cpu, __cpuid(1).ecx, xcr0);
         CACHE.store(found, Ordering::Relaxed);
         Features(found)
     }
 
-    /// Everything the token `pulp::x86::V3` stands for.
-    #[cfg(feature = "std")]
-    fn avx2() -> bool {
-        pulp::x86::V3::try_new().is_some()
-    }
-
-    /// Everything the token `pulp::x86::V4` stands for.
-    #[cfg(feature = "std")]
-    fn avx512() -> bool {
-        pulp::x86::V4::try_new().is_some()
-    }
-
-    // Without `std`, pulp reads the CPU's feature bits but not whether the operating system saves the registers.
-    #[cfg(not(feature = "std"))]
-    fn avx2() -> bool {
+    /// What can be used of what the CPU has: where the operating system does not save the registers (Intel SDM,
+    /// volume 1, 13.3 and 14.3), the instructions fault. Without `std`, pulp does not look whether it does.
+    ///
+    /// `leaf1` is ECX of CPUID leaf 1; `xcr0` is called only where it says that the register can be read.
+    fn usable(cpu: u8, leaf1: u32, xcr0: impl FnOnce() -> u64) -> u8 {
+        const OSXSAVE: u32 = 1 << 27;
         const XMM_YMM: u64 = 0b110;
-        enabled_state() & XMM_YMM == XMM_YMM && pulp::x86::V3::try_new().is_some()
+        const OPMASK_ZMM: u64 = 0b1110_0000;
+        let saved = if leaf1 & OSXSAVE == 0 { 0 } else { xcr0() };
+        if saved & XMM_YMM != XMM_YMM {
+            0
+        } else if saved & OPMASK_ZMM != OPMASK_ZMM {
+            cpu & AVX2
+        } else {
+            cpu
+        }
     }
 
-    #[cfg(not(feature = "std"))]
-    fn avx512() -> bool {
-        const XMM_YMM_OPMASK_ZMM: u64 = 0b1110_0110;
-        enabled_state() & XMM_YMM_OPMASK_ZMM == XMM_YMM_OPMASK_ZMM && pulp::x86::V4::try_new().is_some()
-    }
-
-    /// XCR0: the register states that the operating system saves (Intel SDM, volume 1, 13.3); 0 where it has not
-    /// enabled XGETBV.
-    #[cfg(not(feature = "std"))]
-    fn enabled_state() -> u64 {
-        use core::arch::x86_64::{__cpuid, _xgetbv};
-
+    /// XCR0: the register states that the operating system saves.
+    fn xcr0() -> u64 {
         #[target_feature(enable = "xsave")]
-        fn xcr0() -> u64 {
+        fn read() -> u64 {
             // SAFETY: the caller has seen the OSXSAVE bit, so XGETBV is enabled, and XCR0 always exists.
             unsafe { _xgetbv(0) }
         }
 
-        const OSXSAVE: u32 = 1 << 27;
-        if __cpuid(1).ecx & OSXSAVE == 0 {
-            return 0;
+        // SAFETY: called where OSXSAVE is set: the CPU has XSAVE and the operating system has enabled it.
+        unsafe { read() }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::{AVX2, AVX512, usable};
+
+        /// OSXSAVE alone, and every other bit.
+        const ENABLED: u32 = 1 << 27;
+        const DISABLED: u32 = !ENABLED;
+
+        #[test]
+        fn only_registers_that_are_saved_are_used() {
+            const BOTH: u8 = AVX2 | AVX512;
+            for (xcr0, expected) in [
+                (0, 0),
+                (0b001, 0),             // x87
+                (0b011, 0),             // and xmm
+                (0b101, 0),             // ymm without xmm
+                (0b1110_0011, 0),       // everything but ymm
+                (0b111, AVX2),          // xmm and ymm
+                (0b0010_0111, AVX2),    // and opmask
+                (0b0110_0111, AVX2),    // and the upper halves of zmm 0 to 15
+                (0b1100_0111, AVX2),    // zmm without opmask
+                (0b1110_0111, BOTH),    // everything
+                (0b10_1110_0111, BOTH), // and protection keys
+            ] {
+                assert_eq!(usable(BOTH, ENABLED, || xcr0), expected, "XCR0 = {xcr0:#b}");
+            }
         }
-        // SAFETY: OSXSAVE implies that the CPU has XSAVE and that the operating system has enabled it.
-        unsafe { xcr0() }
+
+        /// XGETBV faults there.
+        #[test]
+        fn xcr0_is_not_read_where_the_system_has_not_enabled_it() {
+            assert_eq!(usable(AVX2 | AVX512, DISABLED, || unreachable!("XGETBV")), 0);
+        }
+
+        #[test]
+        fn saved_registers_are_no_instructions() {
+            assert_eq!(usable(0, ENABLED, || u64::MAX), 0);
+            assert_eq!(usable(AVX2, ENABLED, || u64::MAX), AVX2);
+        }
     }
 }

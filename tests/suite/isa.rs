@@ -20,6 +20,16 @@ fn required_instruction_sets_are_available() {
     }
 }
 
+/// For emulated CPUs, of which it is known what they have and what not.
+#[test]
+fn the_expected_instruction_set_is_detected() {
+    let Ok(name) = std::env::var("CONVRELU_EXPECT_ISA") else { return };
+    let expected = Isa::from_str(&name).unwrap_or_else(|error| panic!("CONVRELU_EXPECT_ISA={name}: {error}"));
+    assert_eq!(Isa::detect(), expected);
+    let better: Vec<Isa> = [Isa::Neon, Isa::Avx2, Isa::Avx512].into_iter().filter(|&isa| isa > expected).collect();
+    assert!(!better.iter().any(|isa| isa.is_available()), "one of {better:?} is available");
+}
+
 #[test]
 fn the_best_available_is_detected() {
     assert_eq!(Isa::available().max(), Some(Isa::detect()));

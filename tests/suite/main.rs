@@ -5,6 +5,7 @@
 //!
 //! - `CONVRELU_CASES`: random cases per property (default 2048; properties that take more per case use a fraction).
 //! - `CONVRELU_REQUIRE_ISA`: comma-separated instruction sets that must be available, or the run fails.
+//! - `CONVRELU_EXPECT_ISA`: the instruction set that must be detected, and no better one be available.
 //! - `PROPTEST_RNG_SEED`: another seed than the fixed one, for other random cases.
 
 #[path = "../common/mod.rs"]

@@ -109,9 +109,13 @@ pub(super) trait Vector: Simd {
     }
 }
 
-/// Whether plain Rust has 32 floating-point registers to work with, not 16 as on x86-64.
-const MANY_REGISTERS: bool =
-    cfg!(any(target_arch = "aarch64", target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"));
+/// Whether plain Rust has 32 floating-point registers to work with, not 16 as on x86-64, or none. Of RISC-V's F, `cfg`
+/// shows Zicsr alone, which it implies.
+const MANY_REGISTERS: bool = cfg!(any(
+    target_arch = "aarch64",
+    all(target_arch = "arm", target_abi = "eabihf"),
+    all(any(target_arch = "riscv32", target_arch = "riscv64"), target_feature = "zicsr"),
+));
 
 impl Vector for pulp::Scalar {
     const ISA: Isa = Isa::Scalar;

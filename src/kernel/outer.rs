@@ -8,7 +8,8 @@ use pulp::WithSimd;
 
 use super::offsets::Offsets;
 use super::planar::with_const;
-use super::vector::Vector;
+use super::product::multiply_add;
+use super::vector::{Together, Vector};
 use crate::panels::Panels;
 
 /// `grad_weight[d][l] += Σ_p grad_output[p][d] · f(input[position[p] + l]; θ[l])` for one tap, `l` over `vectors` vectors of input
@@ -30,9 +31,10 @@ pub(crate) struct WeightPanels<'a> {
     pub(crate) grad_weight: &'a mut [f32],
 }
 
-/// Most vectors of input channels in a tile.
+/// Most vectors of input channels in a tile. The registers that have gradients at hand leave none for the thresholds of a
+/// third.
 pub(super) const fn most_vectors<S: Vector>() -> usize {
-    if S::REGISTERS >= 32 { 3 } else { 2 }
+    if S::REGISTERS >= 32 && S::AT_HAND == 1 { 3 } else { 2 }
 }
 
 /// Most output channels in a tile with `vectors` vectors of input channels: accumulators, the vectors and two broadcasts
@@ -48,7 +50,6 @@ pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
         most
     }
 }
-
 /// Entry of [`WeightPanels`] for one instruction set.
 ///
 /// # Safety
@@ -107,24 +108,23 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
         // SAFETY: the caller's: a threshold per lane.
         *theta = unsafe { simd.load(call.thresholds.as_ptr().add(v * S::LANES)) };
     }
-    // SAFETY: the panels before hold a gradient per position and channel.
-    let mut g = unsafe { call.grad_output.as_ptr().add(first * call.positions.table().len()) };
-    for &position in call.positions.table() {
-        // SAFETY: the caller's: positions up to the largest are readable, `ND` gradients per position.
-        unsafe {
-            let x = call.input.as_ptr().add(position as usize);
-            let mut activated = thetas;
-            for (v, activated) in activated.iter_mut().enumerate() {
-                *activated = simd.activate(simd.load(x.add(v * S::LANES)), thetas[v]);
-            }
-            for (d, sums) in sums.iter_mut().enumerate() {
-                let gd = simd.splat_f32s(*g.add(d));
-                for (sum, x) in sums.iter_mut().zip(activated) {
-                    *sum = simd.mul_add_e_f32s(gd, x, *sum);
-                }
-            }
-            g = g.add(ND);
+    let table = call.positions.table();
+    let input = call.input.as_ptr();
+    // SAFETY: the caller's, here and below: positions up to the largest are readable, and the panels before hold a gradient
+    // per position and channel.
+    let mut g = unsafe { call.grad_output.as_ptr().add(first * table.len()) };
+    let (trips, rest) = table.split_at(if S::STEPS == 1 { 0 } else { table.len() / S::STEPS * S::STEPS });
+    for trip in trips.chunks_exact(S::STEPS) {
+        for &position in trip {
+            // SAFETY: as above.
+            unsafe { add_position(simd, &mut sums, &thetas, input.add(position as usize), g) };
+            g = g.wrapping_add(ND);
         }
+    }
+    for &position in rest {
+        // SAFETY: as above.
+        unsafe { add_position(simd, &mut sums, &thetas, input.add(position as usize), g) };
+        g = g.wrapping_add(ND);
     }
     // SAFETY: the panels before hold a gradient per channel and lane.
     let to = unsafe { call.grad_weight.as_mut_ptr().add(first * NV * S::LANES) };
@@ -136,5 +136,30 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
                 simd.store(to, simd.add_f32s(simd.load(to), sum));
             }
         }
+    }
+}
+
+/// `sums[d][v] += g[d] · f(x[v]; θ[v])`
+///
+/// # Safety
+///
+/// `NV` vectors are readable at `x` and `ND` gradients at `g`.
+#[inline(always)]
+unsafe fn add_position<S: Vector, const ND: usize, const NV: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; NV]; ND],
+    thetas: &[S::f32s; NV],
+    x: *const f32,
+    g: *const f32,
+) {
+    let mut activated = *thetas;
+    for (v, activated) in activated.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        *activated = simd.activate(unsafe { simd.load(x.add(v * S::LANES)) }, thetas[v]);
+    }
+    // SAFETY: the caller's.
+    let gs = unsafe { Together::<S, ND>::new(simd, g) };
+    for (d, sums) in sums.iter_mut().enumerate() {
+        multiply_add(simd, sums, gs.broadcast(simd, d), activated);
     }
 }

@@ -16,7 +16,8 @@
 use pulp::WithSimd;
 
 use super::offsets::Offsets;
-use super::vector::Vector;
+use super::product::multiply_add;
+use super::vector::{Together, Vector};
 
 /// Runs of consecutive positions that a kernel walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,22 +226,22 @@ impl Panel for ForwardPanel<'_> {
         let offsets = self.offsets.table();
         let source = self.source.as_ptr();
         let (thresholds, weight) = (self.thresholds.as_ptr(), self.weight.as_ptr());
-        for (step, &offset) in offsets.iter().enumerate() {
-            // SAFETY: the caller's, for each pointer; `step` is less than the number of offsets.
+        let whole = if S::STEPS == 1 { 0 } else { offsets.len() / S::STEPS * S::STEPS };
+        for (trip, offsets) in offsets[..whole].chunks_exact(S::STEPS).enumerate() {
+            for (step, &offset) in offsets.iter().enumerate() {
+                let step = trip * S::STEPS + step;
+                // SAFETY: the caller's, for each pointer; `step` is less than the number of offsets.
+                unsafe {
+                    let x = source.add(at + offset as usize);
+                    forward_step(simd, &mut sums, x, thresholds.add(step), weight.add(step * NR));
+                }
+            }
+        }
+        for (step, &offset) in offsets.iter().enumerate().skip(whole) {
+            // SAFETY: as above.
             unsafe {
-                let theta = simd.splat_f32s(*thresholds.add(step));
                 let x = source.add(at + offset as usize);
-                let mut activated = [theta; MR];
-                for (m, activated) in activated.iter_mut().enumerate() {
-                    *activated = simd.activate(simd.load(x.add(m * S::LANES)), theta);
-                }
-                let weight = weight.add(step * NR);
-                for (n, sums) in sums.iter_mut().enumerate() {
-                    let w = simd.splat_f32s(*weight.add(n));
-                    for (sum, x) in sums.iter_mut().zip(activated) {
-                        *sum = simd.mul_add_e_f32s(w, x, *sum);
-                    }
-                }
+                forward_step(simd, &mut sums, x, thresholds.add(step), weight.add(step * NR));
             }
         }
         let y = self.result.as_mut_ptr();
@@ -249,6 +250,33 @@ impl Panel for ForwardPanel<'_> {
                 // SAFETY: the caller's.
                 unsafe { simd.store(y.add(n * self.pitch + result + m * S::LANES), sum) };
             }
+        }
+    }
+}
+
+/// `sums[n][m] += weight[n] · f(x[m]; θ)`
+///
+/// # Safety
+///
+/// `MR` vectors are readable at `x`, a threshold, and `NR` weights.
+#[inline(always)]
+unsafe fn forward_step<S: Vector, const MR: usize, const NR: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; MR]; NR],
+    x: *const f32,
+    threshold: *const f32,
+    weight: *const f32,
+) {
+    // SAFETY: the caller's, for each pointer.
+    unsafe {
+        let theta = simd.splat_f32s(*threshold);
+        let mut activated = [theta; MR];
+        for (m, activated) in activated.iter_mut().enumerate() {
+            *activated = simd.activate(simd.load(x.add(m * S::LANES)), theta);
+        }
+        let weights = Together::<S, NR>::new(simd, weight);
+        for (n, sums) in sums.iter_mut().enumerate() {
+            multiply_add(simd, sums, weights.broadcast(simd, n), activated);
         }
     }
 }
@@ -307,11 +335,9 @@ impl Panel for BackwardInputPanel<'_> {
                     for (m, gs) in gs.iter_mut().enumerate() {
                         *gs = simd.load(g.add(m * S::LANES));
                     }
+                    let weights = Together::<S, NR>::new(simd, weight);
                     for (n, sums) in sums.iter_mut().enumerate() {
-                        let w = simd.splat_f32s(*weight.add(n));
-                        for (sum, g) in sums.iter_mut().zip(gs) {
-                            *sum = simd.mul_add_e_f32s(w, g, *sum);
-                        }
+                        multiply_add(simd, sums, weights.broadcast(simd, n), gs);
                     }
                     g = g.wrapping_add(self.source_pitch);
                     weight = weight.wrapping_add(NR);

@@ -17,7 +17,7 @@ use core::ops::Range;
 use pulp::WithSimd;
 
 use super::planar::with_const;
-use super::vector::Vector;
+use super::vector::{Together, Vector};
 use super::view::TileMut;
 use crate::panels::Panels;
 
@@ -33,16 +33,16 @@ pub(crate) enum Rows<'a> {
         depth: usize,
         first_step: usize,
     },
-    /// `[row][pitch]`, in tiles of a few rows.
-    Plain { data: &'a [f32], pitch: usize, tiles: Panels },
+    /// `[row][pitch]`, in tiles of at most `tile` rows.
+    Plain { data: &'a [f32], pitch: usize, count: usize, tile: usize },
 }
 
 impl Rows<'_> {
-    /// Number of rows, and of the largest tile.
-    fn len(&self) -> (usize, usize) {
+    /// Number of rows.
+    fn len(&self) -> usize {
         match self {
-            Self::Packed { panels, range, .. } => (panels.start(range.end) - panels.start(range.start), panels.max()),
-            Self::Plain { tiles, .. } => (tiles.len(), tiles.max()),
+            Self::Packed { panels, range, .. } => panels.start(range.end) - panels.start(range.start),
+            Self::Plain { count, .. } => *count,
         }
     }
 }
@@ -79,6 +79,13 @@ pub(super) const fn most_rows<S: Vector>() -> usize {
     S::PRODUCT[0]
 }
 
+/// Most rows of a tile of [`Rows::Plain`] with `vectors` vectors: where several steps of each row are loaded together, a
+/// register per row holds them.
+pub(super) const fn most_plain_rows<S: Vector>(vectors: usize) -> usize {
+    let fit = (S::REGISTERS - 1 - vectors) / (vectors + 1);
+    if S::AT_HAND == 1 || S::PRODUCT[0] < fit { S::PRODUCT[0] } else { fit }
+}
+
 /// Most steps of a tile: its columns fill three quarters of a first-level cache of 32 KiB, or its rows and columns do.
 pub(super) const fn most_steps<S: Vector>() -> usize {
     let fit = 6 * 1024 / (S::PRODUCT[1] * S::LANES);
@@ -94,17 +101,17 @@ pub(super) unsafe fn product<S: Vector>(product: Product<'_>) {
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
     let Product { rows, columns, depth, start, output } = &product;
-    let (count, most) = rows.len();
+    let count = rows.len();
     assert!((1..=most_vectors::<S>()).contains(&output.count) && output.lanes == S::LANES);
-    assert!(count >= 1 && count <= output.rows && most <= most_rows::<S>());
+    assert!(count >= 1 && count <= output.rows);
     assert!(depth.saturating_mul(output.count * S::LANES) <= columns.len());
     match *rows {
         Rows::Packed { data, panels, ref range, depth: whole, first_step } => {
-            assert!(range.end <= panels.count() && first_step + depth <= whole);
+            assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>() && first_step + depth <= whole);
             assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
         }
-        Rows::Plain { data, pitch, tiles } => {
-            assert!((tiles.len() - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len());
+        Rows::Plain { data, pitch, count, tile } => {
+            assert!((count - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len() && tile >= 1);
         }
     }
     match start {
@@ -133,25 +140,45 @@ impl<S: Vector> WithSimd for Run<'_, S> {
     }
 }
 
-/// Where the operands of a row lie.
-pub(super) trait Operand: Copy {
-    /// The operand of row `r` at step `k`.
+/// Steps per trip of the loop: its counters would cost a tenth of the instructions.
+const UNROLL: usize = 4;
+
+/// Where the operands of `R` rows lie.
+pub(super) trait Operand<const R: usize>: Copy {
+    /// Adds the `N` steps from `k` on to the sums of [`accumulate`].
     ///
     /// # Safety
     ///
-    /// There is such a row and step.
-    unsafe fn at(self, k: usize, r: usize) -> *const f32;
+    /// There are those steps, of the rows and of the `V` vectors of `b`.
+    unsafe fn add_steps<S: Vector, const N: usize, const V: usize>(
+        self,
+        simd: S,
+        sums: &mut [[S::f32s; V]; R],
+        b: *const f32,
+        k: usize,
+    );
 }
 
-/// `[step][row]`, `R` rows.
+/// `[step][row]`
 #[derive(Clone, Copy)]
-struct Interleaved<const R: usize>(*const f32);
+struct Interleaved(*const f32);
 
-impl<const R: usize> Operand for Interleaved<R> {
+impl<const R: usize> Operand<R> for Interleaved {
     #[inline(always)]
-    unsafe fn at(self, k: usize, r: usize) -> *const f32 {
-        // SAFETY: the caller's.
-        unsafe { self.0.add(k * R + r) }
+    unsafe fn add_steps<S: Vector, const N: usize, const V: usize>(
+        self,
+        simd: S,
+        sums: &mut [[S::f32s; V]; R],
+        b: *const f32,
+        k: usize,
+    ) {
+        for k in k..k + N {
+            // SAFETY: the caller's.
+            let (columns, rows) = unsafe { (load(simd, b, k), Together::<S, R>::new(simd, self.0.add(k * R))) };
+            for (r, sums) in sums.iter_mut().enumerate() {
+                multiply_add(simd, sums, rows.broadcast(simd, r), columns);
+            }
+        }
     }
 }
 
@@ -159,11 +186,79 @@ impl<const R: usize> Operand for Interleaved<R> {
 #[derive(Clone, Copy)]
 pub(super) struct Separate<const R: usize>(pub(super) [*const f32; R]);
 
-impl<const R: usize> Operand for Separate<R> {
+impl<const R: usize> Operand<R> for Separate<R> {
     #[inline(always)]
-    unsafe fn at(self, k: usize, r: usize) -> *const f32 {
+    unsafe fn add_steps<S: Vector, const N: usize, const V: usize>(
+        self,
+        simd: S,
+        sums: &mut [[S::f32s; V]; R],
+        b: *const f32,
+        k: usize,
+    ) {
+        // SAFETY: the caller's, for all rows and steps.
+        unsafe {
+            let mut rows = [Together::<S, N>::new(simd, self.0[0].add(k)); R];
+            for r in 1..R {
+                rows[r] = Together::new(simd, self.0[r].add(k));
+            }
+            // One call per step: a loop around the rows is too long to unroll, and rows that are indexed by a loop live in
+            // memory.
+            add_step(simd, sums, &rows, 0, b, k);
+            if N == UNROLL {
+                add_step(simd, sums, &rows, 1, b, k);
+                add_step(simd, sums, &rows, 2, b, k);
+                add_step(simd, sums, &rows, 3, b, k);
+            }
+        }
+    }
+}
+
+/// Adds step `k + u` to the sums, `u` of those that `rows` have.
+///
+/// # Safety
+///
+/// There are `V` vectors of that step in `b`.
+#[inline(always)]
+unsafe fn add_step<S: Vector, const N: usize, const R: usize, const V: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; V]; R],
+    rows: &[Together<S, N>; R],
+    u: usize,
+    b: *const f32,
+    k: usize,
+) {
+    // SAFETY: the caller's.
+    let columns = unsafe { load(simd, b, k + u) };
+    for r in 0..R {
+        multiply_add(simd, &mut sums[r], rows[r].broadcast(simd, u), columns);
+    }
+}
+
+/// The vectors of step `k`.
+///
+/// # Safety
+///
+/// There are `V` vectors of that step in `b`.
+#[inline(always)]
+unsafe fn load<S: Vector, const V: usize>(simd: S, b: *const f32, k: usize) -> [S::f32s; V] {
+    let mut columns = [simd.splat_f32s(0.0); V];
+    for (v, column) in columns.iter_mut().enumerate() {
         // SAFETY: the caller's.
-        unsafe { self.0[r].add(k) }
+        *column = unsafe { simd.load(b.add((k * V + v) * S::LANES)) };
+    }
+    columns
+}
+
+/// `sums[v] += row · columns[v]`
+#[inline(always)]
+pub(super) fn multiply_add<S: Vector, const V: usize>(
+    simd: S,
+    sums: &mut [S::f32s; V],
+    row: S::f32s,
+    columns: [S::f32s; V],
+) {
+    for (sum, column) in sums.iter_mut().zip(columns) {
+        *sum = simd.mul_add_e_f32s(row, column, *sum);
     }
 }
 
@@ -181,14 +276,13 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
                 let a = unsafe { data.as_ptr().add(rows.start * depth + first_step * rows.len()) };
                 with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>() {
                     // SAFETY: `R` rows of `product.depth` steps lie there.
-                    unsafe { tile::<S, _, R, V>(simd, product, Interleaved::<R>(a), rows.start - first_row) }
+                    unsafe { tile::<S, _, R, V>(simd, product, Interleaved(a), rows.start - first_row) }
                 });
             }
         }
-        Rows::Plain { data, pitch, tiles } => {
-            for tile_rows in 0..tiles.count() {
-                let rows = tiles.get(tile_rows);
-                with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>() {
+        Rows::Plain { data, pitch, count, tile: most } => {
+            for rows in Panels::of_at_most(count, most.min(most_plain_rows::<S>(V))).iter() {
+                with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_plain_rows::<S>(V) {
                     let mut a = [data.as_ptr(); R];
                     for (r, a) in a.iter_mut().enumerate() {
                         // SAFETY: the row lies in the data.
@@ -209,7 +303,7 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
 /// The checks of [`product`], with `V` vectors; `a` has `R` rows of `product.depth` steps; the output and `start` have
 /// those rows.
 #[inline(always)]
-unsafe fn tile<S: Vector, A: Operand, const R: usize, const V: usize>(
+unsafe fn tile<S: Vector, A: Operand<R>, const R: usize, const V: usize>(
     simd: S,
     product: &Product<'_>,
     a: A,
@@ -263,54 +357,23 @@ unsafe fn tile<S: Vector, A: Operand, const R: usize, const V: usize>(
 ///
 /// `a` has `R` rows of `depth` steps, `b` that many steps of `V` vectors.
 #[inline(always)]
-pub(super) unsafe fn accumulate<S: Vector, A: Operand, const R: usize, const V: usize>(
+pub(super) unsafe fn accumulate<S: Vector, A: Operand<R>, const R: usize, const V: usize>(
     simd: S,
     sums: &mut [[S::f32s; V]; R],
     a: A,
     b: *const f32,
     depth: usize,
 ) {
-    /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
-    const UNROLL: usize = 4;
     let whole = depth / UNROLL * UNROLL;
     let mut k = 0;
     while k < whole {
-        for u in 0..UNROLL {
-            // SAFETY: the caller's.
-            unsafe { step(simd, sums, a, b, k + u) };
-        }
+        // SAFETY: the caller's.
+        unsafe { a.add_steps::<S, UNROLL, V>(simd, sums, b, k) };
         k += UNROLL;
     }
     while k < depth {
         // SAFETY: the caller's.
-        unsafe { step(simd, sums, a, b, k) };
+        unsafe { a.add_steps::<S, 1, V>(simd, sums, b, k) };
         k += 1;
-    }
-}
-
-/// One step of [`accumulate`].
-///
-/// # Safety
-///
-/// There is such a step.
-#[inline(always)]
-unsafe fn step<S: Vector, A: Operand, const R: usize, const V: usize>(
-    simd: S,
-    sums: &mut [[S::f32s; V]; R],
-    a: A,
-    b: *const f32,
-    k: usize,
-) {
-    let mut columns = [simd.splat_f32s(0.0); V];
-    for (v, column) in columns.iter_mut().enumerate() {
-        // SAFETY: the caller's.
-        *column = unsafe { simd.load(b.add((k * V + v) * S::LANES)) };
-    }
-    for (r, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller's.
-        let row = simd.splat_f32s(unsafe { *a.at(k, r) });
-        for (sum, column) in sums.iter_mut().zip(columns) {
-            *sum = simd.mul_add_e_f32s(row, column, *sum);
-        }
     }
 }

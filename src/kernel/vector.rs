@@ -23,6 +23,13 @@ pub(super) trait Vector: Simd {
     /// Side of the squares that [`transpose`](Self::transpose) takes.
     const SQUARE: usize = 4;
 
+    /// Elements of which one load puts all at hand for [`lane`](Self::lane); 1 where broadcasts come from memory.
+    const AT_HAND: usize = 1;
+
+    /// Steps per trip of a loop that follows a table: a trip's counters and addresses cost as much as two multiply-adds, and
+    /// where vectors are short they find no idle ports.
+    const STEPS: usize = 1;
+
     /// A token for code that runs after detection.
     ///
     /// # Safety
@@ -72,6 +79,12 @@ pub(super) trait Vector: Simd {
         unsafe { from.cast::<Self::f32s>().read_unaligned() }
     }
 
+    /// The broadcast of one of the first [`AT_HAND`](Self::AT_HAND) lanes.
+    #[inline(always)]
+    fn lane(self, _value: Self::f32s, _lane: usize) -> Self::f32s {
+        unreachable!("broadcasts come from memory")
+    }
+
     /// Writes one vector.
     ///
     /// # Safety
@@ -81,6 +94,58 @@ pub(super) trait Vector: Simd {
     unsafe fn store(self, to: *mut f32, value: Self::f32s) {
         // SAFETY: the caller's; `f32s` is plain data of LANES elements.
         unsafe { to.cast::<Self::f32s>().write_unaligned(value) }
+    }
+}
+
+/// `N` elements that lie together, to be broadcast one by one.
+#[derive(Clone, Copy)]
+pub(super) struct Together<S: Vector, const N: usize> {
+    from: *const f32,
+    /// The elements themselves, where vectors have several at hand.
+    held: [S::f32s; MOST_HELD],
+}
+
+/// Vectors that hold the rows of a tile.
+const MOST_HELD: usize = 3;
+
+impl<S: Vector, const N: usize> Together<S, N> {
+    /// Whether elements are loaded together: not where one at a time needs no more instructions.
+    const HELD: bool = S::AT_HAND > 1 && N >= S::AT_HAND && N <= MOST_HELD * S::AT_HAND;
+
+    /// First element of a vector: the last vector overlaps the one before where `N` is no multiple.
+    const fn first(vector: usize) -> usize {
+        let whole = vector * S::AT_HAND;
+        if whole + S::AT_HAND <= N { whole } else { N - S::AT_HAND }
+    }
+
+    /// # Safety
+    ///
+    /// `N` elements at `from` are readable, as long as the result is used.
+    #[inline(always)]
+    pub(super) unsafe fn new(simd: S, from: *const f32) -> Self {
+        let mut held = [simd.splat_f32s(0.0); MOST_HELD];
+        if Self::HELD {
+            // Only the first `AT_HAND` lanes are looked at, and vectors that have several at hand have no more.
+            const { assert!(S::AT_HAND == 1 || S::AT_HAND == S::LANES) };
+            for (v, held) in held.iter_mut().enumerate().take(N.div_ceil(S::AT_HAND)) {
+                // SAFETY: the caller's; `first` leaves room for a vector.
+                *held = unsafe { simd.load(from.add(Self::first(v))) };
+            }
+        }
+        Self { from, held }
+    }
+
+    /// The broadcast of element `index`, which is less than `N`.
+    #[inline(always)]
+    pub(super) fn broadcast(&self, simd: S, index: usize) -> S::f32s {
+        assert!(index < N);
+        if Self::HELD {
+            let vector = index / S::AT_HAND;
+            simd.lane(self.held[vector], index - Self::first(vector))
+        } else {
+            // SAFETY: `new`'s caller has `N` readable elements there.
+            simd.splat_f32s(unsafe { *self.from.add(index) })
+        }
     }
 }
 
@@ -216,12 +281,27 @@ unsafe fn transpose_8(simd: pulp::x86::V3, from: *const f32, from_step: usize, t
 #[cfg(target_arch = "aarch64")]
 impl Vector for pulp::aarch64::Neon {
     const REGISTERS: usize = 32;
-    const PANEL: usize = 8;
+    const PANEL: usize = 12;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [8, 3];
 
     unsafe fn token() -> Self {
         // SAFETY: the caller's.
         unsafe { Self::new_unchecked() }
+    }
+
+    const AT_HAND: usize = 4;
+    const STEPS: usize = 4;
+
+    // A multiply-add takes its factor from any lane, so this costs nothing.
+    #[inline(always)]
+    fn lane(self, value: Self::f32s, lane: usize) -> Self::f32s {
+        let value = pulp::cast(value);
+        pulp::cast(match lane {
+            0 => self.neon.vdupq_laneq_f32::<0>(value),
+            1 => self.neon.vdupq_laneq_f32::<1>(value),
+            2 => self.neon.vdupq_laneq_f32::<2>(value),
+            _ => self.neon.vdupq_laneq_f32::<3>(value),
+        })
     }
 }

@@ -12,6 +12,7 @@
 //! so the multiply-adds are the limit. The clamp is paid where the patches are packed ([`pack`](super::pack)), once for
 //! all output channels.
 
+use core::hint::black_box;
 use core::ops::Range;
 
 use pulp::WithSimd;
@@ -285,8 +286,10 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
                 with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_plain_rows::<S>(V) {
                     let mut a = [data.as_ptr(); R];
                     for (r, a) in a.iter_mut().enumerate() {
+                        // Hidden from the compiler, which would else compute the rows' addresses from one another at each
+                        // step, load several steps at each, and spill them.
                         // SAFETY: the row lies in the data.
-                        *a = unsafe { a.add((rows.start + r) * pitch) };
+                        *a = black_box(unsafe { a.add((rows.start + r) * pitch) });
                     }
                     // SAFETY: `R` rows of `product.depth` steps lie there.
                     unsafe { tile::<S, _, R, V>(simd, product, Separate(a), rows.start) }

@@ -199,7 +199,7 @@ fn choose(desc: &ConvDesc, tiles: &Tiles) -> ForwardAlgorithm {
     let in_vectors = channels.next_multiple_of(tiles.lanes);
     if crate::depthwise::applies(desc, tiles) {
         ForwardAlgorithm::Depthwise
-    } else if rows::applies(desc) && channels >= 2 * tiles.lanes && channels * 5 >= in_vectors * 4 {
+    } else if rows::applies(desc) && channels >= (2 * tiles.lanes).max(16) && channels * 5 >= in_vectors * 4 {
         ForwardAlgorithm::Rows
     } else if channels >= 24 {
         ForwardAlgorithm::Columns

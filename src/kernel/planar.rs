@@ -136,9 +136,11 @@ trait Panel {
 }
 
 /// Vectors of positions in a tile with `channels` channels: accumulators, a vector of the source per vector of
-/// positions, and two broadcasts must fit the register file, or accumulators are spilled in the hot loop.
+/// positions, and two broadcasts must fit the register file, or accumulators are spilled in the hot loop. Where weights are
+/// held together, so must they be, the threshold, and two vectors of the next step.
 const fn tile_vectors<S: Vector>(channels: usize) -> usize {
-    let fit = (S::REGISTERS - 2) / (channels + 1);
+    let others = if S::AT_HAND == 1 { 2 } else { 3 + channels.div_ceil(S::AT_HAND) };
+    let fit = (S::REGISTERS - others) / (channels + 1);
     if fit < S::TILE { fit } else { S::TILE }
 }
 

@@ -291,7 +291,7 @@ impl Vector for pulp::aarch64::Neon {
     }
 
     const AT_HAND: usize = 4;
-    const STEPS: usize = 4;
+    const STEPS: usize = 2;
 
     // A multiply-add takes its factor from any lane, so this costs nothing.
     #[inline(always)]

@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use crate::kernel::{CopyBlock, Tiles, TransposeBlock};
 use crate::layout::Strides;
-use crate::strided;
 use crate::taps::Grid;
 
 /// One image to copy from.
@@ -169,6 +168,7 @@ impl Staging {
                 tiles.transpose(TransposeBlock {
                     from: &data[h * row + channels.start..],
                     from_step: step,
+                    from_column: 1,
                     to: &mut out[slab.first + h * slab.row..],
                     to_step: self.pitch,
                     rows: slab.width,
@@ -205,20 +205,15 @@ impl Staging {
             };
             for h in 0..rows {
                 let (data, out) = (&data[h * row..], &mut out[h * slab.row * lanes..]);
-                if step == 1 {
-                    tiles.transpose(TransposeBlock {
-                        from: data,
-                        from_step: channel,
-                        to: out,
-                        to_step: lanes,
-                        rows: used,
-                        columns: width,
-                    });
-                } else {
-                    for lane in 0..used {
-                        strided::copy(&data[lane * channel..], step, &mut out[lane..], lanes, width);
-                    }
-                }
+                tiles.transpose(TransposeBlock {
+                    from: data,
+                    from_step: channel,
+                    from_column: step,
+                    to: out,
+                    to_step: lanes,
+                    rows: used,
+                    columns: width,
+                });
             }
         }
     }

@@ -409,6 +409,7 @@ impl Worker<'_, '_> {
                     self.call.tiles.transpose(TransposeBlock {
                         from: panel,
                         from_step: width,
+                        from_column: 1,
                         to: &mut self.grad_input.planes_mut(image, channels.clone())[site.first..],
                         to_step: positions,
                         rows: len,
@@ -420,6 +421,7 @@ impl Worker<'_, '_> {
                     self.call.tiles.transpose(TransposeBlock {
                         from: panel,
                         from_step: width,
+                        from_column: 1,
                         to: self.panel_input,
                         to_step: len,
                         rows: len,

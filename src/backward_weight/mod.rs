@@ -392,6 +392,7 @@ impl BackwardWeightPlan {
                     call.tiles.transpose(TransposeBlock {
                         from: &panel[d * lanes..],
                         from_step: count * lanes,
+                        from_column: 1,
                         to: buffers.unpacked,
                         to_step: taps,
                         rows: taps,

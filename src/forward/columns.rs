@@ -9,7 +9,7 @@
 
 use core::ops::Range;
 
-use super::{ForwardCall, Part, panels_of_group};
+use super::{ForwardCall, Part, panels_of_group, tabulate};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, Tuning, block_size, block_sizes};
 use crate::desc::ConvDesc;
@@ -182,7 +182,7 @@ impl Columns {
                         let steps = channels.len() * desc.taps();
                         if table_of != Some(channels.start) {
                             table_of = Some(channels.start);
-                            self.tabulate_steps(call, channels.clone(), offsets, thresholds);
+                            tabulate(call, &self.grid, self.pitch, channels.clone(), offsets, thresholds);
                         }
                         let source = self.stage(call, channels, &site, block, staged);
                         let patches = Patches {
@@ -222,27 +222,6 @@ impl Columns {
         // Lanes beyond the last position are computed and dropped.
         for (position, beyond) in next.zip(1..) {
             *position = last + beyond;
-        }
-    }
-
-    /// Fills the table of (input channel, tap): where to read, and the threshold.
-    fn tabulate_steps(
-        &self,
-        call: &ForwardCall<'_>,
-        channels: Range<usize>,
-        offsets: &mut [u32],
-        thresholds: &mut [f32],
-    ) {
-        let [depth, height, width] = self.grid.taps();
-        let mut table = offsets.iter_mut().zip(thresholds);
-        for (index, channel) in channels.enumerate() {
-            for (d, h) in (0..depth).flat_map(|d| (0..height).map(move |h| (d, h))) {
-                for (w, (offset, theta)) in (0..width).zip(&mut table) {
-                    // Fits, like the positions.
-                    *offset = (index * self.pitch + self.grid.tap([d, h, w])) as u32;
-                    *theta = call.thresholds.at(call.desc, channel, [d, h, w]);
-                }
-            }
         }
     }
 

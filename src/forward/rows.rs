@@ -30,7 +30,7 @@ pub(super) struct Rows {
     /// Vectors of output channels of a group.
     vectors: Panels,
     /// Most rows of a tile.
-    rows: usize,
+    tile: usize,
 }
 
 /// Whether the algorithm can compute a layer.
@@ -58,7 +58,7 @@ impl Rows {
             taps_per_run: if adjacent { desc.kernel()[2] } else { 1 },
             chunk,
             vectors,
-            rows: min(tiles.product_rows, tuning.panel),
+            tile: tuning.panel,
         }
     }
 
@@ -222,8 +222,7 @@ impl Rows {
         let [_, height, width] = call.desc.output_size();
         let [d, h, w] = block.start;
         let first = (d * height + h) * width + w;
-        let rows =
-            ProductRows::Plain { data: rows, pitch: panel.depth, tiles: Panels::of_at_most(block.len(), self.rows) };
+        let rows = ProductRows::Plain { data: rows, pitch: panel.depth, count: block.len(), tile: self.tile };
         let product = |start, output| Product { rows, columns: panel.weight, depth: panel.depth, start, output };
         let width = panel.vectors * lanes;
         if panel.channels.len() == width {

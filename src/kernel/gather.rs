@@ -66,9 +66,11 @@ pub(crate) struct GatherPanel<'a> {
     pub(crate) tile: usize,
 }
 
-/// Most rows of a tile: one more register for the zero that masks select.
+/// Most rows of a tile: one more register for the zero that masks select, and one per row where several steps of each
+/// are loaded together.
 pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
-    let fit = (S::REGISTERS - 1 - vectors) / vectors;
+    let per_row = if S::AT_HAND == 1 { vectors } else { vectors + 1 };
+    let fit = (S::REGISTERS - 1 - vectors) / per_row;
     if fit < 12 { fit } else { 12 }
 }
 

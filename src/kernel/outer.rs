@@ -1,8 +1,8 @@
 //! Tiles with channels in lanes: sums over positions of outer products, for the gradient of the weight.
 //!
 //! A tile is `ND` output channels by `NV` vectors of input channels at one tap. Each position costs `NV` loads, `ND`
-//! broadcasts and `ND · NV` multiply-adds (AVX-512 8 × 3: 24 / 11, AVX2 6 × 2: 12 / 8, NEON 8 × 3: 24 / 11), and one
-//! `max` per vector loaded. No sum crosses lanes, and only valid positions are visited.
+//! broadcasts and `ND · NV` multiply-adds (AVX-512 8 × 3: 24 / 11, AVX2 6 × 2: 12 / 8, NEON 12 × 2, by lane: 24 / 5), and
+//! one `max` per vector loaded. No sum crosses lanes, and only valid positions are visited.
 
 use pulp::WithSimd;
 

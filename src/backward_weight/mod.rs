@@ -18,7 +18,7 @@ use crate::depthwise::applies;
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{Offsets, Tiles, TransposeBlock, VECTORS, WeightPanels};
 use crate::layout::Layout;
-use crate::panels::{Panels, Widths};
+use crate::panels::{Panels, Widths, chunks};
 use crate::parallel;
 use crate::plan::{Accumulation, Thresholds};
 use crate::stage::{Block, Image, Staging, blocks};
@@ -260,23 +260,19 @@ impl BackwardWeightPlan {
         // Read by lanes that are dropped, and so never written.
         buffers.input.fill(0.0);
         let (filter, per_group) = (desc.group_in_channels() * desc.taps(), desc.group_out_channels());
+        let first_channel = channels.start;
         for group in channels.start / per_group..channels.end.div_ceil(per_group) {
             let own = channels.start.max(group * per_group)..channels.end.min((group + 1) * per_group);
-            for first in own.clone().step_by(self.slab_channels) {
-                for first_vectors in (0..self.vectors.count()).step_by(self.slab_vectors) {
-                    let slab = Slab {
-                        group,
-                        vectors: first_vectors..self.vectors.count().min(first_vectors + self.slab_vectors),
-                        channels: first..own.end.min(first + self.slab_channels),
-                    };
+            for channels in chunks(own, self.slab_channels) {
+                for vectors in chunks(0..self.vectors.count(), self.slab_vectors) {
+                    let slab = Slab { group, vectors, channels: channels.clone() };
                     buffers.grad_weight.fill(0.0);
-                    for first_image in (0..desc.batch()).step_by(self.images) {
-                        let images = first_image..desc.batch().min(first_image + self.images);
+                    for images in chunks(0..desc.batch(), self.images) {
                         for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
                             self.run_block(call, &slab, images.clone(), block, &mut buffers);
                         }
                     }
-                    let out = (slab.channels.start - channels.start) * filter;
+                    let out = (slab.channels.start - first_channel) * filter;
                     let out = &mut grad_weight[out..][..slab.channels.len() * filter];
                     self.unpack(call, &slab, &mut buffers, out);
                 }

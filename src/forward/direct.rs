@@ -7,7 +7,7 @@ use super::{ForwardCall, Part, panels_of_group, tabulate};
 use crate::blocking::{Planar, Tuning, block_sizes, runs};
 use crate::desc::ConvDesc;
 use crate::kernel::{ForwardPanel, Offsets, Tiles, Update, View};
-use crate::panels::Panels;
+use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
 use crate::workspace::{Arena, total};
@@ -67,8 +67,8 @@ impl Direct {
                 let panels = panels_of_group(&panels, self.panels.count(), group);
                 for block in blocks(space.clone(), block) {
                     let runs = runs(block.size[1], block.size[2], self.grid.extent[2], lanes);
-                    for first in (0..in_channels).step_by(chunk) {
-                        let channels = first..in_channels.min(first + chunk);
+                    for channels in chunks(0..in_channels, chunk) {
+                        let first = channels.start;
                         let steps = channels.len() * desc.taps();
                         let input_channels = group * in_channels + first..group * in_channels + channels.end;
                         if table_of != Some(input_channels.start) {

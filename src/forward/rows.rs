@@ -12,7 +12,7 @@ use crate::blocking::{Budget, Tuning, block_size};
 use crate::desc::ConvDesc;
 use crate::kernel::{PatchRows, Product, Rows as ProductRows, Run, Start, TileMut, Tiles, Update, View};
 use crate::layout::Layout;
-use crate::panels::Panels;
+use crate::panels::{Panels, chunks};
 use crate::plan::Thresholds;
 use crate::stage::{Block, blocks};
 use crate::taps::Axis;
@@ -100,17 +100,15 @@ impl Rows {
         for block in blocks(space, self.block) {
             // The table holds for all images, and for all groups.
             let mut tabulated = None;
-            for first_image in images.clone().step_by(self.images) {
-                let images = first_image..images.end.min(first_image + self.images);
+            for images in chunks(images.clone(), self.images) {
                 if tabulated != Some(images.len()) {
                     tabulated = Some(images.len());
                     self.tabulate_runs(desc, images.len(), block, runs);
                 }
-                let source = &call.input[first_image * desc.input_image_len()..images.end * desc.input_image_len()];
+                let source = &call.input[images.start * desc.input_image_len()..images.end * desc.input_image_len()];
                 for group in panels.start / count..panels.end.div_ceil(count) {
                     let panels = panels_of_group(&panels, count, group);
-                    for first in (0..depth).step_by(self.chunk) {
-                        let steps = first..depth.min(first + self.chunk);
+                    for steps in chunks(0..depth, self.chunk) {
                         tabulate_thresholds(call, group, steps.clone(), thresholds);
                         call.tiles.pack_rows(PatchRows {
                             source: &source[group * desc.group_in_channels()..],

@@ -149,18 +149,17 @@ impl<S: Vector> WithSimd for Transpose<'_, S> {
         let Self { simd, block } = self;
         let TransposeBlock { from, from_step, from_column, to, to_step, rows, columns } = block;
         // Without squares, all of it is what is left over.
-        let side = if S::SQUARE == 1 {
-            usize::MAX
-        } else if from_column == 1 {
-            S::SQUARE
-        } else {
-            4
+        let side = match (S::SQUARE, from_column) {
+            (1, _) => usize::MAX,
+            (square, 1) => square,
+            _ => 4,
         };
-        let (whole_rows, whole_columns) = (rows / side * side, columns / side * side);
+        let (whole_rows, whole_columns) = (rows - rows % side, columns - columns % side);
         let (from, to) = (from.as_ptr(), to.as_mut_ptr());
         // SAFETY: `transpose` has checked the last element of both sides.
         unsafe {
-            for r in (0..whole_rows).step_by(side) {
+            let mut r = 0;
+            while S::SQUARE > 1 && r < whole_rows {
                 for c in (0..whole_columns).step_by(side) {
                     let (from, to) = (from.add(r * from_step + c * from_column), to.add(c * to_step + r));
                     if from_column == 1 {
@@ -169,6 +168,7 @@ impl<S: Vector> WithSimd for Transpose<'_, S> {
                         transpose_apart(from, from_step, from_column, to, to_step);
                     }
                 }
+                r += side;
             }
             for c in whole_columns..columns {
                 for r in 0..whole_rows {

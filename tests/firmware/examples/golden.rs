@@ -139,7 +139,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
         let mut sums = (vec![Sum::ZERO; desc.weight_len()], vec![Sum::ZERO; desc.bias_len()]);
         reference::backward_weight(desc, &input, &thresholds, &above, &mut sums.0, &mut sums.1);
-        let (weight_results, bias_results) = (Results::of_sums(&sums.0, positions), Results::of_sums(&sums.1, positions));
+        let (weight_results, bias_results) =
+            (Results::of_sums(&sums.0, positions), Results::of_sums(&sums.1, positions));
 
         let mut sums = (vec![Sum::ZERO; desc.input_len()], vec![Sum::ZERO; desc.threshold_len()]);
         reference::backward_input(desc, &input, &weight, &thresholds, &above, &mut sums.0, &mut sums.1);

@@ -1,5 +1,7 @@
 //! The calls of the library that the firmware makes. With the feature `stub` they do nothing, and plans are not linked.
 //!
+//! The layer is a constant, for what is known of its plan at compile time need not be linked: the other algorithms.
+//!
 //! None is inlined: the checked run and the other one call one copy, as a program does that is no test.
 
 use convrelu::Error;
@@ -20,14 +22,13 @@ mod library {
     pub type Packed<'a> = PackedWeight<'a>;
 
     #[inline(never)]
-    pub fn pack<'a>(layer: usize, weight: &[f32], buffer: &'a mut [f32]) -> Result<Packed<'a>, Error> {
-        INFERENCE[layer].pack_weight(weight, buffer)
+    pub fn pack<'a, const LAYER: usize>(weight: &[f32], buffer: &'a mut [f32]) -> Result<Packed<'a>, Error> {
+        const { &INFERENCE[LAYER] }.pack_weight(weight, buffer)
     }
 
     /// The outputs of one layer for one digit.
     #[inline(never)]
-    pub fn infer(
-        layer: usize,
+    pub fn infer<const LAYER: usize>(
         input: &[f32],
         packed: &Packed<'_>,
         parameters: Parameters<&[f32]>,
@@ -36,13 +37,12 @@ mod library {
     ) -> Result<(), Error> {
         let (weight, thresholds) = (Weight::Packed(packed), Thresholds::PerTap(parameters.thresholds));
         let operands = Forward { input, weight, thresholds, bias: Some(parameters.bias) };
-        INFERENCE[layer].forward(operands, output, workspace)
+        const { &INFERENCE[LAYER] }.forward(operands, output, workspace)
     }
 
     /// The outputs of one layer for a batch.
     #[inline(never)]
-    pub fn forward(
-        layer: usize,
+    pub fn forward<const LAYER: usize>(
         input: &[f32],
         parameters: Parameters<&[f32]>,
         output: &mut [f32],
@@ -50,30 +50,28 @@ mod library {
     ) -> Result<(), Error> {
         let (weight, thresholds) = (Weight::Plain(parameters.weight), Thresholds::PerTap(parameters.thresholds));
         let operands = Forward { input, weight, thresholds, bias: Some(parameters.bias) };
-        TRAINING[layer].forward(operands, output, workspace)
+        const { &TRAINING[LAYER] }.forward(operands, output, workspace)
     }
 
     /// The gradients of a layer's weight and bias.
     #[inline(never)]
-    pub fn backward_weight(
-        layer: usize,
+    pub fn backward_weight<const LAYER: usize>(
         input: &[f32],
-        parameters: Parameters<&[f32]>,
+        parameters: &Parameters<&[f32]>,
         grad_output: &[f32],
         gradients: &mut Parameters<&mut [f32]>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         let thresholds = Thresholds::PerTap(parameters.thresholds);
         let operands = BackwardWeight { input, thresholds, grad_output, accumulation: Accumulation::Overwrite };
-        TRAINING[layer].backward_weight(operands, gradients.weight, Some(gradients.bias), workspace)
+        const { &TRAINING[LAYER] }.backward_weight(operands, gradients.weight, Some(gradients.bias), workspace)
     }
 
     /// The gradients of a layer's input and thresholds.
     #[inline(never)]
-    pub fn backward_input(
-        layer: usize,
+    pub fn backward_input<const LAYER: usize>(
         input: &[f32],
-        parameters: Parameters<&[f32]>,
+        parameters: &Parameters<&[f32]>,
         grad_output: &[f32],
         grad_input: &mut [f32],
         gradients: &mut Parameters<&mut [f32]>,
@@ -82,7 +80,7 @@ mod library {
         let (weight, thresholds) = (Weight::Plain(parameters.weight), Thresholds::PerTap(parameters.thresholds));
         let accumulation = Accumulation::Overwrite;
         let operands = BackwardInput { input, weight, thresholds, grad_output, accumulation };
-        TRAINING[layer].backward_input(operands, grad_input, Some(gradients.thresholds), workspace)
+        const { &TRAINING[LAYER] }.backward_input(operands, grad_input, Some(gradients.thresholds), workspace)
     }
 }
 
@@ -95,14 +93,13 @@ mod stub {
     pub type Packed<'a> = &'a [f32];
 
     #[inline(never)]
-    pub fn pack<'a>(_: usize, weight: &[f32], buffer: &'a mut [f32]) -> Result<Packed<'a>, Error> {
+    pub fn pack<'a, const LAYER: usize>(weight: &[f32], buffer: &'a mut [f32]) -> Result<Packed<'a>, Error> {
         black_box(weight);
         Ok(black_box(buffer))
     }
 
     #[inline(never)]
-    pub fn infer(
-        _: usize,
+    pub fn infer<const LAYER: usize>(
         input: &[f32],
         packed: &Packed<'_>,
         parameters: Parameters<&[f32]>,
@@ -114,8 +111,7 @@ mod stub {
     }
 
     #[inline(never)]
-    pub fn forward(
-        _: usize,
+    pub fn forward<const LAYER: usize>(
         input: &[f32],
         parameters: Parameters<&[f32]>,
         output: &mut [f32],
@@ -126,10 +122,9 @@ mod stub {
     }
 
     #[inline(never)]
-    pub fn backward_weight(
-        _: usize,
+    pub fn backward_weight<const LAYER: usize>(
         input: &[f32],
-        parameters: Parameters<&[f32]>,
+        parameters: &Parameters<&[f32]>,
         grad_output: &[f32],
         gradients: &mut Parameters<&mut [f32]>,
         workspace: &mut [f32],
@@ -139,10 +134,9 @@ mod stub {
     }
 
     #[inline(never)]
-    pub fn backward_input(
-        _: usize,
+    pub fn backward_input<const LAYER: usize>(
         input: &[f32],
-        parameters: Parameters<&[f32]>,
+        parameters: &Parameters<&[f32]>,
         grad_output: &[f32],
         grad_input: &mut [f32],
         gradients: &mut Parameters<&mut [f32]>,

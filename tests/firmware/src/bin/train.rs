@@ -8,8 +8,8 @@ use convrelu_firmware::board::{Clock, exit, peak_stack, report, spoiled};
 use convrelu_firmware::golden::{BYTES, STAGES, Stage, settle};
 use convrelu_firmware::kernels::{backward_input, backward_weight, forward};
 use convrelu_firmware::network::{
-    BATCH, INITIAL, LAYERS, LEARNING_RATE, MACS, PARAMETERS, Parameters, Samples, TRAINING, TRAINING_OUTPUTS, loss, part,
-    workspace_len,
+    BATCH, INITIAL, LAYERS, LEARNING_RATE, MACS, PARAMETERS, Parameters, Samples, TRAINING, TRAINING_OUTPUTS, loss,
+    part, workspace_len,
 };
 use cortex_m_rt::entry;
 
@@ -19,8 +19,7 @@ static GOLDEN: &[u8; BYTES] = include_bytes!("../golden.bin");
 const INPUT_LEN: usize = TRAINING[0].desc().input_len();
 const OUTPUTS_LEN: usize = TRAINING_OUTPUTS[LAYERS];
 const PARAMETERS_LEN: usize = PARAMETERS[LAYERS];
-const WORKSPACE_LEN: usize =
-    workspace_len(&TRAINING, &[Pass::Forward, Pass::BackwardWeight, Pass::BackwardInput]);
+const WORKSPACE_LEN: usize = workspace_len(&TRAINING, &[Pass::Forward, Pass::BackwardWeight, Pass::BackwardInput]);
 
 /// Everything that training works in.
 struct Training {
@@ -60,18 +59,26 @@ impl Check {
 impl Training {
     /// The mean loss; `outputs` end in the gradient of it by the logits.
     fn forward(&mut self, check: &mut Check) -> Result<f32, Error> {
-        for layer in 0..LAYERS {
-            let (before, output) = self.outputs.split_at_mut(TRAINING_OUTPUTS[layer]);
-            let output = &mut output[..part(&TRAINING_OUTPUTS, layer).len()];
-            let input = if layer == 0 { &*self.input } else { &before[TRAINING_OUTPUTS[layer - 1]..] };
-            let parameters = Parameters::of(self.parameters, layer);
-            let workspace = &mut *self.workspace;
-            let (done, instructions) = self.clock.count(|| forward(layer, input, parameters, output, workspace));
-            done?;
-            check.settle(Stage::Output(layer), output);
-            check.report("forward", layer, instructions);
-        }
+        self.forward_layer::<0>(check)?;
+        self.forward_layer::<1>(check)?;
+        self.forward_layer::<2>(check)?;
         Ok(loss(&mut self.outputs[part(&TRAINING_OUTPUTS, LAYERS - 1)], &SAMPLES.labels))
+    }
+
+    fn forward_layer<const LAYER: usize>(&mut self, check: &mut Check) -> Result<(), Error> {
+        let (before, output) = self.outputs.split_at_mut(TRAINING_OUTPUTS[LAYER]);
+        let output = &mut output[..part(&TRAINING_OUTPUTS, LAYER).len()];
+        let input = match LAYER.checked_sub(1) {
+            None => &self.input[..],
+            Some(layer) => &before[TRAINING_OUTPUTS[layer]..],
+        };
+        let parameters = Parameters::of(self.parameters, LAYER);
+        let workspace = &mut *self.workspace;
+        let (done, instructions) = self.clock.count(|| forward::<LAYER>(input, parameters, output, workspace));
+        done?;
+        check.report("forward", LAYER, instructions);
+        check.settle(Stage::Output(LAYER), output);
+        Ok(())
     }
 
     /// The mean loss before the step.
@@ -80,40 +87,41 @@ impl Training {
         let logits = part(&TRAINING_OUTPUTS, LAYERS - 1);
         check.settle(Stage::Loss, &mut self.outputs[logits.clone()]);
         self.grad_outputs[logits.clone()].copy_from_slice(&self.outputs[logits]);
-        for layer in (0..LAYERS).rev() {
-            let (grad_before, grad_output) = self.grad_outputs.split_at_mut(TRAINING_OUTPUTS[layer]);
-            let grad_output = &grad_output[..part(&TRAINING_OUTPUTS, layer).len()];
-            let (input, grad_input) = match layer.checked_sub(1) {
-                None => (&self.input[..], &mut self.grad_input[..]),
-                Some(before) => {
-                    (&self.outputs[part(&TRAINING_OUTPUTS, before)], &mut grad_before[TRAINING_OUTPUTS[before]..])
-                }
-            };
-            let mut gradients = Parameters::of_mut(self.gradients, layer);
-            let workspace = &mut *self.workspace;
-            let (done, instructions) = self.clock.count(|| {
-                let parameters = Parameters::of(self.parameters, layer);
-                backward_weight(layer, input, parameters, grad_output, &mut gradients, workspace)
-            });
-            done?;
-            check.settle(Stage::GradWeight(layer), gradients.weight);
-            check.settle(Stage::GradBias(layer), gradients.bias);
-            check.report("backward_weight", layer, instructions);
-
-            let (done, instructions) = self.clock.count(|| {
-                let parameters = Parameters::of(self.parameters, layer);
-                backward_input(layer, input, parameters, grad_output, grad_input, &mut gradients, workspace)
-            });
-            done?;
-            check.settle(Stage::GradInput(layer), grad_input);
-            check.settle(Stage::GradThresholds(layer), gradients.thresholds);
-            check.report("backward_input", layer, instructions);
-        }
+        self.backward_layer::<2>(check)?;
+        self.backward_layer::<1>(check)?;
+        self.backward_layer::<0>(check)?;
         for (parameter, gradient) in self.parameters.iter_mut().zip(self.gradients.iter()) {
             *parameter -= LEARNING_RATE * gradient;
         }
         check.settle(Stage::Step, self.parameters);
         Ok(loss)
+    }
+
+    fn backward_layer<const LAYER: usize>(&mut self, check: &mut Check) -> Result<(), Error> {
+        let (grad_before, grad_output) = self.grad_outputs.split_at_mut(TRAINING_OUTPUTS[LAYER]);
+        let grad_output = &grad_output[..part(&TRAINING_OUTPUTS, LAYER).len()];
+        let (input, grad_input) = match LAYER.checked_sub(1) {
+            None => (&self.input[..], &mut self.grad_input[..]),
+            Some(layer) => (&self.outputs[part(&TRAINING_OUTPUTS, layer)], &mut grad_before[TRAINING_OUTPUTS[layer]..]),
+        };
+        let parameters = Parameters::of(self.parameters, LAYER);
+        let mut gradients = Parameters::of_mut(self.gradients, LAYER);
+        let workspace = &mut *self.workspace;
+        let (done, instructions) =
+            self.clock.count(|| backward_weight::<LAYER>(input, &parameters, grad_output, &mut gradients, workspace));
+        done?;
+        check.report("backward_weight", LAYER, instructions);
+        check.settle(Stage::GradWeight(LAYER), gradients.weight);
+        check.settle(Stage::GradBias(LAYER), gradients.bias);
+
+        let (done, instructions) = self
+            .clock
+            .count(|| backward_input::<LAYER>(input, &parameters, grad_output, grad_input, &mut gradients, workspace));
+        done?;
+        check.report("backward_input", LAYER, instructions);
+        check.settle(Stage::GradInput(LAYER), grad_input);
+        check.settle(Stage::GradThresholds(LAYER), gradients.thresholds);
+        Ok(())
     }
 }
 

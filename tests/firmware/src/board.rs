@@ -65,21 +65,15 @@ fn print_number(mut value: u32) {
     }
 }
 
-/// The number that stands on the emulator's command line: which result to spoil.
+/// The number that stands last on the emulator's command line: which result to spoil.
 pub fn spoiled() -> Option<usize> {
     let mut line = [0u8; 80];
     let mut arguments = [line.as_mut_ptr() as usize, line.len()];
     // SAFETY: SYS_GET_CMDLINE writes the line and its length, within the length that it is given.
     let failed = unsafe { syscall1!(GET_CMDLINE, arguments.as_mut_ptr()) };
     let line = line.get(..arguments[1]).filter(|_| failed == 0)?;
-    let digits = line.iter().rev().skip_while(|byte| **byte == 0).take_while(|byte| byte.is_ascii_digit());
-    let mut number = None;
-    let mut place = 1;
-    for digit in digits {
-        number = Some(number.unwrap_or(0) + place * usize::from(digit - b'0'));
-        place *= 10;
-    }
-    number
+    let word = line.trim_ascii_end().rsplit(|byte| *byte == b' ').next()?;
+    core::str::from_utf8(word.strip_suffix(b"\0").unwrap_or(word)).ok()?.parse().ok()
 }
 
 /// Counts instructions, where the emulator takes a nanosecond for each (`-icount shift=0`).

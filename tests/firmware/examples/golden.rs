@@ -173,7 +173,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut bytes = Vec::new();
     for (stage, (made, results)) in STAGES.iter().zip(&golden) {
         assert_eq!(stage, made);
-        assert_eq!(results.values.len(), stage.len());
+        assert_eq!(results.values.len(), stage.count());
         bytes.extend(&results.bytes);
     }
     assert_eq!(bytes.len(), BYTES);

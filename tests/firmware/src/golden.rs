@@ -41,7 +41,7 @@ pub const STAGES: [Stage; 2 + 5 * LAYERS] = {
 
 impl Stage {
     /// Numbers of the result.
-    pub const fn len(self) -> usize {
+    pub const fn count(self) -> usize {
         match self {
             Self::Output(layer) => part(&TRAINING_OUTPUTS, layer).end - part(&TRAINING_OUTPUTS, layer).start,
             Self::Loss => BATCH * CLASSES,
@@ -70,10 +70,10 @@ impl Stage {
         let mut at = 0;
         let mut i = 0;
         while !STAGES[i].is(self) {
-            at += STAGES[i].len();
+            at += STAGES[i].count();
             i += 1;
         }
-        at..at + self.len()
+        at..at + self.count()
     }
 }
 

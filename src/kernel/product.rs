@@ -202,8 +202,8 @@ impl<const R: usize> Operand<R> for Separate<R> {
         // SAFETY: the caller's, for all rows and steps.
         unsafe {
             let mut rows = [Together::<S, N>::new(simd, self.0[0].add(k)); R];
-            for r in 1..R {
-                rows[r] = Together::new(simd, self.0[r].add(k));
+            for (row, from) in rows.iter_mut().zip(self.0) {
+                *row = Together::new(simd, from.add(k));
             }
             // One call per step: a loop around the rows is too long to unroll, and rows that are indexed by a loop live in
             // memory.

@@ -4,5 +4,7 @@ import { WASI } from 'node:wasi';
 
 const args = process.argv.slice(2);
 const wasi = new WASI({ version: 'preview1', args, env: process.env, returnOnExit: true });
-const { instance } = await WebAssembly.instantiate(await readFile(args[0]), wasi.getImportObject());
+// Not `wasi.getImportObject()`, which Node 18 lacks.
+const imports = { wasi_snapshot_preview1: wasi.wasiImport };
+const { instance } = await WebAssembly.instantiate(await readFile(args[0]), imports);
 process.exitCode = wasi.start(instance);

@@ -8,9 +8,10 @@
 //! | AVX-512 | 2 × 12 | 24 / 14 | 12 |
 //! | AVX2 | 2 × 6 | 12 / 8 | 6 |
 //! | NEON | 2 × 12 | 24 / 5 | 12 |
+//! | plain Rust, 32 registers | 3 × 8 | 24 / 11 | 12 |
 //!
-//! (on NEON, which multiplies by a lane, a load of four weights serves four broadcasts) so the multiply-adds are the limit as long as the staged planes come from L2 (11 bytes per cycle for 2 × 12) and a
-//! panel of weights stays in L1 or L2. The clamp is one `max` per vector loaded, `1/NR` per multiply-add, on ports that
+//! (on NEON, which multiplies by a lane, a load of four weights serves four broadcasts) so the multiply-adds are the limit
+//! as long as the staged planes come from L2 (11 bytes per cycle for 2 × 12) and a panel of weights stays in L1 or L2. The clamp is one `max` per vector loaded, `1/NR` per multiply-add, on ports that
 //! multiply-adds leave free.
 
 use pulp::WithSimd;

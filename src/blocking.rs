@@ -76,6 +76,11 @@ impl Budget {
     pub(crate) const fn positions(positions: usize) -> Self {
         Self { positions, len: 0, per_staged: 0, per_position: 0 }
     }
+
+    /// Bounds the positions, and the staged copies of so many channels.
+    pub(crate) const fn staged(positions: usize, len: usize, channels: usize) -> Self {
+        Self { positions, len, per_staged: channels, per_position: 0 }
+    }
 }
 
 /// Halving, then balancing: 30 rows in blocks of at most 16 are two blocks of 15.
@@ -134,10 +139,11 @@ pub(crate) const fn block_size(axes: &[Axis; 3], budget: Budget) -> [usize; 3] {
     }
 }
 
-/// Heights and widths of the blocks that cover the positions: of most, and of the last.
-pub(crate) const fn block_sizes(axes: &[Axis; 3], block: [usize; 3]) -> [[usize; 2]; 2] {
-    let last = [(axes[1].positions - 1) % block[1] + 1, (axes[2].positions - 1) % block[2] + 1];
-    [[block[1], last[0]], [block[2], last[1]]]
+/// Heights and widths of the blocks that cover the positions: of most, and of those that come last.
+pub(crate) const fn block_sizes(axes: &[Axis; 3], block: [usize; 3]) -> [[usize; 2]; 4] {
+    let [_, height, width] = block;
+    let last = [(axes[1].positions - 1) % height + 1, (axes[2].positions - 1) % width + 1];
+    [[height, width], [height, last[1]], [last[0], width], last]
 }
 
 /// How a pass with positions in lanes walks its source: staged planes of some channels for blocks of positions.
@@ -153,9 +159,7 @@ pub(crate) struct Planar {
 impl Planar {
     /// `most` bounds the positions of a block beside the tuning.
     pub(crate) const fn new(axes: &[Axis; 3], channels: usize, most: usize, tuning: &Tuning) -> Self {
-        let positions = min(most, tuning.positions);
-        let budget = Budget { positions, len: tuning.staging_len, per_staged: channels, per_position: 0 };
-        let block = block_size(axes, budget);
+        let block = block_size(axes, Budget::staged(min(most, tuning.positions), tuning.staging_len, channels));
         let pitch = plane_pitch(Grid::new(*axes, block).len());
         let chunk = clamp(tuning.staging_len / pitch, 1, channels);
         Self { block, chunk: Panels::of_at_most(channels, chunk).max(), pitch }

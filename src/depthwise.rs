@@ -7,10 +7,12 @@
 
 use core::ops::Range;
 
-use crate::arith::max;
+use crate::arith::{max, min};
+use crate::blocking::{Budget, Tuning, block_size};
 use crate::desc::ConvDesc;
 use crate::kernel::{ABSENT, Line, MOST_TAPS, Tiles, TransposeBlock};
 use crate::layout::Layout;
+use crate::taps::{Axis, Grid};
 
 /// Whether a layer is depthwise, with one output channel for each input channel, in a form that the kernels walk.
 pub(crate) const fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
@@ -19,6 +21,12 @@ pub(crate) const fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
         && max(desc.input_image_len(), desc.output_image_len()) < ABSENT as usize
         && desc.taps() <= MOST_TAPS
         && (matches!(desc.layout(), Layout::Nchw) || desc.in_channels().is_multiple_of(tiles.lanes))
+}
+
+/// The blocks of planes, and the staged copy of one of at most `most` elements.
+pub(crate) const fn plane_blocks(axes: [Axis; 3], most: usize, tuning: &Tuning) -> ([usize; 3], Grid) {
+    let block = block_size(&axes, Budget::staged(tuning.positions, min(most, tuning.staging_len), 1));
+    (block, Grid::new(axes, block))
 }
 
 /// `[channel][tap]` to every `step`-th vector of `[vector][tap][lane]`.

@@ -172,7 +172,6 @@ pub struct BackwardWeight<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct ConvRelu {
     desc: ConvDesc,
-    isa: Isa,
     tiles: &'static Tiles,
     tuning: Tuning,
     threads: usize,
@@ -184,8 +183,7 @@ pub struct ConvRelu {
 impl ConvRelu {
     /// A plan for the best instruction set of this machine ([`Isa::detect`]).
     pub fn new(desc: ConvDesc) -> Self {
-        let (isa, tiles) = Isa::best();
-        Self::of(desc, isa, tiles, Tuning::DEFAULT, parallel::default_threads())
+        Self::of(desc, Isa::best_tiles(), Tuning::DEFAULT, parallel::default_threads())
     }
 
     /// A plan for the instruction set that the build's target guarantees ([`Isa::BASELINE`]), for one thread: a constant,
@@ -213,7 +211,7 @@ impl ConvRelu {
     ///
     /// Where the CPU is known at run time only, [`new`](Self::new) may find a better one.
     pub const fn baseline(desc: ConvDesc) -> Self {
-        Self::of(desc, Isa::BASELINE, Isa::BASELINE_TILES, Tuning::DEFAULT, 1)
+        Self::of(desc, Isa::BASELINE_TILES, Tuning::DEFAULT, 1)
     }
 
     /// A plan for a given instruction set.
@@ -223,7 +221,7 @@ impl ConvRelu {
     /// [`Error::IsaUnavailable`] where this CPU, operating system or build does not offer it.
     pub fn with_isa(desc: ConvDesc, isa: Isa) -> Result<Self, Error> {
         let tiles = isa.tiles().ok_or(Error::IsaUnavailable { isa })?;
-        Ok(Self::of(desc, isa, tiles, Tuning::DEFAULT, parallel::default_threads()))
+        Ok(Self::of(desc, tiles, Tuning::DEFAULT, parallel::default_threads()))
     }
 
     /// A plan with other block and tile limits than the instruction set's own. For tests.
@@ -245,13 +243,12 @@ impl ConvRelu {
             backward_input: tuning.backward_input,
             depthwise: tuning.depthwise,
         };
-        Ok(Self::of(desc, isa, tiles, at_least_one, parallel::default_threads()))
+        Ok(Self::of(desc, tiles, at_least_one, parallel::default_threads()))
     }
 
-    const fn of(desc: ConvDesc, isa: Isa, tiles: &'static Tiles, tuning: Tuning, threads: usize) -> Self {
+    const fn of(desc: ConvDesc, tiles: &'static Tiles, tuning: Tuning, threads: usize) -> Self {
         Self {
             desc,
-            isa,
             tiles,
             tuning,
             threads,
@@ -289,7 +286,7 @@ impl ConvRelu {
     /// the shares of the threads run one after the other.
     #[must_use]
     pub const fn with_threads(self, threads: usize) -> Self {
-        Self::of(self.desc, self.isa, self.tiles, self.tuning, max(threads, 1))
+        Self::of(self.desc, self.tiles, self.tuning, max(threads, 1))
     }
 
     /// The descriptor.
@@ -299,7 +296,7 @@ impl ConvRelu {
 
     /// The instruction set.
     pub const fn isa(&self) -> Isa {
-        self.isa
+        self.tiles.isa
     }
 
     /// The most threads that a call uses.
@@ -363,7 +360,7 @@ impl ConvRelu {
         let len = packing.len(desc);
         let buffer = &mut aligned(checked_mut("buffer", buffer, len.saturating_add(slack(lanes)))?, lanes)[..len];
         packing.pack(desc, self.tiles, weight, buffer);
-        Ok(PackedWeight { data: buffer, layer: desc.layer(), isa: self.isa, packing })
+        Ok(PackedWeight { data: buffer, layer: desc.layer(), isa: self.isa(), packing })
     }
 
     /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.
@@ -386,8 +383,8 @@ impl ConvRelu {
                 Ok((packed, arena.rest()))
             }
             Weight::Packed(weight) => {
-                if (weight.layer, weight.isa, weight.packing) != (desc.layer(), self.isa, packing) {
-                    return Err(Error::PackedElsewhere { packed: weight.isa, plan: self.isa });
+                if (weight.layer, weight.isa, weight.packing) != (desc.layer(), self.isa(), packing) {
+                    return Err(Error::PackedElsewhere { packed: weight.isa, plan: self.isa() });
                 }
                 Ok((weight.data, aligned(checked_mut("workspace", workspace, with_packed)?, lanes)))
             }

@@ -1,9 +1,9 @@
 //! One channel per group: see [`crate::depthwise`]. With channels first, for strides of 1.
 
 use super::{BackwardInputCall, Segment, image_of};
-use crate::arith::{equal, min};
-use crate::blocking::{Budget, Tuning, block_size};
-use crate::depthwise::{self, Stretch, by_vector, output_of, stretches, tabulate};
+use crate::arith::equal;
+use crate::blocking::Tuning;
+use crate::depthwise::{self, Stretch, by_vector, output_of, plane_blocks, stretches, tabulate};
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{DepthwiseBackwardInput, Line, Tiles, View, Walk};
 use crate::layout::Layout;
@@ -29,10 +29,8 @@ pub(super) const fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
 
 impl Depthwise {
     pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
-        let axes = Phase::all_widest(desc);
-        let (positions, len) = (tuning.positions, min(PLANE_LEN, tuning.staging_len));
-        let block = block_size(&axes, Budget { positions, len, per_staged: 1, per_position: 0 });
-        Self { block, grid: Grid::new(axes, block) }
+        let (block, grid) = plane_blocks(Phase::all_widest(desc), PLANE_LEN, tuning);
+        Self { block, grid }
     }
 
     /// Elements of a block's inputs, gaps between rows included.

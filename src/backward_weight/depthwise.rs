@@ -3,10 +3,9 @@
 use core::ops::Range;
 
 use super::BackwardWeightCall;
-use crate::arith::min;
-use crate::blocking::{Budget, Tuning, block_size};
+use crate::blocking::Tuning;
 use crate::border;
-use crate::depthwise::{input_of, output_lines, reads_inside, stretches, tabulate};
+use crate::depthwise::{input_of, output_lines, plane_blocks, reads_inside, stretches, tabulate};
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{DepthwiseBackwardWeight, Line, Tiles, Walk};
 use crate::layout::Layout;
@@ -28,10 +27,8 @@ pub(super) struct Depthwise {
 
 impl Depthwise {
     pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
-        let axes = Axis::all_forward(desc);
-        let (positions, len) = (tuning.positions, min(PLANE_LEN, tuning.staging_len));
-        let block = block_size(&axes, Budget { positions, len, per_staged: 1, per_position: 0 });
-        Self { block, grid: Grid::new(axes, block) }
+        let (block, grid) = plane_blocks(Axis::all_forward(desc), PLANE_LEN, tuning);
+        Self { block, grid }
     }
 
     pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles, channels: usize) -> usize {

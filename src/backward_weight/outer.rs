@@ -1,9 +1,9 @@
 //! Sums of outer products, input channels in lanes.
 //!
-//! For each block of output positions (of several images, where they are small) the input is
-//! staged channels-last in vectors, the output gradient in panels of output channels, and each (panel, tap, vectors) is
-//! one register tile summed over the block. Where there are fewer channels than lanes, a row of taps and its channels,
-//! which are adjacent, share the lanes.
+//! For each block of output positions (of several images, where they are small) the input is staged channels-last in
+//! vectors, the output gradient in panels of output channels, and each (panel, tap, vectors) is one register tile summed
+//! over the block. Where there are fewer channels than lanes, a row of taps and its channels, which are adjacent, share the
+//! lanes.
 //!
 //! Partial sums of blocks meet in a packed gradient of a slab of input and output channels that stays in the
 //! second-level cache; slab after slab is unpacked once.
@@ -15,7 +15,7 @@ use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, Tuning, block_size};
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{Offsets, Tiles, TransposeBlock, WeightPanels};
-use crate::panels::{Panels, Widths, chunks};
+use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::strided;
 use crate::taps::{Axis, Grid};
@@ -42,8 +42,7 @@ pub(super) struct Outer {
     slab_vectors: usize,
     /// Output channels per slab.
     slab_channels: usize,
-    /// Output channels of a tile, and the most that tuning allows.
-    rows: Widths,
+    /// Most output channels of a tile.
     most_rows: usize,
 }
 
@@ -119,7 +118,6 @@ impl Outer {
             vectors,
             slab_vectors,
             slab_channels: Panels::of_at_most(own, most_channels).max(),
-            rows: tiles.rows(vectors.max()),
             most_rows: tuning.panel,
         }
     }
@@ -218,7 +216,7 @@ impl Outer {
         let positions = Offsets::new(&buffers.positions[..count]);
 
         // Panels of output channels, as the tiles of all vectors will read them.
-        let panels = self.rows.panels(slab.channels.len(), self.most_rows);
+        let panels = tiles.rows(self.vectors.max()).panels(slab.channels.len(), self.most_rows);
         let identity = Axis::all_positions(desc.output_size());
         for (index, image) in images.clone().enumerate() {
             let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];

@@ -84,8 +84,7 @@ impl Columns {
         let channels = desc.group_in_channels();
         let depth = min(tiles.product_depth, tuning.depth);
         let chunk = max(Panels::of_at_most(channels, max(depth / desc.taps(), 1)).max(), 1);
-        let (positions, len) = (tuning.positions, tuning.staging_len);
-        let block = block_size(&axes, Budget { positions, len, per_staged: chunk, per_position: 0 });
+        let block = block_size(&axes, Budget::staged(tuning.positions, tuning.staging_len, chunk));
         let mut grid = Grid::new(axes, block);
         let positions = block[1] * block[2];
         let mut images = 1;
@@ -368,10 +367,11 @@ struct GroupPanels<'a> {
 /// Whether patches may be packed from the images where they lie: planes, unit stride, nothing padded, and every block
 /// made of whole vectors, so that none is read beyond the image.
 const fn reads_in_place(desc: &ConvDesc, axes: &[Axis; 3], block: [usize; 3], lanes: usize) -> bool {
-    let [heights, widths] = block_sizes(axes, block);
+    let sizes = block_sizes(axes, block);
     let mut i = 0;
-    while i < 4 {
-        if !(heights[i / 2] * widths[i % 2]).is_multiple_of(lanes) {
+    while i < sizes.len() {
+        let [height, width] = sizes[i];
+        if !(height * width).is_multiple_of(lanes) {
             return false;
         }
         i += 1;

@@ -1,9 +1,8 @@
 //! One channel per group: see [`crate::depthwise`].
 
 use super::{ForwardCall, Part};
-use crate::arith::min;
-use crate::blocking::{Budget, Tuning, block_size};
-use crate::depthwise::{by_vector, input_of, output_lines, reads_inside, stretches, tabulate};
+use crate::blocking::Tuning;
+use crate::depthwise::{by_vector, input_of, output_lines, plane_blocks, reads_inside, stretches, tabulate};
 use crate::desc::ConvDesc;
 use crate::kernel::{CopyBlock, DepthwiseForward, Line, Tiles, Walk};
 use crate::layout::Layout;
@@ -22,10 +21,8 @@ pub(super) struct Depthwise {
 
 impl Depthwise {
     pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
-        let axes = Axis::all_forward(desc);
-        let (positions, len) = (tuning.positions, min(PLANE_LEN, tuning.staging_len));
-        let block = block_size(&axes, Budget { positions, len, per_staged: 1, per_position: 0 });
-        Self { block, grid: Grid::new(axes, block) }
+        let (block, grid) = plane_blocks(Axis::all_forward(desc), PLANE_LEN, tuning);
+        Self { block, grid }
     }
 
     /// Elements of a block's result, gaps between rows included.

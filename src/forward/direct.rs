@@ -135,11 +135,11 @@ fn write_rows(
 /// Whether the kernels may read the image where it lies: planes, unit stride, nothing padded, and every block made of
 /// whole vectors, so that none is read beyond the image.
 const fn reads_in_place(desc: &ConvDesc, axes: &[Axis; 3], block: [usize; 3], lanes: usize) -> bool {
-    let ([heights, widths], row) = (block_sizes(axes, block), axes[2].source);
+    let sizes = block_sizes(axes, block);
     let mut i = 0;
-    while i < 4 {
-        let runs = runs(heights[i / 2], widths[i % 2], row, lanes);
-        if !runs.len.is_multiple_of(lanes) {
+    while i < sizes.len() {
+        let [height, width] = sizes[i];
+        if !runs(height, width, axes[2].source, lanes).len.is_multiple_of(lanes) {
             return false;
         }
         i += 1;

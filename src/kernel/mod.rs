@@ -56,8 +56,8 @@ pub(crate) const VECTORS: bool =
 /// The kernels of one instruction set and the tiles they work in.
 #[derive(Debug)]
 pub(crate) struct Tiles {
-    // Available: see `Isa::tiles`.
-    isa: Isa,
+    /// Of the kernels; available, for only methods of [`Isa`] hand out tiles.
+    pub(crate) isa: Isa,
     /// Lanes of a vector.
     pub(crate) lanes: usize,
     /// Channels of a panel with positions in lanes.
@@ -115,7 +115,7 @@ macro_rules! kernels {
     ($($name:ident($call:ident) is $module:ident::$entry:ident;)*) => {
         impl Tiles {
             $(pub(crate) fn $name(&self, call: $call<'_>) {
-                // SAFETY: the instruction set is available: `self` came from `Isa::tiles` or `Isa::BASELINE_TILES`.
+                // SAFETY: the instruction set is available: `self` came from `Isa::tiles`, `best_tiles` or `BASELINE_TILES`.
                 with_vocabulary!(self.isa, S => unsafe { $module::$entry::<S>(call) })
             })*
         }
@@ -161,10 +161,9 @@ impl Isa {
     /// The kernels of [`Isa::BASELINE`].
     pub(crate) const BASELINE_TILES: &'static Tiles = Self::BASELINE.tiles_if_available();
 
-    /// [`Isa::detect`] with its kernels.
-    pub(crate) fn best() -> (Self, &'static Tiles) {
-        let detected = Self::detect();
-        (detected, detected.tiles_if_available())
+    /// The kernels of [`Isa::detect`].
+    pub(crate) fn best_tiles() -> &'static Tiles {
+        Self::detect().tiles_if_available()
     }
 
     /// The kernels of this instruction set, if it is available.

@@ -343,6 +343,7 @@ impl Panel for BackwardInputPanel<'_> {
                     g = g.wrapping_add(self.source_pitch);
                     weight = weight.wrapping_add(NR);
                 }
+                // A copy, for the loop below indexes it: the sums themselves would live in memory all through the loop above.
                 let mut finished = [[zero; MR]; NR];
                 store(simd, sums, finished.as_mut_ptr().cast(), MR * S::LANES);
                 for (n, sums) in finished.iter().enumerate() {

@@ -50,7 +50,6 @@ pub struct Sgd {
 #[derive(Clone, Copy)]
 struct Factors {
     rate: f32,
-    scale: f32,
     momentum: f32,
     nesterov: bool,
     decay: f32,
@@ -58,9 +57,9 @@ struct Factors {
 
 vectorized! {
     fn descend<'a>(value: &'a mut [f32], grad: &'a mut [f32], velocity: &'a mut [f32], factors: Factors) {
-        let Factors { rate, scale, momentum, nesterov, decay } = factors;
+        let Factors { rate, momentum, nesterov, decay } = factors;
         for ((value, grad), velocity) in value.iter_mut().zip(grad).zip(velocity) {
-            let g = scale * *grad + decay * *value;
+            let g = *grad + decay * *value;
             let v = momentum * *velocity + g;
             *value -= rate * if nesterov { g + momentum * v } else { v };
             *velocity = v;
@@ -75,25 +74,24 @@ impl Sgd {
         Self { momentum, nesterov, decay, velocities: Vec::new() }
     }
 
-    /// One step at a learning rate with the gradients times `scale` (one over the number of batches that were added up);
-    /// the gradients are zero afterwards.
-    pub fn step(&mut self, network: &mut Network, rate: f32, scale: f32) {
+    /// One step at a learning rate; the gradients are zero afterwards.
+    pub fn step(&mut self, network: &mut Network, rate: f32) {
         let threads = network.threads();
         let mut index = 0;
         network.visit_mut(|parameter| {
             if parameter.is_trained() {
-                self.descend(parameter, index, rate, scale, threads);
+                self.descend(parameter, index, rate, threads);
                 index += 1;
             }
         });
     }
 
-    fn descend(&mut self, parameter: &mut Parameter, index: usize, rate: f32, scale: f32, threads: usize) {
+    fn descend(&mut self, parameter: &mut Parameter, index: usize, rate: f32, threads: usize) {
         if self.velocities.len() == index {
             self.velocities.push(vec![0.0; parameter.value.len()]);
         }
         let decay = self.decay.of(parameter.kind);
-        let factors = Factors { rate, scale, momentum: self.momentum, nesterov: self.nesterov, decay };
+        let factors = Factors { rate, momentum: self.momentum, nesterov: self.nesterov, decay };
         let len = share(parameter.value.len(), 1, threads);
         let jobs = parameter.value.chunks_mut(len).zip(parameter.grad.chunks_mut(len));
         for_each(threads, jobs.zip(self.velocities[index].chunks_mut(len)), |((value, grad), velocity)| {
@@ -159,29 +157,29 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    fn parameter(kind: Kind) -> Parameter {
+    fn parameter(kind: Kind, grad: [f32; 2]) -> Parameter {
         let mut parameter = Parameter::new("p".to_owned(), vec![2], kind, vec![1.0, -2.0]);
-        parameter.grad = vec![0.5, 1.0];
+        parameter.grad = grad.to_vec();
         parameter
     }
 
-    /// Powers of two make every step exact: rate 1/4, momentum 1/2, decay 1/8, gradients times 2.
+    /// Powers of two make every step exact: rate 1/4, momentum 1/2, decay 1/8, gradients 1 and 2.
     #[test]
     fn steps_are_those_computed_by_hand() {
         let decay = Decay { weights: 0.125, ..Decay::default() };
-        let mut p = parameter(Kind::Weight);
+        let mut p = parameter(Kind::Weight, [1.0, 2.0]);
         let mut sgd = Sgd::new(0.5, false, decay);
-        sgd.descend(&mut p, 0, 0.25, 2.0, 1);
+        sgd.descend(&mut p, 0, 0.25, 1);
         assert_eq!(sgd.velocities(), [[1.125, 1.75]]);
         assert_eq!((&p.value, &p.grad), (&vec![0.71875, -2.4375], &vec![0.0, 0.0]));
         // No gradient: g is the decay, 0.08984375 and −0.3046875.
-        sgd.descend(&mut p, 0, 0.25, 2.0, 1);
+        sgd.descend(&mut p, 0, 0.25, 1);
         assert_eq!(sgd.velocities(), [[0.65234375, 0.5703125]]);
         assert_eq!(p.value, [569.0 / 1024.0, -1321.0 / 512.0]);
 
-        let mut p = parameter(Kind::Weight);
+        let mut p = parameter(Kind::Weight, [1.0, 2.0]);
         let mut sgd = Sgd::new(0.5, true, decay);
-        sgd.descend(&mut p, 0, 0.25, 2.0, 1);
+        sgd.descend(&mut p, 0, 0.25, 1);
         assert_eq!(sgd.velocities(), [[1.125, 1.75]]);
         assert_eq!(p.value, [0.578125, -2.65625]);
     }
@@ -192,8 +190,8 @@ mod tests {
         let kinds =
             [(Kind::Weight, 1.0), (Kind::Threshold, 2.0), (Kind::Norm, 4.0), (Kind::Bias, 4.0), (Kind::Slope, 4.0)];
         for (kind, decays) in kinds {
-            let mut p = parameter(kind);
-            Sgd::new(0.0, false, decay).descend(&mut p, 0, 0.5, 1.0, 1);
+            let mut p = parameter(kind, [0.5, 1.0]);
+            Sgd::new(0.0, false, decay).descend(&mut p, 0, 0.5, 1);
             assert_eq!(p.value, [1.0 - 0.5 * (0.5 + decays), -2.0 - 0.5 * (1.0 - 2.0 * decays)]);
         }
     }

@@ -229,7 +229,7 @@ impl Trainer {
             let mut flow = ControlFlow::Continue(());
             if seen.is_multiple_of(config.batch) || seen == train.len() {
                 let stepping = Instant::now();
-                optimizer.step(network, rate, 1.0);
+                optimizer.step(network, rate);
                 network.profile().add(Part::Optimizer, stepping);
                 progress.examples = seen;
                 progress.loss += std::mem::take(&mut sums.0);

@@ -70,7 +70,7 @@
 //! | none | | the kernels, `no_std` and without `alloc` | `pulp`, `bytemuck`, `libm` |
 //! | `std` | yes | detection of the CPU through the operating system; the reference trainer `train` | `gemm` and crates for data sets, files and random numbers |
 //! | `rayon` | | the same calls, spread over the threads of the current pool | `std`, `rayon` |
-//! | `capi` | | the C interface `capi`, `include/convrelu.h` | |
+//! | `capi` | | the C interface `capi`, `src/capi/convrelu.h` | |
 //! | `cli` | | the program `convrelu` | `std`, `rayon`, crates for terminals and plots |
 //!
 //! # Instruction sets

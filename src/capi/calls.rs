@@ -27,12 +27,22 @@ const HEADER: usize = 16;
 ///
 /// # Safety
 ///
-/// `version` is null or points to three numbers; `error` is null or points to a `convrelu_error` with its size set.
+/// Pointers are null or point to numbers; `error` is null or points to a `convrelu_error` with its size set.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn convrelu_version(version: *mut [u32; 3], error: *mut convrelu_error) -> convrelu_status {
-    let numbers = [CONVRELU_VERSION_MAJOR, CONVRELU_VERSION_MINOR, CONVRELU_VERSION_PATCH];
+pub unsafe extern "C" fn convrelu_version(
+    major: *mut u32,
+    minor: *mut u32,
+    patch: *mut u32,
+    error: *mut convrelu_error,
+) -> convrelu_status {
     // SAFETY: the caller's.
-    unsafe { finish(write(version, "message", numbers), error) }
+    let result = unsafe {
+        write(major, "major", CONVRELU_VERSION_MAJOR)
+            .and_then(|()| write(minor, "minor", CONVRELU_VERSION_MINOR))
+            .and_then(|()| write(patch, "patch", CONVRELU_VERSION_PATCH))
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(result, error) }
 }
 
 /// The best instruction set of this machine, a `CONVRELU_ISA_…`.

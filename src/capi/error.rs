@@ -1,8 +1,9 @@
 //! Statuses, and the sentence behind them.
 
+use core::ffi::c_char;
 use core::fmt::{self, Write};
 
-use super::check::{bytes_mut, read};
+use super::check::{bytes_mut, read, write};
 use super::types::{isa_of, number_of};
 use crate::error::Error;
 use crate::kernel::Isa;
@@ -89,7 +90,7 @@ impl From<Error> for Fault {
 }
 
 /// What an argument or a quantity may be called, so that a number stands for it in [`convrelu_error`].
-const NAMES: [&str; 48] = [
+const NAMES: [&str; 40] = [
     "?",
     "in_channels",
     "out_channels",
@@ -127,17 +128,9 @@ const NAMES: [&str; 48] = [
     "packed",
     "message",
     "available",
-    "args.input",
-    "args.weight",
-    "args.thresholds",
-    "args.bias",
-    "args.output",
-    "args.workspace",
-    "args.grad_output",
-    "args.grad_input",
-    "args.grad_thresholds",
-    "args.grad_weight",
-    "args.grad_bias",
+    "major",
+    "minor",
+    "patch",
 ];
 
 fn number_of_name(name: &str) -> u32 {
@@ -293,7 +286,7 @@ impl Write for Cut<'_> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_error_message(
     error: *const convrelu_error,
-    message: *mut u8,
+    message: *mut c_char,
     capacity: usize,
     len: *mut usize,
 ) -> convrelu_status {
@@ -307,12 +300,12 @@ pub unsafe extern "C" fn convrelu_error_message(
 /// That of [`convrelu_error_message`].
 unsafe fn message_of(
     error: *const convrelu_error,
-    message: *mut u8,
+    message: *mut c_char,
     capacity: usize,
     len: *mut usize,
 ) -> Result<(), Fault> {
     // SAFETY: the caller's.
-    let (error, bytes) = unsafe { (read(error, "error")?, bytes_mut(message, capacity)?) };
+    let (error, bytes) = unsafe { (read(error, "error")?, bytes_mut(message.cast(), capacity)?) };
     let Some(last) = bytes.len().checked_sub(1) else {
         return Err(Error::BufferTooShort { argument: "message", len: 0, required: 1 }.into());
     };
@@ -322,8 +315,8 @@ unsafe fn message_of(
     let whole = text.len;
     bytes[whole.min(last)] = 0;
     if !len.is_null() {
-        // SAFETY: the caller's; checked for null and alignment.
-        unsafe { super::check::write(len, "len", whole)? };
+        // SAFETY: the caller's.
+        unsafe { write(len, "len", whole)? };
     }
     Ok(())
 }

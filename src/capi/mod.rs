@@ -1,6 +1,6 @@
 //! The C interface (feature `capi`): everything the core offers, for C, C++, Python, Zig and firmware.
 //!
-//! `include/convrelu.h` is generated from this module. Nothing here allocates or keeps state: descriptors, plans,
+//! `src/capi/convrelu.h` is generated from this module. Nothing here allocates or keeps state: descriptors, plans,
 //! workspaces and errors are the caller's. A plan is made of plain numbers and read anew, and checked anew, by every call
 //! (about a microsecond): no bytes that a caller may put there lead to undefined behaviour.
 //!

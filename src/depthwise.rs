@@ -28,6 +28,7 @@ pub(crate) fn by_vector(tiles: &Tiles, taps: usize, by_channel: &[f32], by_vecto
         tiles.transpose(TransposeBlock {
             from,
             from_step: taps,
+            from_column: 1,
             to,
             to_step: step * lanes,
             rows: lanes,

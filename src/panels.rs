@@ -58,6 +58,20 @@ impl Panels {
     }
 }
 
+/// Consecutive parts of `range`, of `size` items each (at least 1) but for the last. (`Iterator::step_by` would divide at
+/// each loop.)
+pub(crate) fn chunks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> + Clone {
+    let mut next = range.start;
+    core::iter::from_fn(move || {
+        let start = next;
+        if start >= range.end {
+            return None;
+        }
+        next = start + min(size, range.end - start);
+        Some(start..next)
+    })
+}
+
 /// The widths of panels for which kernels are compiled: all up to one, and perhaps a larger one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Widths {
@@ -109,6 +123,13 @@ mod tests {
         }
         assert!(Panels::of_at_most(64, 12).iter().map(|r| r.len()).eq([11, 11, 11, 11, 10, 10]));
         assert_eq!(Panels::into_parts(3, 8).count(), 3);
+    }
+
+    #[test]
+    fn chunks_cover_a_range() {
+        assert!(chunks(3..10, 3).eq([3..6, 6..9, 9..10]));
+        assert_eq!(chunks(3..10, usize::MAX).map(|part| part.len()).sum::<usize>(), 7);
+        assert!(chunks(4..4, 2).next().is_none());
     }
 
     #[test]

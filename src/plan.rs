@@ -1,5 +1,7 @@
 //! The plan of a layer: which instruction set, which blocks, how much workspace; and the public calls.
 
+use core::ops::Range;
+
 use crate::arith::max;
 use crate::backward_input::{BackwardInputCall, BackwardInputPlan};
 use crate::backward_weight::{BackwardWeightCall, BackwardWeightPlan};
@@ -52,6 +54,23 @@ impl Thresholds<'_> {
                 let strides = desc.threshold_strides();
                 let [ds, hs, ws] = strides.spatial;
                 thetas[channel * strides.channel + d * ds + h * hs + w * ws]
+            }
+        }
+    }
+
+    /// θ of some input channels, `[channel][tap]`.
+    pub(crate) fn copy_channels(&self, desc: &ConvDesc, channels: Range<usize>, thetas: &mut [f32]) {
+        let (taps, strides) = (desc.taps(), desc.threshold_strides());
+        let thetas = &mut thetas[..channels.len() * taps];
+        match self {
+            Self::Uniform(theta) => thetas.fill(*theta),
+            Self::PerTap(all) if strides.channel == taps => {
+                thetas.copy_from_slice(&all[channels.start * taps..channels.end * taps]);
+            }
+            Self::PerTap(all) => {
+                for (tap, all) in all.chunks_exact(strides.spatial[2]).enumerate() {
+                    strided::copy(&all[channels.start..], 1, &mut thetas[tap..], taps, channels.len());
+                }
             }
         }
     }

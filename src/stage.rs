@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use crate::kernel::{CopyBlock, Tiles, TransposeBlock};
 use crate::layout::Strides;
-use crate::strided;
+use crate::panels::chunks;
 use crate::taps::Grid;
 
 /// One image to copy from.
@@ -127,9 +127,9 @@ impl Staging {
     /// Fills what is not inside of one slab of all channels, and lanes without a channel.
     fn pad(&self, slab: &Slab, inside_h: &Range<usize>, inside_w: &Range<usize>, channels: usize, out: &mut [f32]) {
         let lanes = self.lanes;
-        for first in (0..channels).step_by(lanes) {
-            let out = &mut out[first / lanes * self.pitch..];
-            let partial = channels - first < lanes;
+        for (index, own) in chunks(0..channels, lanes).enumerate() {
+            let out = &mut out[index * self.pitch..];
+            let partial = own.len() < lanes;
             for h in 0..slab.rows {
                 let row = &mut out[(slab.first + h * slab.row) * lanes..][..slab.width * lanes];
                 if partial || !inside_h.contains(&h) {
@@ -169,6 +169,7 @@ impl Staging {
                 tiles.transpose(TransposeBlock {
                     from: &data[h * row + channels.start..],
                     from_step: step,
+                    from_column: 1,
                     to: &mut out[slab.first + h * slab.row..],
                     to_step: self.pitch,
                     rows: slab.width,
@@ -177,10 +178,10 @@ impl Staging {
             }
             return;
         }
-        for first in channels.clone().step_by(lanes) {
-            let used = lanes.min(channels.end - first);
-            let out = &mut out[(first - channels.start) / lanes * self.pitch + slab.first * lanes..];
-            let data = &data[first * channel..];
+        for (index, own) in chunks(channels, lanes).enumerate() {
+            let used = own.len();
+            let out = &mut out[index * self.pitch + slab.first * lanes..];
+            let data = &data[own.start * channel..];
             if channel == 1 {
                 // Channels last to groups of channels.
                 tiles.copy(CopyBlock {
@@ -205,20 +206,15 @@ impl Staging {
             };
             for h in 0..rows {
                 let (data, out) = (&data[h * row..], &mut out[h * slab.row * lanes..]);
-                if step == 1 {
-                    tiles.transpose(TransposeBlock {
-                        from: data,
-                        from_step: channel,
-                        to: out,
-                        to_step: lanes,
-                        rows: used,
-                        columns: width,
-                    });
-                } else {
-                    for lane in 0..used {
-                        strided::copy(&data[lane * channel..], step, &mut out[lane..], lanes, width);
-                    }
-                }
+                tiles.transpose(TransposeBlock {
+                    from: data,
+                    from_step: channel,
+                    from_column: step,
+                    to: out,
+                    to_step: lanes,
+                    rows: used,
+                    columns: width,
+                });
             }
         }
     }

@@ -16,7 +16,14 @@ pub(crate) fn copy(from: &[f32], from_step: usize, to: &mut [f32], to_step: usiz
 #[inline]
 pub(crate) fn add(from: &[f32], to: &mut [f32], to_step: usize) {
     if to_step == 1 {
-        to[..from.len()].iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        // In eights, all sums before the first is stored: for as few elements as a panel's lanes the compiler's own vectors
+        // begin too late.
+        let (to, to_rest) = to[..from.len()].as_chunks_mut::<8>();
+        let (from, from_rest) = from.as_chunks::<8>();
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = core::array::from_fn(|i| to[i] + from[i]);
+        }
+        to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to += from);
         return;
     }
     for (i, from) in from.iter().enumerate() {

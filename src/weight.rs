@@ -1,7 +1,7 @@
 //! Packed weights: the order in which the kernels read them.
 
 use crate::desc::ConvDesc;
-use crate::kernel::{Isa, Tiles, TransposeBlock};
+use crate::kernel::{Isa, Tiles, TransposeBlock, VECTORS};
 use crate::panels::Panels;
 use crate::strided;
 
@@ -124,12 +124,12 @@ impl Packing {
                     Order::ChannelTap if tap == 1 => {
                         transpose(tiles, &weight[first * filter..], filter, out, width, [used, filter]);
                     }
-                    Order::TapChannel if channel == 1 => {
+                    Order::TapChannel if VECTORS && channel == 1 => {
                         transpose(tiles, &weight[first * filter..], filter, out, width, [used, filter]);
                     }
                     Order::ChannelTap | Order::TapChannel => {
                         let (channel_step, tap_step) =
-                            if self.order == Order::ChannelTap { (taps, 1) } else { (1, in_channels) };
+                            if !VECTORS || self.order == Order::ChannelTap { (taps, 1) } else { (1, in_channels) };
                         for t in 0..taps {
                             for d in 0..used {
                                 let out = &mut out[t * tap_step * width + d..];
@@ -165,7 +165,7 @@ fn transpose(
     to_step: usize,
     [rows, columns]: [usize; 2],
 ) {
-    tiles.transpose(TransposeBlock { from, from_step, to, to_step, rows, columns });
+    tiles.transpose(TransposeBlock { from, from_step, from_column: 1, to, to_step, rows, columns });
 }
 
 /// Distance of the input channels, and of the taps, of one filter.

@@ -79,7 +79,7 @@ pub(super) fn add(
 fn multiply(tiles: &Tiles, sums: &[f32], weight: &[f32], width: usize, row: &mut [f32]) {
     if VECTORS && width.is_multiple_of(tiles.lanes) && width <= tiles.product_vectors * tiles.lanes {
         tiles.product(Product {
-            rows: Rows::Plain { data: sums, pitch: sums.len(), tiles: Panels::of_at_most(1, 1) },
+            rows: Rows::Plain { data: sums, pitch: sums.len(), count: 1, tile: 1 },
             columns: weight,
             depth: sums.len(),
             start: Start::Zero,

@@ -15,7 +15,7 @@ use crate::blocking::{Halving, Tuning};
 use crate::desc::ConvDesc;
 use crate::kernel::{GatherPanel, Pairs, TileMut, Tiles, TransposeBlock, Update, View};
 use crate::layout::Layout;
-use crate::panels::Panels;
+use crate::panels::{Panels, chunks};
 use crate::plan::Accumulation;
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
@@ -210,8 +210,7 @@ impl Worker<'_, '_> {
         for block in blocks(desc.input_size().map(|size| 0..size), plan.block) {
             // What the tables hold: some taps, for some number of images.
             let mut tabulated = None;
-            for first_image in images.clone().step_by(plan.images) {
-                let images = first_image..images.end.min(first_image + plan.images);
+            for images in chunks(images.clone(), plan.images) {
                 let ([d, h, w], [_, height, width]) = (block.start, desc.input_size());
                 let first = (d * height + h) * width + w;
                 let site = Site { images, block, outputs: self.outputs(block), first };
@@ -219,8 +218,7 @@ impl Worker<'_, '_> {
                     let panels = panels.start.max(group * count)..panels.end.min((group + 1) * count);
                     for chunk in plan.chunk.iter() {
                         self.stage_grad_output(&site, group, chunk.clone());
-                        for first_tap in (0..desc.taps()).step_by(plan.taps) {
-                            let taps = first_tap..desc.taps().min(first_tap + plan.taps);
+                        for taps in chunks(0..desc.taps(), plan.taps) {
                             if tabulated != Some((taps.start, site.images.len())) {
                                 tabulated = Some((taps.start, site.images.len()));
                                 self.tabulate(&site, taps.clone());
@@ -409,6 +407,7 @@ impl Worker<'_, '_> {
                     self.call.tiles.transpose(TransposeBlock {
                         from: panel,
                         from_step: width,
+                        from_column: 1,
                         to: &mut self.grad_input.planes_mut(image, channels.clone())[site.first..],
                         to_step: positions,
                         rows: len,
@@ -420,6 +419,7 @@ impl Worker<'_, '_> {
                     self.call.tiles.transpose(TransposeBlock {
                         from: panel,
                         from_step: width,
+                        from_column: 1,
                         to: self.panel_input,
                         to_step: len,
                         rows: len,

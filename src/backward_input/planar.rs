@@ -9,7 +9,7 @@ use super::{BackwardInputCall, Segment, image_of};
 use crate::blocking::{Planar as Blocking, Tuning, runs};
 use crate::desc::ConvDesc;
 use crate::kernel::{BackwardInputPanel, Offsets, Runs, Tiles, Update, View};
-use crate::panels::Panels;
+use crate::panels::{Panels, chunks};
 use crate::plan::Accumulation;
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Grid, Phase};
@@ -145,8 +145,7 @@ impl Worker<'_, '_> {
                 let runs = runs(block.size[1], block.size[2], grid.extent[2], lanes);
                 let site = Site { phases, image, block, runs };
                 let staging = Staging { grid, lanes: 1, pitch, fill: 0.0 };
-                for first in (0..depth).step_by(chunk) {
-                    let chunk = first..depth.min(first + chunk);
+                for chunk in chunks(0..depth, chunk) {
                     let channels = group * depth + chunk.start..group * depth + chunk.end;
                     staging.copy(self.call.tiles, grad_output, channels, block, self.staged);
                     for panel in panels.clone() {

@@ -1,66 +1,43 @@
 //! Gradients of the weight and of the bias.
 //!
-//! Input channels lie in lanes: for each block of output positions (of several images, where they are small) the input is
-//! staged channels-last in vectors, the output gradient in panels of output channels, and each (panel, tap, vectors) is
-//! one register tile summed over the block. Where there are fewer channels than lanes, a row of taps and its channels,
-//! which are adjacent, share the lanes.
-//!
-//! Partial sums of blocks meet in a packed gradient of a slab of input and output channels that stays in the
-//! second-level cache; slab after slab is unpacked once.
+//! | algorithm | in lanes | chosen for |
+//! |---|---|---|
+//! | [`outer`] | input channels | most layers |
+//! | [`depthwise`] | positions or channels | one channel per group |
 
 mod depthwise;
+mod outer;
 
 use core::ops::Range;
 
-use crate::arith::{clamp, equal, max, min};
-use crate::blocking::{Budget, Tuning, block_size};
+use crate::blocking::Tuning;
 use crate::depthwise::applies;
 use crate::desc::{ConvDesc, volume};
-use crate::kernel::{Offsets, Tiles, TransposeBlock, VECTORS, WeightPanels};
+use crate::kernel::{Tiles, VECTORS};
 use crate::layout::Layout;
-use crate::panels::{Panels, Widths};
+use crate::panels::Panels;
 use crate::parallel;
 use crate::plan::{Accumulation, Thresholds};
-use crate::stage::{Block, Image, Staging, blocks};
-use crate::strided;
-use crate::taps::{Axis, Grid};
-use crate::weight::channel_and_tap_strides;
-use crate::workspace::{Arena, total};
 
 use depthwise::Depthwise;
-
-/// Positions per block: a panel of output gradients stays in the first-level cache.
-const MOST_POSITIONS: usize = 256;
-
-/// Elements of a slab's packed gradient.
-const SLAB_LEN: usize = 64 * 1024;
+use outer::Outer;
 
 /// How the backward pass of the weight runs on one instruction set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BackwardWeightPlan {
-    block: [usize; 3],
-    /// Images per block.
-    images: usize,
-    grid: Grid,
-    /// Taps along the width that share the lanes with the channels: all or one.
-    taps_in_lanes: usize,
-    /// Vectors of lanes of a group.
-    vectors: Panels,
-    /// Panels of vectors per slab.
-    slab_vectors: usize,
-    /// Output channels per slab.
-    slab_channels: usize,
-    /// Output channels of a tile, and the most that tuning allows.
-    rows: Widths,
-    most_rows: usize,
-    /// One channel per group has a driver of its own.
-    depthwise: Option<Depthwise>,
+    driver: Driver,
     /// Output channels that are not cut.
     unit: usize,
     /// Units of output channels of all groups, shared out among the threads: each owns its channels' gradients.
     parts: Panels,
     /// Elements of one thread's workspace.
     part_len: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Driver {
+    Outer(Outer),
+    Depthwise(Depthwise),
 }
 
 /// Operands of a call, lengths checked.
@@ -81,124 +58,29 @@ struct Part<'a> {
     workspace: &'a mut [f32],
 }
 
-/// A thread's buffers.
-struct Buffers<'a> {
-    positions: &'a mut [u32],
-    /// `[panel of output channels][position][channel]`.
-    grad_output: &'a mut [f32],
-    /// `[grid position][lane]`.
-    input: &'a mut [f32],
-    /// One per lane.
-    thresholds: &'a mut [f32],
-    /// `[vectors of input channels][tap][output channel][lane]`, for a slab.
-    grad_weight: &'a mut [f32],
-    /// A filter's part, transposed.
-    unpacked: &'a mut [f32],
-}
-
-/// The gradients that are summed at a time: vectors of lanes by output channels of one group.
-#[derive(Clone)]
-struct Slab {
-    group: usize,
-    /// Panels of vectors.
-    vectors: Range<usize>,
-    /// Counted over all groups.
-    channels: Range<usize>,
-}
-
 impl BackwardWeightPlan {
     pub(crate) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
-        let axes = Axis::all_forward(desc);
-        let channels = desc.group_in_channels();
-        let adjacent = desc.groups() == 1 && desc.dilation()[2] == 1 && desc.stride()[2] == 1;
-        let most_vectors = min(tiles.vectors, tuning.tile);
-        let fits = desc.kernel()[2].saturating_mul(channels) <= most_vectors * tiles.lanes;
-        let taps_in_lanes = if channels < tiles.lanes && adjacent && fits { desc.kernel()[2] } else { 1 };
-        let vectors = Panels::of_at_most((channels * taps_in_lanes).div_ceil(tiles.lanes), most_vectors);
-        let lanes = vectors.max() * tiles.lanes;
-        let depthwise =
-            if VECTORS && applies(desc, tiles) && tuning.depthwise { Some(Depthwise::new(desc, tuning)) } else { None };
-        let unit = if depthwise.is_some() && matches!(desc.layout(), Layout::Nhwc) { tiles.lanes } else { 1 };
+        let depthwise = VECTORS && tuning.depthwise && applies(desc, tiles);
+        let unit = if depthwise && matches!(desc.layout(), Layout::Nhwc) { tiles.lanes } else { 1 };
         let parts = Panels::into_parts(desc.out_channels() / unit, if desc.batch() == 0 { 0 } else { threads });
-
-        let taps = desc.taps() / taps_in_lanes;
-        let all = desc.group_out_channels();
-        let own = clamp(parts.max() * unit, 1, all);
-        let slab_len = min(SLAB_LEN, tuning.staging_len.saturating_mul(2));
-        let per_channel = taps.saturating_mul(vectors.len() * tiles.lanes);
-        // For all channels, whatever the threads: blocks follow from it, and the order of the sums from them.
-        let (slab_vectors, most_channels) = if per_channel.saturating_mul(all) <= slab_len {
-            (vectors.count(), all)
+        let own = parts.max() * unit;
+        let (driver, part_len) = if depthwise {
+            let driver = Depthwise::new(desc, tuning);
+            (Driver::Depthwise(driver), driver.workspace_len(desc, tiles, own))
         } else {
-            // As square as can be: each side is staged again for every slab along the other.
-            let side = (slab_len / taps).isqrt();
-            let slab_vectors = clamp(side / lanes, 1, vectors.count());
-            let most = max(slab_len / taps.saturating_mul(slab_vectors * lanes), 1);
-            (slab_vectors, Panels::of_at_most(all, most).max())
+            let driver = Outer::new(desc, tiles, tuning, own);
+            (Driver::Outer(driver), driver.workspace_len(desc, tiles))
         };
-
-        let most = min(MOST_POSITIONS, tuning.positions);
-        let budget =
-            Budget { positions: most, len: tuning.staging_len, per_staged: lanes, per_position: most_channels };
-        let block = block_size(&axes, budget);
-        let grid = Grid::new(axes, block);
-        let positions = block[1] * block[2];
-        let mut images = 1;
-        if equal(block, desc.output_size()) {
-            let staged = grid.len().saturating_mul(lanes).saturating_add(positions * most_channels);
-            images = clamp(min(most / positions, tuning.staging_len / max(staged, 1)), 1, max(desc.batch(), 1));
-        }
-        let mut plan = Self {
-            block,
-            images,
-            grid,
-            taps_in_lanes,
-            vectors,
-            slab_vectors,
-            slab_channels: Panels::of_at_most(own, most_channels).max(),
-            rows: tiles.rows(vectors.max()),
-            most_rows: tuning.panel,
-            depthwise,
-            unit,
-            parts,
-            part_len: 0,
-        };
-        plan.part_len = match &plan.depthwise {
-            Some(driver) => driver.workspace_len(desc, tiles, plan.parts.max() * unit),
-            None => total(plan.general_len(desc, tiles), tiles.lanes),
-        };
-        plan
+        Self { driver, unit, parts, part_len }
     }
 
     #[cfg(feature = "internal-testing")]
     pub(crate) fn algorithm(&self) -> &'static str {
-        match self {
-            Self { depthwise: Some(_), .. } => "depthwise",
-            Self { taps_in_lanes: 2.., .. } => "taps in lanes",
-            _ => "panels",
+        match self.driver {
+            Driver::Depthwise(_) => "depthwise",
+            Driver::Outer(Outer { taps_in_lanes: 2.., .. }) => "taps in lanes",
+            Driver::Outer(_) => "panels",
         }
-    }
-
-    /// Channels that lie side by side at a staged position.
-    const fn staged_lanes(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        if self.taps_in_lanes > 1 { desc.group_in_channels() } else { self.vectors.max() * tiles.lanes }
-    }
-
-    /// Elements of the buffers of one thread, in their order; saturates, as the layers that no memory could hold show.
-    const fn general_len(&self, desc: &ConvDesc, tiles: &Tiles) -> [usize; 6] {
-        let positions = volume(self.block) * self.images;
-        let lanes = self.vectors.max() * tiles.lanes;
-        let taps = desc.taps() / self.taps_in_lanes;
-        let staged = self.grid.len().saturating_mul(self.images).saturating_mul(self.staged_lanes(desc, tiles));
-        [
-            positions,
-            positions.saturating_mul(self.slab_channels),
-            // A vector of lanes may read beyond the last position's channels.
-            staged.saturating_add(lanes),
-            lanes,
-            taps.saturating_mul(self.slab_vectors * lanes).saturating_mul(self.slab_channels),
-            taps.saturating_mul(lanes),
-        ]
     }
 
     pub(crate) const fn workspace_len(&self) -> usize {
@@ -238,175 +120,14 @@ impl BackwardWeightPlan {
     }
 
     fn run_part(&self, call: &BackwardWeightCall<'_>, part: Part<'_>) {
-        let desc = call.desc;
         let Part { channels, grad_weight, grad_bias, workspace } = part;
         if let Some(grad_bias) = grad_bias {
-            add_bias_gradient(desc, call.grad_output, channels.clone(), grad_bias);
+            add_bias_gradient(call.desc, call.grad_output, channels.clone(), grad_bias);
         }
-        if VECTORS && let Some(driver) = &self.depthwise {
-            driver.run(call, channels, grad_weight, workspace);
-            return;
-        }
-        let [positions, grad_output, input, thresholds, packed, unpacked] = self.general_len(desc, call.tiles);
-        let mut arena = Arena::new(workspace, call.tiles.lanes);
-        let mut buffers = Buffers {
-            positions: arena.take_offsets(positions),
-            grad_output: arena.take(grad_output),
-            input: arena.take(input),
-            thresholds: arena.take(thresholds),
-            grad_weight: arena.take(packed),
-            unpacked: arena.take(unpacked),
-        };
-        // Read by lanes that are dropped, and so never written.
-        buffers.input.fill(0.0);
-        let (filter, per_group) = (desc.group_in_channels() * desc.taps(), desc.group_out_channels());
-        for group in channels.start / per_group..channels.end.div_ceil(per_group) {
-            let own = channels.start.max(group * per_group)..channels.end.min((group + 1) * per_group);
-            for first in own.clone().step_by(self.slab_channels) {
-                for first_vectors in (0..self.vectors.count()).step_by(self.slab_vectors) {
-                    let slab = Slab {
-                        group,
-                        vectors: first_vectors..self.vectors.count().min(first_vectors + self.slab_vectors),
-                        channels: first..own.end.min(first + self.slab_channels),
-                    };
-                    buffers.grad_weight.fill(0.0);
-                    for first_image in (0..desc.batch()).step_by(self.images) {
-                        let images = first_image..desc.batch().min(first_image + self.images);
-                        for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
-                            self.run_block(call, &slab, images.clone(), block, &mut buffers);
-                        }
-                    }
-                    let out = (slab.channels.start - channels.start) * filter;
-                    let out = &mut grad_weight[out..][..slab.channels.len() * filter];
-                    self.unpack(call, &slab, &mut buffers, out);
-                }
-            }
-        }
-    }
-
-    /// Adds one block's part to the packed gradient of a slab.
-    fn run_block(
-        &self,
-        call: &BackwardWeightCall<'_>,
-        slab: &Slab,
-        images: Range<usize>,
-        block: Block,
-        buffers: &mut Buffers<'_>,
-    ) {
-        let (desc, tiles) = (call.desc, call.tiles);
-        let pitch = self.staged_lanes(desc, tiles);
-        let mut next = buffers.positions.iter_mut();
-        for image in 0..images.len() {
-            for row in 0..block.size[1] {
-                let first = image * self.grid.len() + row * self.grid.extent[2];
-                for (w, position) in next.by_ref().take(block.size[2]).enumerate() {
-                    // Fits: `block_size` bounds a staged plane, `staging_len` several of them.
-                    *position = ((first + w) * pitch) as u32;
-                }
-            }
-        }
-        let count = images.len() * block.len();
-        let positions = Offsets::new(&buffers.positions[..count]);
-
-        // Panels of output channels, as the tiles of all vectors will read them.
-        let panels = self.rows.panels(slab.channels.len(), self.most_rows);
-        let identity = Axis::all_positions(desc.output_size());
-        for (index, image) in images.clone().enumerate() {
-            let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
-            let grad_output = Image { data, strides: desc.output_strides() };
-            for panel in panels.iter() {
-                let grid = Grid::new(identity, block.size);
-                let staging = Staging { grid, lanes: panel.len(), pitch: 0, fill: 0.0 };
-                let at = panel.start * count + index * block.len() * panel.len();
-                let channels = slab.channels.start + panel.start..slab.channels.start + panel.end;
-                staging.copy(tiles, grad_output, channels, block, &mut buffers.grad_output[at..]);
-            }
-        }
-
-        let [depths, heights, _] = desc.kernel();
-        let widths = desc.kernel()[2] / self.taps_in_lanes;
-        let mut packed = &mut buffers.grad_weight[..];
-        for vectors in slab.vectors.clone().map(|panel| self.vectors.get(panel)) {
-            let lanes = vectors.len() * tiles.lanes;
-            let first_lane = vectors.start * tiles.lanes;
-            let first = slab.group * desc.group_in_channels();
-            let channels = if self.taps_in_lanes > 1 {
-                first..first + desc.group_in_channels()
-            } else {
-                first + first_lane..first + desc.group_in_channels().min(first_lane + lanes)
-            };
-            // Vectors of one panel are as far apart as those of the widest.
-            let staging = Staging { grid: self.grid, lanes: pitch, pitch: 0, fill: 0.0 };
-            for (index, image) in images.clone().enumerate() {
-                let data = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
-                let input = Image { data, strides: desc.input_strides() };
-                let out = &mut buffers.input[index * self.grid.len() * pitch..];
-                staging.copy(tiles, input, channels.clone(), block, out);
-            }
-            for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
-                for w in 0..widths {
-                    for (lane, theta) in buffers.thresholds[..lanes].iter_mut().enumerate() {
-                        // A lane without a channel is computed and dropped.
-                        let lane = lane.min(channels.len() * self.taps_in_lanes - 1);
-                        let (tap, channel) = (lane / channels.len(), lane % channels.len());
-                        *theta = call.thresholds.at(desc, channels.start + channel, [d, h, w + tap]);
-                    }
-                    let (tile, rest) = packed.split_at_mut(panels.len() * lanes);
-                    packed = rest;
-                    tiles.backward_weight(WeightPanels {
-                        input: &buffers.input[self.grid.tap([d, h, w]) * pitch..],
-                        positions,
-                        grad_output: buffers.grad_output,
-                        thresholds: &buffers.thresholds[..lanes],
-                        panels,
-                        vectors: vectors.len(),
-                        grad_weight: tile,
-                    });
-                }
-            }
-        }
-    }
-
-    /// Adds the packed gradient of a slab to `out`, its filters in the order of the layout.
-    fn unpack(&self, call: &BackwardWeightCall<'_>, slab: &Slab, buffers: &mut Buffers<'_>, out: &mut [f32]) {
-        let desc = call.desc;
-        let (in_channels, kw) = (desc.group_in_channels(), self.taps_in_lanes);
-        let taps = desc.taps() / kw;
-        let count = slab.channels.len();
-        let (channel_step, tap_step) = channel_and_tap_strides(desc);
-        let mut packed = &buffers.grad_weight[..];
-        for vectors in slab.vectors.clone().map(|panel| self.vectors.get(panel)) {
-            let lanes = vectors.len() * call.tiles.lanes;
-            let first = vectors.start * call.tiles.lanes;
-            let used = lanes.min(in_channels * kw - first);
-            let (panel, rest) = packed.split_at(lanes * taps * count);
-            packed = rest;
-            for (d, filter) in out.chunks_exact_mut(in_channels * desc.taps()).enumerate() {
-                if channel_step == 1 {
-                    // Lanes are adjacent in the filter, too.
-                    for tap in 0..taps {
-                        let lanes = &panel[(tap * count + d) * lanes..][..used];
-                        strided::add(lanes, &mut filter[first + tap * kw * tap_step..], 1);
-                    }
-                } else if kw == 1 {
-                    call.tiles.transpose(TransposeBlock {
-                        from: &panel[d * lanes..],
-                        from_step: count * lanes,
-                        to: buffers.unpacked,
-                        to_step: taps,
-                        rows: taps,
-                        columns: used,
-                    });
-                    strided::add(&buffers.unpacked[..used * taps], &mut filter[first * taps..], 1);
-                } else {
-                    for tap in 0..taps {
-                        let lanes = &panel[(tap * count + d) * lanes..][..used];
-                        for (w, channels) in lanes.chunks_exact(in_channels).enumerate() {
-                            strided::add(channels, &mut filter[(tap * kw + w) * tap_step..], channel_step);
-                        }
-                    }
-                }
-            }
+        match &self.driver {
+            Driver::Outer(driver) => driver.run(call, channels, grad_weight, workspace),
+            Driver::Depthwise(driver) if VECTORS => driver.run(call, channels, grad_weight, workspace),
+            Driver::Depthwise(_) => unreachable!("a driver that is never planned"),
         }
     }
 }

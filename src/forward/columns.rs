@@ -9,13 +9,13 @@
 
 use core::ops::Range;
 
-use super::{ForwardCall, Part, panels_of_group};
+use super::{ForwardCall, Part, panels_of_group, tabulate};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, Tuning, block_size, block_sizes};
 use crate::desc::ConvDesc;
 use crate::kernel::{Offsets, PatchColumns, Product, Rows, Start, TileMut, Tiles, Update, View};
 use crate::layout::Layout;
-use crate::panels::Panels;
+use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks, plane_pitch};
 use crate::taps::{Axis, Grid};
 use crate::workspace::{Arena, total};
@@ -163,8 +163,7 @@ impl Columns {
         let in_channels = desc.group_in_channels();
         let group_weight = desc.group_out_channels() * in_channels * desc.taps();
         let mut table_of = None;
-        for first_image in images.clone().step_by(self.images) {
-            let images = first_image..images.end.min(first_image + self.images);
+        for images in chunks(images, self.images) {
             for group in panels.start / self.panels.count()..panels.end.div_ceil(self.panels.count()) {
                 let panels = panels_of_group(&panels, self.panels.count(), group);
                 for block in blocks(space.clone(), self.block) {
@@ -176,13 +175,12 @@ impl Columns {
                         positions: block.size[1] * block.size[2],
                     };
                     self.tabulate_positions(block, &site, positions);
-                    for first in (0..in_channels).step_by(self.chunk) {
-                        let channels =
-                            group * in_channels + first..group * in_channels + in_channels.min(first + self.chunk);
+                    for channels in chunks(group * in_channels..(group + 1) * in_channels, self.chunk) {
+                        let first = channels.start - group * in_channels;
                         let steps = channels.len() * desc.taps();
                         if table_of != Some(channels.start) {
                             table_of = Some(channels.start);
-                            self.tabulate_steps(call, channels.clone(), offsets, thresholds);
+                            tabulate(call, &self.grid, self.pitch, channels.clone(), offsets, thresholds);
                         }
                         let source = self.stage(call, channels, &site, block, staged);
                         let patches = Patches {
@@ -222,27 +220,6 @@ impl Columns {
         // Lanes beyond the last position are computed and dropped.
         for (position, beyond) in next.zip(1..) {
             *position = last + beyond;
-        }
-    }
-
-    /// Fills the table of (input channel, tap): where to read, and the threshold.
-    fn tabulate_steps(
-        &self,
-        call: &ForwardCall<'_>,
-        channels: Range<usize>,
-        offsets: &mut [u32],
-        thresholds: &mut [f32],
-    ) {
-        let [depth, height, width] = self.grid.taps();
-        let mut table = offsets.iter_mut().zip(thresholds);
-        for (index, channel) in channels.enumerate() {
-            for (d, h) in (0..depth).flat_map(|d| (0..height).map(move |h| (d, h))) {
-                for (w, (offset, theta)) in (0..width).zip(&mut table) {
-                    // Fits, like the positions.
-                    *offset = (index * self.pitch + self.grid.tap([d, h, w])) as u32;
-                    *theta = call.thresholds.at(call.desc, channel, [d, h, w]);
-                }
-            }
         }
     }
 
@@ -294,8 +271,7 @@ impl Columns {
                 lanes,
                 columns: packed,
             });
-            for first_panel in group.range.clone().step_by(self.panels_at_once) {
-                let range = first_panel..group.range.end.min(first_panel + self.panels_at_once);
+            for range in chunks(group.range.clone(), self.panels_at_once) {
                 for (index, packed) in tiles.clone().zip(packed.chunks_exact(steps * lanes)) {
                     self.multiply_tile(call, site, patches, group, range.clone(), index, packed, output, result);
                 }

@@ -3,13 +3,11 @@
 //! Positions lie in lanes whatever the layout: staging transposes channels-last images on the way. The reduction over
 //! (input channel, tap) is one loop over a table of offsets, so rank, stride and dilation do not reach the kernel.
 
-use core::ops::Range;
-
-use super::{ForwardCall, Part, panels_of_group};
+use super::{ForwardCall, Part, panels_of_group, tabulate};
 use crate::blocking::{Planar, Tuning, block_sizes, runs};
 use crate::desc::ConvDesc;
 use crate::kernel::{ForwardPanel, Offsets, Tiles, Update, View};
-use crate::panels::Panels;
+use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
 use crate::workspace::{Arena, total};
@@ -69,13 +67,13 @@ impl Direct {
                 let panels = panels_of_group(&panels, self.panels.count(), group);
                 for block in blocks(space.clone(), block) {
                     let runs = runs(block.size[1], block.size[2], self.grid.extent[2], lanes);
-                    for first in (0..in_channels).step_by(chunk) {
-                        let channels = first..in_channels.min(first + chunk);
+                    for channels in chunks(0..in_channels, chunk) {
+                        let first = channels.start;
                         let steps = channels.len() * desc.taps();
                         let input_channels = group * in_channels + first..group * in_channels + channels.end;
                         if table_of != Some(input_channels.start) {
                             table_of = Some(input_channels.start);
-                            self.tabulate(call, input_channels.clone(), offsets, thresholds);
+                            tabulate(call, &self.grid, pitch, input_channels.clone(), offsets, thresholds);
                         }
                         let source = if self.in_place {
                             &image_input[input_channels.start * pitch + self.grid.position(block.start)..]
@@ -111,22 +109,6 @@ impl Direct {
                             }
                         }
                     }
-                }
-            }
-        }
-    }
-
-    /// Fills the table of (input channel, tap): where to read, and the threshold.
-    fn tabulate(&self, call: &ForwardCall<'_>, channels: Range<usize>, offsets: &mut [u32], thresholds: &mut [f32]) {
-        let [depth, height, width] = self.grid.taps();
-        let mut table = offsets.iter_mut().zip(thresholds);
-        for (index, channel) in channels.enumerate() {
-            for (d, h) in (0..depth).flat_map(|d| (0..height).map(move |h| (d, h))) {
-                for (w, (offset, theta)) in (0..width).zip(&mut table) {
-                    // Fits: chunks of several channels are bounded by the staging length, single channels by
-                    // `block_size`, images read in place by `reads_in_place`.
-                    *offset = (index * self.planar.pitch + self.grid.tap([d, h, w])) as u32;
-                    *theta = call.thresholds.at(call.desc, channel, [d, h, w]);
                 }
             }
         }

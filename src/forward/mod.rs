@@ -14,7 +14,7 @@ mod rows;
 
 use core::ops::Range;
 
-use crate::arith::min;
+use crate::arith::{max, min};
 use crate::blocking::Tuning;
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{Tiles, VECTORS, View};
@@ -22,6 +22,7 @@ use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::parallel;
 use crate::plan::Thresholds;
+use crate::taps::Grid;
 use crate::weight::Packing;
 
 use columns::Columns;
@@ -209,13 +210,37 @@ const fn choose(desc: &ConvDesc, tiles: &Tiles) -> ForwardAlgorithm {
         ForwardAlgorithm::Direct
     } else if crate::depthwise::applies(desc, tiles) {
         ForwardAlgorithm::Depthwise
-    } else if rows::applies(desc) && channels >= 2 * tiles.lanes && channels * 5 >= in_vectors * 4 {
+    } else if rows::applies(desc) && channels >= max(2 * tiles.lanes, 16) && channels * 5 >= in_vectors * 4 {
         ForwardAlgorithm::Rows
     } else if channels >= 24 {
         ForwardAlgorithm::Columns
     } else {
         ForwardAlgorithm::Direct
     }
+}
+
+/// Fills the table of (input channel, tap): where to read in planes `pitch` apart, and the threshold.
+fn tabulate(
+    call: &ForwardCall<'_>,
+    grid: &Grid,
+    pitch: usize,
+    channels: Range<usize>,
+    offsets: &mut [u32],
+    thresholds: &mut [f32],
+) {
+    let (desc, taps) = (call.desc, call.desc.taps());
+    let (first, others) = offsets[..channels.len() * taps].split_at_mut(taps);
+    for (tap, offset) in first.iter_mut().enumerate() {
+        // Fits, here and below: chunks of several channels are bounded by the staging length, single channels by
+        // `block_size`, images read in place by their length.
+        *offset = grid.tap(desc.kernel_position(tap)) as u32;
+    }
+    for (index, offsets) in (1..).zip(others.chunks_exact_mut(taps)) {
+        for (offset, first) in offsets.iter_mut().zip(&*first) {
+            *offset = first + (index * pitch) as u32;
+        }
+    }
+    call.thresholds.copy_channels(desc, channels, thresholds);
 }
 
 /// The part of a range of panels, counted over all groups, that lies in one group.

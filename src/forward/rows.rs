@@ -12,7 +12,7 @@ use crate::blocking::{Budget, Tuning, block_size};
 use crate::desc::ConvDesc;
 use crate::kernel::{PatchRows, Product, Rows as ProductRows, Run, Start, TileMut, Tiles, Update, View};
 use crate::layout::Layout;
-use crate::panels::Panels;
+use crate::panels::{Panels, chunks};
 use crate::plan::Thresholds;
 use crate::stage::{Block, blocks};
 use crate::taps::Axis;
@@ -30,7 +30,7 @@ pub(super) struct Rows {
     /// Vectors of output channels of a group.
     vectors: Panels,
     /// Most rows of a tile.
-    rows: usize,
+    tile: usize,
 }
 
 /// Whether the algorithm can compute a layer.
@@ -58,7 +58,7 @@ impl Rows {
             taps_per_run: if adjacent { desc.kernel()[2] } else { 1 },
             chunk,
             vectors,
-            rows: min(tiles.product_rows, tuning.panel),
+            tile: tuning.panel,
         }
     }
 
@@ -100,17 +100,15 @@ impl Rows {
         for block in blocks(space, self.block) {
             // The table holds for all images, and for all groups.
             let mut tabulated = None;
-            for first_image in images.clone().step_by(self.images) {
-                let images = first_image..images.end.min(first_image + self.images);
+            for images in chunks(images.clone(), self.images) {
                 if tabulated != Some(images.len()) {
                     tabulated = Some(images.len());
                     self.tabulate_runs(desc, images.len(), block, runs);
                 }
-                let source = &call.input[first_image * desc.input_image_len()..images.end * desc.input_image_len()];
+                let source = &call.input[images.start * desc.input_image_len()..images.end * desc.input_image_len()];
                 for group in panels.start / count..panels.end.div_ceil(count) {
                     let panels = panels_of_group(&panels, count, group);
-                    for first in (0..depth).step_by(self.chunk) {
-                        let steps = first..depth.min(first + self.chunk);
+                    for steps in chunks(0..depth, self.chunk) {
                         tabulate_thresholds(call, group, steps.clone(), thresholds);
                         call.tiles.pack_rows(PatchRows {
                             source: &source[group * desc.group_in_channels()..],
@@ -222,8 +220,7 @@ impl Rows {
         let [_, height, width] = call.desc.output_size();
         let [d, h, w] = block.start;
         let first = (d * height + h) * width + w;
-        let rows =
-            ProductRows::Plain { data: rows, pitch: panel.depth, tiles: Panels::of_at_most(block.len(), self.rows) };
+        let rows = ProductRows::Plain { data: rows, pitch: panel.depth, count: block.len(), tile: self.tile };
         let product = |start, output| Product { rows, columns: panel.weight, depth: panel.depth, start, output };
         let width = panel.vectors * lanes;
         if panel.channels.len() == width {

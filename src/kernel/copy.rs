@@ -22,10 +22,11 @@ pub(crate) struct CopyBlock<'a> {
     pub(crate) len: usize,
 }
 
-/// `to[c · to_step + r] = from[r · from_step + c]` for `r < rows`, `c < columns`.
+/// `to[c · to_step + r] = from[r · from_step + c · from_column]` for `r < rows`, `c < columns`.
 pub(crate) struct TransposeBlock<'a> {
     pub(crate) from: &'a [f32],
     pub(crate) from_step: usize,
+    pub(crate) from_column: usize,
     pub(crate) to: &'a mut [f32],
     pub(crate) to_step: usize,
     pub(crate) rows: usize,
@@ -130,7 +131,7 @@ pub(super) unsafe fn transpose<S: Vector>(block: TransposeBlock<'_>) {
     }
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
-    assert!(span(&[(block.rows, block.from_step), (block.columns, 1)]) <= block.from.len());
+    assert!(span(&[(block.rows, block.from_step), (block.columns, block.from_column)]) <= block.from.len());
     assert!(span(&[(block.columns, block.to_step), (block.rows, 1)]) <= block.to.len());
     simd.vectorize(Transpose { simd, block });
 }
@@ -146,26 +147,56 @@ impl<S: Vector> WithSimd for Transpose<'_, S> {
     #[inline(always)]
     fn with_simd<T: pulp::Simd>(self, _: T) {
         let Self { simd, block } = self;
-        let TransposeBlock { from, from_step, to, to_step, rows, columns } = block;
-        let (whole_rows, whole_columns) = (rows / S::SQUARE * S::SQUARE, columns / S::SQUARE * S::SQUARE);
+        let TransposeBlock { from, from_step, from_column, to, to_step, rows, columns } = block;
+        // Without squares, all of it is what is left over.
+        let side = match (S::SQUARE, from_column) {
+            (1, _) => usize::MAX,
+            (square, 1) => square,
+            _ => 4,
+        };
+        let (whole_rows, whole_columns) = (rows - rows % side, columns - columns % side);
         let (from, to) = (from.as_ptr(), to.as_mut_ptr());
         // SAFETY: `transpose` has checked the last element of both sides.
         unsafe {
-            for r in (0..whole_rows).step_by(S::SQUARE) {
-                for c in (0..whole_columns).step_by(S::SQUARE) {
-                    simd.transpose(from.add(r * from_step + c), from_step, to.add(c * to_step + r), to_step);
+            let mut r = 0;
+            while S::SQUARE > 1 && r < whole_rows {
+                for c in (0..whole_columns).step_by(side) {
+                    let (from, to) = (from.add(r * from_step + c * from_column), to.add(c * to_step + r));
+                    if from_column == 1 {
+                        simd.transpose(from, from_step, to, to_step);
+                    } else {
+                        transpose_apart(from, from_step, from_column, to, to_step);
+                    }
                 }
+                r += side;
             }
             for c in whole_columns..columns {
                 for r in 0..whole_rows {
-                    *to.add(c * to_step + r) = *from.add(r * from_step + c);
+                    *to.add(c * to_step + r) = *from.add(r * from_step + c * from_column);
                 }
             }
             for r in whole_rows..rows {
                 for c in 0..columns {
-                    *to.add(c * to_step + r) = *from.add(r * from_step + c);
+                    *to.add(c * to_step + r) = *from.add(r * from_step + c * from_column);
                 }
             }
+        }
+    }
+}
+
+/// The transpose of a square of four whose elements are `from_column` apart.
+///
+/// # Safety
+///
+/// Four rows of four, `from_step` apart, are readable at `from`, and writable, `to_step` apart, at `to`.
+#[inline(always)]
+unsafe fn transpose_apart(from: *const f32, from_step: usize, from_column: usize, to: *mut f32, to_step: usize) {
+    for c in 0..4 {
+        // SAFETY: the caller's.
+        unsafe {
+            let from = from.add(c * from_column);
+            let column = [*from, *from.add(from_step), *from.add(2 * from_step), *from.add(3 * from_step)];
+            to.add(c * to_step).cast::<[f32; 4]>().write_unaligned(column);
         }
     }
 }
@@ -202,14 +233,24 @@ mod tests {
     #[test]
     fn every_element_changes_places() {
         for tiles in Isa::available().filter_map(Isa::tiles) {
-            for (rows, columns) in [(1, 1), (3, 5), (4, 4), (8, 8), (4, 7), (9, 4), (10, 11), (17, 24), (33, 9)] {
-                let (from_step, to_step) = (columns + 2, rows + 3);
+            let sizes = [(1, 1), (3, 5), (4, 4), (8, 8), (4, 7), (9, 4), (10, 11), (17, 24), (33, 9)];
+            for ((rows, columns), from_column) in sizes.into_iter().flat_map(|size| [(size, 1), (size, 2), (size, 3)]) {
+                let (from_step, to_step) = (columns * from_column + 2, rows + 3);
                 let from = Vec::from_iter((0..rows * from_step).map(|i| i as f32));
                 let mut to = std::vec![-1.0; columns * to_step];
-                tiles.transpose(TransposeBlock { from: &from, from_step, to: &mut to, to_step, rows, columns });
+                tiles.transpose(TransposeBlock {
+                    from: &from,
+                    from_step,
+                    from_column,
+                    to: &mut to,
+                    to_step,
+                    rows,
+                    columns,
+                });
                 for (i, to) in to.iter().enumerate() {
                     let (c, r) = (i / to_step, i % to_step);
-                    assert_eq!(*to, if r < rows { from[r * from_step + c] } else { -1.0 }, "{rows}×{columns}");
+                    let expected = if r < rows { from[r * from_step + c * from_column] } else { -1.0 };
+                    assert_eq!(*to, expected, "{rows}×{columns} by {from_column}");
                 }
             }
         }

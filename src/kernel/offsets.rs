@@ -1,5 +1,9 @@
 //! Tables of offsets that kernels follow without looking.
 
+use core::slice::ChunksExact;
+
+use super::vector::Vector;
+
 /// Offsets into a staged copy, with the largest of them: what a kernel's bounds check needs to know about the table.
 #[derive(Clone, Copy)]
 pub(crate) struct Offsets<'a> {
@@ -15,6 +19,14 @@ impl<'a> Offsets<'a> {
 
     pub(super) fn table(&self) -> &'a [u32] {
         self.table
+    }
+
+    /// The table in trips of [`Vector::STEPS`], where that is more than one, and the rest of it.
+    #[inline(always)]
+    pub(super) fn trips<S: Vector>(&self) -> (ChunksExact<'a, u32>, &'a [u32]) {
+        let whole = if S::STEPS == 1 { 0 } else { self.table.len() / S::STEPS * S::STEPS };
+        let (trips, rest) = self.table.split_at(whole);
+        (trips.chunks_exact(S::STEPS), rest)
     }
 
     /// The largest offset; 0 for an empty table.

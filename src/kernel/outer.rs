@@ -1,14 +1,14 @@
 //! Tiles with channels in lanes: sums over positions of outer products, for the gradient of the weight.
 //!
 //! A tile is `ND` output channels by `NV` vectors of input channels at one tap. Each position costs `NV` loads, `ND`
-//! broadcasts and `ND · NV` multiply-adds (AVX-512 8 × 3: 24 / 11, AVX2 6 × 2: 12 / 8, NEON 8 × 3: 24 / 11), and one
-//! `max` per vector loaded. No sum crosses lanes, and only valid positions are visited.
+//! broadcasts and `ND · NV` multiply-adds (AVX-512 8 × 3: 24 / 11, AVX2 6 × 2: 12 / 8, NEON 12 × 2, by lane: 24 / 5), and
+//! one `max` per vector loaded. No sum crosses lanes, and only valid positions are visited.
 
 use pulp::WithSimd;
 
 use super::offsets::Offsets;
 use super::planar::{panel_widths, with_const};
-use super::tile::{Interleaved, add_products, load, unrolled};
+use super::tile::{Interleaved, Sums, add_products, load, unrolled};
 use super::vector::Vector;
 use crate::arith::min;
 use crate::panels::{Panels, Widths};
@@ -32,9 +32,10 @@ pub(crate) struct WeightPanels<'a> {
     pub(crate) grad_weight: &'a mut [f32],
 }
 
-/// Most vectors of input channels in a tile.
+/// Most vectors of input channels in a tile. The registers that have gradients at hand leave none for the thresholds of a
+/// third.
 pub(super) const fn most_vectors<S: Vector>() -> usize {
-    if S::REGISTERS >= 32 && !S::FEW_TILES { 3 } else { 2 }
+    if S::REGISTERS >= 32 && S::AT_HAND == 1 && !S::FEW_TILES { 3 } else { 2 }
 }
 
 /// Output channels in a tile with `vectors` vectors of input channels: accumulators, the vectors and two broadcasts
@@ -104,16 +105,22 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
     let mut sums = [[simd.splat_f32s(0.0); NV]; ND];
     // SAFETY: the caller's: a threshold per lane.
     let thetas = unsafe { load::<S, NV>(simd, call.thresholds.as_ptr()) };
-    // SAFETY: the panels before hold a gradient per position and channel.
+    let (trips, rest) = call.positions.trips::<S>();
+    // SAFETY: the caller's, here and below: positions up to the largest are readable, and the panels before hold a gradient
+    // per position and channel.
     let mut g = unsafe { call.grad_output.as_ptr().add(first * call.positions.table().len()) };
-    for &position in call.positions.table() {
-        // SAFETY: the caller's: positions up to the largest are readable, `ND` gradients per position.
-        unsafe {
-            let mut x = load::<S, NV>(simd, call.input.as_ptr().add(position as usize));
-            unrolled!(V in 0..NV => x[V] = simd.activate(x[V], thetas[V]));
-            add_products(simd, &mut sums, Interleaved::<ND>(g), x);
-            g = g.add(ND);
-        }
+    let input = call.input.as_ptr();
+    for trip in trips {
+        unrolled!(STEP in 0..S::STEPS => {
+            // SAFETY: as above.
+            unsafe { add_position(simd, &mut sums, thetas, input.add(trip[STEP] as usize), g) };
+            g = g.wrapping_add(ND);
+        });
+    }
+    for &position in rest {
+        // SAFETY: as above.
+        unsafe { add_position(simd, &mut sums, thetas, input.add(position as usize), g) };
+        g = g.wrapping_add(ND);
     }
     // SAFETY: the panels before hold a gradient per channel and lane.
     let to = unsafe { call.grad_weight.as_mut_ptr().add(first * NV * S::LANES) };
@@ -125,4 +132,25 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
             unrolled!(V in 0..NV => simd.store(to.add(V * S::LANES), simd.add_f32s(before[V], sums[D][V])));
         }
     });
+}
+
+/// `sums[d][v] += g[d] · f(x[v]; θ[v])`
+///
+/// # Safety
+///
+/// `NV` vectors are readable at `x` and `ND` gradients at `g`.
+#[inline(always)]
+unsafe fn add_position<S: Vector, const ND: usize, const NV: usize>(
+    simd: S,
+    sums: &mut Sums<S, ND, NV>,
+    thetas: [S::f32s; NV],
+    x: *const f32,
+    g: *const f32,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut x = load::<S, NV>(simd, x);
+        unrolled!(V in 0..NV => x[V] = simd.activate(x[V], thetas[V]));
+        add_products(simd, sums, Interleaved::<ND>(g), x);
+    }
 }

@@ -276,17 +276,28 @@ fn clamp<S: Vector>(simd: S, x: &[f32], thetas: &[f32], out: &mut [f32]) {
         return;
     }
     let mut i = 0;
-    loop {
-        // The last vector overlaps the one before.
-        let at = if i + S::LANES <= len { i } else { len - S::LANES };
-        // SAFETY: `at + LANES ≤ len`, the length of all three.
-        unsafe {
-            let theta = simd.load(thetas.as_ptr().add(at));
-            simd.store(out.as_mut_ptr().add(at), simd.activate(simd.load(x.as_ptr().add(at)), theta));
+    while i + S::STEPS * S::LANES <= len {
+        for step in 0..S::STEPS {
+            // SAFETY: the vector ends by `len`, the length of all three.
+            unsafe { clamp_vector(simd, x, thetas, out, i + step * S::LANES) };
         }
+        i += S::STEPS * S::LANES;
+    }
+    while i < len {
+        // SAFETY: as above: the last vector overlaps the one before.
+        unsafe { clamp_vector(simd, x, thetas, out, i.min(len - S::LANES)) };
         i += S::LANES;
-        if i >= len {
-            break;
-        }
+    }
+}
+
+/// # Safety
+///
+/// All slices have a vector from `at` on.
+#[inline(always)]
+unsafe fn clamp_vector<S: Vector>(simd: S, x: &[f32], thetas: &[f32], out: &mut [f32], at: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let theta = simd.load(thetas.as_ptr().add(at));
+        simd.store(out.as_mut_ptr().add(at), simd.activate(simd.load(x.as_ptr().add(at)), theta));
     }
 }

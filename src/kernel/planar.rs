@@ -7,16 +7,16 @@
 //! |---|---|---|---|
 //! | AVX-512 | 2 × 12 | 24 / 14 | 12 |
 //! | AVX2 | 2 × 6 | 12 / 8 | 6 |
-//! | NEON | 3 × 8 | 24 / 11 | 12 |
+//! | NEON | 2 × 12 | 24 / 5 | 12 |
 //!
-//! so the multiply-adds are the limit as long as the staged planes come from L2 (11 bytes per cycle for 2 × 12) and a
+//! (on NEON, which multiplies by a lane, a load of four weights serves four broadcasts) so the multiply-adds are the limit as long as the staged planes come from L2 (11 bytes per cycle for 2 × 12) and a
 //! panel of weights stays in L1 or L2. The clamp is one `max` per vector loaded, `1/NR` per multiply-add, on ports that
 //! multiply-adds leave free.
 
 use pulp::WithSimd;
 
 use super::offsets::Offsets;
-use super::tile::{Interleaved, add_products, load, store, unrolled};
+use super::tile::{Interleaved, Sums, add_products, load, store, unrolled};
 use super::vector::Vector;
 use crate::panels::Widths;
 
@@ -137,9 +137,11 @@ trait Panel {
 }
 
 /// Vectors of positions in a tile with `channels` channels: accumulators, a vector of the source per vector of
-/// positions, and two broadcasts must fit the register file, or accumulators are spilled in the hot loop.
+/// positions, and two broadcasts must fit the register file, or accumulators are spilled in the hot loop. Where weights are
+/// held together, so must they be, the threshold, and two vectors of the next step.
 const fn tile_vectors<S: Vector>(channels: usize) -> usize {
-    let fit = (S::REGISTERS - 2) / (channels + 1);
+    let others = if S::AT_HAND == 1 { 2 } else { 3 + channels.div_ceil(S::AT_HAND) };
+    let fit = (S::REGISTERS - others) / (channels + 1);
     if fit < S::TILE { fit } else { S::TILE }
 }
 
@@ -240,21 +242,49 @@ impl Panel for ForwardPanel<'_> {
     #[inline(always)]
     unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, at: usize, result: usize) {
         let mut sums = [[simd.splat_f32s(0.0); MR]; NR];
-        let offsets = self.offsets.table();
-        let source = self.source.as_ptr();
-        let (thresholds, weight) = (self.thresholds.as_ptr(), self.weight.as_ptr());
-        for (step, &offset) in offsets.iter().enumerate() {
-            // SAFETY: the caller's, for each pointer; `step` is less than the number of offsets.
-            unsafe {
-                let theta = simd.splat_f32s(*thresholds.add(step));
-                let x = source.add(at + offset as usize);
-                let mut x = load::<S, MR>(simd, x);
-                unrolled!(M in 0..MR => x[M] = simd.activate(x[M], theta));
-                add_products(simd, &mut sums, Interleaved::<NR>(weight.add(step * NR)), x);
-            }
+        let (trips, rest) = self.offsets.trips::<S>();
+        let (mut theta, mut weight) = (self.thresholds.as_ptr(), self.weight.as_ptr());
+        // SAFETY: the caller's, here and below, for each pointer: there is a threshold per offset, and `NR` weights. Pointers
+        // advance by wrapping arithmetic, because those after the last offset are never read.
+        let source = unsafe { self.source.as_ptr().add(at) };
+        for trip in trips {
+            unrolled!(STEP in 0..S::STEPS => {
+                // SAFETY: as above.
+                unsafe { forward_step::<S, MR, NR>(simd, &mut sums, source.add(trip[STEP] as usize), theta, weight) };
+                theta = theta.wrapping_add(1);
+                weight = weight.wrapping_add(NR);
+            });
+        }
+        for &offset in rest {
+            // SAFETY: as above.
+            unsafe { forward_step::<S, MR, NR>(simd, &mut sums, source.add(offset as usize), theta, weight) };
+            theta = theta.wrapping_add(1);
+            weight = weight.wrapping_add(NR);
         }
         // SAFETY: the caller's.
         unsafe { store(simd, sums, self.result.as_mut_ptr().add(result), self.pitch) };
+    }
+}
+
+/// `sums[n][m] += weight[n] · f(x[m]; θ)`
+///
+/// # Safety
+///
+/// `MR` vectors are readable at `x`, a threshold at `theta`, and `NR` weights.
+#[inline(always)]
+unsafe fn forward_step<S: Vector, const MR: usize, const NR: usize>(
+    simd: S,
+    sums: &mut Sums<S, NR, MR>,
+    x: *const f32,
+    theta: *const f32,
+    weight: *const f32,
+) {
+    // SAFETY: the caller's, for each pointer.
+    unsafe {
+        let theta = simd.splat_f32s(*theta);
+        let mut x = load::<S, MR>(simd, x);
+        unrolled!(M in 0..MR => x[M] = simd.activate(x[M], theta));
+        add_products(simd, sums, Interleaved::<NR>(weight), x);
     }
 }
 

@@ -7,11 +7,15 @@
 //! |---|---|---|---|---|
 //! | AVX-512 | 12 × 2 | 24 / 14 | 12 | 4 |
 //! | AVX2 | 6 × 2 | 12 / 8 | 6 | 4 |
-//! | NEON | 8 × 3 | 24 / 11 | 12 | 2.7 |
+//! | NEON | 8 × 3 | 24 / 5 | 12 | 2.7 |
+//! | NEON, rows apart | 7 × 3 | 21 / 4.75 | 10.5 | 2.7 |
 //!
-//! so the multiply-adds are the limit. The clamp is paid where the patches are packed ([`pack`](super::pack)), once for
+//! so the multiply-adds are the limit. NEON multiplies by a lane: a load of four elements serves four broadcasts, of rows
+//! that lie together at one step, of rows apart at four steps, for which each row holds a register. The loops take 1.16 and
+//! 1.20 instructions per multiply-add there. The clamp is paid where the patches are packed ([`pack`](super::pack)), once for
 //! all output channels.
 
+use core::hint::black_box;
 use core::ops::Range;
 
 use pulp::WithSimd;
@@ -20,6 +24,7 @@ use super::planar::with_const;
 use super::tile::{Interleaved, Operand, Sums, add_products, load, unrolled};
 use super::vector::Vector;
 use super::view::TileMut;
+use crate::arith::min;
 use crate::panels::Panels;
 
 /// The rows of a product.
@@ -34,16 +39,16 @@ pub(crate) enum Rows<'a> {
         depth: usize,
         first_step: usize,
     },
-    /// `[row][pitch]`, in tiles of a few rows.
-    Plain { data: &'a [f32], pitch: usize, tiles: Panels },
+    /// `[row][pitch]`, in tiles of at most `tile` rows.
+    Plain { data: &'a [f32], pitch: usize, count: usize, tile: usize },
 }
 
 impl Rows<'_> {
-    /// Number of rows, and of the largest tile.
-    fn len(&self) -> (usize, usize) {
+    /// Number of rows.
+    fn len(&self) -> usize {
         match self {
-            Self::Packed { panels, range, .. } => (panels.start(range.end) - panels.start(range.start), panels.max()),
-            Self::Plain { tiles, .. } => (tiles.len(), tiles.max()),
+            Self::Packed { panels, range, .. } => panels.start(range.end) - panels.start(range.start),
+            Self::Plain { count, .. } => *count,
         }
     }
 }
@@ -80,6 +85,15 @@ pub(super) const fn most_rows<S: Vector>() -> usize {
     S::PRODUCT[0]
 }
 
+/// Most rows of a tile of [`Rows::Plain`] with `vectors` vectors: where several steps of each row are loaded together, a
+/// register per row holds them.
+pub(super) const fn most_plain_rows<S: Vector>(vectors: usize) -> usize {
+    if S::AT_HAND == 1 {
+        return S::PRODUCT[0];
+    }
+    min((S::REGISTERS - 1 - vectors) / (vectors + 1), S::PRODUCT[0])
+}
+
 /// Most steps of a tile: its columns fill three quarters of a first-level cache of 32 KiB, or its rows and columns do.
 pub(super) const fn most_steps<S: Vector>() -> usize {
     let fit = 6 * 1024 / (S::PRODUCT[1] * S::LANES);
@@ -95,17 +109,17 @@ pub(super) unsafe fn product<S: Vector>(product: Product<'_>) {
     // SAFETY: the caller's.
     let simd = unsafe { S::token() };
     let Product { rows, columns, depth, start, output } = &product;
-    let (count, most) = rows.len();
+    let count = rows.len();
     assert!((1..=most_vectors::<S>()).contains(&output.count) && output.lanes == S::LANES);
-    assert!(count >= 1 && count <= output.rows && most <= most_rows::<S>());
+    assert!(count >= 1 && count <= output.rows);
     assert!(depth.saturating_mul(output.count * S::LANES) <= columns.len());
     match *rows {
         Rows::Packed { data, panels, ref range, depth: whole, first_step } => {
-            assert!(range.end <= panels.count() && first_step + depth <= whole);
+            assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>() && first_step + depth <= whole);
             assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
         }
-        Rows::Plain { data, pitch, tiles } => {
-            assert!((tiles.len() - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len());
+        Rows::Plain { data, pitch, count, tile } => {
+            assert!((count - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len() && tile >= 1);
         }
     }
     match start {
@@ -136,20 +150,20 @@ impl<S: Vector> WithSimd for Run<'_, S> {
 
 /// The operands of the rows, step by step.
 pub(super) trait Steps: Copy {
-    /// Those of step `k`.
+    /// Those of step `k + U`; the `N` steps from `k` on are used together.
     ///
     /// # Safety
     ///
-    /// There is such a step.
-    unsafe fn at(self, k: usize) -> impl Operand;
+    /// There are such steps, and `U < N`.
+    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand;
 }
 
 /// `[step][row]`
 impl<const R: usize> Steps for Interleaved<R> {
     #[inline(always)]
-    unsafe fn at(self, k: usize) -> impl Operand {
+    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
         // SAFETY: the caller's.
-        Self(unsafe { self.0.add(k * R) })
+        Self(unsafe { self.0.add((k + U) * R) })
     }
 }
 
@@ -159,19 +173,19 @@ pub(super) struct Separate<const R: usize>(pub(super) [*const f32; R]);
 
 impl<const R: usize> Steps for Separate<R> {
     #[inline(always)]
-    unsafe fn at(self, k: usize) -> impl Operand {
-        /// The pointers of the rows, and a step.
+    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
+        /// The pointers of the rows, and the first of `N` steps, of which it is step `U`.
         #[derive(Clone, Copy)]
-        struct Step<const R: usize>([*const f32; R], usize);
+        struct Step<const R: usize, const U: usize, const N: usize>([*const f32; R], usize);
 
-        impl<const R: usize> Operand for Step<R> {
+        impl<const R: usize, const U: usize, const N: usize> Operand for Step<R, U, N> {
             #[inline(always)]
             unsafe fn broadcast<S: Vector, const I: usize>(self, simd: S) -> S::f32s {
                 // SAFETY: the caller's, and that of `at`.
-                simd.splat_f32s(unsafe { *self.0[I].add(self.1) })
+                unsafe { simd.broadcast::<U, N>(self.0[I].add(self.1)) }
             }
         }
-        Step(self.0, k)
+        Step::<R, U, N>(self.0, k)
     }
 }
 
@@ -193,14 +207,15 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
                 });
             }
         }
-        Rows::Plain { data, pitch, tiles } => {
-            for tile_rows in 0..tiles.count() {
-                let rows = tiles.get(tile_rows);
-                with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>() {
+        Rows::Plain { data, pitch, count, tile: most } => {
+            for rows in Panels::of_at_most(count, most.min(most_plain_rows::<S>(V))).iter() {
+                with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_plain_rows::<S>(V) {
                     let mut a = [data.as_ptr(); R];
                     for (r, a) in a.iter_mut().enumerate() {
+                        // Hidden from the compiler, which would else compute the rows' addresses from one another at each
+                        // step, load several steps at each, and spill them.
                         // SAFETY: the row lies in the data.
-                        *a = unsafe { a.add((rows.start + r) * pitch) };
+                        *a = black_box(unsafe { a.add((rows.start + r) * pitch) });
                     }
                     // SAFETY: `R` rows of `product.depth` steps lie there.
                     unsafe { tile::<S, _, R, V>(simd, product, Separate(a), rows.start) }
@@ -282,12 +297,12 @@ pub(super) unsafe fn accumulate<S: Vector, A: Steps, const R: usize, const V: us
         while k < whole {
             unrolled!(U in 0..UNROLL => {
                 let columns = load::<S, V>(simd, b.add((k + U) * V * S::LANES));
-                add_products(simd, sums, a.at(k + U), columns);
+                add_products(simd, sums, a.at::<U, UNROLL>(k), columns);
             });
             k += UNROLL;
         }
         while k < depth {
-            add_products(simd, sums, a.at(k), load::<S, V>(simd, b.add(k * V * S::LANES)));
+            add_products(simd, sums, a.at::<0, 1>(k), load::<S, V>(simd, b.add(k * V * S::LANES)));
             k += 1;
         }
     }

@@ -7,10 +7,10 @@ use super::vector::Vector;
 
 /// Runs `$body` for each constant `$i < $n`, at most 12.
 macro_rules! unrolled {
-    ($i:ident in 0..$n:ident => $body:expr) => {
-        unrolled!($i $n $body; 0 1 2 3 4 5 6 7 8 9 10 11)
+    ($i:ident in 0..$n:expr => $body:expr) => {
+        unrolled!($i $n; $body; 0 1 2 3 4 5 6 7 8 9 10 11)
     };
-    ($i:ident $n:ident $body:expr; $($value:literal)*) => {
+    ($i:ident $n:expr; $body:expr; $($value:literal)*) => {
         $(if const { $value < $n } {
             const $i: usize = $value;
             $body

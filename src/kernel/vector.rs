@@ -24,8 +24,15 @@ pub(super) trait Vector: Simd {
     /// little, and where flash is small, each tile costs.
     const FEW_TILES: bool = false;
 
-    /// Side of the squares that [`transpose`](Self::transpose) takes.
+    /// Side of the squares that [`transpose`](Self::transpose) takes; 1 where squares are not worth their code.
     const SQUARE: usize = 4;
+
+    /// Elements of which one load puts all at hand for [`broadcast`](Self::broadcast); 1 where broadcasts come from memory.
+    const AT_HAND: usize = 1;
+
+    /// Steps per trip of a loop that follows a table: a trip's counters and addresses cost as much as two multiply-adds, and
+    /// where vectors are short they find no idle ports.
+    const STEPS: usize = 1;
 
     /// A token for code that runs after detection.
     ///
@@ -67,10 +74,6 @@ pub(super) trait Vector: Simd {
     /// The square is readable at `from` and writable at `to`.
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
-        if Self::SQUARE == 1 {
-            // SAFETY: the caller's.
-            return unsafe { *to = *from };
-        }
         // SAFETY: the caller's.
         unsafe { transpose_4(from, from_step, to, to_step) }
     }
@@ -269,28 +272,32 @@ unsafe fn transpose_8(simd: pulp::x86::V3, from: *const f32, from_step: usize, t
 impl Vector for pulp::aarch64::Neon {
     const ISA: Isa = Isa::Neon;
     const REGISTERS: usize = 32;
-    const PANEL: usize = 8;
+    const PANEL: usize = 12;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [8, 3];
+    const AT_HAND: usize = 4;
+    const STEPS: usize = 2;
 
     unsafe fn token() -> Self {
         // SAFETY: the caller's.
         unsafe { Self::new_unchecked() }
     }
 
-    // Multiply-adds take a lane of a vector as it is, so four elements are one load.
+    // Multiply-adds take a lane of a vector as it is, so four elements are one load; the last four overlap those before
+    // where `R` is no multiple.
     #[inline(always)]
     unsafe fn broadcast<const I: usize, const R: usize>(self, from: *const f32) -> Self::f32s {
         use core::arch::aarch64::float32x4_t;
 
-        if I / 4 * 4 + 4 > R {
+        if R < 4 {
             // SAFETY: the caller's.
             return self.splat_f32s(unsafe { *from.add(I) });
         }
+        let first = if I / 4 * 4 + 4 <= R { I / 4 * 4 } else { R - 4 };
         // SAFETY: the caller's: the four elements are among the `R`.
-        let four = unsafe { from.add(I / 4 * 4).cast::<float32x4_t>().read_unaligned() };
+        let four = unsafe { from.add(first).cast::<float32x4_t>().read_unaligned() };
         let neon = self.neon;
-        pulp::cast(match I % 4 {
+        pulp::cast(match I - first {
             0 => neon.vdupq_laneq_f32::<0>(four),
             1 => neon.vdupq_laneq_f32::<1>(four),
             2 => neon.vdupq_laneq_f32::<2>(four),

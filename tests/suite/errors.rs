@@ -67,6 +67,8 @@ fn groups_must_divide_channels() {
 #[test]
 fn sizes_must_be_addressable() {
     const HALF: usize = usize::MAX / 2;
+    /// Its square is no `usize`.
+    const ROOT: usize = 1 << (usize::BITS / 2 + 8);
     let overflow = |quantity, result: Result<ConvDesc, Error>| {
         let message = format!("{quantity} overflows: its size in bytes must fit isize");
         assert_error(result, Error::Overflow { quantity }, &message);
@@ -75,7 +77,7 @@ fn sizes_must_be_addressable() {
     overflow("input", ConvDesc::conv2d(0, 1, 1, [HALF / 8, 4], [1, 1]).build());
     overflow("output", ConvDesc::conv1d(1, 1, HALF, [2], [1]).build());
     overflow("thresholds", ConvDesc::conv1d(1, HALF / 8, 1, [1], [5]).padding([4]).build());
-    overflow("weight", ConvDesc::conv1d(0, 1 << 40, 1 << 40, [1], [1]).build());
+    overflow("weight", ConvDesc::conv1d(0, ROOT, ROOT, [1], [1]).build());
     overflow("padded input", ConvDesc::conv1d(1, 1, 1, [1], [1]).padding([HALF]).build());
     overflow("dilated kernel", ConvDesc::conv1d(1, 1, 1, [4], [3]).dilation([HALF]).build());
 }

@@ -1,0 +1,42 @@
+# shellcheck shell=bash
+# For the scripts beside this one, which source it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+# need COMMAND PACKAGE: installs Debian's package where there is no such command.
+need() {
+    if ! command -v "$1" >/dev/null; then
+        printf 'installing %s for %s\n' "$2" "$1"
+        apt-get -qq update
+        apt-get -qq install -y --no-install-recommends "$2"
+        command -v "$1" >/dev/null
+    fi
+}
+
+# For cargo, a compiler that builds for every target (and, with -Zbuild-std, their standard library).
+use_foreign_toolchain() {
+    local prefix
+    prefix=$(realpath -m "${CARGO_TARGET_DIR:-target}/foreign-toolchain")
+    .ci/foreign-toolchain "$prefix"
+    export RUSTC=$prefix/bin/rustc RUSTDOC=$prefix/bin/rustdoc RUSTC_BOOTSTRAP=1
+}
+
+# counted NAME COMMAND…: runs tests, shows all but those that pass, and fails where a test binary has run none.
+counted() {
+    local name=$1 log=$scratch/tests.log passed
+    shift
+    "$@" 2>&1 | tee "$log" | sed '/^test .* ok$/d; /has been running for over/d; /TCG doesn.t support requested feature/d'
+    passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log")
+    if [[ -z $passed || $'\n'$passed$'\n' == *$'\n0\n'* ]]; then
+        echo "$name: no tests were run" >&2
+        return 1
+    fi
+    printf '%s: %d tests passed\n' "$name" $((${passed//$'\n'/+}))
+}
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+# Nothing here is built twice.
+export CARGO_INCREMENTAL=0

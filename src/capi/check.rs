@@ -3,10 +3,11 @@
 use core::ops::Range;
 
 use super::error::{Fault, convrelu_error, convrelu_status};
-use super::types::{convrelu_input, convrelu_output};
+use super::types::*;
+use crate::error::Error;
 
 /// Null and alignment.
-fn pointer<T>(pointer: *const T, argument: &'static str) -> Result<(), Fault> {
+pub(super) fn pointer<T>(pointer: *const T, argument: &'static str) -> Result<(), Fault> {
     if pointer.is_null() {
         Err(Fault::Null { argument })
     } else if !pointer.is_aligned() {
@@ -14,17 +15,6 @@ fn pointer<T>(pointer: *const T, argument: &'static str) -> Result<(), Fault> {
     } else {
         Ok(())
     }
-}
-
-/// A copy of what a pointer points to.
-///
-/// # Safety
-///
-/// `from` is null, misaligned, or points to a `T`.
-pub(super) unsafe fn read<T: Copy>(from: *const T, argument: &'static str) -> Result<T, Fault> {
-    pointer(from, argument)?;
-    // SAFETY: the caller's, with null and misaligned pointers excluded.
-    Ok(unsafe { from.read() })
 }
 
 /// Writes what a pointer points to.
@@ -48,7 +38,7 @@ pub(super) trait Versioned {
 
 macro_rules! sized {
     ($($type:ident as $name:literal;)*) => {
-        $(impl Versioned for super::types::$type {
+        $(impl Versioned for $type {
             const NAME: &'static str = $name;
             fn is_reserved_zero(&self) -> bool {
                 self.reserved.iter().all(|field| *field == 0)
@@ -63,6 +53,7 @@ sized! {
     convrelu_backward_input_args as "args";
     convrelu_backward_weight_args as "args";
     convrelu_adarelu_backward_args as "args";
+    convrelu_error as "error";
 }
 
 /// The size of a struct whose other fields are not to be read yet.
@@ -89,7 +80,13 @@ pub(super) unsafe fn read_struct<T: Copy + Versioned>(from: *const T) -> Result<
         check_size(from, T::NAME)?;
         from.read()
     };
-    if value.is_reserved_zero() { Ok(value) } else { Err(Fault::Reserved { argument: T::NAME }) }
+    check_reserved(&value)?;
+    Ok(value)
+}
+
+/// That reserved fields are zero.
+pub(super) fn check_reserved<T: Versioned>(value: &T) -> Result<(), Fault> {
+    if value.is_reserved_zero() { Ok(()) } else { Err(Fault::Reserved { argument: T::NAME }) }
 }
 
 /// Writes a struct whose size the caller has set.
@@ -106,28 +103,30 @@ pub(super) unsafe fn write_struct<T: Copy>(to: *mut T, argument: &'static str, v
     Ok(())
 }
 
-/// The status of a call, whose fault goes to `error` where that is not null.
+/// The status of a call, whose fault goes to `error` where that is not null. A call that could not report is not made, for
+/// where a check fails, nothing is written.
 ///
 /// # Safety
 ///
 /// `error` is null, misaligned, or points to a struct that begins with its size and is as long as that says.
-pub(super) unsafe fn finish(result: Result<(), Fault>, error: *mut convrelu_error) -> convrelu_status {
-    let (status, numbers) = match result {
+pub(super) unsafe fn finish(call: impl FnOnce() -> Result<(), Fault>, error: *mut convrelu_error) -> convrelu_status {
+    if !error.is_null() {
+        // SAFETY: the caller's.
+        if let Err(fault) = unsafe { check_size(error, "error") } {
+            return fault.status();
+        }
+    }
+    let (status, (argument, values)) = match call() {
         Ok(()) => (convrelu_status::CONVRELU_OK, (0, [0; 3])),
         Err(fault) => (fault.status(), fault.numbers()),
     };
-    if error.is_null() {
-        return status;
+    if !error.is_null() {
+        let struct_size = size_of::<convrelu_error>();
+        let value = convrelu_error { struct_size, status: status as u32, argument, values, reserved: [0; 2] };
+        // SAFETY: the caller's; the size is that of this version.
+        unsafe { error.write(value) };
     }
-    let (argument, values) = numbers;
-    let struct_size = size_of::<convrelu_error>();
-    let value = convrelu_error { struct_size, status: status as u32, argument, values, reserved: [0; 2] };
-    // SAFETY: the caller's.
-    match unsafe { write_struct(error, "error", value) } {
-        // The call's own fault says more.
-        Err(fault) if result.is_ok() => fault.status(),
-        _ => status,
-    }
+    status
 }
 
 /// Elements of type `T` that no slice may exceed.
@@ -141,7 +140,7 @@ const fn most<T>() -> usize {
 pub(super) unsafe fn slice<'a>(buffer: convrelu_input, argument: &'static str) -> Result<&'a [f32], Fault> {
     pointer(buffer.data, argument)?;
     if buffer.len > most::<f32>() {
-        return Err(Fault::InvalidValue { argument: "len", value: buffer.len });
+        return Err(Error::Overflow { quantity: argument }.into());
     }
     // SAFETY: the caller's; not null, aligned, not longer than an allocation may be.
     Ok(unsafe { core::slice::from_raw_parts(buffer.data, buffer.len) })
@@ -154,7 +153,7 @@ pub(super) unsafe fn slice<'a>(buffer: convrelu_input, argument: &'static str) -
 pub(super) unsafe fn slice_mut<'a>(buffer: convrelu_output, argument: &'static str) -> Result<&'a mut [f32], Fault> {
     pointer(buffer.data, argument)?;
     if buffer.len > most::<f32>() {
-        return Err(Fault::InvalidValue { argument: "len", value: buffer.len });
+        return Err(Error::Overflow { quantity: argument }.into());
     }
     // SAFETY: the caller's; not null, aligned, not longer than an allocation may be.
     Ok(unsafe { core::slice::from_raw_parts_mut(buffer.data, buffer.len) })
@@ -166,7 +165,7 @@ pub(super) unsafe fn slice_mut<'a>(buffer: convrelu_output, argument: &'static s
 pub(super) unsafe fn bytes_mut<'a>(data: *mut u8, len: usize) -> Result<&'a mut [u8], Fault> {
     pointer(data, "message")?;
     if len > most::<u8>() {
-        return Err(Fault::InvalidValue { argument: "len", value: len });
+        return Err(Error::Overflow { quantity: "message" }.into());
     }
     // SAFETY: the caller's; not null, not longer than an allocation may be.
     Ok(unsafe { core::slice::from_raw_parts_mut(data, len) })
@@ -175,20 +174,26 @@ pub(super) unsafe fn bytes_mut<'a>(data: *mut u8, len: usize) -> Result<&'a mut 
 /// Where the buffers of a call lie, so that no reference is made to what overlaps.
 pub(super) struct Extents<const N: usize> {
     extents: [(&'static str, Range<usize>, bool); N],
+    /// A buffer that is longer than any memory.
+    endless: Option<&'static str>,
 }
 
 impl<const N: usize> Extents<N> {
     /// Names, addresses and lengths in elements of all buffers, and whether each is written.
     pub(super) fn new(buffers: [(&'static str, *const f32, usize, bool); N]) -> Self {
+        let endless = buffers.iter().find(|(_, _, len, _)| *len > most::<f32>()).map(|(name, ..)| *name);
         let extents = buffers.map(|(name, data, len, written)| {
             let start = data.addr();
             (name, start..start.saturating_add(len.saturating_mul(size_of::<f32>())), written)
         });
-        Self { extents }
+        Self { extents, endless }
     }
 
     /// Whether all that is written lies apart from all else.
     pub(super) fn check(&self) -> Result<(), Fault> {
+        if let Some(quantity) = self.endless {
+            return Err(Error::Overflow { quantity }.into());
+        }
         for (i, (name, a, written)) in self.extents.iter().enumerate() {
             for (other, b, other_written) in &self.extents[..i] {
                 let apart = a.is_empty() || b.is_empty() || a.end <= b.start || b.end <= a.start;

@@ -3,7 +3,7 @@
 use core::ffi::c_char;
 use core::fmt::{self, Write};
 
-use super::check::{bytes_mut, read, write};
+use super::check::{bytes_mut, pointer, read_struct, write};
 use super::types::{isa_of, number_of};
 use crate::error::Error;
 use crate::kernel::Isa;
@@ -90,7 +90,7 @@ impl From<Error> for Fault {
 }
 
 /// What an argument or a quantity may be called, so that a number stands for it in [`convrelu_error`].
-const NAMES: [&str; 40] = [
+const NAMES: [&str; 41] = [
     "?",
     "in_channels",
     "out_channels",
@@ -131,6 +131,7 @@ const NAMES: [&str; 40] = [
     "major",
     "minor",
     "patch",
+    "dilated kernel",
 ];
 
 fn number_of_name(name: &str) -> u32 {
@@ -216,17 +217,21 @@ impl fmt::Display for convrelu_error {
         } else if is(CONVRELU_MISALIGNED) {
             return write!(f, "{argument} is at {value:#x}: it must be aligned to its type");
         } else if is(CONVRELU_STRUCT_SIZE) {
-            return write!(f, "{argument}.struct_size is {value}: this version of the library expects {other}");
+            return write!(f, "{argument}.struct_size is {value}: it must be {other} for this version of the library");
         } else if is(CONVRELU_INVALID_VALUE) {
             return write!(f, "{argument} is {value}: it must be one of the values that the header lists");
         } else if is(CONVRELU_RESERVED) {
-            return write!(f, "a reserved field of {argument} is not 0");
+            return write!(f, "a reserved field of {argument} is not 0: it must be");
         } else if is(CONVRELU_NOT_A_PLAN) {
             return write!(f, "plan.magic is {value:#x}: convrelu_plan_init must have made the plan");
         } else if is(CONVRELU_OVERLAP) {
             return write!(f, "{argument} overlaps {}: what is written must lie apart", name_of(value));
         } else if is(CONVRELU_NOT_PACKED) {
-            return write!(f, "{argument} holds no packed weights, or their header is damaged");
+            return write!(
+                f,
+                "{argument} holds no packed weights, or their header is damaged: \
+                 it must be what convrelu_pack_weight wrote"
+            );
         } else if is(CONVRELU_ZERO) {
             match other {
                 0 => Error::ZeroChannels { argument },
@@ -259,18 +264,25 @@ impl fmt::Display for convrelu_error {
     }
 }
 
-/// Text that is cut where the buffer ends.
+/// Text that is cut where the buffer ends, between characters.
 struct Cut<'a> {
     bytes: &'a mut [u8],
+    /// Bytes that are there.
+    kept: usize,
+    /// Bytes that the whole text has.
     len: usize,
 }
 
 impl Write for Cut<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for (to, from) in self.bytes.iter_mut().skip(self.len).zip(text.bytes()) {
-            *to = from;
+        for character in text.chars() {
+            let end = self.len + character.len_utf8();
+            if self.kept == self.len && end <= self.bytes.len() {
+                character.encode_utf8(&mut self.bytes[self.kept..]);
+                self.kept = end;
+            }
+            self.len = end;
         }
-        self.len += text.len();
         Ok(())
     }
 }
@@ -305,15 +317,18 @@ unsafe fn message_of(
     len: *mut usize,
 ) -> Result<(), Fault> {
     // SAFETY: the caller's.
-    let (error, bytes) = unsafe { (read(error, "error")?, bytes_mut(message.cast(), capacity)?) };
+    let (error, bytes) = unsafe { (read_struct(error)?, bytes_mut(message.cast(), capacity)?) };
     let Some(last) = bytes.len().checked_sub(1) else {
         return Err(Error::BufferTooShort { argument: "message", len: 0, required: 1 }.into());
     };
-    let mut text = Cut { bytes: &mut bytes[..last], len: 0 };
+    if !len.is_null() {
+        pointer(len, "len")?;
+    }
+    let mut text = Cut { bytes: &mut bytes[..last], kept: 0, len: 0 };
     // `Cut` never fails.
     let _ = write!(text, "{error}");
-    let whole = text.len;
-    bytes[whole.min(last)] = 0;
+    let (kept, whole) = (text.kept, text.len);
+    bytes[kept] = 0;
     if !len.is_null() {
         // SAFETY: the caller's.
         unsafe { write(len, "len", whole)? };

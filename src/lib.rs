@@ -70,6 +70,7 @@
 //! | none | | the kernels, `no_std` and without `alloc` | `pulp`, `bytemuck`, `libm` |
 //! | `std` | yes | detection of the CPU through the operating system; the reference trainer `train` | `gemm` and crates for data sets, files and random numbers |
 //! | `rayon` | | the same calls, spread over the threads of the current pool | `std`, `rayon` |
+//! | `capi` | | the C interface `capi`, `src/capi/convrelu.h` | |
 //! | `cli` | | the program `convrelu` | `std`, `rayon`, crates for terminals and plots |
 //!
 //! # Instruction sets
@@ -94,6 +95,10 @@ mod backward_input;
 mod backward_weight;
 mod blocking;
 mod border;
+#[cfg(feature = "capi")]
+#[cfg_attr(docsrs, doc(cfg(feature = "capi")))]
+#[allow(unsafe_code)]
+pub mod capi;
 mod depthwise;
 mod desc;
 mod error;

@@ -7,7 +7,7 @@ use crate::arith::min;
 /// `len` items in `count` consecutive parts whose sizes differ by at most one, the larger first.
 ///
 /// Balance beats full panels and a narrow tail: 64 channels in panels of at most 12 are 11+11+11+11+10+10.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Panels {
     len: usize,
     count: usize,

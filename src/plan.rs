@@ -224,6 +224,13 @@ impl ConvRelu {
         Ok(Self::of(desc, tiles, Tuning::DEFAULT, parallel::default_threads()))
     }
 
+    /// [`with_isa`](Self::with_isa) and [`with_threads`](Self::with_threads) at once.
+    #[cfg(feature = "capi")]
+    pub(crate) fn with_isa_and_threads(desc: ConvDesc, isa: Isa, threads: usize) -> Result<Self, Error> {
+        let tiles = isa.tiles().ok_or(Error::IsaUnavailable { isa })?;
+        Ok(Self::of(desc, isa, tiles, Tuning::DEFAULT, max(threads, 1)))
+    }
+
     /// A plan with other block and tile limits than the instruction set's own. For tests.
     ///
     /// # Errors
@@ -361,6 +368,29 @@ impl ConvRelu {
         let buffer = &mut aligned(checked_mut("buffer", buffer, len.saturating_add(slack(lanes)))?, lanes)[..len];
         packing.pack(desc, self.tiles, weight, buffer);
         Ok(PackedWeight { data: buffer, layer: desc.layer(), isa: self.isa(), packing })
+    }
+
+    /// How a pass reads packed weights.
+    #[cfg(feature = "capi")]
+    const fn packing(&self, pass: Pass) -> Packing {
+        match pass {
+            Pass::Forward | Pass::ForwardPacked | Pass::BackwardWeight => self.forward.packing,
+            Pass::BackwardInput | Pass::BackwardInputPacked => self.backward_input.packing,
+        }
+    }
+
+    /// What packed weights of a pass belong to: equal for plans that may share them.
+    #[cfg(feature = "capi")]
+    pub(crate) fn packed_identity(&self, pass: Pass) -> impl core::hash::Hash + use<> {
+        (self.desc.layer(), self.isa, self.packing(pass))
+    }
+
+    /// Elements that the caller knows to be packed for a pass of this plan, unless they are too few.
+    #[cfg(feature = "capi")]
+    pub(crate) fn packed_weight_of<'a>(&self, pass: Pass, elements: &'a [f32]) -> Option<PackedWeight<'a>> {
+        let packing = self.packing(pass);
+        let data = elements.get(..packing.len(&self.desc))?;
+        Some(PackedWeight { data, layer: self.desc.layer(), isa: self.isa, packing })
     }
 
     /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.

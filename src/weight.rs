@@ -19,7 +19,7 @@ pub struct PackedWeight<'a> {
 }
 
 /// How a pass reads weights: panels of channels side by side, for each group, panel, and step of the sum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Packing {
     order: Order,
     /// Panels of the channels side by side, counted in `lanes`.
@@ -29,7 +29,7 @@ pub(crate) struct Packing {
 }
 
 /// What lies side by side, and the order of the steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Order {
     /// `[input channel][tap][output channel of the panel]`
     ChannelTap,

@@ -88,6 +88,8 @@ impl<'a> Arbitrary<'a> for Input {
             how: How {
                 at: Placement { offset: u.int_in_range(0..=16)?, slack: u.int_in_range(0..=3)? },
                 second: bool::arbitrary(u)?,
+                scatter: u.int_in_range(0..=16)?,
+                workspace: Option::arbitrary(u)?,
             },
         })
     }

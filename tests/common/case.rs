@@ -109,6 +109,11 @@ impl Rng {
         (self.next() % bound as u64) as usize
     }
 
+    /// Any bits.
+    pub(crate) fn bits(&mut self) -> u32 {
+        (self.next() >> 32) as u32
+    }
+
     pub(crate) fn values(&mut self, kind: Values, len: usize) -> Vec<f32> {
         (0..len).map(|_| kind.draw(self)).collect()
     }

@@ -5,7 +5,7 @@ use convrelu::{
 };
 
 use super::buffer::{Guarded, Placement};
-use super::case::{Case, Theta};
+use super::case::{Case, Rng, Theta};
 use super::oracle::pass_lens;
 
 /// Every call of a plan.
@@ -32,11 +32,15 @@ pub(crate) struct How {
     pub(crate) at: Placement,
     /// Whether to ask for the gradient of the thresholds or of the bias.
     pub(crate) second: bool,
+    /// How many floats farther each buffer lies than the one before, up to a cache line: no two need be aligned alike.
+    pub(crate) scatter: usize,
+    /// The seed of what the workspace holds before: any bits, or NaN everywhere.
+    pub(crate) workspace: Option<u64>,
 }
 
 impl Default for How {
     fn default() -> Self {
-        Self { at: Placement::default(), second: true }
+        Self { at: Placement::default(), second: true, scatter: 0, workspace: None }
     }
 }
 
@@ -85,25 +89,30 @@ fn pass_names(pass: Pass) -> [&'static str; 2] {
 /// If the call fails, or writes outside of its buffers.
 pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Option<&Results>) -> Results {
     let desc = &case.desc;
-    let exact = Placement { slack: 0, ..how.at };
-    let mut workspace = Guarded::unwritten(plan.workspace_len(pass), exact);
+    let at = |buffer: usize| Placement { offset: how.at.offset + buffer * how.scatter % 17, ..how.at };
+    let exact = |buffer| Placement { slack: 0, ..at(buffer) };
+    let mut workspace = Guarded::unwritten(plan.workspace_len(pass), exact(0));
+    if let Some(seed) = how.workspace {
+        let mut rng = Rng(seed);
+        workspace.slice_mut().fill_with(|| f32::from_bits(rng.bits()));
+    }
     let lens = pass_lens(desc, pass);
     let output = |which: usize| match prior.and_then(|prior| prior.values[which].as_ref()) {
-        Some(prior) => Guarded::new(prior, how.at),
-        None => Guarded::unwritten(lens[which], how.at),
+        Some(prior) => Guarded::new(prior, at(1 + which)),
+        None => Guarded::unwritten(lens[which], at(1 + which)),
     };
     let mut main = output(0);
     let mut second = (how.second && lens[1] > 0).then(|| output(1));
 
-    let input = Guarded::new(&case.input, how.at);
-    let weight = Guarded::new(&case.weight, how.at);
-    let grad_output = Guarded::new(&case.grad_output, how.at);
-    let bias = case.bias.as_ref().map(|bias| Guarded::new(bias, how.at));
+    let input = Guarded::new(&case.input, at(3));
+    let weight = Guarded::new(&case.weight, at(4));
+    let grad_output = Guarded::new(&case.grad_output, at(5));
+    let bias = case.bias.as_ref().map(|bias| Guarded::new(bias, at(6)));
     let per_tap;
     let thresholds = match &case.theta {
         Theta::Uniform(theta) => Thresholds::Uniform(*theta),
         Theta::PerTap(theta) => {
-            per_tap = Guarded::new(theta, how.at);
+            per_tap = Guarded::new(theta, at(7));
             Thresholds::PerTap(per_tap.slice())
         }
     };
@@ -114,7 +123,7 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
         Pass::BackwardInput | Pass::BackwardInputPacked => plan.packed_weight_transposed_len(),
         Pass::BackwardWeight => 0,
     };
-    let mut buffer = Guarded::unwritten(packed_len, exact);
+    let mut buffer = Guarded::unwritten(packed_len, exact(8));
     let packed;
     let weight = match pass {
         Pass::ForwardPacked => {

@@ -128,7 +128,7 @@ fn every_alignment() {
             let expected = Expected::new(&case, pass);
             for isa in isas() {
                 for offset in 0..=16 {
-                    let how = How { at: Placement { offset, slack: offset % 4 }, second: true };
+                    let how = How { at: Placement { offset, slack: offset % 4 }, ..How::default() };
                     let results = run(&plan(desc, isa, None), pass, &case, how, None);
                     expected.check(&results, None, || format!("{pass:?} on {isa}, offset {offset}: {desc:?}"));
                 }

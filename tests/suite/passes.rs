@@ -25,7 +25,7 @@ fn variation() -> impl Strategy<Value = Variation> {
 /// Compares `pass` with the oracle on every instruction set, with its own tuning and with injected ones.
 fn check(case: &Case, pass: Pass, variation: Variation) {
     let expected = Expected::new(case, pass);
-    let how = How { at: variation.at, second: variation.second };
+    let how = How { at: variation.at, second: variation.second, ..How::default() };
     let prior = match pass {
         Pass::Forward | Pass::ForwardPacked => None,
         Pass::BackwardInput | Pass::BackwardInputPacked | Pass::BackwardWeight => {

@@ -1,4 +1,5 @@
-//! The same call gives the same bits: again, with any number of threads, in any thread pool, at any alignment.
+//! The same call gives the same bits: again, with any number of threads, in any thread pool, whatever the workspace holds,
+//! wherever the buffers lie.
 
 use convrelu::{ConvRelu, Tuning};
 use proptest::prelude::*;
@@ -6,8 +7,8 @@ use proptest::prelude::*;
 use crate::common::{Case, How, PASSES, Placement, Results, isas, plan, run};
 use crate::strategy;
 
-fn all_passes(plan: &ConvRelu, case: &Case, at: Placement) -> [Results; PASSES.len()] {
-    PASSES.map(|pass| run(plan, pass, case, How { at, ..How::default() }, None))
+fn all_passes(plan: &ConvRelu, case: &Case, how: How) -> [Results; PASSES.len()] {
+    PASSES.map(|pass| run(plan, pass, case, how, None))
 }
 
 /// Runs `body` in a pool of another size than the machine's, where there are pools.
@@ -21,15 +22,26 @@ fn in_another_pool<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     body()
 }
 
-/// Every thread count against one thread, for the plans of all instruction sets.
+/// One thread on buffers as they come, against itself again, and against other thread counts, other contents of the
+/// workspace and other places, for the plans of all instruction sets.
 fn check(case: &Case, at: Placement, tuning: Option<Tuning>) {
+    let usual = How::default();
+    let elsewhere = |scatter, workspace| How { at, scatter, workspace, ..usual };
     for isa in isas() {
-        let plan = plan(case.desc, isa, tuning);
-        let once = all_passes(&plan, case, Placement::default());
-        for threads in [1, 2, 3, 5] {
-            let again = all_passes(&plan.with_threads(threads), case, at);
+        let plan = plan(case.desc, isa, tuning).with_threads(1);
+        let once = all_passes(&plan, case, usual);
+        for (threads, how) in [
+            (1, usual),
+            (1, elsewhere(5, Some(1))),
+            (2, elsewhere(0, None)),
+            (3, elsewhere(3, Some(3))),
+            (7, elsewhere(7, Some(7))),
+            (7, usual),
+        ] {
+            let again = all_passes(&plan.with_threads(threads), case, how);
             for (once, again) in once.iter().zip(&again) {
-                let context = || format!("{:?} with {threads} threads on {isa}: {:?}", again.names, case.desc);
+                let context =
+                    || format!("{:?} with {threads} threads, {how:?}, on {isa}: {:?}", again.names, case.desc);
                 assert!(once.bits() == again.bits(), "{}", context());
             }
         }

@@ -1,0 +1,714 @@
+//! The functions.
+//!
+//! Each is a thin shell: it turns pointers into references ([`check`](super::check)), calls the library, and reports.
+
+use core::hash::{Hash, Hasher};
+
+use super::check::{Extents, check_reserved, finish, pointer, read_struct, slice, slice_mut, write, write_struct};
+use super::error::{Fault, convrelu_error, convrelu_status};
+use super::types::*;
+use crate::adarelu;
+use crate::desc::{ConvDesc, ConvDescBuilder};
+use crate::error::Error;
+use crate::kernel::Isa;
+use crate::plan::{Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, Pass, Thresholds, Weight};
+use crate::weight::PackedWeight;
+
+/// What `convrelu_plan.magic` holds: "CvRP".
+const PLAN: u32 = 0x5052_7643;
+
+/// What begins packed weights: "CvRW".
+const PACKED: u32 = 0x5752_7643;
+
+/// Elements of the header of packed weights.
+const HEADER: usize = 16;
+
+/// Writes major, minor and patch version of the library that was loaded.
+///
+/// # Safety
+///
+/// Pointers are null or point to numbers; `error` is null or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_version(
+    major: *mut u32,
+    minor: *mut u32,
+    patch: *mut u32,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let get = || {
+        pointer(major, "major")?;
+        pointer(minor, "minor")?;
+        pointer(patch, "patch")?;
+        // SAFETY: the caller's.
+        unsafe {
+            write(major, "major", CONVRELU_VERSION_MAJOR)?;
+            write(minor, "minor", CONVRELU_VERSION_MINOR)?;
+            write(patch, "patch", CONVRELU_VERSION_PATCH)
+        }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(get, error) }
+}
+
+/// The best instruction set of this machine, a `CONVRELU_ISA_…`.
+///
+/// # Safety
+///
+/// `isa` is null or points to a number; `error` is null or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_isa_detect(isa: *mut u32, error: *mut convrelu_error) -> convrelu_status {
+    // SAFETY: the caller's.
+    unsafe { finish(|| write(isa, "isa", number_of(Isa::detect())), error) }
+}
+
+/// Whether (1 or 0) kernels of an instruction set can run here.
+///
+/// # Safety
+///
+/// `available` is null or points to a number; `error` is null or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_isa_available(
+    isa: u32,
+    available: *mut u32,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let get = || {
+        let isa = isa_of(isa).ok_or(Fault::InvalidValue { argument: "isa", value: isa as usize })?;
+        // SAFETY: the caller's.
+        unsafe { write(available, "available", u32::from(isa.is_available())) }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(get, error) }
+}
+
+/// Fills a descriptor: stride, dilation, batch and groups 1, padding 0, channels first; everything else is 0 and to be set.
+///
+/// `struct_size` is `sizeof(convrelu_desc)`.
+///
+/// # Safety
+///
+/// `desc` is null or points to `struct_size` bytes; `error` is null or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_desc_init(
+    desc: *mut convrelu_desc,
+    struct_size: usize,
+    rank: u32,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let value = convrelu_desc {
+        struct_size: size_of::<convrelu_desc>(),
+        rank,
+        layout: CONVRELU_NCHW,
+        batch: 1,
+        in_channels: 0,
+        out_channels: 0,
+        groups: 1,
+        size: [0; 3],
+        kernel: [0; 3],
+        stride: [1; 3],
+        dilation: [1; 3],
+        padding_before: [0; 3],
+        padding_after: [0; 3],
+        reserved: [0; 4],
+    };
+    let make = || {
+        if !(1..=3).contains(&rank) {
+            return Err(Fault::InvalidValue { argument: "rank", value: rank as usize });
+        }
+        if struct_size != value.struct_size {
+            return Err(Fault::StructSize { argument: "desc", size: struct_size, expected: value.struct_size });
+        }
+        // SAFETY: the caller's: there is room for the struct.
+        unsafe { write(desc, "desc", value) }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(make, error) }
+}
+
+/// The checked form of a descriptor.
+fn checked(desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
+    fn build<const R: usize>(builder: ConvDescBuilder<R>, desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
+        let layout = desc.layout;
+        let layout = layout_of(layout).ok_or(Fault::InvalidValue { argument: "layout", value: layout as usize })?;
+        Ok(builder
+            .stride(first(&desc.stride))
+            .dilation(first(&desc.dilation))
+            .padding_before_after(first(&desc.padding_before), first(&desc.padding_after))
+            .groups(desc.groups)
+            .layout(layout)
+            .build()?)
+    }
+    fn first<const R: usize>(values: &[usize; 3]) -> [usize; R] {
+        core::array::from_fn(|axis| values[axis])
+    }
+    let convrelu_desc { batch, in_channels: i, out_channels: o, size, kernel, .. } = desc;
+    match desc.rank {
+        1 => build(ConvDesc::conv1d(*batch, *i, *o, first(size), first(kernel)), desc),
+        2 => build(ConvDesc::conv2d(*batch, *i, *o, first(size), first(kernel)), desc),
+        3 => build(ConvDesc::conv3d(*batch, *i, *o, first(size), first(kernel)), desc),
+        rank => Err(Fault::InvalidValue { argument: "rank", value: rank as usize }),
+    }
+}
+
+/// The plan behind a struct, whatever its bytes are.
+fn planned(plan: &convrelu_plan) -> Result<ConvRelu, Fault> {
+    if plan.magic != PLAN {
+        return Err(Fault::NotAPlan { magic: plan.magic as usize });
+    }
+    let size = plan.desc.struct_size;
+    let expected = size_of::<convrelu_desc>();
+    if size != expected {
+        return Err(Fault::StructSize { argument: "desc", size, expected });
+    }
+    check_reserved(&plan.desc)?;
+    let isa = isa_of(plan.isa).ok_or(Fault::InvalidValue { argument: "isa", value: plan.isa as usize })?;
+    Ok(ConvRelu::with_isa_and_threads(checked(&plan.desc)?, isa, plan.threads)?)
+}
+
+/// # Safety
+///
+/// `plan` is null or points to a struct that begins with its size and is as long as that says.
+unsafe fn read_plan(plan: *const convrelu_plan) -> Result<ConvRelu, Fault> {
+    // SAFETY: the caller's.
+    planned(&unsafe { read_struct(plan) }?)
+}
+
+/// Plans a layer for an instruction set (`CONVRELU_ISA_AUTO`: the best of this machine) and one thread.
+///
+/// `struct_size` is `sizeof(convrelu_plan)`. The plan may be copied and moved; it owns nothing.
+///
+/// # Safety
+///
+/// `plan` is null or points to `struct_size` bytes, `desc` is null or points to a struct that begins with its size; `error`
+/// is null or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_plan_init(
+    plan: *mut convrelu_plan,
+    struct_size: usize,
+    desc: *const convrelu_desc,
+    isa: u32,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let make = || {
+        let expected = size_of::<convrelu_plan>();
+        if struct_size != expected {
+            return Err(Fault::StructSize { argument: "plan", size: struct_size, expected });
+        }
+        // SAFETY: the caller's.
+        let desc = unsafe { read_struct(desc)? };
+        let isa = if isa == CONVRELU_ISA_AUTO { number_of(Isa::detect()) } else { isa };
+        let value = convrelu_plan { struct_size, magic: PLAN, isa, threads: 1, desc, reserved: [0; 4] };
+        planned(&value)?;
+        // SAFETY: the caller's: there is room for the struct.
+        unsafe { write(plan, "plan", value) }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(make, error) }
+}
+
+/// Lets calls use at most so many threads (0 counts as 1), where the library was built with the feature `rayon`. Results do
+/// not depend on it; workspaces do.
+///
+/// # Safety
+///
+/// `plan` is null or points to a struct that begins with its size; `error` is null or points to a `convrelu_error` with
+/// its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_plan_set_threads(
+    plan: *mut convrelu_plan,
+    threads: usize,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let set = || {
+        // SAFETY: the caller's.
+        let value = unsafe { read_struct(plan.cast_const())? };
+        planned(&value)?;
+        // SAFETY: the caller's; it has been read.
+        unsafe { write_struct(plan, "plan", convrelu_plan { threads, ..value }) }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(set, error) }
+}
+
+/// The instruction set of a plan, a `CONVRELU_ISA_…`.
+///
+/// # Safety
+///
+/// `plan` is null or points to a struct that begins with its size, `isa` is null or points to a number; `error` is null or
+/// points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_plan_isa(
+    plan: *const convrelu_plan,
+    isa: *mut u32,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    // SAFETY: the caller's.
+    let get = || unsafe { write(isa, "isa", number_of(read_plan(plan)?.isa())) };
+    // SAFETY: the caller's.
+    unsafe { finish(get, error) }
+}
+
+/// Lengths of all tensors of a plan's layer.
+///
+/// # Safety
+///
+/// `plan` and `lens` are null or point to structs that begin with their sizes; `error` is null or points to a
+/// `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_plan_lens(
+    plan: *const convrelu_plan,
+    lens: *mut convrelu_lens,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let get = || {
+        // SAFETY: the caller's.
+        let plan = unsafe { read_plan(plan)? };
+        let desc = plan.desc();
+        let value = convrelu_lens {
+            struct_size: size_of::<convrelu_lens>(),
+            input: desc.input_len(),
+            output: desc.output_len(),
+            weight: desc.weight_len(),
+            thresholds: desc.threshold_len(),
+            bias: desc.bias_len(),
+            packed_weight: packed_len(&plan, Pass::ForwardPacked),
+            packed_weight_transposed: packed_len(&plan, Pass::BackwardInputPacked),
+            output_size: desc.output_size(),
+            reserved: [0; 4],
+        };
+        // SAFETY: the caller's.
+        unsafe { write_struct(lens, "lens", value) }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(get, error) }
+}
+
+/// Elements of workspace that a pass (a `CONVRELU_FORWARD…` or `CONVRELU_BACKWARD_…`) needs.
+///
+/// # Safety
+///
+/// `plan` is null or points to a struct that begins with its size, `len` is null or points to a number; `error` is null
+/// or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_workspace_len(
+    plan: *const convrelu_plan,
+    pass: u32,
+    len: *mut usize,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let get = || {
+        // SAFETY: the caller's.
+        let plan = unsafe { read_plan(plan)? };
+        let pass = pass_of(pass).ok_or(Fault::InvalidValue { argument: "pass", value: pass as usize })?;
+        // SAFETY: the caller's.
+        unsafe { write(len, "len", plan.workspace_len(pass)) }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(get, error) }
+}
+
+/// Fowler, Noll and Vo's hash (FNV-1a, 64 bits): what the headers of packed weights are compared by.
+struct Fnv(u64);
+
+impl Fnv {
+    fn of(value: &impl Hash) -> u64 {
+        let mut hasher = Self(0xcbf2_9ce4_8422_2325);
+        value.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// Elements of packed weights with their header.
+fn packed_len(plan: &ConvRelu, pass: Pass) -> usize {
+    let len = if pass == Pass::ForwardPacked { plan.packed_weight_len() } else { plan.packed_weight_transposed_len() };
+    len.saturating_add(HEADER)
+}
+
+/// The pass that a packed weight is for.
+fn packed_pass(pass: u32) -> Result<Pass, Fault> {
+    match pass {
+        CONVRELU_FORWARD | CONVRELU_FORWARD_PACKED => Ok(Pass::ForwardPacked),
+        CONVRELU_BACKWARD_INPUT | CONVRELU_BACKWARD_INPUT_PACKED => Ok(Pass::BackwardInputPacked),
+        _ => Err(Fault::InvalidValue { argument: "pass", value: pass as usize }),
+    }
+}
+
+/// The header of packed weights: what they are, where the elements begin, and hashes of the elements and of itself.
+fn header(plan: &ConvRelu, pass: Pass, skipped: usize, elements: u64) -> [u32; HEADER] {
+    let halves = |value: u64| [value as u32, (value >> 32) as u32];
+    let [layer_low, layer_high] = halves(Fnv::of(&plan.packed_identity(pass)));
+    let [elements_low, elements_high] = halves(elements);
+    let version = CONVRELU_VERSION_MAJOR << 16 | CONVRELU_VERSION_MINOR << 8 | CONVRELU_VERSION_PATCH;
+    let mut header = [0; HEADER];
+    header[..9].copy_from_slice(&[
+        PACKED,
+        version,
+        number_of(plan.isa()),
+        u32::from(pass == Pass::BackwardInputPacked),
+        // At most a vector.
+        skipped as u32,
+        layer_low,
+        layer_high,
+        elements_low,
+        elements_high,
+    ]);
+    header[HEADER - 1] = Fnv::of(&header[..HEADER - 1].as_ref()) as u32;
+    header
+}
+
+fn hash_of(elements: &[f32]) -> u64 {
+    elements.iter().fold(0xcbf2_9ce4_8422_2325, |hash, element| {
+        (hash ^ u64::from(element.to_bits())).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The packed weights behind a header, and the hash that their elements should have.
+fn packed<'a>(plan: &ConvRelu, pass: Pass, buffer: &'a [f32]) -> Result<(PackedWeight<'a>, u64), Fault> {
+    let required = packed_len(plan, pass);
+    let Some((found, elements)) = buffer.split_first_chunk::<HEADER>() else {
+        return Err(Error::BufferTooShort { argument: "weight", len: buffer.len(), required }.into());
+    };
+    let found = found.map(f32::to_bits);
+    if found[0] != PACKED || found[HEADER - 1] != Fnv::of(&found[..HEADER - 1].as_ref()) as u32 {
+        return Err(Fault::NotPacked);
+    }
+    let hash = u64::from(found[7]) | u64::from(found[8]) << 32;
+    let skipped = found[4] as usize;
+    if found != header(plan, pass, skipped, hash) {
+        let packed = isa_of(found[2]).unwrap_or(Isa::Scalar);
+        return Err(Error::PackedElsewhere { packed, plan: plan.isa() }.into());
+    }
+    if buffer.len() < required {
+        return Err(Error::BufferTooShort { argument: "weight", len: buffer.len(), required }.into());
+    }
+    // A whole header that says something else has been forged.
+    let elements = elements.get(skipped..).unwrap_or_default();
+    let weight = plan.packed_weight_of(pass, elements).ok_or(Fault::NotPacked)?;
+    Ok((weight, hash))
+}
+
+/// Packs a weight for many calls of `convrelu_forward` (`CONVRELU_FORWARD`) or `convrelu_backward_input`
+/// (`CONVRELU_BACKWARD_INPUT`), with a header that says for which layer, pass, instruction set and version.
+///
+/// `buffer` holds `convrelu_lens.packed_weight` or `packed_weight_transposed` elements. They may be moved, and used by plans
+/// of the same layer for any batch and image size.
+///
+/// # Safety
+///
+/// `plan` is null or points to a struct that begins with its size, buffers are null or as long as they say; `error` is null
+/// or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_pack_weight(
+    plan: *const convrelu_plan,
+    pass: u32,
+    weight: convrelu_input,
+    buffer: convrelu_output,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let pack = || {
+        // SAFETY: the caller's.
+        let plan = unsafe { read_plan(plan)? };
+        let pass = packed_pass(pass)?;
+        Extents::new([input("weight", weight), output("buffer", buffer)]).check()?;
+        // SAFETY: the caller's; the buffers lie apart.
+        let (weight, buffer) = unsafe { (slice(weight, "weight")?, slice_mut(buffer, "buffer")?) };
+        let (len, required) = (buffer.len(), packed_len(&plan, pass));
+        let short = Error::BufferTooShort { argument: "buffer", len, required };
+        if len < required {
+            return Err(short.into());
+        }
+        let (head, rest) = buffer.split_first_chunk_mut::<HEADER>().ok_or(short)?;
+        let first = rest.as_ptr();
+        let packed = if pass == Pass::ForwardPacked {
+            plan.pack_weight(weight, rest)?
+        } else {
+            plan.pack_weight_transposed(weight, rest)?
+        };
+        let skipped = (packed.data.as_ptr().addr() - first.addr()) / size_of::<f32>();
+        *head = header(&plan, pass, skipped, hash_of(packed.data)).map(f32::from_bits);
+        Ok(())
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(pack, error) }
+}
+
+/// Whether a buffer holds the weights that `convrelu_pack_weight` packed for this plan and pass, every element of
+/// them. Calls check the header alone.
+///
+/// # Safety
+///
+/// `plan` is null or points to a struct that begins with its size, the buffer is null or as long as it says; `error` is
+/// null or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_check_packed_weight(
+    plan: *const convrelu_plan,
+    pass: u32,
+    buffer: convrelu_input,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let check = || {
+        // SAFETY: the caller's.
+        let (plan, buffer) = unsafe { (read_plan(plan)?, slice(buffer, "weight")?) };
+        let (weight, hash) = packed(&plan, packed_pass(pass)?, buffer)?;
+        if hash_of(weight.data) == hash { Ok(()) } else { Err(Fault::NotPacked) }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(check, error) }
+}
+
+/// The thresholds that arguments name.
+///
+/// # Safety
+///
+/// The buffer is null or as long as it says.
+unsafe fn thresholds<'a>(kind: u32, uniform: f32, buffer: convrelu_input) -> Result<Thresholds<'a>, Fault> {
+    match kind {
+        // SAFETY: the caller's.
+        CONVRELU_THRESHOLDS_PER_TAP => Ok(Thresholds::PerTap(unsafe { slice(buffer, "thresholds")? })),
+        CONVRELU_THRESHOLDS_UNIFORM => Ok(Thresholds::Uniform(uniform)),
+        _ => Err(Fault::InvalidValue { argument: "threshold_kind", value: kind as usize }),
+    }
+}
+
+/// The buffer of thresholds, or none where they are uniform.
+fn per_tap(kind: u32, buffer: convrelu_input) -> convrelu_input {
+    if kind == CONVRELU_THRESHOLDS_UNIFORM { convrelu_input { data: core::ptr::null(), len: 0 } } else { buffer }
+}
+
+/// Runs `call` with the weight that arguments name.
+fn with_weight(
+    plan: &ConvRelu,
+    pass: Pass,
+    kind: u32,
+    weight: &[f32],
+    call: impl FnOnce(Weight<'_>) -> Result<(), Error>,
+) -> Result<(), Fault> {
+    match kind {
+        CONVRELU_WEIGHT_PLAIN => Ok(call(Weight::Plain(weight))?),
+        CONVRELU_WEIGHT_PACKED => {
+            let (weight, _) = packed(plan, pass, weight)?;
+            Ok(call(Weight::Packed(&weight))?)
+        }
+        _ => Err(Fault::InvalidValue { argument: "weight_kind", value: kind as usize }),
+    }
+}
+
+/// The extent of a buffer that is read.
+fn input(name: &'static str, buffer: convrelu_input) -> (&'static str, *const f32, usize, bool) {
+    (name, buffer.data, if buffer.data.is_null() { 0 } else { buffer.len }, false)
+}
+
+/// The extent of a buffer that is written.
+fn output(name: &'static str, buffer: convrelu_output) -> (&'static str, *const f32, usize, bool) {
+    (name, buffer.data, if buffer.data.is_null() { 0 } else { buffer.len }, true)
+}
+
+/// A buffer that may be left out.
+///
+/// # Safety
+///
+/// That of [`slice_mut`].
+unsafe fn optional<'a>(buffer: convrelu_output, name: &'static str) -> Result<Option<&'a mut [f32]>, Fault> {
+    // SAFETY: the caller's.
+    if buffer.data.is_null() { Ok(None) } else { unsafe { slice_mut(buffer, name).map(Some) } }
+}
+
+fn accumulation(number: u32) -> Result<Accumulation, Fault> {
+    accumulation_of(number).ok_or(Fault::InvalidValue { argument: "accumulation", value: number as usize })
+}
+
+/// Forward pass (eq. 8 with bias): see `ConvRelu::forward`.
+///
+/// # Safety
+///
+/// `plan` and `args` are null or point to structs that begin with their sizes, buffers are null or as long as they say;
+/// `error` is null or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_forward(
+    plan: *const convrelu_plan,
+    args: *const convrelu_forward_args,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let call = || {
+        // SAFETY: the caller's.
+        let (plan, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
+        Extents::new([
+            input("input", args.input),
+            input("weight", args.weight),
+            input("thresholds", per_tap(args.threshold_kind, args.thresholds)),
+            input("bias", args.bias),
+            output("output", args.output),
+            output("workspace", args.workspace),
+        ])
+        .check()?;
+        // SAFETY: the caller's; what is written lies apart from all else.
+        unsafe {
+            let thresholds = thresholds(args.threshold_kind, args.threshold, args.thresholds)?;
+            let bias = if args.bias.data.is_null() { None } else { Some(slice(args.bias, "bias")?) };
+            let (input, weight) = (slice(args.input, "input")?, slice(args.weight, "weight")?);
+            let (output, workspace) = (slice_mut(args.output, "output")?, slice_mut(args.workspace, "workspace")?);
+            with_weight(&plan, Pass::ForwardPacked, args.weight_kind, weight, |weight| {
+                plan.forward(Forward { input, weight, thresholds, bias }, output, workspace)
+            })
+        }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(call, error) }
+}
+
+/// Gradients of the input and of the thresholds (eq. 5 and 6): see `ConvRelu::backward_input`.
+///
+/// # Safety
+///
+/// As for `convrelu_forward`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_backward_input(
+    plan: *const convrelu_plan,
+    args: *const convrelu_backward_input_args,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let call = || {
+        // SAFETY: the caller's.
+        let (plan, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
+        Extents::new([
+            input("input", args.input),
+            input("weight", args.weight),
+            input("thresholds", per_tap(args.threshold_kind, args.thresholds)),
+            input("grad_output", args.grad_output),
+            output("grad_input", args.grad_input),
+            output("grad_thresholds", args.grad_thresholds),
+            output("workspace", args.workspace),
+        ])
+        .check()?;
+        let accumulation = accumulation(args.accumulation)?;
+        // SAFETY: the caller's; what is written lies apart from all else.
+        unsafe {
+            let thresholds = thresholds(args.threshold_kind, args.threshold, args.thresholds)?;
+            let (input, weight) = (slice(args.input, "input")?, slice(args.weight, "weight")?);
+            let grad_output = slice(args.grad_output, "grad_output")?;
+            let grad_input = slice_mut(args.grad_input, "grad_input")?;
+            let grad_thresholds = optional(args.grad_thresholds, "grad_thresholds")?;
+            let workspace = slice_mut(args.workspace, "workspace")?;
+            with_weight(&plan, Pass::BackwardInputPacked, args.weight_kind, weight, |weight| {
+                let operands = BackwardInput { input, weight, thresholds, grad_output, accumulation };
+                plan.backward_input(operands, grad_input, grad_thresholds, workspace)
+            })
+        }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(call, error) }
+}
+
+/// Gradients of the weight and of the bias: see `ConvRelu::backward_weight`.
+///
+/// # Safety
+///
+/// As for `convrelu_forward`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_backward_weight(
+    plan: *const convrelu_plan,
+    args: *const convrelu_backward_weight_args,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let call = || {
+        // SAFETY: the caller's.
+        let (plan, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
+        Extents::new([
+            input("input", args.input),
+            input("thresholds", per_tap(args.threshold_kind, args.thresholds)),
+            input("grad_output", args.grad_output),
+            output("grad_weight", args.grad_weight),
+            output("grad_bias", args.grad_bias),
+            output("workspace", args.workspace),
+        ])
+        .check()?;
+        let accumulation = accumulation(args.accumulation)?;
+        // SAFETY: the caller's; what is written lies apart from all else.
+        unsafe {
+            let thresholds = thresholds(args.threshold_kind, args.threshold, args.thresholds)?;
+            let (input, grad_output) = (slice(args.input, "input")?, slice(args.grad_output, "grad_output")?);
+            let grad_weight = slice_mut(args.grad_weight, "grad_weight")?;
+            let grad_bias = optional(args.grad_bias, "grad_bias")?;
+            let workspace = slice_mut(args.workspace, "workspace")?;
+            let operands = BackwardWeight { input, thresholds, grad_output, accumulation };
+            Ok(plan.backward_weight(operands, grad_weight, grad_bias, workspace)?)
+        }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(call, error) }
+}
+
+/// `y = x` if `x > θ`, else `θ` (eq. 4), elementwise; each threshold stands for `inner` elements in a row: see
+/// `adarelu::forward`.
+///
+/// # Safety
+///
+/// Buffers are null or as long as they say; `error` is null or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_adarelu_forward(
+    x: convrelu_input,
+    thresholds: convrelu_input,
+    inner: usize,
+    y: convrelu_output,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let call = || {
+        Extents::new([input("input", x), input("thresholds", thresholds), output("output", y)]).check()?;
+        // SAFETY: the caller's; what is written lies apart from all else.
+        unsafe {
+            let (x, thresholds) = (slice(x, "input")?, slice(thresholds, "thresholds")?);
+            Ok(adarelu::forward(x, thresholds, inner, slice_mut(y, "output")?)?)
+        }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(call, error) }
+}
+
+/// Gradients of AdaReLU's input and thresholds (eq. 5 and 6): see `adarelu::backward`.
+///
+/// # Safety
+///
+/// `args` is null or points to a struct that begins with its size, buffers are null or as long as they say; `error` is
+/// null or points to a `convrelu_error` with its size set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_adarelu_backward(
+    args: *const convrelu_adarelu_backward_args,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    let call = || {
+        // SAFETY: the caller's.
+        let args = unsafe { read_struct(args)? };
+        Extents::new([
+            input("input", args.input),
+            input("thresholds", args.thresholds),
+            input("grad_output", args.grad_output),
+            output("grad_input", args.grad_input),
+            output("grad_thresholds", args.grad_thresholds),
+        ])
+        .check()?;
+        let accumulation = accumulation(args.accumulation)?;
+        // SAFETY: the caller's; what is written lies apart from all else.
+        unsafe {
+            let (x, thresholds) = (slice(args.input, "input")?, slice(args.thresholds, "thresholds")?);
+            let grad_output = slice(args.grad_output, "grad_output")?;
+            let grad_input = slice_mut(args.grad_input, "grad_input")?;
+            let grad_thresholds = slice_mut(args.grad_thresholds, "grad_thresholds")?;
+            let inner = args.inner;
+            Ok(adarelu::backward(x, thresholds, inner, grad_output, grad_input, grad_thresholds, accumulation)?)
+        }
+    };
+    // SAFETY: the caller's.
+    unsafe { finish(call, error) }
+}

@@ -1,0 +1,208 @@
+//! Pointers into references, where they may be one.
+
+use core::ops::Range;
+
+use super::error::{Fault, convrelu_error, convrelu_status};
+use super::types::*;
+use crate::error::Error;
+
+/// Null and alignment.
+pub(super) fn pointer<T>(pointer: *const T, argument: &'static str) -> Result<(), Fault> {
+    if pointer.is_null() {
+        Err(Fault::Null { argument })
+    } else if !pointer.is_aligned() {
+        Err(Fault::Misaligned { argument, address: pointer.addr() })
+    } else {
+        Ok(())
+    }
+}
+
+/// Writes what a pointer points to.
+///
+/// # Safety
+///
+/// `to` is null, misaligned, or points to room for a `T`.
+pub(super) unsafe fn write<T: Copy>(to: *mut T, argument: &'static str, value: T) -> Result<(), Fault> {
+    pointer(to, argument)?;
+    // SAFETY: the caller's, with null and misaligned pointers excluded.
+    unsafe { to.write(value) };
+    Ok(())
+}
+
+/// A struct that begins with its size and ends in reserved fields.
+pub(super) trait Versioned {
+    /// What it is called in messages.
+    const NAME: &'static str;
+    fn is_reserved_zero(&self) -> bool;
+}
+
+macro_rules! sized {
+    ($($type:ident as $name:literal;)*) => {
+        $(impl Versioned for $type {
+            const NAME: &'static str = $name;
+            fn is_reserved_zero(&self) -> bool {
+                self.reserved.iter().all(|field| *field == 0)
+            }
+        })*
+    };
+}
+sized! {
+    convrelu_desc as "desc";
+    convrelu_plan as "plan";
+    convrelu_forward_args as "args";
+    convrelu_backward_input_args as "args";
+    convrelu_backward_weight_args as "args";
+    convrelu_adarelu_backward_args as "args";
+    convrelu_error as "error";
+}
+
+/// The size of a struct whose other fields are not to be read yet.
+///
+/// # Safety
+///
+/// `from` is null, misaligned, or points to a struct that begins with its size.
+unsafe fn check_size<T>(from: *const T, argument: &'static str) -> Result<(), Fault> {
+    pointer(from, argument)?;
+    // SAFETY: the caller's: a size comes first.
+    let size = unsafe { from.cast::<usize>().read() };
+    let expected = size_of::<T>();
+    if size == expected { Ok(()) } else { Err(Fault::StructSize { argument, size, expected }) }
+}
+
+/// A copy of a struct of this version.
+///
+/// # Safety
+///
+/// `from` is null, misaligned, or points to a struct that begins with its size and is as long as that says.
+pub(super) unsafe fn read_struct<T: Copy + Versioned>(from: *const T) -> Result<T, Fault> {
+    // SAFETY: the caller's; the struct is read whole only where its size is that of this version.
+    let value = unsafe {
+        check_size(from, T::NAME)?;
+        from.read()
+    };
+    check_reserved(&value)?;
+    Ok(value)
+}
+
+/// That reserved fields are zero.
+pub(super) fn check_reserved<T: Versioned>(value: &T) -> Result<(), Fault> {
+    if value.is_reserved_zero() { Ok(()) } else { Err(Fault::Reserved { argument: T::NAME }) }
+}
+
+/// Writes a struct whose size the caller has set.
+///
+/// # Safety
+///
+/// `to` is null, misaligned, or points to a struct that begins with its size and is as long as that says.
+pub(super) unsafe fn write_struct<T: Copy>(to: *mut T, argument: &'static str, value: T) -> Result<(), Fault> {
+    // SAFETY: the caller's; the struct is written only where its size is that of this version.
+    unsafe {
+        check_size(to, argument)?;
+        to.write(value);
+    }
+    Ok(())
+}
+
+/// The status of a call, whose fault goes to `error` where that is not null. A call that could not report is not made, for
+/// where a check fails, nothing is written.
+///
+/// # Safety
+///
+/// `error` is null, misaligned, or points to a struct that begins with its size and is as long as that says.
+pub(super) unsafe fn finish(call: impl FnOnce() -> Result<(), Fault>, error: *mut convrelu_error) -> convrelu_status {
+    if !error.is_null() {
+        // SAFETY: the caller's.
+        if let Err(fault) = unsafe { check_size(error, "error") } {
+            return fault.status();
+        }
+    }
+    let (status, (argument, values)) = match call() {
+        Ok(()) => (convrelu_status::CONVRELU_OK, (0, [0; 3])),
+        Err(fault) => (fault.status(), fault.numbers()),
+    };
+    if !error.is_null() {
+        let struct_size = size_of::<convrelu_error>();
+        let value = convrelu_error { struct_size, status: status as u32, argument, values, reserved: [0; 2] };
+        // SAFETY: the caller's; the size is that of this version.
+        unsafe { error.write(value) };
+    }
+    status
+}
+
+/// Elements of type `T` that no slice may exceed.
+const fn most<T>() -> usize {
+    isize::MAX as usize / size_of::<T>()
+}
+
+/// # Safety
+///
+/// `buffer.data` is null, misaligned, or points to `buffer.len` elements that no one writes for as long as `'a`.
+pub(super) unsafe fn slice<'a>(buffer: convrelu_input, argument: &'static str) -> Result<&'a [f32], Fault> {
+    pointer(buffer.data, argument)?;
+    if buffer.len > most::<f32>() {
+        return Err(Error::Overflow { quantity: argument }.into());
+    }
+    // SAFETY: the caller's; not null, aligned, not longer than an allocation may be.
+    Ok(unsafe { core::slice::from_raw_parts(buffer.data, buffer.len) })
+}
+
+/// # Safety
+///
+/// `buffer.data` is null, misaligned, or points to `buffer.len` elements that no one else reads or writes for as long
+/// as `'a`.
+pub(super) unsafe fn slice_mut<'a>(buffer: convrelu_output, argument: &'static str) -> Result<&'a mut [f32], Fault> {
+    pointer(buffer.data, argument)?;
+    if buffer.len > most::<f32>() {
+        return Err(Error::Overflow { quantity: argument }.into());
+    }
+    // SAFETY: the caller's; not null, aligned, not longer than an allocation may be.
+    Ok(unsafe { core::slice::from_raw_parts_mut(buffer.data, buffer.len) })
+}
+
+/// # Safety
+///
+/// `data` is null or points to `len` bytes that no one else reads or writes for as long as `'a`.
+pub(super) unsafe fn bytes_mut<'a>(data: *mut u8, len: usize) -> Result<&'a mut [u8], Fault> {
+    pointer(data, "message")?;
+    if len > most::<u8>() {
+        return Err(Error::Overflow { quantity: "message" }.into());
+    }
+    // SAFETY: the caller's; not null, not longer than an allocation may be.
+    Ok(unsafe { core::slice::from_raw_parts_mut(data, len) })
+}
+
+/// Where the buffers of a call lie, so that no reference is made to what overlaps.
+pub(super) struct Extents<const N: usize> {
+    extents: [(&'static str, Range<usize>, bool); N],
+    /// A buffer that is longer than any memory.
+    endless: Option<&'static str>,
+}
+
+impl<const N: usize> Extents<N> {
+    /// Names, addresses and lengths in elements of all buffers, and whether each is written.
+    pub(super) fn new(buffers: [(&'static str, *const f32, usize, bool); N]) -> Self {
+        let endless = buffers.iter().find(|(_, _, len, _)| *len > most::<f32>()).map(|(name, ..)| *name);
+        let extents = buffers.map(|(name, data, len, written)| {
+            let start = data.addr();
+            (name, start..start.saturating_add(len.saturating_mul(size_of::<f32>())), written)
+        });
+        Self { extents, endless }
+    }
+
+    /// Whether all that is written lies apart from all else.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        if let Some(quantity) = self.endless {
+            return Err(Error::Overflow { quantity }.into());
+        }
+        for (i, (name, a, written)) in self.extents.iter().enumerate() {
+            for (other, b, other_written) in &self.extents[..i] {
+                let apart = a.is_empty() || b.is_empty() || a.end <= b.start || b.end <= a.start;
+                if (*written || *other_written) && !apart {
+                    let (argument, other) = if *written { (*name, *other) } else { (*other, *name) };
+                    return Err(Fault::Overlap { argument, other });
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,840 @@
+/* The C interface of convrelu: convolutions with a trainable activation threshold per weight position.
+ *
+ * Made by cbindgen from src/capi; `.ci/capi` makes it again and fails where they differ.
+ *
+ *   convrelu_desc desc;  convrelu_plan plan;  convrelu_error error = {.struct_size = sizeof error};
+ *   convrelu_desc_init(&desc, sizeof desc, 2, &error);      then set channels, size, kernel, ...
+ *   convrelu_plan_init(&plan, sizeof plan, &desc, CONVRELU_ISA_AUTO, &error);
+ *   convrelu_plan_lens, convrelu_workspace_len              then allocate, or use static buffers
+ *   convrelu_forward(&plan, &args, &error);                 0 is success
+ *
+ * Every function returns a convrelu_status; convrelu_error_message makes a sentence of the error.
+ */
+
+#ifndef CONVRELU_H
+#define CONVRELU_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * Major version of the library that this header belongs to.
+ */
+#define CONVRELU_VERSION_MAJOR 0
+
+/**
+ * Minor version.
+ */
+#define CONVRELU_VERSION_MINOR 1
+
+/**
+ * Patch version.
+ */
+#define CONVRELU_VERSION_PATCH 0
+
+/**
+ * Channels before the spatial axes: `N C D H W`, weight `O I D H W`, thresholds `I D H W`.
+ */
+#define CONVRELU_NCHW 0
+
+/**
+ * Channels last: `N D H W C`, weight `O D H W I`, thresholds `D H W I`.
+ */
+#define CONVRELU_NHWC 1
+
+/**
+ * The best instruction set of this machine.
+ */
+#define CONVRELU_ISA_AUTO 0
+
+/**
+ * Plain code, on every target.
+ */
+#define CONVRELU_ISA_SCALAR 1
+
+/**
+ * AArch64 Advanced SIMD.
+ */
+#define CONVRELU_ISA_NEON 2
+
+/**
+ * x86-64 AVX2 with FMA.
+ */
+#define CONVRELU_ISA_AVX2 3
+
+/**
+ * x86-64 AVX-512 (F, BW, CD, DQ, VL).
+ */
+#define CONVRELU_ISA_AVX512 4
+
+/**
+ * WebAssembly's 128-bit SIMD.
+ */
+#define CONVRELU_ISA_SIMD128 5
+
+/**
+ * `convrelu_forward` with a plain weight.
+ */
+#define CONVRELU_FORWARD 0
+
+/**
+ * `convrelu_forward` with a packed weight.
+ */
+#define CONVRELU_FORWARD_PACKED 1
+
+/**
+ * `convrelu_backward_input` with a plain weight.
+ */
+#define CONVRELU_BACKWARD_INPUT 2
+
+/**
+ * `convrelu_backward_input` with a packed weight.
+ */
+#define CONVRELU_BACKWARD_INPUT_PACKED 3
+
+/**
+ * `convrelu_backward_weight`.
+ */
+#define CONVRELU_BACKWARD_WEIGHT 4
+
+/**
+ * Gradients replace what their buffers hold.
+ */
+#define CONVRELU_OVERWRITE 0
+
+/**
+ * Gradients are added to what their buffers hold.
+ */
+#define CONVRELU_ADD 1
+
+/**
+ * The weight lies in the order of the layout.
+ */
+#define CONVRELU_WEIGHT_PLAIN 0
+
+/**
+ * The weight was packed by `convrelu_pack_weight` for the same layer, pass and instruction set.
+ */
+#define CONVRELU_WEIGHT_PACKED 1
+
+/**
+ * One threshold per input channel and tap (eq. 8).
+ */
+#define CONVRELU_THRESHOLDS_PER_TAP 0
+
+/**
+ * The field `threshold` everywhere: 0 for ReLU, −INFINITY for a plain convolution.
+ */
+#define CONVRELU_THRESHOLDS_UNIFORM 1
+
+/**
+ * What a function returns: 0 for success.
+ */
+enum convrelu_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Done.
+   */
+  CONVRELU_OK = 0,
+  /**
+   * A pointer that must not be null is null.
+   */
+  CONVRELU_NULL = 1,
+  /**
+   * A pointer is not aligned to its type.
+   */
+  CONVRELU_MISALIGNED = 2,
+  /**
+   * A struct is of another size than this version's.
+   */
+  CONVRELU_STRUCT_SIZE = 3,
+  /**
+   * A number names nothing (a layout, an instruction set, a pass, a rank).
+   */
+  CONVRELU_INVALID_VALUE = 4,
+  /**
+   * A reserved field is not zero.
+   */
+  CONVRELU_RESERVED = 5,
+  /**
+   * A struct is no plan: `convrelu_plan_init` has not made it.
+   */
+  CONVRELU_NOT_A_PLAN = 6,
+  /**
+   * A buffer that is written overlaps another.
+   */
+  CONVRELU_OVERLAP = 7,
+  /**
+   * A buffer does not hold packed weights, or its header is damaged.
+   */
+  CONVRELU_NOT_PACKED = 8,
+  /**
+   * Packed weights belong to another layer, pass or instruction set.
+   */
+  CONVRELU_PACKED_ELSEWHERE = 9,
+  /**
+   * A count or extent that must be at least 1 is 0.
+   */
+  CONVRELU_ZERO = 10,
+  /**
+   * The dilated kernel does not fit into the padded input.
+   */
+  CONVRELU_KERNEL_TOO_LARGE = 11,
+  /**
+   * Channels are no multiple of groups.
+   */
+  CONVRELU_CHANNELS_NOT_DIVISIBLE = 12,
+  /**
+   * A size does not fit the address space.
+   */
+  CONVRELU_OVERFLOW = 13,
+  /**
+   * A buffer holds fewer elements than the call needs.
+   */
+  CONVRELU_BUFFER_TOO_SHORT = 14,
+  /**
+   * A threshold is NaN.
+   */
+  CONVRELU_NAN_THRESHOLD = 15,
+  /**
+   * The instruction set is not available here.
+   */
+  CONVRELU_ISA_UNAVAILABLE = 16,
+  /**
+   * AdaReLU thresholds neither divide nor cover the elements.
+   */
+  CONVRELU_THRESHOLD_SHAPE = 17,
+  /**
+   * An error of a later version of the library.
+   */
+  CONVRELU_OTHER = 18,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum convrelu_status convrelu_status;
+#else
+typedef uint32_t convrelu_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Why a call was refused, in numbers. `convrelu_error_message` makes a sentence of it.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_error)`, set by the caller.
+   */
+  size_t struct_size;
+  /**
+   * A `convrelu_status`.
+   */
+  uint32_t status;
+  /**
+   * The argument, for `convrelu_error_message`.
+   */
+  uint32_t argument;
+  /**
+   * Its value, and the numbers of the rule that it breaks.
+   */
+  size_t values[3];
+  /**
+   * Set to zero.
+   */
+  size_t reserved[2];
+} convrelu_error;
+
+/**
+ * A convolution. Initialise it with `convrelu_desc_init`, then set what differs from the defaults.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_desc)`.
+   */
+  size_t struct_size;
+  /**
+   * Spatial axes, 1 to 3. Of the arrays below, the first `rank` entries count; the others are ignored.
+   */
+  uint32_t rank;
+  /**
+   * `CONVRELU_NCHW` or `CONVRELU_NHWC`.
+   */
+  uint32_t layout;
+  /**
+   * Images; 0 is an empty batch.
+   */
+  size_t batch;
+  /**
+   * Input channels of all groups.
+   */
+  size_t in_channels;
+  /**
+   * Output channels of all groups.
+   */
+  size_t out_channels;
+  /**
+   * Output channels of a group see its input channels only.
+   */
+  size_t groups;
+  /**
+   * Input extents: width; height, width; or depth, height, width.
+   */
+  size_t size[3];
+  /**
+   * Kernel extents.
+   */
+  size_t kernel[3];
+  /**
+   * Steps between output positions.
+   */
+  size_t stride[3];
+  /**
+   * Distances of kernel taps; 1 is dense.
+   */
+  size_t dilation[3];
+  /**
+   * Zeros before each axis.
+   */
+  size_t padding_before[3];
+  /**
+   * Zeros after each axis.
+   */
+  size_t padding_after[3];
+  /**
+   * Zero.
+   */
+  size_t reserved[4];
+} convrelu_desc;
+
+/**
+ * A planned layer. Made by `convrelu_plan_init`; read it through functions alone.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_plan)`.
+   */
+  size_t struct_size;
+  /**
+   * Says that the struct is a plan.
+   */
+  uint32_t magic;
+  /**
+   * The instruction set that was chosen, not `CONVRELU_ISA_AUTO`.
+   */
+  uint32_t isa;
+  /**
+   * The most threads per call.
+   */
+  size_t threads;
+  /**
+   * The layer.
+   */
+  convrelu_desc desc;
+  /**
+   * Zero.
+   */
+  size_t reserved[4];
+} convrelu_plan;
+
+/**
+ * Lengths of a layer's tensors, in elements.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_lens)`, set by the caller.
+   */
+  size_t struct_size;
+  /**
+   * Input, and its gradient.
+   */
+  size_t input;
+  /**
+   * Output, and its gradient.
+   */
+  size_t output;
+  /**
+   * Plain weight, and its gradient.
+   */
+  size_t weight;
+  /**
+   * Thresholds, and their gradient.
+   */
+  size_t thresholds;
+  /**
+   * Bias, and its gradient.
+   */
+  size_t bias;
+  /**
+   * Weight packed for the forward pass.
+   */
+  size_t packed_weight;
+  /**
+   * Weight packed for the backward pass of the input.
+   */
+  size_t packed_weight_transposed;
+  /**
+   * Output extents `depth, height, width`; 1 beyond the rank.
+   */
+  size_t output_size[3];
+  /**
+   * Set to zero.
+   */
+  size_t reserved[4];
+} convrelu_lens;
+
+/**
+ * `len` floats to read. They may be fewer than a call needs, which it then refuses, or more.
+ */
+typedef struct {
+  /**
+   * The first of them.
+   */
+  const float *data;
+  /**
+   * Elements.
+   */
+  size_t len;
+} convrelu_input;
+
+/**
+ * `len` floats to write.
+ */
+typedef struct {
+  /**
+   * The first of them.
+   */
+  float *data;
+  /**
+   * Elements.
+   */
+  size_t len;
+} convrelu_output;
+
+/**
+ * Arguments of `convrelu_forward`.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_forward_args)`.
+   */
+  size_t struct_size;
+  /**
+   * `x`
+   */
+  convrelu_input input;
+  /**
+   * `w`
+   */
+  convrelu_input weight;
+  /**
+   * `θ`; ignored for `CONVRELU_THRESHOLDS_UNIFORM`.
+   */
+  convrelu_input thresholds;
+  /**
+   * `b`, or null for none.
+   */
+  convrelu_input bias;
+  /**
+   * `y`, overwritten.
+   */
+  convrelu_output output;
+  /**
+   * Any contents.
+   */
+  convrelu_output workspace;
+  /**
+   * `CONVRELU_WEIGHT_…`
+   */
+  uint32_t weight_kind;
+  /**
+   * `CONVRELU_THRESHOLDS_…`
+   */
+  uint32_t threshold_kind;
+  /**
+   * The uniform threshold.
+   */
+  float threshold;
+  /**
+   * Zero.
+   */
+  uint32_t reserved[5];
+} convrelu_forward_args;
+
+/**
+ * Arguments of `convrelu_backward_input`.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_backward_input_args)`.
+   */
+  size_t struct_size;
+  /**
+   * `x`
+   */
+  convrelu_input input;
+  /**
+   * `w`
+   */
+  convrelu_input weight;
+  /**
+   * `θ`; ignored for `CONVRELU_THRESHOLDS_UNIFORM`.
+   */
+  convrelu_input thresholds;
+  /**
+   * `∂E/∂y`
+   */
+  convrelu_input grad_output;
+  /**
+   * `∂E/∂x`
+   */
+  convrelu_output grad_input;
+  /**
+   * `∂E/∂θ`, or null where thresholds are not trained.
+   */
+  convrelu_output grad_thresholds;
+  /**
+   * Any contents.
+   */
+  convrelu_output workspace;
+  /**
+   * `CONVRELU_WEIGHT_…`
+   */
+  uint32_t weight_kind;
+  /**
+   * `CONVRELU_THRESHOLDS_…`
+   */
+  uint32_t threshold_kind;
+  /**
+   * The uniform threshold.
+   */
+  float threshold;
+  /**
+   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`.
+   */
+  uint32_t accumulation;
+  /**
+   * Zero.
+   */
+  uint32_t reserved[4];
+} convrelu_backward_input_args;
+
+/**
+ * Arguments of `convrelu_backward_weight`.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_backward_weight_args)`.
+   */
+  size_t struct_size;
+  /**
+   * `x`
+   */
+  convrelu_input input;
+  /**
+   * `θ`; ignored for `CONVRELU_THRESHOLDS_UNIFORM`.
+   */
+  convrelu_input thresholds;
+  /**
+   * `∂E/∂y`
+   */
+  convrelu_input grad_output;
+  /**
+   * `∂E/∂w`
+   */
+  convrelu_output grad_weight;
+  /**
+   * `∂E/∂b`, or null where there is no bias.
+   */
+  convrelu_output grad_bias;
+  /**
+   * Any contents.
+   */
+  convrelu_output workspace;
+  /**
+   * `CONVRELU_THRESHOLDS_…`
+   */
+  uint32_t threshold_kind;
+  /**
+   * The uniform threshold.
+   */
+  float threshold;
+  /**
+   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`.
+   */
+  uint32_t accumulation;
+  /**
+   * Zero.
+   */
+  uint32_t reserved[5];
+} convrelu_backward_weight_args;
+
+/**
+ * Arguments of `convrelu_adarelu_backward`.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_adarelu_backward_args)`.
+   */
+  size_t struct_size;
+  /**
+   * `x`
+   */
+  convrelu_input input;
+  /**
+   * `θ`, each for `inner` consecutive elements, all of them over and over.
+   */
+  convrelu_input thresholds;
+  /**
+   * `∂E/∂y`, at least as long as the input.
+   */
+  convrelu_input grad_output;
+  /**
+   * `∂E/∂x`, at least as long as the input.
+   */
+  convrelu_output grad_input;
+  /**
+   * `∂E/∂θ`, at least as long as the thresholds.
+   */
+  convrelu_output grad_thresholds;
+  /**
+   * Elements that share one threshold in a row.
+   */
+  size_t inner;
+  /**
+   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`.
+   */
+  uint32_t accumulation;
+  /**
+   * Zero.
+   */
+  uint32_t reserved[5];
+} convrelu_adarelu_backward_args;
+
+
+
+
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Writes major, minor and patch version of the library that was loaded.
+ *
+ * # Safety
+ *
+ * Pointers are null or point to numbers; `error` is null or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_version(uint32_t *major, uint32_t *minor, uint32_t *patch, convrelu_error *error);
+
+/**
+ * The best instruction set of this machine, a `CONVRELU_ISA_…`.
+ *
+ * # Safety
+ *
+ * `isa` is null or points to a number; `error` is null or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_isa_detect(uint32_t *isa, convrelu_error *error);
+
+/**
+ * Whether (1 or 0) kernels of an instruction set can run here.
+ *
+ * # Safety
+ *
+ * `available` is null or points to a number; `error` is null or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_isa_available(uint32_t isa,
+                                       uint32_t *available,
+                                       convrelu_error *error);
+
+/**
+ * Fills a descriptor: stride, dilation, batch and groups 1, padding 0, channels first; everything else is 0 and to be set.
+ *
+ * `struct_size` is `sizeof(convrelu_desc)`.
+ *
+ * # Safety
+ *
+ * `desc` is null or points to `struct_size` bytes; `error` is null or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_desc_init(convrelu_desc *desc,
+                                   size_t struct_size,
+                                   uint32_t rank,
+                                   convrelu_error *error);
+
+/**
+ * Plans a layer for an instruction set (`CONVRELU_ISA_AUTO`: the best of this machine) and one thread.
+ *
+ * `struct_size` is `sizeof(convrelu_plan)`. The plan may be copied and moved; it owns nothing.
+ *
+ * # Safety
+ *
+ * `plan` is null or points to `struct_size` bytes, `desc` is null or points to a struct that begins with its size; `error`
+ * is null or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_plan_init(convrelu_plan *plan,
+                                   size_t struct_size,
+                                   const convrelu_desc *desc,
+                                   uint32_t isa,
+                                   convrelu_error *error);
+
+/**
+ * Lets calls use at most so many threads (0 counts as 1), where the library was built with the feature `rayon`. Results do
+ * not depend on it; workspaces do.
+ *
+ * # Safety
+ *
+ * `plan` is null or points to a struct that begins with its size; `error` is null or points to a `convrelu_error` with
+ * its size set.
+ */
+convrelu_status convrelu_plan_set_threads(convrelu_plan *plan,
+                                          size_t threads,
+                                          convrelu_error *error);
+
+/**
+ * The instruction set of a plan, a `CONVRELU_ISA_…`.
+ *
+ * # Safety
+ *
+ * `plan` is null or points to a struct that begins with its size, `isa` is null or points to a number; `error` is null or
+ * points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_plan_isa(const convrelu_plan *plan,
+                                  uint32_t *isa,
+                                  convrelu_error *error);
+
+/**
+ * Lengths of all tensors of a plan's layer.
+ *
+ * # Safety
+ *
+ * `plan` and `lens` are null or point to structs that begin with their sizes; `error` is null or points to a
+ * `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_plan_lens(const convrelu_plan *plan, convrelu_lens *lens, convrelu_error *error);
+
+/**
+ * Elements of workspace that a pass (a `CONVRELU_FORWARD…` or `CONVRELU_BACKWARD_…`) needs.
+ *
+ * # Safety
+ *
+ * `plan` is null or points to a struct that begins with its size, `len` is null or points to a number; `error` is null
+ * or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_workspace_len(const convrelu_plan *plan,
+                                       uint32_t pass,
+                                       size_t *len,
+                                       convrelu_error *error);
+
+/**
+ * Packs a weight for many calls of `convrelu_forward` (`CONVRELU_FORWARD`) or `convrelu_backward_input`
+ * (`CONVRELU_BACKWARD_INPUT`), with a header that says for which layer, pass, instruction set and version.
+ *
+ * `buffer` holds `convrelu_lens.packed_weight` or `packed_weight_transposed` elements. They may be moved, and used by plans
+ * of the same layer for any batch and image size.
+ *
+ * # Safety
+ *
+ * `plan` is null or points to a struct that begins with its size, buffers are null or as long as they say; `error` is null
+ * or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_pack_weight(const convrelu_plan *plan,
+                                     uint32_t pass,
+                                     convrelu_input weight,
+                                     convrelu_output buffer,
+                                     convrelu_error *error);
+
+/**
+ * Whether a buffer holds the weights that `convrelu_pack_weight` packed for this plan and pass, every element of
+ * them. Calls check the header alone.
+ *
+ * # Safety
+ *
+ * `plan` is null or points to a struct that begins with its size, the buffer is null or as long as it says; `error` is
+ * null or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_check_packed_weight(const convrelu_plan *plan,
+                                             uint32_t pass,
+                                             convrelu_input buffer,
+                                             convrelu_error *error);
+
+/**
+ * Forward pass (eq. 8 with bias): see `ConvRelu::forward`.
+ *
+ * # Safety
+ *
+ * `plan` and `args` are null or point to structs that begin with their sizes, buffers are null or as long as they say;
+ * `error` is null or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_forward(const convrelu_plan *plan,
+                                 const convrelu_forward_args *args,
+                                 convrelu_error *error);
+
+/**
+ * Gradients of the input and of the thresholds (eq. 5 and 6): see `ConvRelu::backward_input`.
+ *
+ * # Safety
+ *
+ * As for `convrelu_forward`.
+ */
+convrelu_status convrelu_backward_input(const convrelu_plan *plan,
+                                        const convrelu_backward_input_args *args,
+                                        convrelu_error *error);
+
+/**
+ * Gradients of the weight and of the bias: see `ConvRelu::backward_weight`.
+ *
+ * # Safety
+ *
+ * As for `convrelu_forward`.
+ */
+convrelu_status convrelu_backward_weight(const convrelu_plan *plan,
+                                         const convrelu_backward_weight_args *args,
+                                         convrelu_error *error);
+
+/**
+ * `y = x` if `x > θ`, else `θ` (eq. 4), elementwise; each threshold stands for `inner` elements in a row: see
+ * `adarelu::forward`.
+ *
+ * # Safety
+ *
+ * Buffers are null or as long as they say; `error` is null or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_adarelu_forward(convrelu_input x,
+                                         convrelu_input thresholds,
+                                         size_t inner,
+                                         convrelu_output y,
+                                         convrelu_error *error);
+
+/**
+ * Gradients of AdaReLU's input and thresholds (eq. 5 and 6): see `adarelu::backward`.
+ *
+ * # Safety
+ *
+ * `args` is null or points to a struct that begins with its size, buffers are null or as long as they say; `error` is
+ * null or points to a `convrelu_error` with its size set.
+ */
+convrelu_status convrelu_adarelu_backward(const convrelu_adarelu_backward_args *args,
+                                          convrelu_error *error);
+
+/**
+ * Writes one line about `error` to the `capacity` bytes at `message`: the argument, its value, and the rule it breaks; cut
+ * where it does not fit, always terminated by a zero byte.
+ *
+ * `len` (may be null) receives the length of the whole line without that byte.
+ *
+ * # Safety
+ *
+ * The pointers are null, or point to what their types and `capacity` say.
+ */
+convrelu_status convrelu_error_message(const convrelu_error *error,
+                                       char *message,
+                                       size_t capacity,
+                                       size_t *len);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* CONVRELU_H */

@@ -1,0 +1,337 @@
+//! Statuses, and the sentence behind them.
+
+use core::ffi::c_char;
+use core::fmt::{self, Write};
+
+use super::check::{bytes_mut, pointer, read_struct, write};
+use super::types::{isa_of, number_of};
+use crate::error::Error;
+use crate::kernel::Isa;
+
+/// What a function returns: 0 for success.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum convrelu_status {
+    /// Done.
+    CONVRELU_OK = 0,
+    /// A pointer that must not be null is null.
+    CONVRELU_NULL = 1,
+    /// A pointer is not aligned to its type.
+    CONVRELU_MISALIGNED = 2,
+    /// A struct is of another size than this version's.
+    CONVRELU_STRUCT_SIZE = 3,
+    /// A number names nothing (a layout, an instruction set, a pass, a rank).
+    CONVRELU_INVALID_VALUE = 4,
+    /// A reserved field is not zero.
+    CONVRELU_RESERVED = 5,
+    /// A struct is no plan: `convrelu_plan_init` has not made it.
+    CONVRELU_NOT_A_PLAN = 6,
+    /// A buffer that is written overlaps another.
+    CONVRELU_OVERLAP = 7,
+    /// A buffer does not hold packed weights, or its header is damaged.
+    CONVRELU_NOT_PACKED = 8,
+    /// Packed weights belong to another layer, pass or instruction set.
+    CONVRELU_PACKED_ELSEWHERE = 9,
+    /// A count or extent that must be at least 1 is 0.
+    CONVRELU_ZERO = 10,
+    /// The dilated kernel does not fit into the padded input.
+    CONVRELU_KERNEL_TOO_LARGE = 11,
+    /// Channels are no multiple of groups.
+    CONVRELU_CHANNELS_NOT_DIVISIBLE = 12,
+    /// A size does not fit the address space.
+    CONVRELU_OVERFLOW = 13,
+    /// A buffer holds fewer elements than the call needs.
+    CONVRELU_BUFFER_TOO_SHORT = 14,
+    /// A threshold is NaN.
+    CONVRELU_NAN_THRESHOLD = 15,
+    /// The instruction set is not available here.
+    CONVRELU_ISA_UNAVAILABLE = 16,
+    /// AdaReLU thresholds neither divide nor cover the elements.
+    CONVRELU_THRESHOLD_SHAPE = 17,
+    /// An error of a later version of the library.
+    CONVRELU_OTHER = 18,
+}
+use convrelu_status::*;
+
+/// Why a call was refused, in numbers. `convrelu_error_message` makes a sentence of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct convrelu_error {
+    /// `sizeof(convrelu_error)`, set by the caller.
+    pub struct_size: usize,
+    /// A `convrelu_status`.
+    pub status: u32,
+    /// The argument, for `convrelu_error_message`.
+    pub argument: u32,
+    /// Its value, and the numbers of the rule that it breaks.
+    pub values: [usize; 3],
+    /// Set to zero.
+    pub reserved: [usize; 2],
+}
+
+/// Why a call is refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    Null { argument: &'static str },
+    Misaligned { argument: &'static str, address: usize },
+    StructSize { argument: &'static str, size: usize, expected: usize },
+    InvalidValue { argument: &'static str, value: usize },
+    Reserved { argument: &'static str },
+    NotAPlan { magic: usize },
+    Overlap { argument: &'static str, other: &'static str },
+    NotPacked,
+    Core(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Core(error)
+    }
+}
+
+/// What an argument or a quantity may be called, so that a number stands for it in [`convrelu_error`].
+const NAMES: [&str; 41] = [
+    "?",
+    "in_channels",
+    "out_channels",
+    "groups",
+    "depth",
+    "height",
+    "width",
+    "input",
+    "output",
+    "weight",
+    "thresholds",
+    "bias",
+    "kernel",
+    "padded input",
+    "buffer",
+    "workspace",
+    "grad_output",
+    "grad_input",
+    "grad_thresholds",
+    "grad_weight",
+    "grad_bias",
+    "desc",
+    "plan",
+    "args",
+    "error",
+    "lens",
+    "len",
+    "isa",
+    "rank",
+    "layout",
+    "pass",
+    "accumulation",
+    "weight_kind",
+    "threshold_kind",
+    "packed",
+    "message",
+    "available",
+    "major",
+    "minor",
+    "patch",
+    "dilated kernel",
+];
+
+fn number_of_name(name: &str) -> u32 {
+    NAMES.iter().position(|n| *n == name).unwrap_or(0) as u32
+}
+
+fn name_of(number: usize) -> &'static str {
+    NAMES.get(number).copied().unwrap_or(NAMES[0])
+}
+
+impl Fault {
+    pub(super) fn status(self) -> convrelu_status {
+        match self {
+            Self::Null { .. } => CONVRELU_NULL,
+            Self::Misaligned { .. } => CONVRELU_MISALIGNED,
+            Self::StructSize { .. } => CONVRELU_STRUCT_SIZE,
+            Self::InvalidValue { .. } => CONVRELU_INVALID_VALUE,
+            Self::Reserved { .. } => CONVRELU_RESERVED,
+            Self::NotAPlan { .. } => CONVRELU_NOT_A_PLAN,
+            Self::Overlap { .. } => CONVRELU_OVERLAP,
+            Self::NotPacked => CONVRELU_NOT_PACKED,
+            Self::Core(error) => match error {
+                Error::ZeroChannels { .. }
+                | Error::ZeroGroups
+                | Error::ZeroSize { .. }
+                | Error::ZeroKernel { .. }
+                | Error::ZeroStride { .. }
+                | Error::ZeroDilation { .. } => CONVRELU_ZERO,
+                Error::KernelTooLarge { .. } => CONVRELU_KERNEL_TOO_LARGE,
+                Error::ChannelsNotDivisible { .. } => CONVRELU_CHANNELS_NOT_DIVISIBLE,
+                Error::Overflow { .. } => CONVRELU_OVERFLOW,
+                Error::BufferTooShort { .. } => CONVRELU_BUFFER_TOO_SHORT,
+                Error::NanThreshold { .. } => CONVRELU_NAN_THRESHOLD,
+                Error::IsaUnavailable { .. } => CONVRELU_ISA_UNAVAILABLE,
+                Error::PackedElsewhere { .. } => CONVRELU_PACKED_ELSEWHERE,
+                Error::ThresholdShape { .. } => CONVRELU_THRESHOLD_SHAPE,
+            },
+        }
+    }
+
+    /// The numbers of the struct.
+    pub(super) fn numbers(self) -> (u32, [usize; 3]) {
+        let isa = |isa: Isa| number_of(isa) as usize;
+        let (name, values) = match self {
+            Self::Null { argument } | Self::Reserved { argument } => (argument, [0; 3]),
+            Self::Misaligned { argument, address } => (argument, [address, 0, 0]),
+            Self::StructSize { argument, size, expected } => (argument, [size, expected, 0]),
+            Self::InvalidValue { argument, value } => (argument, [value, 0, 0]),
+            Self::NotAPlan { magic } => ("plan", [magic, 0, 0]),
+            Self::Overlap { argument, other } => (argument, [number_of_name(other) as usize, 0, 0]),
+            Self::NotPacked => ("weight", [0; 3]),
+            Self::Core(error) => match error {
+                Error::ZeroChannels { argument } => (argument, [0; 3]),
+                Error::ZeroGroups => ("groups", [0, 1, 0]),
+                Error::ZeroSize { axis } => (axis, [0, 2, 0]),
+                Error::ZeroKernel { axis } => (axis, [0, 3, 0]),
+                Error::ZeroStride { axis } => (axis, [0, 4, 0]),
+                Error::ZeroDilation { axis } => (axis, [0, 5, 0]),
+                Error::KernelTooLarge { axis, kernel, padded } => (axis, [kernel, padded, 0]),
+                Error::ChannelsNotDivisible { argument, channels, groups } => (argument, [channels, groups, 0]),
+                Error::Overflow { quantity } => (quantity, [0; 3]),
+                Error::BufferTooShort { argument, len, required } => (argument, [len, required, 0]),
+                Error::NanThreshold { index } => ("thresholds", [index, 0, 0]),
+                Error::IsaUnavailable { isa: asked } => ("isa", [isa(asked), 0, 0]),
+                Error::PackedElsewhere { packed, plan } => ("weight", [isa(packed), isa(plan), 0]),
+                Error::ThresholdShape { elements, thresholds, inner } => ("thresholds", [elements, thresholds, inner]),
+            },
+        };
+        (number_of_name(name), values)
+    }
+}
+
+/// The inverse of [`Fault::numbers`], as text; any numbers give some sentence.
+impl fmt::Display for convrelu_error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (argument, [value, other, third]) = (name_of(self.argument as usize), self.values);
+        let isa = |number: usize| u32::try_from(number).ok().and_then(isa_of).unwrap_or(Isa::Scalar);
+        let is = |status: convrelu_status| self.status == status as u32;
+        let error = if is(CONVRELU_OK) {
+            return f.write_str("no error");
+        } else if is(CONVRELU_NULL) {
+            return write!(f, "{argument} is null: it must point to something");
+        } else if is(CONVRELU_MISALIGNED) {
+            return write!(f, "{argument} is at {value:#x}: it must be aligned to its type");
+        } else if is(CONVRELU_STRUCT_SIZE) {
+            return write!(f, "{argument}.struct_size is {value}: it must be {other} for this version of the library");
+        } else if is(CONVRELU_INVALID_VALUE) {
+            return write!(f, "{argument} is {value}: it must be one of the values that the header lists");
+        } else if is(CONVRELU_RESERVED) {
+            return write!(f, "a reserved field of {argument} is not 0: it must be");
+        } else if is(CONVRELU_NOT_A_PLAN) {
+            return write!(f, "plan.magic is {value:#x}: convrelu_plan_init must have made the plan");
+        } else if is(CONVRELU_OVERLAP) {
+            return write!(f, "{argument} overlaps {}: what is written must lie apart", name_of(value));
+        } else if is(CONVRELU_NOT_PACKED) {
+            return write!(
+                f,
+                "{argument} holds no packed weights, or their header is damaged: \
+                 it must be what convrelu_pack_weight wrote"
+            );
+        } else if is(CONVRELU_ZERO) {
+            match other {
+                0 => Error::ZeroChannels { argument },
+                1 => Error::ZeroGroups,
+                2 => Error::ZeroSize { axis: argument },
+                3 => Error::ZeroKernel { axis: argument },
+                4 => Error::ZeroStride { axis: argument },
+                _ => Error::ZeroDilation { axis: argument },
+            }
+        } else if is(CONVRELU_KERNEL_TOO_LARGE) {
+            Error::KernelTooLarge { axis: argument, kernel: value, padded: other }
+        } else if is(CONVRELU_CHANNELS_NOT_DIVISIBLE) {
+            Error::ChannelsNotDivisible { argument, channels: value, groups: other }
+        } else if is(CONVRELU_OVERFLOW) {
+            Error::Overflow { quantity: argument }
+        } else if is(CONVRELU_BUFFER_TOO_SHORT) {
+            Error::BufferTooShort { argument, len: value, required: other }
+        } else if is(CONVRELU_NAN_THRESHOLD) {
+            Error::NanThreshold { index: value }
+        } else if is(CONVRELU_ISA_UNAVAILABLE) {
+            Error::IsaUnavailable { isa: isa(value) }
+        } else if is(CONVRELU_PACKED_ELSEWHERE) {
+            Error::PackedElsewhere { packed: isa(value), plan: isa(other) }
+        } else if is(CONVRELU_THRESHOLD_SHAPE) {
+            Error::ThresholdShape { elements: value, thresholds: other, inner: third }
+        } else {
+            return write!(f, "status {}", self.status);
+        };
+        error.fmt(f)
+    }
+}
+
+/// Text that is cut where the buffer ends, between characters.
+struct Cut<'a> {
+    bytes: &'a mut [u8],
+    /// Bytes that are there.
+    kept: usize,
+    /// Bytes that the whole text has.
+    len: usize,
+}
+
+impl Write for Cut<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            let end = self.len + character.len_utf8();
+            if self.kept == self.len && end <= self.bytes.len() {
+                character.encode_utf8(&mut self.bytes[self.kept..]);
+                self.kept = end;
+            }
+            self.len = end;
+        }
+        Ok(())
+    }
+}
+
+/// Writes one line about `error` to the `capacity` bytes at `message`: the argument, its value, and the rule it breaks; cut
+/// where it does not fit, always terminated by a zero byte.
+///
+/// `len` (may be null) receives the length of the whole line without that byte.
+///
+/// # Safety
+///
+/// The pointers are null, or point to what their types and `capacity` say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_error_message(
+    error: *const convrelu_error,
+    message: *mut c_char,
+    capacity: usize,
+    len: *mut usize,
+) -> convrelu_status {
+    // SAFETY: the caller's.
+    let written = unsafe { message_of(error, message, capacity, len) };
+    written.err().map_or(CONVRELU_OK, Fault::status)
+}
+
+/// # Safety
+///
+/// That of [`convrelu_error_message`].
+unsafe fn message_of(
+    error: *const convrelu_error,
+    message: *mut c_char,
+    capacity: usize,
+    len: *mut usize,
+) -> Result<(), Fault> {
+    // SAFETY: the caller's.
+    let (error, bytes) = unsafe { (read_struct(error)?, bytes_mut(message.cast(), capacity)?) };
+    let Some(last) = bytes.len().checked_sub(1) else {
+        return Err(Error::BufferTooShort { argument: "message", len: 0, required: 1 }.into());
+    };
+    if !len.is_null() {
+        pointer(len, "len")?;
+    }
+    let mut text = Cut { bytes: &mut bytes[..last], kept: 0, len: 0 };
+    // `Cut` never fails.
+    let _ = write!(text, "{error}");
+    let (kept, whole) = (text.kept, text.len);
+    bytes[kept] = 0;
+    if !len.is_null() {
+        // SAFETY: the caller's.
+        unsafe { write(len, "len", whole)? };
+    }
+    Ok(())
+}

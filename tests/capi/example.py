@@ -1,0 +1,174 @@
+"""The C interface from Python: every pass of random layers, with numpy and ctypes, against numpy's own sums in float64.
+
+    cargo rustc --release --features capi --crate-type cdylib
+    python tests/capi/example.py target/release/libconvrelu.so
+"""
+
+import ctypes
+import itertools
+import sys
+
+import numpy as np
+
+Size3 = ctypes.c_size_t * 3
+
+
+class Desc(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("rank", ctypes.c_uint32), ("layout", ctypes.c_uint32)]
+    _fields_ += [(name, ctypes.c_size_t) for name in ("batch", "in_channels", "out_channels", "groups")]
+    _fields_ += [(name, Size3) for name in ("size", "kernel", "stride", "dilation", "padding_before", "padding_after")]
+    _fields_ += [("reserved", ctypes.c_size_t * 4)]
+
+
+class Plan(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("magic", ctypes.c_uint32), ("isa", ctypes.c_uint32)]
+    _fields_ += [("threads", ctypes.c_size_t), ("desc", Desc), ("reserved", ctypes.c_size_t * 4)]
+
+
+class Lens(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t)]
+    _fields_ += [(name, ctypes.c_size_t) for name in ("input", "output", "weight", "thresholds", "bias")]
+    _fields_ += [(name, ctypes.c_size_t) for name in ("packed_weight", "packed_weight_transposed")]
+    _fields_ += [("output_size", Size3), ("reserved", ctypes.c_size_t * 4)]
+
+
+class Buffer(ctypes.Structure):
+    _fields_ = [("data", ctypes.POINTER(ctypes.c_float)), ("len", ctypes.c_size_t)]
+
+    def __init__(self, array=None):
+        if array is None:
+            super().__init__()
+        else:
+            assert array.dtype == np.float32 and array.flags["C_CONTIGUOUS"]
+            super().__init__(array.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), array.size)
+            self.array = array  # keeps it alive
+
+
+def arguments(buffers, numbers, reserved):
+    class Arguments(ctypes.Structure):
+        _fields_ = [("struct_size", ctypes.c_size_t)] + [(name, Buffer) for name in buffers]
+        _fields_ += [(name, ctypes.c_float if name == "threshold" else ctypes.c_uint32) for name in numbers]
+        _fields_ += [("reserved", ctypes.c_uint32 * reserved)]
+
+    return Arguments
+
+
+Forward = arguments(
+    ["input", "weight", "thresholds", "bias", "output", "workspace"], ["weight_kind", "threshold_kind", "threshold"], 5
+)
+BackwardInput = arguments(
+    ["input", "weight", "thresholds", "grad_output", "grad_input", "grad_thresholds", "workspace"],
+    ["weight_kind", "threshold_kind", "threshold", "accumulation"],
+    4,
+)
+BackwardWeight = arguments(
+    ["input", "thresholds", "grad_output", "grad_weight", "grad_bias", "workspace"],
+    ["threshold_kind", "threshold", "accumulation"],
+    5,
+)
+
+
+class Error(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("status", ctypes.c_uint32), ("argument", ctypes.c_uint32)]
+    _fields_ += [("values", Size3), ("reserved", ctypes.c_size_t * 2)]
+
+
+class Library:
+    def __init__(self, path):
+        self.library = ctypes.CDLL(path)
+
+    def __getattr__(self, name):
+        function = getattr(self.library, "convrelu_" + name)
+
+        def call(*values):
+            error = Error(struct_size=ctypes.sizeof(Error))
+            values = [ctypes.byref(v) if isinstance(v, ctypes.Structure) and not isinstance(v, Buffer) else v for v in values]
+            if function(*values, ctypes.byref(error)) != 0:
+                message = ctypes.create_string_buffer(200)
+                self.library.convrelu_error_message(ctypes.byref(error), message, ctypes.c_size_t(200), None)
+                raise ValueError(message.value.decode())
+
+        return call
+
+
+def numpy_layer(x, w, theta, b, g, stride, padding):
+    """Eq. 8 and its gradients (eq. 5, 6), NCHW, in float64."""
+    x, w, theta, b, g = (array.astype(np.float64) for array in (x, w, theta, b, g))
+    padded = np.pad(x, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+    dx, dtheta, dw = np.zeros_like(padded), np.zeros_like(theta), np.zeros_like(w)
+    y = np.zeros_like(g) + b[:, None, None]
+    for i, j in itertools.product(range(w.shape[2]), range(w.shape[3])):
+        rows = slice(i, i + stride * (g.shape[2] - 1) + 1, stride)
+        columns = slice(j, j + stride * (g.shape[3] - 1) + 1, stride)
+        at = theta[:, i, j][:, None, None]
+        taps = padded[:, :, rows, columns]
+        active = np.where(taps > at, taps, at)
+        y += np.einsum("dc,nchw->ndhw", w[:, :, i, j], active)
+        reach = np.einsum("dc,ndhw->nchw", w[:, :, i, j], g)
+        dx[:, :, rows, columns] += np.where(taps > at, reach, 0)
+        dtheta[:, i, j] += np.where(taps > at, 0, reach).sum((0, 2, 3))
+        dw[:, :, i, j] += np.einsum("ndhw,nchw->dc", g, active)
+    inside = slice(padding, -padding or None)
+    return y, dx[:, :, inside, inside], dtheta, dw, g.sum((0, 2, 3))
+
+
+def main():
+    library = Library(sys.argv[1] if len(sys.argv) > 1 else "target/release/libconvrelu.so")
+    rng = np.random.default_rng(1)
+    worst = 0.0
+    for case in range(40):
+        n, c, d = rng.integers(1, 4), rng.integers(1, 20), rng.integers(1, 20)
+        h, w_, k, stride, padding = rng.integers(5, 14), rng.integers(5, 14), rng.integers(1, 4), rng.integers(1, 3), rng.integers(0, 2)
+        desc, plan = Desc(), Plan()
+        library.desc_init(desc, ctypes.c_size_t(ctypes.sizeof(Desc)), ctypes.c_uint32(2))
+        desc.batch, desc.in_channels, desc.out_channels = int(n), int(c), int(d)
+        for axis, size in enumerate((h, w_)):
+            desc.size[axis], desc.kernel[axis], desc.stride[axis] = int(size), int(k), int(stride)
+            desc.padding_before[axis] = desc.padding_after[axis] = int(padding)
+        library.plan_init(plan, ctypes.c_size_t(ctypes.sizeof(Plan)), desc, ctypes.c_uint32(0))
+        lens = Lens(struct_size=ctypes.sizeof(Lens))
+        library.plan_lens(plan, lens)
+
+        def values(*shape):
+            return rng.standard_normal(shape).astype(np.float32)
+
+        def workspace(number):
+            length = ctypes.c_size_t()
+            library.workspace_len(plan, ctypes.c_uint32(number), ctypes.byref(length))
+            return np.full(max(length.value, 1), np.nan, np.float32)
+
+        x, weight, theta, b = values(n, c, h, w_), values(d, c, k, k), values(c, k, k), values(d)
+        y = np.full((n, d, lens.output_size[1], lens.output_size[2]), np.nan, np.float32)
+        assert (x.size, y.size, weight.size, theta.size) == (lens.input, lens.output, lens.weight, lens.thresholds)
+        g = values(*y.shape)
+        dx, dtheta, dw, db = (np.full_like(array, np.nan) for array in (x, theta, weight, b))
+
+        def run(function, structure, **fields):
+            given = {name: Buffer(v) if isinstance(v, np.ndarray) else v for name, v in fields.items()}
+            args = structure(struct_size=ctypes.sizeof(structure), **given)
+            getattr(library, function)(plan, args)
+
+        run("forward", Forward, input=x, weight=weight, thresholds=theta, bias=b, output=y, workspace=workspace(0))
+        packed = np.zeros(lens.packed_weight, np.float32)
+        library.pack_weight(plan, ctypes.c_uint32(0), Buffer(weight), Buffer(packed))
+        again = np.full_like(y, np.nan)
+        run("forward", Forward, input=x, weight=packed, weight_kind=1, thresholds=theta, bias=b, output=again, workspace=workspace(1))
+        assert np.array_equal(y, again), "a packed weight gives the same bits"
+        run("backward_input", BackwardInput, input=x, weight=weight, thresholds=theta, grad_output=g, grad_input=dx,
+            grad_thresholds=dtheta, workspace=workspace(2))  # fmt: skip
+        run("backward_weight", BackwardWeight, input=x, thresholds=theta, grad_output=g, grad_weight=dw, grad_bias=db,
+            workspace=workspace(4))  # fmt: skip
+        for ours, expected in zip((y, dx, dtheta, dw, db), numpy_layer(x, weight, theta, b, g, stride, padding)):
+            error = np.abs(ours - expected).max() / max(np.abs(expected).max(), 1e-3)
+            assert error < 1e-5, f"case {case}: {error}"
+            worst = max(worst, error)
+    try:
+        run("forward", Forward, input=x, weight=weight, thresholds=theta, bias=b, output=y[:1, :1], workspace=workspace(0))
+        raise AssertionError("a short output was accepted")
+    except ValueError as error:
+        print("refused:", error)
+    print(f"40 layers, every pass: largest error {worst:.1e} of the largest value")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+//! Every buffer of every call against a page that no access survives: before its first element, and behind its last.
+//!
+//! Guard words (the suite's) see writes; these pages see reads as well, of one element, masked or not.
+#![cfg(unix)]
+
+// Other tests use the rest.
+#[allow(dead_code, unused_imports)]
+mod common;
+#[allow(dead_code)]
+#[path = "suite/strategy.rs"]
+mod strategy;
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::slice;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use convrelu::{
+    Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, Layout, Pass, Thresholds, Weight, adarelu,
+};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use common::{Axis, Case, How, PASSES, Results, Rng, Shape, Theta, Values, isas, plan, run};
+
+/// Room for the largest buffer of a case; pages that are never touched cost nothing.
+const ROOM: usize = 16 << 20;
+
+/// What outputs and workspaces hold before a call.
+const STALE: f32 = f32::from_bits(0x7fc0_beef);
+
+/// Which end of a buffer lies against a page without access.
+#[derive(Clone, Copy, Debug)]
+enum Edge {
+    Start,
+    End,
+}
+
+const EDGES: [Edge; 2] = [Edge::Start, Edge::End];
+
+/// Memory between two pages without access.
+struct Region {
+    mapping: *mut libc::c_void,
+    page: usize,
+}
+
+impl Region {
+    fn new() -> Self {
+        // SAFETY: asks for a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page size");
+        assert!(ROOM.is_multiple_of(page));
+        // SAFETY: a mapping of its own, of which the middle is then made accessible.
+        unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
+            let mapping = libc::mmap(ptr::null_mut(), ROOM + 2 * page, libc::PROT_NONE, flags, -1, 0);
+            assert_ne!(mapping, libc::MAP_FAILED);
+            assert_eq!(libc::mprotect(mapping.byte_add(page), ROOM, libc::PROT_READ | libc::PROT_WRITE), 0);
+            Self { mapping, page }
+        }
+    }
+
+    /// `len` stale elements that begin, or end, where the accessible memory does.
+    fn stale(&mut self, len: usize, edge: Edge) -> &mut [f32] {
+        let bytes = len * size_of::<f32>();
+        assert!(bytes <= ROOM, "{len} elements");
+        let skipped = match edge {
+            Edge::Start => 0,
+            Edge::End => ROOM - bytes,
+        };
+        // SAFETY: inside of the mapping, aligned (pages and lengths are multiples of an element), zeros at first; borrowed
+        // as the region is.
+        let buffer = unsafe { slice::from_raw_parts_mut(self.mapping.byte_add(self.page + skipped).cast(), len) };
+        buffer.fill(STALE);
+        buffer
+    }
+
+    /// A copy of `values` there.
+    fn copy(&mut self, values: &[f32], edge: Edge) -> &mut [f32] {
+        let buffer = self.stale(values.len(), edge);
+        buffer.copy_from_slice(values);
+        buffer
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: nothing borrows the mapping any more.
+        unsafe { libc::munmap(self.mapping, ROOM + 2 * self.page) };
+    }
+}
+
+/// One region for each buffer that a call may have, used for all cases.
+struct Regions([Region; 9]);
+
+impl Regions {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| Region::new()))
+    }
+
+    /// What [`run`] does, with every buffer exactly as long as it must be and at an edge of its region.
+    fn run(
+        &mut self,
+        plan: &ConvRelu,
+        pass: Pass,
+        case: &Case,
+        (second, prior): (bool, Option<&Results>),
+        edge: Edge,
+    ) -> [Option<Vec<u32>>; 2] {
+        let [input, weight, thresholds, bias, grad_output, main, other, workspace, packed] = &mut self.0;
+        let desc = &case.desc;
+        let workspace = workspace.stale(plan.workspace_len(pass), edge);
+        let lens = match pass {
+            Pass::Forward | Pass::ForwardPacked => [desc.output_len(), 0],
+            Pass::BackwardInput | Pass::BackwardInputPacked => [desc.input_len(), desc.threshold_len()],
+            Pass::BackwardWeight => [desc.weight_len(), desc.bias_len()],
+        };
+        let main = main.stale(lens[0], edge);
+        let mut other = (second && lens[1] > 0).then(|| other.stale(lens[1], edge));
+        if let Some(prior) = prior {
+            main.copy_from_slice(prior.main());
+            if let Some(other) = &mut other {
+                other.copy_from_slice(prior.second());
+            }
+        }
+        let (input, weight) = (&*input.copy(&case.input, edge), &*weight.copy(&case.weight, edge));
+        let thresholds = match &case.theta {
+            Theta::Uniform(theta) => Thresholds::Uniform(*theta),
+            Theta::PerTap(theta) => Thresholds::PerTap(thresholds.copy(theta, edge)),
+        };
+        let bias = case.bias.as_ref().map(|values| &*bias.copy(values, edge));
+        let grad_output = &*grad_output.copy(&case.grad_output, edge);
+        let accumulation = if prior.is_some() { Accumulation::Add } else { Accumulation::Overwrite };
+        let packed_weight;
+        let weight = match pass {
+            Pass::ForwardPacked => {
+                packed_weight = plan.pack_weight(weight, packed.stale(plan.packed_weight_len(), edge)).unwrap();
+                Weight::Packed(&packed_weight)
+            }
+            Pass::BackwardInputPacked => {
+                let buffer = packed.stale(plan.packed_weight_transposed_len(), edge);
+                packed_weight = plan.pack_weight_transposed(weight, buffer).unwrap();
+                Weight::Packed(&packed_weight)
+            }
+            _ => Weight::Plain(weight),
+        };
+        match pass {
+            Pass::Forward | Pass::ForwardPacked => {
+                plan.forward(Forward { input, weight, thresholds, bias }, main, workspace)
+            }
+            Pass::BackwardInput | Pass::BackwardInputPacked => {
+                let operands = BackwardInput { input, weight, thresholds, grad_output, accumulation };
+                plan.backward_input(operands, main, other.as_deref_mut(), workspace)
+            }
+            Pass::BackwardWeight => {
+                let operands = BackwardWeight { input, thresholds, grad_output, accumulation };
+                plan.backward_weight(operands, main, other.as_deref_mut(), workspace)
+            }
+        }
+        .unwrap();
+        [Some(bits(main)), other.map(|other| bits(other))]
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// The call that is being made, for the handler.
+static CALL: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+static CALL_LEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs `call`; should it touch a page that it must not, `text` says what it was.
+fn announced<T>(text: &str, call: impl FnOnce() -> T) -> T {
+    CALL_LEN.store(0, Ordering::SeqCst);
+    CALL.store(text.as_ptr().cast_mut(), Ordering::SeqCst);
+    CALL_LEN.store(text.len(), Ordering::SeqCst);
+    let result = call();
+    CALL_LEN.store(0, Ordering::SeqCst);
+    result
+}
+
+/// Says which call it was, and lets the signal do what it does by default when the access is tried again.
+extern "C" fn report(signal: libc::c_int) {
+    const TEXT: &[u8] = b"\naccess outside of the buffers by ";
+    // SAFETY: `write` and `signal` may be called by handlers; the text lives as long as its length is not zero.
+    unsafe {
+        libc::write(2, TEXT.as_ptr().cast(), TEXT.len());
+        libc::write(2, CALL.load(Ordering::SeqCst).cast(), CALL_LEN.load(Ordering::SeqCst));
+        libc::write(2, b"\n".as_ptr().cast(), 1);
+        libc::signal(signal, libc::SIG_DFL);
+    }
+}
+
+fn report_faults() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: an action of zeros is the default one; the handler keeps to what handlers may do.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = report as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            action.sa_flags = libc::SA_ONSTACK;
+            assert_eq!(libc::sigaction(signal, &action, ptr::null_mut()), 0);
+        }
+    }
+}
+
+#[test]
+fn convolutions_stay_inside() {
+    report_faults();
+    let regions = RefCell::new(Regions::new());
+    let tuning = prop_oneof![2 => Just(None), 1 => strategy::tuning().prop_map(Some)];
+    let cases = (strategy::case(), tuning, 1..=3usize, any::<bool>(), any::<bool>());
+    let check = |(case, tuning, threads, second, adds): (Case, _, _, _, bool)| {
+        for isa in isas() {
+            let plan = plan(case.desc, isa, tuning).with_threads(threads);
+            for pass in PASSES {
+                let backward = !matches!(pass, Pass::Forward | Pass::ForwardPacked);
+                let prior =
+                    (adds && backward).then(|| Results::prior(&case.desc, pass, second, strategy::prior(case.made.1)));
+                let how = How { second, ..How::default() };
+                let usual = run(&plan, pass, &case, how, prior.as_ref()).bits();
+                for edge in EDGES {
+                    let text = format!(
+                        "{pass:?} on {isa}, {edge:?}, threads: {threads}, {second} {adds} {tuning:?}: {case:?}"
+                    );
+                    let results = announced(&text, || {
+                        regions.borrow_mut().run(&plan, pass, &case, (second, prior.as_ref()), edge)
+                    });
+                    assert!(results == usual, "other bits than usual from {text}");
+                }
+            }
+        }
+        Ok(())
+    };
+    TestRunner::new(strategy::config(1)).run(&cases, check).unwrap();
+}
+
+#[test]
+fn adarelu_stays_inside() {
+    report_faults();
+    let regions = RefCell::new(Regions::new());
+    let cases = (1..=70usize, prop_oneof![Just(1usize), 2..=40usize], 0..=4usize, any::<bool>(), any::<u64>());
+    let check = |(thresholds, inner, periods, adds, seed): (usize, usize, usize, bool, u64)| {
+        let len = thresholds * inner * periods;
+        let mut rng = Rng(seed);
+        let mut values = |len| rng.values(Values::Quantised, len);
+        let (x, theta, g) = (values(len), values(thresholds), values(len));
+        let (dx, dtheta) = (values(len), values(thresholds));
+        let accumulation = if adds { Accumulation::Add } else { Accumulation::Overwrite };
+        let mut usual = [vec![STALE; len], dx.clone(), dtheta.clone()];
+        let [y, usual_dx, usual_dtheta] = &mut usual;
+        adarelu::forward(&x, &theta, inner, y).unwrap();
+        adarelu::backward(&x, &theta, inner, &g, usual_dx, usual_dtheta, accumulation).unwrap();
+        for edge in EDGES {
+            let text = format!("adarelu of {thresholds} · {inner} · {periods}, {edge:?}, {accumulation:?}");
+            let results = announced(&text, || {
+                let [a, b, c, d, e, f, ..] = &mut regions.borrow_mut().0;
+                let (x, theta, g) = (a.copy(&x, edge), b.copy(&theta, edge), c.copy(&g, edge));
+                let (y, dx, dtheta) = (d.stale(len, edge), e.copy(&dx, edge), f.copy(&dtheta, edge));
+                adarelu::forward(x, theta, inner, y).unwrap();
+                adarelu::backward(x, theta, inner, g, dx, dtheta, accumulation).unwrap();
+                [bits(y), bits(dx), bits(dtheta)]
+            });
+            assert!(results == usual.each_ref().map(|values| bits(values)), "other bits than usual from {text}");
+        }
+        Ok(())
+    };
+    TestRunner::new(strategy::config(1)).run(&cases, check).unwrap();
+}
+
+/// The signal that ends a child process which does what `touch` does. `touch` must not allocate: another thread may have
+/// held the allocator's lock when the process was copied.
+fn signal_of(touch: impl FnOnce()) -> Option<i32> {
+    // SAFETY: the child touches memory, and ends without returning to the test harness.
+    unsafe {
+        let child = libc::fork();
+        assert_ne!(child, -1);
+        if child == 0 {
+            let no_core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            libc::setrlimit(libc::RLIMIT_CORE, &no_core);
+            libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+            libc::signal(libc::SIGBUS, libc::SIG_DFL);
+            let done = catch_unwind(AssertUnwindSafe(touch));
+            libc::_exit(i32::from(done.is_err()));
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &mut status, 0), child);
+        if libc::WIFSIGNALED(status) {
+            return Some(libc::WTERMSIG(status));
+        }
+        assert_eq!(libc::WEXITSTATUS(status), 0, "the child panicked");
+        None
+    }
+}
+
+fn is_fault(signal: Option<i32>) -> bool {
+    matches!(signal, Some(libc::SIGSEGV | libc::SIGBUS))
+}
+
+#[test]
+fn one_element_too_far_is_fatal() {
+    for len in [1, 7, 1024, 5000] {
+        let mut region = Region::new();
+        for (edge, beyond) in [(Edge::Start, -1), (Edge::End, len as isize)] {
+            let first = region.stale(len, edge).as_mut_ptr();
+            let last = len as isize - 1;
+            for (at, fatal) in [(0, false), (last, false), (beyond, true)] {
+                let element = first.wrapping_offset(at);
+                // SAFETY: in a child process, and volatile: it is done as it is said.
+                let read = signal_of(|| unsafe {
+                    element.read_volatile();
+                });
+                // SAFETY: as above.
+                let written = signal_of(|| unsafe { element.write_volatile(0.0) });
+                assert_eq!((is_fault(read), is_fault(written)), (fatal, fatal), "{at} of {len}, {edge:?}");
+            }
+        }
+    }
+}
+
+/// Buffers one element shorter than the kernels are told: each kernel that trusted a wrong length would be found.
+#[test]
+fn kernels_that_go_too_far_are_fatal() {
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        let desc = Shape::new(1, 5, 6, &[Axis::new(7, 3); 2]).layout(layout).desc();
+        let lens = [desc.input_len(), desc.weight_len(), desc.threshold_len(), desc.bias_len(), desc.output_len()];
+        for isa in isas() {
+            // Without other threads: there are none in a child.
+            let plan = plan(desc, isa, None).with_threads(1);
+            let mut workspace = vec![0.0; plan.workspace_len(Pass::Forward)];
+            for edge in EDGES {
+                for short in [None, Some(0), Some(1), Some(2), Some(3), Some(4)] {
+                    let mut regions = Regions::new();
+                    let mut firsts = [ptr::null_mut::<f32>(); 5];
+                    for (i, first) in firsts.iter_mut().enumerate() {
+                        let missing = usize::from(short == Some(i));
+                        let buffer = regions.0[i].stale(lens[i] - missing, edge);
+                        buffer.fill(0.5);
+                        *first = match edge {
+                            Edge::Start => buffer.as_mut_ptr().wrapping_sub(missing),
+                            Edge::End => buffer.as_mut_ptr(),
+                        };
+                    }
+                    let signal = signal_of(|| {
+                        // SAFETY: in a child process; the element that does not exist is what this is about.
+                        let [input, weight, thresholds, bias, output] =
+                            std::array::from_fn(|i| unsafe { slice::from_raw_parts_mut(firsts[i], lens[i]) });
+                        let operands = Forward {
+                            input,
+                            weight: Weight::Plain(weight),
+                            thresholds: Thresholds::PerTap(thresholds),
+                            bias: Some(bias),
+                        };
+                        assert!(plan.forward(operands, output, &mut workspace).is_ok());
+                    });
+                    assert_eq!(is_fault(signal), short.is_some(), "{short:?} short, {edge:?}, {isa}, {layout:?}");
+                }
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@
 
 use core::hash::{Hash, Hasher};
 
-use super::check::{Extents, finish, read_struct, slice, slice_mut, write, write_struct};
+use super::check::{Extents, finish, pointer, read_struct, slice, slice_mut, write, write_struct};
 use super::error::{Fault, convrelu_error, convrelu_status};
 use super::types::*;
 use crate::adarelu;
@@ -35,14 +35,18 @@ pub unsafe extern "C" fn convrelu_version(
     patch: *mut u32,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    // SAFETY: the caller's.
-    let result = unsafe {
-        write(major, "major", CONVRELU_VERSION_MAJOR)
-            .and_then(|()| write(minor, "minor", CONVRELU_VERSION_MINOR))
-            .and_then(|()| write(patch, "patch", CONVRELU_VERSION_PATCH))
+    let get = || {
+        // All of them, before the first is written.
+        pointer(major, "major").and(pointer(minor, "minor")).and(pointer(patch, "patch"))?;
+        // SAFETY: the caller's.
+        unsafe {
+            write(major, "major", CONVRELU_VERSION_MAJOR)?;
+            write(minor, "minor", CONVRELU_VERSION_MINOR)?;
+            write(patch, "patch", CONVRELU_VERSION_PATCH)
+        }
     };
     // SAFETY: the caller's.
-    unsafe { finish(result, error) }
+    unsafe { finish(get, error) }
 }
 
 /// The best instruction set of this machine, a `CONVRELU_ISA_…`.
@@ -53,7 +57,9 @@ pub unsafe extern "C" fn convrelu_version(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_isa_detect(isa: *mut u32, error: *mut convrelu_error) -> convrelu_status {
     // SAFETY: the caller's.
-    unsafe { finish(write(isa, "isa", number_of(Isa::detect())), error) }
+    let get = || unsafe { write(isa, "isa", number_of(Isa::detect())) };
+    // SAFETY: the caller's.
+    unsafe { finish(get, error) }
 }
 
 /// Whether (1 or 0) kernels of an instruction set can run here.
@@ -67,12 +73,13 @@ pub unsafe extern "C" fn convrelu_isa_available(
     available: *mut u32,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let result = isa_of(isa)
-        .ok_or(Fault::InvalidValue { argument: "isa", value: isa as usize })
+    let get = || {
+        let isa = isa_of(isa).ok_or(Fault::InvalidValue { argument: "isa", value: isa as usize })?;
         // SAFETY: the caller's.
-        .and_then(|isa| unsafe { write(available, "available", u32::from(isa.is_available())) });
+        unsafe { write(available, "available", u32::from(isa.is_available())) }
+    };
     // SAFETY: the caller's.
-    unsafe { finish(result, error) }
+    unsafe { finish(get, error) }
 }
 
 /// Fills a descriptor: stride, dilation, batch and groups 1, padding 0, channels first; everything else is 0 and to be set.
@@ -105,16 +112,18 @@ pub unsafe extern "C" fn convrelu_desc_init(
         padding_after: [0; 3],
         reserved: [0; 4],
     };
-    let result = if !(1..=3).contains(&rank) {
-        Err(Fault::InvalidValue { argument: "rank", value: rank as usize })
-    } else if struct_size != value.struct_size {
-        Err(Fault::StructSize { argument: "desc", size: struct_size, expected: value.struct_size })
-    } else {
+    let set = || {
+        if !(1..=3).contains(&rank) {
+            return Err(Fault::InvalidValue { argument: "rank", value: rank as usize });
+        }
+        if struct_size != value.struct_size {
+            return Err(Fault::StructSize { argument: "desc", size: struct_size, expected: value.struct_size });
+        }
         // SAFETY: the caller's: there is room for the struct.
         unsafe { write(desc, "desc", value) }
     };
     // SAFETY: the caller's.
-    unsafe { finish(result, error) }
+    unsafe { finish(set, error) }
 }
 
 /// The checked form of a descriptor.
@@ -194,7 +203,7 @@ pub unsafe extern "C" fn convrelu_plan_init(
         unsafe { write(plan, "plan", value) }
     };
     // SAFETY: the caller's.
-    unsafe { finish(make(), error) }
+    unsafe { finish(make, error) }
 }
 
 /// Lets calls use at most so many threads (0 counts as 1), where the library was built with the feature `rayon`. Results do
@@ -218,7 +227,7 @@ pub unsafe extern "C" fn convrelu_plan_set_threads(
         unsafe { write_struct(plan, "plan", convrelu_plan { threads, ..value }) }
     };
     // SAFETY: the caller's.
-    unsafe { finish(set(), error) }
+    unsafe { finish(set, error) }
 }
 
 /// The instruction set of a plan, a `CONVRELU_ISA_…`.
@@ -234,9 +243,9 @@ pub unsafe extern "C" fn convrelu_plan_isa(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     // SAFETY: the caller's.
-    let result = unsafe { read_plan(plan).and_then(|plan| write(isa, "isa", number_of(plan.isa()))) };
+    let get = || unsafe { write(isa, "isa", number_of(read_plan(plan)?.isa())) };
     // SAFETY: the caller's.
-    unsafe { finish(result, error) }
+    unsafe { finish(get, error) }
 }
 
 /// Lengths of all tensors of a plan's layer.
@@ -271,7 +280,7 @@ pub unsafe extern "C" fn convrelu_plan_lens(
         unsafe { write_struct(lens, "lens", value) }
     };
     // SAFETY: the caller's.
-    unsafe { finish(get(), error) }
+    unsafe { finish(get, error) }
 }
 
 /// Elements of workspace that a pass (a `CONVRELU_FORWARD…` or `CONVRELU_BACKWARD_…`) needs.
@@ -295,7 +304,7 @@ pub unsafe extern "C" fn convrelu_workspace_len(
         unsafe { write(len, "len", plan.workspace_len(pass)) }
     };
     // SAFETY: the caller's.
-    unsafe { finish(get(), error) }
+    unsafe { finish(get, error) }
 }
 
 /// Fowler, Noll and Vo's hash (FNV-1a, 64 bits): what the headers of packed weights are compared by.
@@ -433,7 +442,7 @@ pub unsafe extern "C" fn convrelu_pack_weight(
         Ok(())
     };
     // SAFETY: the caller's.
-    unsafe { finish(pack(), error) }
+    unsafe { finish(pack, error) }
 }
 
 /// Whether a buffer holds the weights that `convrelu_pack_weight` packed for this plan and pass, every element of
@@ -457,7 +466,7 @@ pub unsafe extern "C" fn convrelu_check_packed_weight(
         if hash_of(weight.data) == hash { Ok(()) } else { Err(Fault::NotPacked) }
     };
     // SAFETY: the caller's.
-    unsafe { finish(check(), error) }
+    unsafe { finish(check, error) }
 }
 
 /// The thresholds that arguments name.
@@ -557,7 +566,7 @@ pub unsafe extern "C" fn convrelu_forward(
         }
     };
     // SAFETY: the caller's.
-    unsafe { finish(call(), error) }
+    unsafe { finish(call, error) }
 }
 
 /// Gradients of the input and of the thresholds (eq. 5 and 6): see `ConvRelu::backward_input`.
@@ -600,7 +609,7 @@ pub unsafe extern "C" fn convrelu_backward_input(
         }
     };
     // SAFETY: the caller's.
-    unsafe { finish(call(), error) }
+    unsafe { finish(call, error) }
 }
 
 /// Gradients of the weight and of the bias: see `ConvRelu::backward_weight`.
@@ -639,7 +648,7 @@ pub unsafe extern "C" fn convrelu_backward_weight(
         }
     };
     // SAFETY: the caller's.
-    unsafe { finish(call(), error) }
+    unsafe { finish(call, error) }
 }
 
 /// `y = x` if `x > θ`, else `θ` (eq. 4), elementwise; each threshold stands for `inner` elements in a row: see
@@ -665,7 +674,7 @@ pub unsafe extern "C" fn convrelu_adarelu_forward(
         }
     };
     // SAFETY: the caller's.
-    unsafe { finish(call(), error) }
+    unsafe { finish(call, error) }
 }
 
 /// Gradients of AdaReLU's input and thresholds (eq. 5 and 6): see `adarelu::backward`.
@@ -702,5 +711,5 @@ pub unsafe extern "C" fn convrelu_adarelu_backward(
         }
     };
     // SAFETY: the caller's.
-    unsafe { finish(call(), error) }
+    unsafe { finish(call, error) }
 }

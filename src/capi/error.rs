@@ -3,7 +3,7 @@
 use core::ffi::c_char;
 use core::fmt::{self, Write};
 
-use super::check::{bytes_mut, read, write};
+use super::check::{bytes_mut, pointer, read, write};
 use super::types::{isa_of, number_of};
 use crate::error::Error;
 use crate::kernel::Isa;
@@ -304,6 +304,10 @@ unsafe fn message_of(
     capacity: usize,
     len: *mut usize,
 ) -> Result<(), Fault> {
+    if !len.is_null() {
+        // Before anything is written.
+        pointer(len, "len")?;
+    }
     // SAFETY: the caller's.
     let (error, bytes) = unsafe { (read(error, "error")?, bytes_mut(message.cast(), capacity)?) };
     let Some(last) = bytes.len().checked_sub(1) else {

@@ -44,8 +44,12 @@ impl Guarded {
     /// `len` elements that hold a NaN.
     pub(crate) fn unwritten(len: usize, at: Placement) -> Self {
         let start = GUARD + at.offset;
-        let buffer =
-            Self { memory: vec![f32::from_bits(SENTINEL); start + len + at.slack + GUARD], start, len, slack: at.slack };
+        let buffer = Self {
+            memory: vec![f32::from_bits(SENTINEL); start + len + at.slack + GUARD],
+            start,
+            len,
+            slack: at.slack,
+        };
         #[cfg(convrelu_msan)]
         poison(&buffer.memory[start..][..len]);
         buffer

@@ -385,6 +385,14 @@ mod tests {
         for (name, text, expected) in [
             ("wnids.txt", &b"n02\nn03\n"[..], "wnids.txt, line 2: 'n03' must be a folder in train"),
             ("wnids.txt", b"n02\n\xff\n", "wnids.txt, byte 4: must be UTF-8"),
+            // Both are there, and lead out of the folder.
+            ("wnids.txt", b"..", "wnids.txt, line 1: '..' must be a folder in train"),
+            ("wnids.txt", b"/", "wnids.txt, line 1: '/' must be a folder in train"),
+            (
+                "val/val_annotations.txt",
+                b"../images/val_0.JPEG\tn02",
+                "val/val_annotations.txt, line 1: val/images/../images/val_0.JPEG must be a file",
+            ),
             (
                 "val/val_annotations.txt",
                 b"val_0.JPEG n02",

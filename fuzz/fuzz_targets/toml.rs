@@ -31,6 +31,9 @@ fuzz_target!(|text: &str| {
     // (NaN is not equal to itself.)
     assert!(written.contains("nan") || again == config && again.is_same_run(&config));
 
+    let train = &config.train;
+    train.schedule.rate(train.learning_rate, train.epochs / 2, train.epochs);
+
     let synthetic = config.data.synthetic.unwrap_or_default();
     let [height, width] = synthetic.size;
     let extents = [synthetic.train.max(synthetic.test), synthetic.channels, height, width];

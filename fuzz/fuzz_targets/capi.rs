@@ -12,8 +12,8 @@ use std::ptr;
 use arbitrary::{Arbitrary, Unstructured};
 use convrelu::capi::*;
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Forward, Isa, Layout, Pass,
-    Thresholds, Weight, adarelu,
+    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Forward, Isa, Layout, Thresholds,
+    Weight, adarelu,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -301,7 +301,7 @@ fn reported(input: &Input, call: impl FnOnce(*mut convrelu_error) -> convrelu_st
         return false;
     }
     let mut error = ERROR;
-    let given = input.error_given % 16 != 0;
+    let given = !input.error_given.is_multiple_of(16);
     let status = call(if given { &mut error } else { ptr::null_mut() });
     if given {
         assert_eq!(error.status, status as u32);
@@ -688,7 +688,7 @@ unsafe fn numbers(input: &Input, plan: *const convrelu_plan) {
 
     let mut desc = Raw::new(input.desc, &input.desc_damage, input.offsets[0].into());
     let (before, to) = (desc.get(), desc.as_mut_ptr());
-    let size = if input.error_given % 4 == 0 { input.inner } else { size_of::<convrelu_desc>() };
+    let size = if input.error_given.is_multiple_of(4) { input.inner } else { size_of::<convrelu_desc>() };
     let rank = input.desc.rank;
     if !reported(input, |error| unsafe { convrelu_desc_init(to, size, rank, error) }) {
         assert_eq!(desc.get(), before);

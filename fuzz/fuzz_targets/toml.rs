@@ -37,7 +37,7 @@ fuzz_target!(|text: &str| {
     let synthetic = config.data.synthetic.unwrap_or_default();
     let [height, width] = synthetic.size;
     let extents = [synthetic.train.max(synthetic.test), synthetic.channels, height, width];
-    let small = |len: u128| len < 10_000 || len > 1 << 40;
+    let small = |len: u128| !(10_000..=1 << 40).contains(&len);
     if config.data.source == Source::Synthetic
         && small(extents.iter().fold(1u128, |len, &extent| len.saturating_mul(extent as u128)))
     {

@@ -228,7 +228,7 @@ impl ConvRelu {
     #[cfg(feature = "capi")]
     pub(crate) fn with_isa_and_threads(desc: ConvDesc, isa: Isa, threads: usize) -> Result<Self, Error> {
         let tiles = isa.tiles().ok_or(Error::IsaUnavailable { isa })?;
-        Ok(Self::of(desc, isa, tiles, Tuning::DEFAULT, max(threads, 1)))
+        Ok(Self::of(desc, tiles, Tuning::DEFAULT, max(threads, 1)))
     }
 
     /// A plan with other block and tile limits than the instruction set's own. For tests.
@@ -382,7 +382,7 @@ impl ConvRelu {
     /// What packed weights of a pass belong to: equal for plans that may share them.
     #[cfg(feature = "capi")]
     pub(crate) fn packed_identity(&self, pass: Pass) -> impl core::hash::Hash + use<> {
-        (self.desc.layer(), self.isa, self.packing(pass))
+        (self.desc.layer(), self.isa(), self.packing(pass))
     }
 
     /// Elements that the caller knows to be packed for a pass of this plan, unless they are too few.
@@ -390,7 +390,7 @@ impl ConvRelu {
     pub(crate) fn packed_weight_of<'a>(&self, pass: Pass, elements: &'a [f32]) -> Option<PackedWeight<'a>> {
         let packing = self.packing(pass);
         let data = elements.get(..packing.len(&self.desc))?;
-        Some(PackedWeight { data, layer: self.desc.layer(), isa: self.isa, packing })
+        Some(PackedWeight { data, layer: self.desc.layer(), isa: self.isa(), packing })
     }
 
     /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.

@@ -103,29 +103,28 @@ pub(super) unsafe fn write_struct<T: Copy>(to: *mut T, argument: &'static str, v
     Ok(())
 }
 
-/// The status of a call, whose fault goes to `error` where that is not null. A call that could not report is not made, for
-/// where a check fails, nothing is written.
+/// Makes a call, and reports its fault to `error` where that is not null. An `error` that cannot take it is a fault of its
+/// own, found before the call does anything.
 ///
 /// # Safety
 ///
 /// `error` is null, misaligned, or points to a struct that begins with its size and is as long as that says.
 pub(super) unsafe fn finish(call: impl FnOnce() -> Result<(), Fault>, error: *mut convrelu_error) -> convrelu_status {
-    if !error.is_null() {
-        // SAFETY: the caller's.
-        if let Err(fault) = unsafe { check_size(error, "error") } {
-            return fault.status();
-        }
+    if error.is_null() {
+        return call().err().map_or(convrelu_status::CONVRELU_OK, Fault::status);
+    }
+    // SAFETY: the caller's.
+    if let Err(fault) = unsafe { check_size(error, "error") } {
+        return fault.status();
     }
     let (status, (argument, values)) = match call() {
         Ok(()) => (convrelu_status::CONVRELU_OK, (0, [0; 3])),
         Err(fault) => (fault.status(), fault.numbers()),
     };
-    if !error.is_null() {
-        let struct_size = size_of::<convrelu_error>();
-        let value = convrelu_error { struct_size, status: status as u32, argument, values, reserved: [0; 2] };
-        // SAFETY: the caller's; the size is that of this version.
-        unsafe { error.write(value) };
-    }
+    let struct_size = size_of::<convrelu_error>();
+    let value = convrelu_error { struct_size, status: status as u32, argument, values, reserved: [0; 2] };
+    // SAFETY: the caller's; it is aligned and of the right size.
+    unsafe { error.write(value) };
     status
 }
 
@@ -204,5 +203,47 @@ impl<const N: usize> Extents<N> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::{null, null_mut};
+
+    use super::super::*;
+    use super::*;
+
+    const ERROR: convrelu_error = convrelu_error {
+        struct_size: size_of::<convrelu_error>(),
+        status: 0,
+        argument: 0,
+        values: [0; 3],
+        reserved: [0; 2],
+    };
+
+    #[test]
+    fn an_error_that_cannot_be_filled_is_found_before_anything_is_written() {
+        let (mut isa, mut error) = (77, convrelu_error { struct_size: 8, ..ERROR });
+        // SAFETY: numbers and structs as they should be, but for the size of the error.
+        let status = unsafe { convrelu_isa_detect(&mut isa, &mut error) };
+        assert_eq!((status, isa), (convrelu_status::CONVRELU_STRUCT_SIZE, 77));
+        assert_eq!(error, convrelu_error { struct_size: 8, ..ERROR });
+    }
+
+    #[test]
+    fn of_several_results_all_are_written_or_none() {
+        let (mut major, mut patch, mut error) = (77, 77, ERROR);
+        // SAFETY: numbers, or null.
+        let status = unsafe { convrelu_version(&mut major, null_mut(), &mut patch, &mut error) };
+        assert_eq!((status, error.status, major, patch), (convrelu_status::CONVRELU_NULL, status as u32, 77, 77));
+
+        let (mut message, mut lens) = ([85; 8], [0usize; 2]);
+        let odd = lens.as_mut_ptr().wrapping_byte_add(1);
+        // SAFETY: as long as it says; the misaligned pointer is not followed.
+        let status = unsafe { convrelu_error_message(&error, message.as_mut_ptr(), message.len(), odd) };
+        assert_eq!((status, message), (convrelu_status::CONVRELU_MISALIGNED, [85; 8]));
+        // SAFETY: null is no struct.
+        let status = unsafe { convrelu_error_message(null(), message.as_mut_ptr(), message.len(), null_mut()) };
+        assert_eq!((status, message), (convrelu_status::CONVRELU_NULL, [85; 8]));
     }
 }

@@ -316,14 +316,15 @@ unsafe fn message_of(
     capacity: usize,
     len: *mut usize,
 ) -> Result<(), Fault> {
+    if !len.is_null() {
+        // Before anything is written.
+        pointer(len, "len")?;
+    }
     // SAFETY: the caller's.
     let (error, bytes) = unsafe { (read_struct(error)?, bytes_mut(message.cast(), capacity)?) };
     let Some(last) = bytes.len().checked_sub(1) else {
         return Err(Error::BufferTooShort { argument: "message", len: 0, required: 1 }.into());
     };
-    if !len.is_null() {
-        pointer(len, "len")?;
-    }
     let mut text = Cut { bytes: &mut bytes[..last], kept: 0, len: 0 };
     // `Cut` never fails.
     let _ = write!(text, "{error}");

@@ -100,6 +100,10 @@ impl Trainer {
             );
             return Err(refused(path, rule));
         }
+        let Progress { examples, right, .. } = header.progress;
+        if right > examples {
+            return Err(refused(path, format!("{right} examples of {examples} cannot have been classified rightly")));
+        }
         let state = self.network().state();
         let trained = || state.iter().filter(|parameter| parameter.is_trained());
         let values = state.iter().map(|p| tensor(path, &tensors, &p.name, p)).collect::<Result<Vec<_>, _>>()?;

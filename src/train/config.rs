@@ -170,6 +170,8 @@ mod tests {
         config.train.schedule = Schedule::Step { milestones: vec![2, 3], factor: 0.2 };
         assert_eq!(Config::from_toml("f", &config.to_toml()).unwrap(), config);
         assert_eq!(Config::from_toml("f", "").unwrap(), Config::default());
+        config.train.seed = u64::MAX;
+        assert_eq!(Config::from_toml("f", &config.to_toml()).unwrap(), config);
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl Schedule {
         match self {
             Self::Step { milestones, factor } => {
                 // Rounded up, so that the very first epoch is never past one.
-                let default = [150, 250].map(|milestone| (epochs * milestone).div_ceil(350));
+                let default = [150, 250].map(|milestone| (epochs as u128 * milestone).div_ceil(350) as usize);
                 let milestones = if milestones.is_empty() { &default[..] } else { milestones };
                 milestones.iter().filter(|&&milestone| milestone <= epoch).fold(base, |rate, _| rate * factor)
             }
@@ -204,6 +204,7 @@ mod tests {
         assert_eq!([1, 2, 4].map(|epochs| paper.rate(1.0, 0, epochs)), [1.0; 3]);
         let step = Schedule::Step { milestones: vec![1, 3], factor: 0.5 };
         assert_eq!([0, 1, 2, 3].map(|epoch| step.rate(1.0, epoch, 5)), [1.0, 0.5, 0.5, 0.25]);
+        assert_eq!(paper.rate(1.0, usize::MAX / 2, usize::MAX), 0.1);
         let cosine = [0, 5, 10].map(|epoch| Schedule::Cosine.rate(2.0, epoch, 10));
         assert_eq!(cosine, [2.0, 1.0, 0.0]);
         let read: Schedule = serde_json::from_str(r#"{"step": {"factor": 0.1}}"#).unwrap();

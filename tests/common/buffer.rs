@@ -6,6 +6,16 @@ const SENTINEL: u32 = 0x7fc0_beef;
 /// Sentinels on either side of a slice: more than the widest vector.
 const GUARD: usize = 24;
 
+/// Has MemorySanitizer take values for uninitialised.
+#[cfg(convrelu_msan)]
+fn poison(values: &[f32]) {
+    unsafe extern "C" {
+        fn __msan_allocated_memory(start: *const std::ffi::c_void, bytes: usize);
+    }
+    // SAFETY: changes what the sanitizer knows, not the memory.
+    unsafe { __msan_allocated_memory(values.as_ptr().cast(), size_of_val(values)) };
+}
+
 /// Where a buffer lies and how much longer than necessary it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Placement {
@@ -34,7 +44,15 @@ impl Guarded {
     /// `len` elements that hold a NaN.
     pub(crate) fn unwritten(len: usize, at: Placement) -> Self {
         let start = GUARD + at.offset;
-        Self { memory: vec![f32::from_bits(SENTINEL); start + len + at.slack + GUARD], start, len, slack: at.slack }
+        let buffer = Self {
+            memory: vec![f32::from_bits(SENTINEL); start + len + at.slack + GUARD],
+            start,
+            len,
+            slack: at.slack,
+        };
+        #[cfg(convrelu_msan)]
+        poison(&buffer.memory[start..][..len]);
+        buffer
     }
 
     /// What a call is given to read.

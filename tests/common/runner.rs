@@ -14,7 +14,9 @@ pub(crate) const PASSES: [Pass; 5] =
 
 /// The instruction sets to test: all that this machine has, and the sixteen emulated lanes.
 pub(crate) fn isas() -> impl Iterator<Item = Isa> {
-    Isa::available().chain([Isa::Emulated512])
+    // MemorySanitizer does not see what inline assembly writes, which the others' partial stores are.
+    let seen = |isa: &Isa| !cfg!(convrelu_msan) || *isa == Isa::Scalar;
+    Isa::available().filter(seen).chain([Isa::Emulated512])
 }
 
 /// A plan, of the instruction set's own tiles and blocks or of injected ones.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZero;
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::thread;
 
 use image::imageops::FilterType;
@@ -66,7 +66,7 @@ pub fn tiny_imagenet(
         let mut names = Vec::new();
         for (row, line) in text.lines().enumerate() {
             let name = line.trim();
-            if name.is_empty() || !root.join(name).is_dir() {
+            if !is_plain(name) || !root.join(name).is_dir() {
                 let rule = format!("'{name}' must be a folder in {}", root.display());
                 return Err(TrainError::data(ids.display(), Place::Line(row as u64 + 1), rule));
             }
@@ -90,12 +90,18 @@ pub fn tiny_imagenet(
         };
         let label = classes.get(id).ok_or_else(|| broken(format!("'{id}' must be one of the classes")))?;
         let path = directory.join("val/images").join(file);
-        if !path.is_file() {
+        if !is_plain(file) || !path.is_file() {
             return Err(broken(format!("{} must be a file", path.display())));
         }
         test.push((path, *label));
     }
     assemble("tiny-imagenet", classes.len(), [train, test], resize, limits)
+}
+
+/// Whether a name from a list stays in its folder: `..` or `/` would have the whole file system read.
+fn is_plain(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
 }
 
 /// Names with their places in alphabetical order.
@@ -379,6 +385,14 @@ mod tests {
         for (name, text, expected) in [
             ("wnids.txt", &b"n02\nn03\n"[..], "wnids.txt, line 2: 'n03' must be a folder in train"),
             ("wnids.txt", b"n02\n\xff\n", "wnids.txt, byte 4: must be UTF-8"),
+            // Both are there, and lead out of the folder.
+            ("wnids.txt", b"..", "wnids.txt, line 1: '..' must be a folder in train"),
+            ("wnids.txt", b"/", "wnids.txt, line 1: '/' must be a folder in train"),
+            (
+                "val/val_annotations.txt",
+                b"../images/val_0.JPEG\tn02",
+                "val/val_annotations.txt, line 1: val/images/../images/val_0.JPEG must be a file",
+            ),
             (
                 "val/val_annotations.txt",
                 b"val_0.JPEG n02",

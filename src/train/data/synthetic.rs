@@ -36,6 +36,9 @@ impl Default for Synthetic {
 /// Most bytes of a part: what no machine holds is refused before it is asked for.
 const MAX_BYTES: usize = 1 << 36;
 
+/// Most channels: a table of a kilobyte is kept for each.
+const MAX_CHANNELS: usize = 1 << 16;
+
 /// Training and test part: pixels spread evenly over all bytes, normalised to mean 0 and deviation 1.
 ///
 /// # Errors
@@ -46,11 +49,16 @@ pub fn load(synthetic: &Synthetic) -> Result<(Dataset, Dataset), TrainError> {
     let shape = Shape::new(synthetic.channels, [1, height, width]);
     let extents = [synthetic.channels, height, width];
     let len = extents.iter().try_fold(1usize, |len, &extent| len.checked_mul(extent)).filter(|&len| len > 0);
-    let fits = |count: usize| len.and_then(|len| len.checked_mul(count)).is_some_and(|len| len <= MAX_BYTES);
+    // Of no images, one has to fit: what is kept for each channel does not depend on their number.
+    let fits = |count: usize| len.and_then(|len| len.checked_mul(count.max(1))).is_some_and(|len| len <= MAX_BYTES);
     if !fits(synthetic.train) || !fits(synthetic.test) {
         let (value, rule) =
             (format!("{} channels of {height}x{width}", synthetic.channels), "must be positive and fit in memory");
         return Err(TrainError::setting("synthetic", value, rule));
+    }
+    if synthetic.channels > MAX_CHANNELS {
+        let rule = format!("must be at most {MAX_CHANNELS}");
+        return Err(TrainError::setting("synthetic.channels", synthetic.channels, rule));
     }
     if !(1..=super::MAX_CLASSES).contains(&synthetic.classes) {
         let rule = format!("must be from 1 to {}", super::MAX_CLASSES);
@@ -101,6 +109,10 @@ mod tests {
             (
                 Synthetic { channels: usize::MAX, ..Synthetic::default() },
                 "synthetic is 18446744073709551615 channels of 32x32: must be positive and fit in memory",
+            ),
+            (
+                Synthetic { channels: 1 << 30, size: [1, 1], train: 0, test: 0, ..Synthetic::default() },
+                "synthetic.channels is 1073741824: must be at most 65536",
             ),
             (Synthetic { classes: 0, ..Synthetic::default() }, "synthetic.classes is 0: must be from 1 to 65536"),
         ] {

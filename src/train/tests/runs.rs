@@ -133,6 +133,7 @@ fn checkpoints_that_do_not_fit_are_refused_whole() {
         ("seed = 1", "seed = 2", "it belongs to a run with another configuration"),
         ("\"conv1.weight\"", "\"conv9.weight\"", "it lacks the tensor 'conv1.weight'"),
         ("\"velocity/conv1.weight\"", "\"velocity/conv9.weight\"", "it lacks the tensor 'velocity/conv1.weight'"),
+        (r#"\"right\":0"#, r#"\"right\":9"#, "9 examples of 0 cannot have been classified rightly"),
         ("\"progress\":\"{", "\"progress\":\"[", "its metadata are damaged: "),
     ] {
         let error = refusal(&text(from, to)).unwrap_or_default();

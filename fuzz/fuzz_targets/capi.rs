@@ -1,0 +1,701 @@
+//! The C interface as a careless caller uses it: descriptors, plans and headers of any bytes, buffers of any length that
+//! are null, misaligned or overlap. What it promises: no undefined behaviour (AddressSanitizer watches, every buffer is an
+//! allocation of exactly its length), nothing is written where a call is refused, and the safe interface gives the same.
+#![no_main]
+#![allow(unsafe_code)]
+
+use std::ffi::c_char;
+use std::hash::{Hash, Hasher};
+use std::mem::{MaybeUninit, offset_of};
+use std::ptr;
+
+use arbitrary::{Arbitrary, Unstructured};
+use convrelu::capi::*;
+use convrelu::{
+    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Forward, Isa, Layout, Thresholds,
+    Weight, adarelu,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// Elements of the largest buffer, and multiplications of the largest layer.
+const LARGEST: usize = 20_000;
+
+/// A number: small, or any at all.
+fn number(u: &mut Unstructured<'_>, small: usize) -> arbitrary::Result<usize> {
+    if u.ratio(1, 24)? { usize::arbitrary(u) } else { u.int_in_range(0..=small) }
+}
+
+/// A number that names something: one of the first few more often than not.
+fn name(u: &mut Unstructured<'_>, few: u32) -> arbitrary::Result<u32> {
+    if u.ratio(1, 24)? { u32::arbitrary(u) } else { u.int_in_range(0..=few) }
+}
+
+/// Bytes of a struct that are overwritten.
+#[derive(Arbitrary, Debug)]
+struct Damage {
+    at: u16,
+    value: u64,
+    wide: bool,
+}
+
+/// A struct anywhere in memory, and damaged.
+struct Raw<T> {
+    memory: Box<[MaybeUninit<T>; 2]>,
+    offset: usize,
+}
+
+impl<T: Copy> Raw<T> {
+    fn new(value: T, damage: &[Damage], offset: usize) -> Self {
+        let mut raw = Self { memory: Box::new([MaybeUninit::zeroed(); 2]), offset: offset % align_of::<T>() };
+        let start = raw.as_mut_ptr().cast::<u8>();
+        // SAFETY: there is room for two, and the offset is less than one.
+        unsafe { raw.as_mut_ptr().write_unaligned(value) };
+        for damage in damage {
+            let len = if damage.wide { 8 } else { 1 };
+            let at = usize::from(damage.at) % (size_of::<T>() + 1 - len);
+            // SAFETY: in the struct, whose every byte pattern is a value.
+            unsafe { ptr::copy_nonoverlapping(damage.value.to_ne_bytes().as_ptr(), start.add(at), len) };
+        }
+        raw
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut T {
+        // SAFETY: within the memory.
+        unsafe { self.memory.as_mut_ptr().cast::<u8>().add(self.offset).cast() }
+    }
+
+    fn get(&mut self) -> T {
+        // SAFETY: written by `new`.
+        unsafe { self.as_mut_ptr().read_unaligned() }
+    }
+}
+
+/// How long a buffer is, compared to what the call needs.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Len {
+    Exact,
+    Longer(u8),
+    Shorter(u8),
+    Any(u16),
+}
+
+/// What is wrong with where it lies.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Lies {
+    Apart,
+    ApartToo,
+    AsWell,
+    Null,
+    /// By so many bytes.
+    Misaligned(u8),
+    /// In another buffer, from an element on.
+    Within(u8, u16),
+    /// With a length that no buffer has.
+    Endless(u8),
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Buffer {
+    len: Len,
+    lies: Lies,
+    /// Most buffers have nothing wrong with them.
+    careless: u8,
+}
+
+impl Buffer {
+    fn len(self, required: usize) -> usize {
+        let required = required.min(LARGEST);
+        if self.careless < 200 {
+            return required;
+        }
+        match self.len {
+            Len::Exact => required,
+            Len::Longer(by) => required + usize::from(by),
+            Len::Shorter(by) => required.saturating_sub(by.into()),
+            Len::Any(len) => usize::from(len) % (LARGEST + 1),
+        }
+    }
+
+    fn lies(self) -> Lies {
+        if self.careless % 16 == 15 { self.lies } else { Lies::Apart }
+    }
+}
+
+/// The memory of a call.
+struct Memory {
+    allocations: Vec<Box<[f32]>>,
+    given: Vec<(*mut f32, usize)>,
+}
+
+impl Memory {
+    fn new(buffers: &[Buffer], required: &[usize], seed: u64) -> Self {
+        let mut state = seed;
+        let mut value = || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            ((state >> 60) as f32 - 8.0) / 4.0
+        };
+        let allocations: Vec<Box<[f32]>> = buffers
+            .iter()
+            .zip(required)
+            .map(|(buffer, &required)| (0..buffer.len(required)).map(|_| value()).collect())
+            .collect();
+        let mut memory = Self { allocations, given: Vec::new() };
+        let all: Vec<(*mut f32, usize)> = memory.allocations.iter_mut().map(|a| (a.as_mut_ptr(), a.len())).collect();
+        memory.given = buffers
+            .iter()
+            .zip(&all)
+            .map(|(buffer, &(data, len))| match buffer.lies() {
+                Lies::Apart | Lies::ApartToo | Lies::AsWell => (data, len),
+                Lies::Null => (ptr::null_mut(), len),
+                Lies::Misaligned(by) if len > 0 => (data.wrapping_byte_add(usize::from(by) % 4), len - 1),
+                Lies::Misaligned(_) => (data, len),
+                Lies::Within(other, from) => {
+                    let (data, whole) = all[usize::from(other) % all.len()];
+                    let from = usize::from(from) % (whole + 1);
+                    (data.wrapping_add(from), len.min(whole - from))
+                }
+                // Refused for its length alone, which no allocation has.
+                Lies::Endless(less) => (data, usize::MAX - usize::from(less)),
+            })
+            .collect();
+        memory
+    }
+
+    fn input(&self, index: usize) -> convrelu_input {
+        let (data, len) = self.given[index];
+        convrelu_input { data, len }
+    }
+
+    fn output(&self, index: usize) -> convrelu_output {
+        let (data, len) = self.given[index];
+        convrelu_output { data, len }
+    }
+
+    /// What the call is given to read or write, as it is now.
+    fn values(&self, index: usize) -> Vec<f32> {
+        let (data, len) = self.given[index];
+        if data.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: called where the call has accepted it, or for allocations as they are.
+        unsafe { std::slice::from_raw_parts(data, len) }.to_vec()
+    }
+
+    fn bits(&self) -> Vec<Vec<u32>> {
+        self.allocations.iter().map(|values| values.iter().map(|value| value.to_bits()).collect()).collect()
+    }
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Call {
+    Forward,
+    BackwardInput,
+    BackwardWeight,
+    AdareluForward,
+    AdareluBackward,
+    Pack,
+    CheckPacked,
+    Numbers,
+}
+
+#[derive(Debug)]
+struct Input {
+    desc: convrelu_desc,
+    isa: u32,
+    threads: usize,
+    desc_damage: Vec<Damage>,
+    plan_damage: Vec<Damage>,
+    args_damage: Vec<Damage>,
+    offsets: [u8; 3],
+    call: Call,
+    buffers: [Buffer; 7],
+    weight_kind: u32,
+    threshold_kind: u32,
+    threshold: f32,
+    accumulation: u32,
+    nan: Option<u16>,
+    pass: u32,
+    inner: usize,
+    packed: Vec<(u16, u32)>,
+    rehashed: bool,
+    seed: u64,
+    error_bytes: [u8; size_of::<convrelu_error>()],
+    error_given: u8,
+    capacity: u8,
+}
+
+impl<'a> Arbitrary<'a> for Input {
+    fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let rank = name(u, 3)?;
+        let groups = number(u, 5)?;
+        let mut axes = |small: usize, least: usize| -> arbitrary::Result<[usize; 3]> {
+            Ok([number(u, small)?.max(least), number(u, small)?.max(least), number(u, small)?.max(least)])
+        };
+        let (size, kernel) = (axes(12, 0)?, axes(4, 0)?);
+        let (stride, dilation) = (axes(3, 0)?, axes(3, 0)?);
+        let (padding_before, padding_after) = (axes(4, 0)?, axes(4, 0)?);
+        let rare = |u: &mut Unstructured<'a>| -> arbitrary::Result<Vec<Damage>> {
+            if u.ratio(1, 6)? {
+                (0..u.int_in_range(1..=3)?).map(|_| Damage::arbitrary(u)).collect()
+            } else {
+                Ok(vec![])
+            }
+        };
+        let offset = |u: &mut Unstructured<'a>| if u.ratio(1, 40)? { u8::arbitrary(u) } else { Ok(0) };
+        Ok(Self {
+            desc: convrelu_desc {
+                struct_size: size_of::<convrelu_desc>(),
+                rank,
+                layout: name(u, 1)?,
+                batch: number(u, 3)?,
+                in_channels: number(u, 9)?.wrapping_mul(groups),
+                out_channels: number(u, 9)?.wrapping_mul(groups),
+                groups,
+                size,
+                kernel,
+                stride,
+                dilation,
+                padding_before,
+                padding_after,
+                reserved: [0; 4],
+            },
+            isa: name(u, 5)?,
+            threads: number(u, 4)?,
+            desc_damage: rare(u)?,
+            plan_damage: rare(u)?,
+            args_damage: rare(u)?,
+            offsets: [offset(u)?, offset(u)?, offset(u)?],
+            call: Call::arbitrary(u)?,
+            buffers: Arbitrary::arbitrary(u)?,
+            weight_kind: name(u, 1)?,
+            threshold_kind: name(u, 1)?,
+            threshold: if u.ratio(1, 8)? { f32::arbitrary(u)? } else { 0.25 },
+            accumulation: name(u, 1)?,
+            nan: if u.ratio(1, 16)? { Some(u16::arbitrary(u)?) } else { None },
+            pass: name(u, 4)?,
+            inner: number(u, 5)?,
+            packed: if u.ratio(1, 3)? { Arbitrary::arbitrary(u)? } else { vec![] },
+            rehashed: bool::arbitrary(u)?,
+            seed: u64::arbitrary(u)?,
+            error_bytes: Arbitrary::arbitrary(u)?,
+            error_given: u8::arbitrary(u)?,
+            capacity: u8::arbitrary(u)?,
+        })
+    }
+}
+
+const ERROR: convrelu_error = convrelu_error {
+    struct_size: size_of::<convrelu_error>(),
+    status: 0,
+    argument: 0,
+    values: [0; 3],
+    reserved: [0; 2],
+};
+
+/// Makes a call with an error to fill, with none, or with one that cannot be filled; whatever it says can be shown.
+fn reported(input: &Input, call: impl FnOnce(*mut convrelu_error) -> convrelu_status) -> bool {
+    if input.error_given % 16 == 1 {
+        let mut odd = convrelu_error { struct_size: 8, ..ERROR };
+        assert_ne!(call(&mut odd), convrelu_status::CONVRELU_OK);
+        assert_eq!(odd, convrelu_error { struct_size: 8, ..ERROR });
+        return false;
+    }
+    let mut error = ERROR;
+    let given = !input.error_given.is_multiple_of(16);
+    let status = call(if given { &mut error } else { ptr::null_mut() });
+    if given {
+        assert_eq!(error.status, status as u32);
+    }
+    let mut len = usize::MAX;
+    let mut message = vec![0x55 as c_char; input.capacity.into()];
+    // SAFETY: as long as it says.
+    let shown = unsafe { convrelu_error_message(&error, message.as_mut_ptr(), message.len(), &mut len) };
+    if input.capacity == 0 {
+        assert_ne!(shown, convrelu_status::CONVRELU_OK);
+    } else {
+        assert_eq!(shown, convrelu_status::CONVRELU_OK);
+        assert_eq!(message.iter().position(|&c| c == 0), Some(len.min(message.len() - 1)));
+    }
+    status == convrelu_status::CONVRELU_OK
+}
+
+/// The descriptor as the safe interface makes it.
+fn safe_desc(desc: &convrelu_desc) -> ConvDesc {
+    fn build<const R: usize>(builder: ConvDescBuilder<R>, desc: &convrelu_desc) -> ConvDesc {
+        fn first<const R: usize>(values: &[usize; 3]) -> [usize; R] {
+            std::array::from_fn(|axis| values[axis])
+        }
+        builder
+            .stride(first(&desc.stride))
+            .dilation(first(&desc.dilation))
+            .padding_before_after(first(&desc.padding_before), first(&desc.padding_after))
+            .groups(desc.groups)
+            .layout(if desc.layout == CONVRELU_NHWC { Layout::Nhwc } else { Layout::Nchw })
+            .build()
+            .expect("a descriptor that the C interface accepts")
+    }
+    let convrelu_desc { batch, in_channels: i, out_channels: o, size: s, kernel: k, .. } = *desc;
+    match desc.rank {
+        1 => build(ConvDesc::conv1d(batch, i, o, [s[0]], [k[0]]), desc),
+        2 => build(ConvDesc::conv2d(batch, i, o, [s[0], s[1]], [k[0], k[1]]), desc),
+        _ => build(ConvDesc::conv3d(batch, i, o, s, k), desc),
+    }
+}
+
+fn safe_isa(isa: u32) -> Isa {
+    match isa {
+        CONVRELU_ISA_SCALAR => Isa::Scalar,
+        CONVRELU_ISA_NEON => Isa::Neon,
+        CONVRELU_ISA_AVX2 => Isa::Avx2,
+        CONVRELU_ISA_AVX512 => Isa::Avx512,
+        _ => Isa::Simd128,
+    }
+}
+
+/// The hash of headers.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// Packs a weight into a buffer as well as it fits, then damages it. Whether it is good.
+fn pack(input: &Input, plan: *const convrelu_plan, pass: u32, memory: &mut Memory, index: usize, len: usize) -> bool {
+    let weight = vec![0.5; len.min(LARGEST)];
+    let buffer = &mut memory.allocations[index];
+    let to = convrelu_output { data: buffer.as_mut_ptr(), len: buffer.len() };
+    let from = convrelu_input { data: weight.as_ptr(), len: weight.len() };
+    // SAFETY: as long as they say.
+    let packed = unsafe { convrelu_pack_weight(plan, pass, from, to, ptr::null_mut()) };
+    for &(at, bits) in &input.packed {
+        if !buffer.is_empty() {
+            // The header more often than not.
+            let at = if at & 1 == 0 { usize::from(at >> 1) % 16 } else { usize::from(at >> 1) };
+            let at = at % buffer.len();
+            buffer[at] = f32::from_bits(bits);
+        }
+    }
+    if input.rehashed && buffer.len() >= 16 {
+        let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+        buffer[..15].iter().map(|value| value.to_bits()).collect::<Vec<u32>>().as_slice().hash(&mut hash);
+        buffer[15] = f32::from_bits(hash.finish() as u32);
+    }
+    packed == convrelu_status::CONVRELU_OK && input.packed.is_empty()
+}
+
+/// Both interfaces run the same kernels: bits are equal.
+fn same(found: &[f32], expected: &[f32], what: &str) {
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(found), bits(expected), "{what}");
+}
+
+fuzz_target!(|input: Input| {
+    // SAFETY: every pointer below is null, misaligned, or points to as much as it says.
+    unsafe { run(&input) }
+});
+
+unsafe fn run(input: &Input) {
+    let mut desc = Raw::new(input.desc, &input.desc_damage, input.offsets[0].into());
+    let empty = MaybeUninit::<convrelu_plan>::zeroed();
+    let mut plan = Raw::new(unsafe { empty.assume_init() }, &[], input.offsets[1].into());
+    let before = plan.get();
+    let (to, from) = (plan.as_mut_ptr(), desc.as_mut_ptr());
+    let planned =
+        reported(input, |error| unsafe { convrelu_plan_init(to, size_of::<convrelu_plan>(), from, input.isa, error) });
+    assert!(planned || plan.get() == before);
+    if planned {
+        let threads = input.threads;
+        let set = unsafe { convrelu_plan_set_threads(to, threads, ptr::null_mut()) };
+        assert_eq!(set, convrelu_status::CONVRELU_OK);
+    }
+    let good = plan.get();
+    let mut plan = Raw::new(good, &input.plan_damage, input.offsets[1].into());
+    let value = plan.get();
+    let plan = plan.as_mut_ptr();
+
+    let mut lens: convrelu_lens = unsafe { MaybeUninit::zeroed().assume_init() };
+    lens.struct_size = size_of::<convrelu_lens>();
+    let measured = reported(input, |error| unsafe { convrelu_plan_lens(plan, &mut lens, error) });
+    let mut workspace = [0; 5];
+    for (pass, len) in (0..).zip(&mut workspace) {
+        assert_eq!(measured, reported(input, |error| unsafe { convrelu_workspace_len(plan, pass, len, error) }));
+    }
+    // Layers that would take long are measured alone.
+    let all =
+        [lens.input, lens.output, lens.weight, lens.thresholds, lens.packed_weight, lens.packed_weight_transposed];
+    let safe = measured.then(|| {
+        let plan =
+            ConvRelu::with_isa(safe_desc(&value.desc), safe_isa(value.isa)).expect("an accepted instruction set");
+        plan.with_threads(value.threads)
+    });
+    if safe.is_some_and(|safe| safe.desc().flops() > 2.0 * LARGEST as f64)
+        || all.iter().chain(&workspace).any(|&len| len > LARGEST && measured && len < usize::MAX / 8)
+    {
+        return;
+    }
+
+    let packed = input.weight_kind == CONVRELU_WEIGHT_PACKED;
+    let per_tap = input.threshold_kind == CONVRELU_THRESHOLDS_PER_TAP;
+    let accumulation = if input.accumulation == CONVRELU_ADD { Accumulation::Add } else { Accumulation::Overwrite };
+    let intact = input.args_damage.is_empty();
+    let set_nan = |memory: &mut Memory, index: usize| {
+        if let Some(at) = input.nan
+            && !memory.allocations[index].is_empty()
+        {
+            let at = usize::from(at) % memory.allocations[index].len();
+            memory.allocations[index][at] = f32::NAN;
+        }
+    };
+    // Damage that is not a size, a kind or a reserved field would move pointers, which is the caller's promise to keep.
+    let damage = |buffers_end: usize, size: usize| -> Vec<Damage> {
+        input
+            .args_damage
+            .iter()
+            .map(|damage| {
+                let at = usize::from(damage.at);
+                let at = if at % 4 == 0 { 0 } else { buffers_end + at % (size - buffers_end) };
+                // Eight bytes from the last ones would begin before.
+                Damage { at: at as u16, value: damage.value, wide: damage.wide && at + 8 <= size }
+            })
+            .collect()
+    };
+
+    match input.call {
+        Call::Forward => {
+            let weight = if packed { lens.packed_weight } else { lens.weight };
+            let work = workspace[if packed { 1 } else { 0 }];
+            let required = [lens.input, weight, lens.thresholds, lens.bias, lens.output, work];
+            let mut memory = Memory::new(&input.buffers, &required, input.seed);
+            let sound = !packed || pack(input, plan, CONVRELU_FORWARD, &mut memory, 1, lens.weight);
+            set_nan(&mut memory, 2);
+            let args = convrelu_forward_args {
+                struct_size: size_of::<convrelu_forward_args>(),
+                input: memory.input(0),
+                weight: memory.input(1),
+                thresholds: memory.input(2),
+                bias: memory.input(3),
+                output: memory.output(4),
+                workspace: memory.output(5),
+                weight_kind: input.weight_kind,
+                threshold_kind: input.threshold_kind,
+                threshold: input.threshold,
+                reserved: [0; 5],
+            };
+            let end = offset_of!(convrelu_forward_args, weight_kind);
+            let mut args = Raw::new(args, &damage(end, size_of::<convrelu_forward_args>()), input.offsets[2].into());
+            let (before, args) = (memory.bits(), args.as_mut_ptr());
+            if !reported(input, |error| unsafe { convrelu_forward(plan, args, error) }) {
+                assert_eq!(memory.bits(), before, "a call that was refused has written");
+            } else if let Some(safe) = safe.filter(|_| sound && intact) {
+                let read = [0, 1, 2, 3].map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
+                let mut memory_of_weight = vec![0.0; safe.packed_weight_len()];
+                let plain = vec![0.5; lens.weight];
+                let packed_weight;
+                let weight = if packed {
+                    packed_weight = safe.pack_weight(&plain, &mut memory_of_weight).expect("the right length");
+                    Weight::Packed(&packed_weight)
+                } else {
+                    Weight::Plain(&read[1])
+                };
+                let thresholds =
+                    if per_tap { Thresholds::PerTap(&read[2]) } else { Thresholds::Uniform(input.threshold) };
+                let bias = (!memory.given[3].0.is_null()).then_some(&*read[3]);
+                let found = memory.values(4);
+                let mut expected = vec![0.0; lens.output];
+                let operands = Forward { input: &read[0], weight, thresholds, bias };
+                safe.forward(operands, &mut expected, &mut vec![0.0; work]).expect("what the C interface accepts");
+                same(&found[..lens.output], &expected, "output");
+            }
+        }
+        Call::BackwardInput => {
+            let weight = if packed { lens.packed_weight_transposed } else { lens.weight };
+            let work = workspace[if packed { 3 } else { 2 }];
+            let required = [lens.input, weight, lens.thresholds, lens.output, lens.input, lens.thresholds, work];
+            let mut memory = Memory::new(&input.buffers, &required, input.seed);
+            let sound = !packed || pack(input, plan, CONVRELU_BACKWARD_INPUT, &mut memory, 1, lens.weight);
+            set_nan(&mut memory, 2);
+            let args = convrelu_backward_input_args {
+                struct_size: size_of::<convrelu_backward_input_args>(),
+                input: memory.input(0),
+                weight: memory.input(1),
+                thresholds: memory.input(2),
+                grad_output: memory.input(3),
+                grad_input: memory.output(4),
+                grad_thresholds: memory.output(5),
+                workspace: memory.output(6),
+                weight_kind: input.weight_kind,
+                threshold_kind: input.threshold_kind,
+                threshold: input.threshold,
+                accumulation: input.accumulation,
+                reserved: [0; 4],
+            };
+            let end = offset_of!(convrelu_backward_input_args, weight_kind);
+            let mut args =
+                Raw::new(args, &damage(end, size_of::<convrelu_backward_input_args>()), input.offsets[2].into());
+            let (before, args) = (memory.bits(), args.as_mut_ptr());
+            let prior = memory.allocations[4].clone();
+            if !reported(input, |error| unsafe { convrelu_backward_input(plan, args, error) }) {
+                assert_eq!(memory.bits(), before, "a call that was refused has written");
+            } else if let Some(safe) =
+                safe.filter(|_| sound && intact && !packed && memory.given[4].0 == prior_at(&mut memory, 4))
+            {
+                let read = [0, 1, 2, 3].map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
+                let thresholds =
+                    if per_tap { Thresholds::PerTap(&read[2]) } else { Thresholds::Uniform(input.threshold) };
+                let mut expected = prior.to_vec();
+                let mut second = vec![0.0; lens.thresholds];
+                let operands = BackwardInput {
+                    input: &read[0],
+                    weight: Weight::Plain(&read[1]),
+                    thresholds,
+                    grad_output: &read[3],
+                    accumulation,
+                };
+                let second = (!memory.given[5].0.is_null()).then_some(&mut second[..]);
+                safe.backward_input(operands, &mut expected, second, &mut vec![0.0; work])
+                    .expect("what the C interface accepts");
+                let found = memory.values(4);
+                same(&found, &expected[..found.len()], "grad_input");
+            }
+        }
+        Call::BackwardWeight => {
+            let work = workspace[4];
+            let required = [lens.input, lens.thresholds, lens.output, lens.weight, lens.bias, work];
+            let mut memory = Memory::new(&input.buffers, &required, input.seed);
+            set_nan(&mut memory, 1);
+            let args = convrelu_backward_weight_args {
+                struct_size: size_of::<convrelu_backward_weight_args>(),
+                input: memory.input(0),
+                thresholds: memory.input(1),
+                grad_output: memory.input(2),
+                grad_weight: memory.output(3),
+                grad_bias: memory.output(4),
+                workspace: memory.output(5),
+                threshold_kind: input.threshold_kind,
+                threshold: input.threshold,
+                accumulation: input.accumulation,
+                reserved: [0; 5],
+            };
+            let end = offset_of!(convrelu_backward_weight_args, threshold_kind);
+            let mut args =
+                Raw::new(args, &damage(end, size_of::<convrelu_backward_weight_args>()), input.offsets[2].into());
+            let (before, args) = (memory.bits(), args.as_mut_ptr());
+            let prior = memory.allocations[3].clone();
+            if !reported(input, |error| unsafe { convrelu_backward_weight(plan, args, error) }) {
+                assert_eq!(memory.bits(), before, "a call that was refused has written");
+            } else if let Some(safe) = safe.filter(|_| intact && memory.given[3].0 == prior_at(&mut memory, 3)) {
+                let read = [0, 1, 2].map(|index| if index == 1 && !per_tap { vec![] } else { memory.values(index) });
+                let thresholds =
+                    if per_tap { Thresholds::PerTap(&read[1]) } else { Thresholds::Uniform(input.threshold) };
+                let mut expected = prior.to_vec();
+                let operands = BackwardWeight { input: &read[0], thresholds, grad_output: &read[2], accumulation };
+                safe.backward_weight(operands, &mut expected, None, &mut vec![0.0; work])
+                    .expect("what the C interface accepts");
+                let found = memory.values(3);
+                same(&found, &expected[..found.len()], "grad_weight");
+            }
+        }
+        Call::AdareluForward => {
+            let required = [60, 12, 60];
+            let mut memory = Memory::new(&input.buffers, &required, input.seed);
+            set_nan(&mut memory, 1);
+            let before = memory.bits();
+            let (x, theta, y) = (memory.input(0), memory.input(1), memory.output(2));
+            if !reported(input, |error| unsafe { convrelu_adarelu_forward(x, theta, input.inner, y, error) }) {
+                assert_eq!(memory.bits(), before, "a call that was refused has written");
+            } else {
+                let (x, theta) = (memory.values(0), memory.values(1));
+                let mut expected = vec![0.0; x.len()];
+                adarelu::forward(&x, &theta, input.inner, &mut expected).expect("what the C interface accepts");
+                same(&memory.values(2)[..x.len()], &expected, "y");
+            }
+        }
+        Call::AdareluBackward => {
+            let required = [60, 12, 60, 60, 12];
+            let mut memory = Memory::new(&input.buffers, &required, input.seed);
+            set_nan(&mut memory, 1);
+            let args = convrelu_adarelu_backward_args {
+                struct_size: size_of::<convrelu_adarelu_backward_args>(),
+                input: memory.input(0),
+                thresholds: memory.input(1),
+                grad_output: memory.input(2),
+                grad_input: memory.output(3),
+                grad_thresholds: memory.output(4),
+                inner: input.inner,
+                accumulation: input.accumulation,
+                reserved: [0; 5],
+            };
+            let end = offset_of!(convrelu_adarelu_backward_args, inner);
+            let mut args =
+                Raw::new(args, &damage(end, size_of::<convrelu_adarelu_backward_args>()), input.offsets[2].into());
+            let (before, args) = (memory.bits(), args.as_mut_ptr());
+            if !reported(input, |error| unsafe { convrelu_adarelu_backward(args, error) }) {
+                assert_eq!(memory.bits(), before, "a call that was refused has written");
+            }
+        }
+        Call::Pack => {
+            let required =
+                [lens.weight, if input.pass <= 1 { lens.packed_weight } else { lens.packed_weight_transposed }];
+            let memory = Memory::new(&input.buffers, &required, input.seed);
+            let before = memory.bits();
+            let (from, to) = (memory.input(0), memory.output(1));
+            if !reported(input, |error| unsafe { convrelu_pack_weight(plan, input.pass, from, to, error) }) {
+                assert_eq!(memory.bits(), before, "a call that was refused has written");
+            } else {
+                let packed = memory.input(1);
+                let checked = unsafe { convrelu_check_packed_weight(plan, input.pass, packed, ptr::null_mut()) };
+                assert_eq!(checked, convrelu_status::CONVRELU_OK);
+            }
+        }
+        Call::CheckPacked => {
+            let required = [if input.pass <= 1 { lens.packed_weight } else { lens.packed_weight_transposed }];
+            let mut memory = Memory::new(&input.buffers[..1], &required, input.seed);
+            pack(input, plan, input.pass, &mut memory, 0, lens.weight);
+            let packed = memory.input(0);
+            reported(input, |error| unsafe { convrelu_check_packed_weight(plan, input.pass, packed, error) });
+        }
+        Call::Numbers => unsafe { numbers(input, plan) },
+    }
+}
+
+/// Where an allocation begins.
+fn prior_at(memory: &mut Memory, index: usize) -> *mut f32 {
+    memory.allocations[index].as_mut_ptr()
+}
+
+/// The small functions, and errors of any bytes.
+unsafe fn numbers(input: &Input, plan: *const convrelu_plan) {
+    let mut number = [0x5555_5555; 4];
+    let at = |index: usize, data: *mut u32| match input.offsets[index] % 8 {
+        0..=3 => data,
+        4 => ptr::null_mut(),
+        _ => data.wrapping_byte_add(1),
+    };
+    let data = number.as_mut_ptr();
+    if !reported(input, |error| unsafe { convrelu_version(at(0, data), at(1, data), at(2, data), error) }) {
+        assert_eq!(number, [0x5555_5555; 4]);
+    }
+    reported(input, |error| unsafe { convrelu_isa_detect(at(0, data), error) });
+    reported(input, |error| unsafe { convrelu_isa_available(input.isa, at(1, data), error) });
+    reported(input, |error| unsafe { convrelu_plan_isa(plan, at(2, data), error) });
+
+    let mut desc = Raw::new(input.desc, &input.desc_damage, input.offsets[0].into());
+    let (before, to) = (desc.get(), desc.as_mut_ptr());
+    let size = if input.error_given.is_multiple_of(4) { input.inner } else { size_of::<convrelu_desc>() };
+    let rank = input.desc.rank;
+    if !reported(input, |error| unsafe { convrelu_desc_init(to, size, rank, error) }) {
+        assert_eq!(desc.get(), before);
+    }
+
+    // SAFETY: every byte pattern is a value.
+    let error: convrelu_error = unsafe { ptr::from_ref(&input.error_bytes).cast::<convrelu_error>().read_unaligned() };
+    let mut message = vec![0x55 as c_char; input.capacity.into()];
+    unsafe { convrelu_error_message(&error, message.as_mut_ptr(), message.len(), ptr::null_mut()) };
+}

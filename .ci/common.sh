@@ -3,7 +3,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-step() { printf '\n== %s\n' "$*"; }
+# Seconds since the script began, and what comes next.
+step() { printf '\n== %4d s: %s\n' "$SECONDS" "$*"; }
 
 # need COMMAND PACKAGE: installs Debian's package where there is no such command (or file, if it begins with a slash).
 need() {

@@ -71,6 +71,7 @@
 //! | `std` | yes | detection of the CPU through the operating system; the reference trainer `train` | `gemm` and crates for data sets, files and random numbers |
 //! | `rayon` | | the same calls, spread over the threads of the current pool | `std`, `rayon` |
 //! | `capi` | | the C interface `capi`, `src/capi/convrelu.h` | |
+//! | `panic-handler` | | for a static library without operating system: a panic calls C's `abort` | `capi` |
 //! | `cli` | | the program `convrelu` | `std`, `rayon`, crates for terminals and plots |
 //!
 //! # Instruction sets

@@ -24,12 +24,27 @@
 //! - Reserved fields are zero. A later version gives them a meaning for which zero is what happens today.
 //! - Statuses, instruction sets, passes and layouts keep their numbers; new ones may appear.
 //! - [`convrelu_version`] says which library was loaded, `CONVRELU_VERSION_…` for which one the caller was compiled.
+//! - Symbols carry no version: what is incompatible gets another name, or another `soname`. That of a library which
+//!   `cargo cinstall` installs ends in the digits that stand for one interface: `libconvrelu.so.0.1`, from 1.0 on one digit.
+//!
+//! # How to build it
+//!
+//! ```sh
+//! cargo rustc --release --features capi --crate-type cdylib     # target/release/libconvrelu.so
+//! cargo rustc --release --features capi --crate-type staticlib  # target/release/libconvrelu.a
+//! cargo cinstall --release --prefix /usr/local                  # cargo-c: library, header, pkg-config file
+//! # For a target without operating system, whose C code defines `abort`:
+//! cargo rustc --release --no-default-features --features capi,panic-handler --crate-type staticlib \
+//!     --target thumbv7em-none-eabihf
+//! ```
 
 #![allow(non_camel_case_types)]
 
 mod calls;
 mod check;
 mod error;
+#[cfg(all(feature = "panic-handler", target_os = "none"))]
+mod panic;
 mod types;
 
 pub use calls::*;

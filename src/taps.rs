@@ -95,7 +95,9 @@ impl Axis {
             segment_step: if self.segments == 1 { self.shift * self.stride } else { self.segment_step },
             ..self
         };
-        if self.taps * positions < self.segments * (positions + self.reach()) { sparse } else { self }
+        // Saturating: what is too large to be compared is too large to be computed.
+        let (apart, shared) = (positions, positions.saturating_add(self.reach()));
+        if self.taps.saturating_mul(apart) < self.segments.saturating_mul(shared) { sparse } else { self }
     }
 
     /// Extra elements that the last tap of a segment reads beyond the positions.

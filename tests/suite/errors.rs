@@ -82,6 +82,20 @@ fn sizes_must_be_addressable() {
     overflow("dilated kernel", ConvDesc::conv1d(1, 1, 1, [4], [3]).dilation([HALF]).build());
 }
 
+/// Padding makes positions without end and no work: found by fuzzing.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn endless_padding_is_planned() {
+    let desc = ConvDesc::conv1d(62, 7, 7, [31], [131_080])
+        .stride([7_419])
+        .dilation([1 << 32])
+        .padding_before_after([1 << 50], [(1 << 61) - 1])
+        .groups(7)
+        .build();
+    let plan = ConvRelu::new(desc.unwrap());
+    assert!(plan.workspace_len(Pass::Forward) > 0);
+}
+
 fn small() -> Shape {
     Shape::new(1, 3, 4, &[Axis::new(5, 3).padding(1, 1)])
 }

@@ -204,7 +204,7 @@ impl Fault {
     }
 }
 
-/// The inverse of [`Fault::numbers`], as text; any numbers give some sentence.
+/// The sentence behind the numbers; any numbers give some sentence.
 impl fmt::Display for convrelu_error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (argument, [value, other, third]) = (name_of(self.argument as usize), self.values);

@@ -220,12 +220,10 @@ impl ConvRelu {
     ///
     /// [`Error::IsaUnavailable`] where this CPU, operating system or build does not offer it.
     pub fn with_isa(desc: ConvDesc, isa: Isa) -> Result<Self, Error> {
-        let tiles = isa.tiles().ok_or(Error::IsaUnavailable { isa })?;
-        Ok(Self::of(desc, tiles, Tuning::DEFAULT, parallel::default_threads()))
+        Self::with_isa_and_threads(desc, isa, parallel::default_threads())
     }
 
     /// [`with_isa`](Self::with_isa) and [`with_threads`](Self::with_threads) at once.
-    #[cfg(feature = "capi")]
     pub(crate) fn with_isa_and_threads(desc: ConvDesc, isa: Isa, threads: usize) -> Result<Self, Error> {
         let tiles = isa.tiles().ok_or(Error::IsaUnavailable { isa })?;
         Ok(Self::of(desc, tiles, Tuning::DEFAULT, max(threads, 1)))

@@ -4,9 +4,10 @@
 // Other tests use the rest.
 #[allow(dead_code, unused_imports)]
 mod common;
+#[path = "common/rehash.rs"]
+mod rehash;
 
 use std::ffi::c_char;
-use std::hash::{Hash, Hasher};
 use std::ptr;
 
 use convrelu::capi::convrelu_status::{self as Status, *};
@@ -909,28 +910,10 @@ fn nan_thresholds() {
     assert!(rows.0 > 100);
 }
 
-/// FNV-1a, which the headers of packed weights end in.
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-}
-
 /// Changes a word of the header of packed weights, and its hash so that it looks whole.
 fn forge(packed: &mut [f32], word: usize, value: u32) {
     packed[word] = f32::from_bits(value);
-    let header: Vec<u32> = bits(&packed[..15]);
-    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
-    header[..].hash(&mut hasher);
-    packed[15] = f32::from_bits(hasher.finish() as u32);
+    rehash::rehash(packed);
 }
 
 /// Weights packed for another layer, pass, instruction set or version, damaged ones, and what was never packed.

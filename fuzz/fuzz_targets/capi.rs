@@ -4,8 +4,10 @@
 #![no_main]
 #![allow(unsafe_code)]
 
+#[path = "../../tests/common/rehash.rs"]
+mod rehash;
+
 use std::ffi::c_char;
-use std::hash::{Hash, Hasher};
 use std::mem::{MaybeUninit, offset_of};
 use std::ptr;
 
@@ -356,20 +358,6 @@ fn safe_isa(isa: u32) -> Isa {
     }
 }
 
-/// The hash of headers.
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-}
-
 /// Packs a weight into a buffer as well as it fits, then damages it. Whether it is good.
 fn pack(input: &Input, plan: *const convrelu_plan, pass: u32, memory: &mut Memory, index: usize, len: usize) -> bool {
     let weight = vec![0.5; len.min(LARGEST)];
@@ -387,9 +375,7 @@ fn pack(input: &Input, plan: *const convrelu_plan, pass: u32, memory: &mut Memor
         }
     }
     if input.rehashed && buffer.len() >= 16 {
-        let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
-        buffer[..15].iter().map(|value| value.to_bits()).collect::<Vec<u32>>().as_slice().hash(&mut hash);
-        buffer[15] = f32::from_bits(hash.finish() as u32);
+        rehash::rehash(buffer);
     }
     packed == convrelu_status::CONVRELU_OK && input.packed.is_empty()
 }

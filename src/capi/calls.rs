@@ -4,7 +4,9 @@
 
 use core::hash::{Hash, Hasher};
 
-use super::check::{Extents, check_reserved, finish, pointer, read_struct, slice, slice_mut, write, write_struct};
+use super::check::{
+    Extents, check_reserved, expect_size, finish, known, pointer, read_struct, slice, slice_mut, write, write_struct,
+};
 use super::error::{Fault, convrelu_error, convrelu_status};
 use super::types::*;
 use crate::adarelu;
@@ -73,7 +75,7 @@ pub unsafe extern "C" fn convrelu_isa_available(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let get = || {
-        let isa = isa_of(isa).ok_or(Fault::InvalidValue { argument: "isa", value: isa as usize })?;
+        let isa = known(isa_of(isa), "isa", isa)?;
         // SAFETY: the caller's.
         unsafe { write(available, "available", u32::from(isa.is_available())) }
     };
@@ -115,9 +117,7 @@ pub unsafe extern "C" fn convrelu_desc_init(
         if !(1..=3).contains(&rank) {
             return Err(Fault::InvalidValue { argument: "rank", value: rank as usize });
         }
-        if struct_size != value.struct_size {
-            return Err(Fault::StructSize { argument: "desc", size: struct_size, expected: value.struct_size });
-        }
+        expect_size::<convrelu_desc>(struct_size, "desc")?;
         // SAFETY: the caller's: there is room for the struct.
         unsafe { write(desc, "desc", value) }
     };
@@ -128,8 +128,7 @@ pub unsafe extern "C" fn convrelu_desc_init(
 /// The checked form of a descriptor.
 fn checked(desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
     fn build<const R: usize>(builder: ConvDescBuilder<R>, desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
-        let layout = desc.layout;
-        let layout = layout_of(layout).ok_or(Fault::InvalidValue { argument: "layout", value: layout as usize })?;
+        let layout = known(layout_of(desc.layout), "layout", desc.layout)?;
         Ok(builder
             .stride(first(&desc.stride))
             .dilation(first(&desc.dilation))
@@ -155,13 +154,9 @@ fn planned(plan: &convrelu_plan) -> Result<ConvRelu, Fault> {
     if plan.magic != PLAN {
         return Err(Fault::NotAPlan { magic: plan.magic as usize });
     }
-    let size = plan.desc.struct_size;
-    let expected = size_of::<convrelu_desc>();
-    if size != expected {
-        return Err(Fault::StructSize { argument: "desc", size, expected });
-    }
+    expect_size::<convrelu_desc>(plan.desc.struct_size, "desc")?;
     check_reserved(&plan.desc)?;
-    let isa = isa_of(plan.isa).ok_or(Fault::InvalidValue { argument: "isa", value: plan.isa as usize })?;
+    let isa = known(isa_of(plan.isa), "isa", plan.isa)?;
     Ok(ConvRelu::with_isa_and_threads(checked(&plan.desc)?, isa, plan.threads)?)
 }
 
@@ -190,10 +185,7 @@ pub unsafe extern "C" fn convrelu_plan_init(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let make = || {
-        let expected = size_of::<convrelu_plan>();
-        if struct_size != expected {
-            return Err(Fault::StructSize { argument: "plan", size: struct_size, expected });
-        }
+        expect_size::<convrelu_plan>(struct_size, "plan")?;
         // SAFETY: the caller's.
         let desc = unsafe { read_struct(desc)? };
         let isa = if isa == CONVRELU_ISA_AUTO { number_of(Isa::detect()) } else { isa };
@@ -299,7 +291,7 @@ pub unsafe extern "C" fn convrelu_workspace_len(
     let get = || {
         // SAFETY: the caller's.
         let plan = unsafe { read_plan(plan)? };
-        let pass = pass_of(pass).ok_or(Fault::InvalidValue { argument: "pass", value: pass as usize })?;
+        let pass = known(pass_of(pass), "pass", pass)?;
         // SAFETY: the caller's.
         unsafe { write(len, "len", plan.workspace_len(pass)) }
     };
@@ -311,10 +303,21 @@ pub unsafe extern "C" fn convrelu_workspace_len(
 struct Fnv(u64);
 
 impl Fnv {
+    const EMPTY: Self = Self(0xcbf2_9ce4_8422_2325);
+
     fn of(value: &impl Hash) -> u64 {
-        let mut hasher = Self(0xcbf2_9ce4_8422_2325);
+        let mut hasher = Self::EMPTY;
         value.hash(&mut hasher);
-        hasher.finish()
+        hasher.0
+    }
+
+    /// The hash of elements, a whole one at a step.
+    fn of_elements(elements: &[f32]) -> u64 {
+        elements.iter().fold(Self::EMPTY, |hash, element| hash.then(element.to_bits())).0
+    }
+
+    fn then(self, unit: impl Into<u64>) -> Self {
+        Self((self.0 ^ unit.into()).wrapping_mul(0x0100_0000_01b3))
     }
 }
 
@@ -325,7 +328,7 @@ impl Hasher for Fnv {
 
     fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            *self = Self(self.0).then(byte);
         }
     }
 }
@@ -366,12 +369,6 @@ fn header(plan: &ConvRelu, pass: Pass, skipped: usize, elements: u64) -> [u32; H
     ]);
     header[HEADER - 1] = Fnv::of(&header[..HEADER - 1].as_ref()) as u32;
     header
-}
-
-fn hash_of(elements: &[f32]) -> u64 {
-    elements.iter().fold(0xcbf2_9ce4_8422_2325, |hash, element| {
-        (hash ^ u64::from(element.to_bits())).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// The packed weights behind a header, and the hash that their elements should have.
@@ -437,7 +434,7 @@ pub unsafe extern "C" fn convrelu_pack_weight(
             plan.pack_weight_transposed(weight, rest)?
         };
         let skipped = (packed.data.as_ptr().addr() - first.addr()) / size_of::<f32>();
-        *head = header(&plan, pass, skipped, hash_of(packed.data)).map(f32::from_bits);
+        *head = header(&plan, pass, skipped, Fnv::of_elements(packed.data)).map(f32::from_bits);
         Ok(())
     };
     // SAFETY: the caller's.
@@ -462,7 +459,7 @@ pub unsafe extern "C" fn convrelu_check_packed_weight(
         // SAFETY: the caller's.
         let (plan, buffer) = unsafe { (read_plan(plan)?, slice(buffer, "weight")?) };
         let (weight, hash) = packed(&plan, packed_pass(pass)?, buffer)?;
-        if hash_of(weight.data) == hash { Ok(()) } else { Err(Fault::NotPacked) }
+        if Fnv::of_elements(weight.data) == hash { Ok(()) } else { Err(Fault::NotPacked) }
     };
     // SAFETY: the caller's.
     unsafe { finish(check, error) }
@@ -526,7 +523,7 @@ unsafe fn optional<'a>(buffer: convrelu_output, name: &'static str) -> Result<Op
 }
 
 fn accumulation(number: u32) -> Result<Accumulation, Fault> {
-    accumulation_of(number).ok_or(Fault::InvalidValue { argument: "accumulation", value: number as usize })
+    known(accumulation_of(number), "accumulation", number)
 }
 
 /// Forward pass (eq. 8 with bias): see `ConvRelu::forward`.

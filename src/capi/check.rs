@@ -64,9 +64,18 @@ sized! {
 unsafe fn check_size<T>(from: *const T, argument: &'static str) -> Result<(), Fault> {
     pointer(from, argument)?;
     // SAFETY: the caller's: a size comes first.
-    let size = unsafe { from.cast::<usize>().read() };
+    expect_size::<T>(unsafe { from.cast::<usize>().read() }, argument)
+}
+
+/// That a size is that of the struct in this version.
+pub(super) fn expect_size<T>(size: usize, argument: &'static str) -> Result<(), Fault> {
     let expected = size_of::<T>();
     if size == expected { Ok(()) } else { Err(Fault::StructSize { argument, size, expected }) }
+}
+
+/// What a number stands for, if for anything.
+pub(super) fn known<T>(meaning: Option<T>, argument: &'static str, number: u32) -> Result<T, Fault> {
+    meaning.ok_or(Fault::InvalidValue { argument, value: number as usize })
 }
 
 /// A copy of a struct of this version.

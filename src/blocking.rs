@@ -139,11 +139,21 @@ pub(crate) const fn block_size(axes: &[Axis; 3], budget: Budget) -> [usize; 3] {
     }
 }
 
-/// Heights and widths of the blocks that cover the positions: of most, and of those that come last.
-pub(crate) const fn block_sizes(axes: &[Axis; 3], block: [usize; 3]) -> [[usize; 2]; 4] {
-    let [_, height, width] = block;
-    let last = [(axes[1].positions - 1) % height + 1, (axes[2].positions - 1) % width + 1];
-    [[height, width], [height, last[1]], [last[0], width], last]
+/// Heights and widths of the blocks that cover the positions of two boxes: in each, of most, and of those that come last.
+pub(crate) const fn block_sizes(extents: [[usize; 3]; 2], block: [usize; 3]) -> [[usize; 2]; 8] {
+    let mut sizes = [[0; 2]; 8];
+    let mut i = 0;
+    while i < 2 {
+        let [_, rows, columns] = extents[i];
+        let [height, width] = [min(block[1], rows), min(block[2], columns)];
+        let last = [(rows - 1) % height + 1, (columns - 1) % width + 1];
+        sizes[4 * i] = [height, width];
+        sizes[4 * i + 1] = [height, last[1]];
+        sizes[4 * i + 2] = [last[0], width];
+        sizes[4 * i + 3] = last;
+        i += 1;
+    }
+    sizes
 }
 
 /// How a pass with positions in lanes walks its source: staged planes of some channels for blocks of positions.

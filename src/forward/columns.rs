@@ -9,7 +9,7 @@
 
 use core::ops::Range;
 
-use super::{ForwardCall, Part, panels_of_group, tabulate};
+use super::{ForwardCall, Part, Split, panels_of_group, tabulate};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, Tuning, block_size, block_sizes};
 use crate::desc::ConvDesc;
@@ -79,7 +79,7 @@ impl Site {
 }
 
 impl Columns {
-    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels) -> Self {
+    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels, split: &Split) -> Self {
         let axes = Axis::all_forward(desc);
         let channels = desc.group_in_channels();
         let depth = min(tiles.product_depth, tuning.depth);
@@ -93,7 +93,7 @@ impl Columns {
             let together = min(MOST_POSITIONS, tuning.positions) / positions;
             images = clamp(min(staged, together), 1, max(desc.batch(), 1));
         }
-        let in_place = reads_in_place(desc, &axes, block, tiles.lanes);
+        let in_place = reads_in_place(desc, split, block, tiles.lanes);
         let (mut pitch, mut image_pitch) = (plane_pitch(images * grid.len()), grid.len());
         if in_place {
             grid = Grid::of_source(axes);
@@ -364,10 +364,10 @@ struct GroupPanels<'a> {
     range: Range<usize>,
 }
 
-/// Whether patches may be packed from the images where they lie: planes, unit stride, nothing padded, and every block
-/// made of whole vectors, so that none is read beyond the image.
-const fn reads_in_place(desc: &ConvDesc, axes: &[Axis; 3], block: [usize; 3], lanes: usize) -> bool {
-    let sizes = block_sizes(axes, block);
+/// Whether patches may be packed from the images where they lie: planes, unit stride, nothing padded, and every
+/// block of every thread's part made of whole vectors, so that none is read beyond the image.
+const fn reads_in_place(desc: &ConvDesc, split: &Split, block: [usize; 3], lanes: usize) -> bool {
+    let sizes = block_sizes(split.extents(desc), block);
     let mut i = 0;
     while i < sizes.len() {
         let [height, width] = sizes[i];

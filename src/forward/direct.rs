@@ -3,7 +3,7 @@
 //! Positions lie in lanes whatever the layout: staging transposes channels-last images on the way. The reduction over
 //! (input channel, tap) is one loop over a table of offsets, so rank, stride and dilation do not reach the kernel.
 
-use super::{ForwardCall, Part, panels_of_group, tabulate};
+use super::{ForwardCall, Part, Split, panels_of_group, tabulate};
 use crate::blocking::{Planar, Tuning, block_sizes, runs};
 use crate::desc::ConvDesc;
 use crate::kernel::{ForwardPanel, Offsets, Tiles, Update, View};
@@ -27,11 +27,11 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels) -> Self {
+    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels, split: &Split) -> Self {
         let axes = Axis::all_forward(desc);
         let mut planar = Planar::new(&axes, desc.group_in_channels(), RESULT_LEN / panels.max(), tuning);
         let mut grid = Grid::new(axes, planar.block);
-        let in_place = reads_in_place(desc, &axes, planar.block, tiles.lanes);
+        let in_place = reads_in_place(desc, split, planar.block, tiles.lanes);
         if in_place {
             grid = Grid::of_source(axes);
             planar.pitch = grid.len();
@@ -132,14 +132,14 @@ fn write_rows(
     }
 }
 
-/// Whether the kernels may read the image where it lies: planes, unit stride, nothing padded, and every block made of
-/// whole vectors, so that none is read beyond the image.
-const fn reads_in_place(desc: &ConvDesc, axes: &[Axis; 3], block: [usize; 3], lanes: usize) -> bool {
-    let sizes = block_sizes(axes, block);
+/// Whether the kernels may read the image where it lies: planes, unit stride, nothing padded, and every block of
+/// every thread's part made of whole vectors, so that none is read beyond the image.
+const fn reads_in_place(desc: &ConvDesc, split: &Split, block: [usize; 3], lanes: usize) -> bool {
+    let sizes = block_sizes(split.extents(desc), block);
     let mut i = 0;
     while i < sizes.len() {
         let [height, width] = sizes[i];
-        if !runs(height, width, axes[2].source, lanes).len.is_multiple_of(lanes) {
+        if !runs(height, width, desc.input_size()[2], lanes).len.is_multiple_of(lanes) {
             return false;
         }
         i += 1;

@@ -106,24 +106,34 @@ impl ForwardPlan {
             Some(algorithm) => algorithm,
             None => choose(desc, tiles),
         };
-        let (packing, driver) = match algorithm {
+        let channels = desc.group_out_channels();
+        let (algorithm, packing) = match algorithm {
             ForwardAlgorithm::Rows if rows::applies(desc) => {
-                let packing = Packing::lanes(desc, min(tiles.product_vectors, tuning.tile), tiles.lanes);
-                (packing, Driver::Rows(Rows::new(desc, tiles, tuning, packing.panels())))
+                (algorithm, Packing::lanes(desc, min(tiles.product_vectors, tuning.tile), tiles.lanes))
             }
-            ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, tiles) => (
-                Packing::rows(Panels::of_at_most(desc.group_out_channels(), 1)),
-                Driver::Depthwise(Depthwise::new(desc, tuning)),
+            ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, tiles) => {
+                (algorithm, Packing::rows(Panels::of_at_most(channels, 1)))
+            }
+            ForwardAlgorithm::Direct => (algorithm, Packing::rows(tiles.panel.panels(channels, tuning.panel))),
+            ForwardAlgorithm::Columns | ForwardAlgorithm::Rows | ForwardAlgorithm::Depthwise => (
+                ForwardAlgorithm::Columns,
+                Packing::rows(Panels::of_at_most(channels, min(tiles.product_rows, tuning.panel))),
             ),
-            ForwardAlgorithm::Direct => {
-                let packing = Packing::rows(tiles.panel.panels(desc.group_out_channels(), tuning.panel));
-                (packing, Driver::Direct(Direct::new(desc, tiles, tuning, packing.panels())))
+        };
+        let panels = packing.panels();
+        let all_panels = desc.groups() * panels.count();
+        let mut split = Split::new(desc, all_panels, tiles, threads);
+        let driver = match algorithm {
+            ForwardAlgorithm::Rows => Driver::Rows(Rows::new(desc, tiles, tuning, panels)),
+            ForwardAlgorithm::Depthwise => {
+                if matches!((desc.layout(), split.axis), (Layout::Nhwc, SplitAxis::Panels)) {
+                    // Its vectors of channels are not cut.
+                    split = Split::new(desc, 1, tiles, 1);
+                }
+                Driver::Depthwise(Depthwise::new(desc, tuning))
             }
-            ForwardAlgorithm::Columns | ForwardAlgorithm::Rows | ForwardAlgorithm::Depthwise => {
-                let packing =
-                    Packing::rows(Panels::of_at_most(desc.group_out_channels(), min(tiles.product_rows, tuning.panel)));
-                (packing, Driver::Columns(Columns::new(desc, tiles, tuning, packing.panels())))
-            }
+            ForwardAlgorithm::Direct => Driver::Direct(Direct::new(desc, tiles, tuning, panels, &split)),
+            ForwardAlgorithm::Columns => Driver::Columns(Columns::new(desc, tiles, tuning, panels, &split)),
         };
         let part_len = match &driver {
             Driver::Direct(driver) => driver.workspace_len(desc, tiles),
@@ -131,11 +141,6 @@ impl ForwardPlan {
             Driver::Rows(driver) => driver.workspace_len(desc, tiles),
             Driver::Depthwise(driver) => driver.workspace_len(desc, tiles),
         };
-        let mut split = Split::new(desc, desc.groups() * packing.panels().count(), tiles, threads);
-        if matches!((&driver, desc.layout(), split.axis), (Driver::Depthwise(_), Layout::Nhwc, SplitAxis::Panels)) {
-            // Its vectors of channels are not cut.
-            split = Split::new(desc, 1, tiles, 1);
-        }
         Self { driver, packing, split, part_len }
     }
 
@@ -270,5 +275,15 @@ impl Split {
             (SplitAxis::Panels, panels)
         };
         Self { axis, parts: Panels::into_parts(len, threads) }
+    }
+
+    /// Output positions, per axis, of the largest and of the smallest part. Blocks end where parts do.
+    const fn extents(&self, desc: &ConvDesc) -> [[usize; 3]; 2] {
+        let mut extents = [desc.output_size(); 2];
+        if let SplitAxis::Positions(axis) = self.axis {
+            extents[0][axis] = self.parts.max();
+            extents[1][axis] = self.parts.min();
+        }
+        extents
     }
 }

@@ -18,7 +18,7 @@ struct Variation {
 }
 
 fn variation() -> impl Strategy<Value = Variation> {
-    (strategy::tuning(), 1..=5usize, strategy::placement(), any::<bool>(), any::<Option<u64>>())
+    (strategy::tuning(), strategy::threads(), strategy::placement(), any::<bool>(), any::<Option<u64>>())
         .prop_map(|(tuning, threads, at, second, accumulate)| Variation { tuning, threads, at, second, accumulate })
 }
 
@@ -63,6 +63,25 @@ proptest! {
 
     #[test]
     fn backward_weight(case in strategy::case(), variation in variation()) {
+        check(&case, Pass::BackwardWeight, variation);
+    }
+}
+
+proptest! {
+    #![proptest_config(strategy::config(8))]
+
+    #[test]
+    fn forward_of_long_rows(case in strategy::long_case(), variation in variation()) {
+        check(&case, Pass::Forward, variation);
+    }
+
+    #[test]
+    fn backward_input_of_long_rows(case in strategy::long_case(), variation in variation()) {
+        check(&case, Pass::BackwardInput, variation);
+    }
+
+    #[test]
+    fn backward_weight_of_long_rows(case in strategy::long_case(), variation in variation()) {
         check(&case, Pass::BackwardWeight, variation);
     }
 }

@@ -1,10 +1,10 @@
 //! The same call gives the same bits: again, with any number of threads, in any thread pool, whatever the workspace holds,
 //! wherever the buffers lie.
 
-use convrelu::{ConvRelu, Tuning};
+use convrelu::{ConvRelu, Pass, Tuning};
 use proptest::prelude::*;
 
-use crate::common::{Case, How, PASSES, Placement, Results, isas, plan, run};
+use crate::common::{Axis, Case, How, PASSES, Placement, Results, Shape, Values, isas, plan, run};
 use crate::strategy;
 
 fn all_passes(plan: &ConvRelu, case: &Case, how: How) -> [Results; PASSES.len()] {
@@ -24,19 +24,18 @@ fn in_another_pool<T: Send>(body: impl FnOnce() -> T + Send) -> T {
 
 /// One thread on buffers as they come, against itself again, and against other thread counts, other contents of the
 /// workspace and other places, for the plans of all instruction sets.
-fn check(case: &Case, at: Placement, tuning: Option<Tuning>) {
+fn check(case: &Case, at: Placement, threads: usize, tuning: Option<Tuning>) {
     let usual = How::default();
     let elsewhere = |scatter, workspace| How { at, scatter, workspace, ..usual };
     for isa in isas() {
         let plan = plan(case.desc, isa, tuning).with_threads(1);
         let once = all_passes(&plan, case, usual);
         for (threads, how) in [
-            (1, usual),
             (1, elsewhere(5, Some(1))),
             (2, elsewhere(0, None)),
             (3, elsewhere(3, Some(3))),
-            (7, elsewhere(7, Some(7))),
-            (7, usual),
+            (threads, elsewhere(7, Some(7))),
+            (threads, usual),
         ] {
             let again = all_passes(&plan.with_threads(threads), case, how);
             for (once, again) in once.iter().zip(&again) {
@@ -48,26 +47,59 @@ fn check(case: &Case, at: Placement, tuning: Option<Tuning>) {
     }
 }
 
+/// Layers of channels first, read in place, that threads cut into parts of other than whole vectors. Each of them once
+/// ended in a panic on AVX2 or AVX-512.
+#[test]
+fn parts_need_not_be_whole_vectors() {
+    let conv = |inputs, outputs, axes: &[Axis]| Shape::new(1, inputs, outputs, axes).desc();
+    let square = |size| [Axis::new(size, 1), Axis::new(size, 1)];
+    for desc in [
+        conv(8, 1, &[Axis::new(528, 1)]),
+        conv(32, 24, &[Axis::new(528, 1)]),
+        conv(16, 1, &[Axis::new(2698, 3)]),
+        conv(64, 64, &square(28)),
+        conv(256, 256, &square(28)),
+        conv(512, 128, &square(28)),
+        conv(32, 192, &square(28)),
+        conv(256, 64, &square(56)),
+    ] {
+        let case = Case::new(desc, Values::Continuous, 13);
+        for isa in isas() {
+            let plan = plan(desc, isa, None);
+            let once = run(&plan.with_threads(1), Pass::Forward, &case, How::default(), None);
+            for threads in (2..=8).chain([33]) {
+                let again = run(&plan.with_threads(threads), Pass::Forward, &case, How::default(), None);
+                assert!(once.bits() == again.bits(), "{threads} threads on {isa}: {desc:?}");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(strategy::config(8))]
 
     #[test]
-    fn results_do_not_depend_on_threads(case in strategy::larger_case(), at in strategy::placement()) {
-        check(&case, at, None);
+    fn results_do_not_depend_on_threads(
+        case in prop_oneof![strategy::larger_case(), strategy::long_case()],
+        at in strategy::placement(),
+        threads in strategy::threads(),
+    ) {
+        check(&case, at, threads, None);
     }
 
     // Small blocks and slabs, as large layers have many of.
     #[test]
     fn nor_do_those_of_small_blocks(
-        case in strategy::larger_case(),
+        case in prop_oneof![strategy::larger_case(), strategy::long_case()],
         at in strategy::placement(),
+        threads in strategy::threads(),
         tuning in strategy::tuning(),
     ) {
-        check(&case, at, Some(tuning));
+        check(&case, at, threads, Some(tuning));
     }
 
     #[test]
     fn results_do_not_depend_on_the_pool(case in strategy::larger_case(), at in strategy::placement()) {
-        in_another_pool(|| check(&case, at, None));
+        in_another_pool(|| check(&case, at, 7, None));
     }
 }

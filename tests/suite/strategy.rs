@@ -99,23 +99,56 @@ fn fit(mut shape: Shape, products: usize, first_cut: usize) -> Shape {
     shape
 }
 
+/// Rows far longer than a vector, of few or many channels, mostly without padding: what threads cut along the positions,
+/// and what is read in place.
+fn long_shape(products: usize) -> impl Strategy<Value = Shape> {
+    let size = prop_oneof![1..=600usize, select(vec![96, 128, 256, 400, 512, 528, 576])];
+    let kernel = prop_oneof![3 => Just(1usize), 1 => 2..=4usize];
+    let row = (size, kernel, prop_oneof![3 => Just(0usize), 1 => 0..=3usize])
+        .prop_map(|(size, kernel, padding)| Axis::new(size.max(kernel), kernel).padding(padding, padding));
+    let channels = || prop_oneof![1..=100usize, select(vec![1, 8, 16, 24, 32, 48, 64, 96])];
+    let layout = select(vec![Layout::Nchw, Layout::Nchw, Layout::Nhwc]);
+    let folded = prop_oneof![2 => Just(1usize), 1 => 2..=24usize];
+    (1..=2usize, channels(), channels(), layout, row, folded, 0..4usize).prop_map(
+        move |(batch, group_in, group_out, layout, row, rows, first_cut)| {
+            let axes = if rows == 1 {
+                vec![row]
+            } else {
+                vec![Axis::new(rows, 1), Axis { size: (row.size / rows).max(row.kernel), ..row }]
+            };
+            fit(Shape { batch, groups: 1, group_in, group_out, layout, axes }, products, first_cut)
+        },
+    )
+}
+
+/// Threads of a plan. More than there are parts, too.
+pub(crate) fn threads() -> impl Strategy<Value = usize> {
+    prop_oneof![8 => 1..=8usize, 1 => Just(33usize)]
+}
+
 fn theta() -> impl Strategy<Value = Option<f32>> {
     prop_oneof![6 => Just(None), 1 => Just(Some(0.0)), 1 => Just(Some(0.25)), 1 => Just(Some(f32::NEG_INFINITY))]
 }
 
 /// A case that the oracle computes in about a millisecond.
 pub(crate) fn case() -> impl Strategy<Value = Case> {
-    case_of(20_000, select(vec![Values::Continuous, Values::Quantised, Values::Sparse])).prop_map(|(_, case)| case)
+    case_of(shape(20_000), select(vec![Values::Continuous, Values::Quantised, Values::Sparse]))
+        .prop_map(|(_, case)| case)
 }
 
 /// A case with enough work for several tuning and threads.
 pub(crate) fn larger_case() -> impl Strategy<Value = Case> {
-    case_of(200_000, Just(Values::Continuous)).prop_map(|(_, case)| case)
+    case_of(shape(200_000), Just(Values::Continuous)).prop_map(|(_, case)| case)
+}
+
+/// A case of long rows.
+pub(crate) fn long_case() -> impl Strategy<Value = Case> {
+    case_of(long_shape(500_000), select(vec![Values::Continuous, Values::Quantised])).prop_map(|(_, case)| case)
 }
 
 /// A larger case of integers, and its shape: where sums are exact, no oracle is needed.
 pub(crate) fn integer_case() -> impl Strategy<Value = (Shape, Case)> {
-    case_of(200_000, Just(Values::Integers)).prop_map(|(shape, mut case)| {
+    case_of(shape(200_000), Just(Values::Integers)).prop_map(|(shape, mut case)| {
         if let Theta::Uniform(theta) = &mut case.theta {
             *theta = theta.max(-4.0).round();
         }
@@ -123,8 +156,11 @@ pub(crate) fn integer_case() -> impl Strategy<Value = (Shape, Case)> {
     })
 }
 
-fn case_of(products: usize, values: impl Strategy<Value = Values>) -> impl Strategy<Value = (Shape, Case)> {
-    (shape(products), values, theta(), any::<bool>(), any::<u64>()).prop_map(|(shape, values, theta, bias, seed)| {
+fn case_of(
+    shape: impl Strategy<Value = Shape>,
+    values: impl Strategy<Value = Values>,
+) -> impl Strategy<Value = (Shape, Case)> {
+    (shape, values, theta(), any::<bool>(), any::<u64>()).prop_map(|(shape, values, theta, bias, seed)| {
         let mut case = Case::new(shape.desc(), values, seed);
         if let Some(theta) = theta {
             case = case.with_theta(Theta::Uniform(theta));

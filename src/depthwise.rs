@@ -10,17 +10,17 @@ use core::ops::Range;
 use crate::arith::{max, min};
 use crate::blocking::{Budget, Tuning, block_size};
 use crate::desc::ConvDesc;
-use crate::kernel::{ABSENT, Line, MOST_TAPS, Tiles, TransposeBlock};
+use crate::kernel::{ABSENT, Kernels, Line, MOST_TAPS, TransposeBlock};
 use crate::layout::Layout;
 use crate::taps::{Axis, Grid};
 
 /// Whether a layer is depthwise, with one output channel for each input channel, in a form that the kernels walk.
-pub(crate) const fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
+pub(crate) const fn applies(desc: &ConvDesc, kernels: &Kernels) -> bool {
     desc.group_in_channels() == 1
         && desc.group_out_channels() == 1
         && max(desc.input_image_len(), desc.output_image_len()) < ABSENT as usize
         && desc.taps() <= MOST_TAPS
-        && (matches!(desc.layout(), Layout::Nchw) || desc.in_channels().is_multiple_of(tiles.lanes))
+        && (matches!(desc.layout(), Layout::Nchw) || desc.in_channels().is_multiple_of(kernels.lanes))
 }
 
 /// The blocks of planes, and the staged copy of one of at most `most` elements.
@@ -30,10 +30,10 @@ pub(crate) const fn plane_blocks(axes: [Axis; 3], most: usize, tuning: &Tuning) 
 }
 
 /// `[channel][tap]` to every `step`-th vector of `[vector][tap][lane]`.
-pub(crate) fn by_vector(tiles: &Tiles, taps: usize, by_channel: &[f32], by_vector: &mut [f32], step: usize) {
-    let lanes = tiles.lanes;
+pub(crate) fn by_vector(kernels: &Kernels, taps: usize, by_channel: &[f32], by_vector: &mut [f32], step: usize) {
+    let lanes = kernels.lanes;
     for (from, to) in by_channel.chunks_exact(taps * lanes).zip(by_vector.chunks_mut(step * taps * lanes)) {
-        tiles.transpose(TransposeBlock {
+        kernels.transpose(TransposeBlock {
             from,
             from_step: taps,
             from_column: 1,

@@ -9,7 +9,7 @@ use crate::blocking::Tuning;
 use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::forward::{ForwardCall, ForwardPlan};
-use crate::kernel::{Isa, Tiles};
+use crate::kernel::{Isa, Kernels};
 use crate::parallel;
 use crate::strided;
 use crate::weight::{PackedWeight, Packing};
@@ -172,7 +172,7 @@ pub struct BackwardWeight<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct ConvRelu {
     desc: ConvDesc,
-    tiles: &'static Tiles,
+    kernels: &'static Kernels,
     tuning: Tuning,
     threads: usize,
     forward: ForwardPlan,
@@ -183,7 +183,7 @@ pub struct ConvRelu {
 impl ConvRelu {
     /// A plan for the best instruction set of this machine ([`Isa::detect`]).
     pub fn new(desc: ConvDesc) -> Self {
-        Self::of(desc, Isa::best_tiles(), Tuning::DEFAULT, parallel::default_threads())
+        Self::of(desc, Isa::best_kernels(), Tuning::DEFAULT, parallel::default_threads())
     }
 
     /// A plan for the instruction set that the build's target guarantees ([`Isa::BASELINE`]), for one thread: a constant,
@@ -211,7 +211,7 @@ impl ConvRelu {
     ///
     /// Where the CPU is known at run time only, [`new`](Self::new) may find a better one.
     pub const fn baseline(desc: ConvDesc) -> Self {
-        Self::of(desc, Isa::BASELINE_TILES, Tuning::DEFAULT, 1)
+        Self::of(desc, Isa::BASELINE_KERNELS, Tuning::DEFAULT, 1)
     }
 
     /// A plan for a given instruction set.
@@ -225,8 +225,8 @@ impl ConvRelu {
 
     /// [`with_isa`](Self::with_isa) and [`with_threads`](Self::with_threads) at once.
     pub(crate) fn with_isa_and_threads(desc: ConvDesc, isa: Isa, threads: usize) -> Result<Self, Error> {
-        let tiles = isa.tiles().ok_or(Error::IsaUnavailable { isa })?;
-        Ok(Self::of(desc, tiles, Tuning::DEFAULT, max(threads, 1)))
+        let kernels = isa.kernels().ok_or(Error::IsaUnavailable { isa })?;
+        Ok(Self::of(desc, kernels, Tuning::DEFAULT, max(threads, 1)))
     }
 
     /// A plan with other block and tile limits than the instruction set's own. For tests.
@@ -237,7 +237,7 @@ impl ConvRelu {
     #[cfg(feature = "internal-testing")]
     #[doc(hidden)]
     pub fn with_tuning(desc: ConvDesc, isa: Isa, tuning: Tuning) -> Result<Self, Error> {
-        let tiles = isa.tiles().ok_or(Error::IsaUnavailable { isa })?;
+        let kernels = isa.kernels().ok_or(Error::IsaUnavailable { isa })?;
         let at_least_one = Tuning {
             staging_len: tuning.staging_len.max(1),
             panel: tuning.panel.max(1),
@@ -248,18 +248,18 @@ impl ConvRelu {
             backward_input: tuning.backward_input,
             depthwise: tuning.depthwise,
         };
-        Ok(Self::of(desc, tiles, at_least_one, parallel::default_threads()))
+        Ok(Self::of(desc, kernels, at_least_one, parallel::default_threads()))
     }
 
-    const fn of(desc: ConvDesc, tiles: &'static Tiles, tuning: Tuning, threads: usize) -> Self {
+    const fn of(desc: ConvDesc, kernels: &'static Kernels, tuning: Tuning, threads: usize) -> Self {
         Self {
             desc,
-            tiles,
+            kernels,
             tuning,
             threads,
-            forward: ForwardPlan::new(&desc, tiles, &tuning, threads),
-            backward_input: BackwardInputPlan::new(&desc, tiles, &tuning, threads),
-            backward_weight: BackwardWeightPlan::new(&desc, tiles, &tuning, threads),
+            forward: ForwardPlan::new(&desc, kernels, &tuning, threads),
+            backward_input: BackwardInputPlan::new(&desc, kernels, &tuning, threads),
+            backward_weight: BackwardWeightPlan::new(&desc, kernels, &tuning, threads),
         }
     }
 
@@ -291,7 +291,7 @@ impl ConvRelu {
     /// the shares of the threads run one after the other.
     #[must_use]
     pub const fn with_threads(self, threads: usize) -> Self {
-        Self::of(self.desc, self.tiles, self.tuning, max(threads, 1))
+        Self::of(self.desc, self.kernels, self.tuning, max(threads, 1))
     }
 
     /// The descriptor.
@@ -301,7 +301,7 @@ impl ConvRelu {
 
     /// The instruction set.
     pub const fn isa(&self) -> Isa {
-        self.tiles.isa
+        self.kernels.isa
     }
 
     /// The most threads that a call uses.
@@ -311,7 +311,7 @@ impl ConvRelu {
 
     /// Elements of workspace that a pass needs, exactly.
     pub const fn workspace_len(&self, pass: Pass) -> usize {
-        let lanes = self.tiles.lanes;
+        let lanes = self.kernels.lanes;
         let forward = self.forward.packing.len(&self.desc);
         let transposed = self.backward_input.packing.len(&self.desc);
         let len = match pass {
@@ -326,7 +326,7 @@ impl ConvRelu {
 
     /// Elements of the buffer that [`pack_weight`](Self::pack_weight) fills.
     pub const fn packed_weight_len(&self) -> usize {
-        self.forward.packing.len(&self.desc).saturating_add(slack(self.tiles.lanes))
+        self.forward.packing.len(&self.desc).saturating_add(slack(self.kernels.lanes))
     }
 
     /// Packs the weight once for many calls of [`forward`](Self::forward).
@@ -343,7 +343,7 @@ impl ConvRelu {
 
     /// Elements of the buffer that [`pack_weight_transposed`](Self::pack_weight_transposed) fills.
     pub const fn packed_weight_transposed_len(&self) -> usize {
-        self.backward_input.packing.len(&self.desc).saturating_add(slack(self.tiles.lanes))
+        self.backward_input.packing.len(&self.desc).saturating_add(slack(self.kernels.lanes))
     }
 
     /// Packs the weight once for many calls of [`backward_input`](Self::backward_input).
@@ -361,10 +361,10 @@ impl ConvRelu {
     fn pack<'a>(&self, packing: Packing, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
         let desc = &self.desc;
         let weight = checked("weight", weight, desc.weight_len())?;
-        let lanes = self.tiles.lanes;
+        let lanes = self.kernels.lanes;
         let len = packing.len(desc);
         let buffer = &mut aligned(checked_mut("buffer", buffer, len.saturating_add(slack(lanes)))?, lanes)[..len];
-        packing.pack(desc, self.tiles, weight, buffer);
+        packing.pack(desc, self.kernels, weight, buffer);
         Ok(PackedWeight { data: buffer, layer: desc.layer(), isa: self.isa(), packing })
     }
 
@@ -399,7 +399,7 @@ impl ConvRelu {
         workspace: &'a mut [f32],
         passes: [Pass; 2],
     ) -> Result<(&'a [f32], &'a mut [f32]), Error> {
-        let (desc, lanes) = (&self.desc, self.tiles.lanes);
+        let (desc, lanes) = (&self.desc, self.kernels.lanes);
         let [plain, with_packed] = passes.map(|pass| self.workspace_len(pass));
         match weight {
             Weight::Plain(weight) => {
@@ -407,7 +407,7 @@ impl ConvRelu {
                 let workspace = aligned(checked_mut("workspace", workspace, plain)?, lanes);
                 let mut arena = Arena::new(workspace, lanes);
                 let packed = arena.take(packing.len(desc));
-                packing.pack(desc, self.tiles, weight, packed);
+                packing.pack(desc, self.kernels, weight, packed);
                 Ok((packed, arena.rest()))
             }
             Weight::Packed(weight) => {
@@ -436,7 +436,7 @@ impl ConvRelu {
         let output = checked_mut("output", output, desc.output_len())?;
         let passes = [Pass::Forward, Pass::ForwardPacked];
         let (weight, workspace) = self.packed(self.forward.packing, weight, workspace, passes)?;
-        let call = ForwardCall { desc, tiles: self.tiles, input, weight, thresholds, bias };
+        let call = ForwardCall { desc, kernels: self.kernels, input, weight, thresholds, bias };
         self.forward.run(&call, output, workspace);
         Ok(())
     }
@@ -470,7 +470,8 @@ impl ConvRelu {
             .transpose()?;
         let passes = [Pass::BackwardInput, Pass::BackwardInputPacked];
         let (weight, workspace) = self.packed(self.backward_input.packing, weight, workspace, passes)?;
-        let call = BackwardInputCall { desc, tiles: self.tiles, input, weight, thresholds, grad_output, accumulation };
+        let call =
+            BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output, accumulation };
         self.backward_input.run(&call, grad_input, grad_thresholds, workspace);
         Ok(())
     }
@@ -494,7 +495,7 @@ impl ConvRelu {
         let desc = &self.desc;
         let call = BackwardWeightCall {
             desc,
-            tiles: self.tiles,
+            kernels: self.kernels,
             input: checked("input", operands.input, desc.input_len())?,
             thresholds: operands.thresholds.checked(desc)?,
             grad_output: checked("grad_output", operands.grad_output, desc.output_len())?,
@@ -503,7 +504,7 @@ impl ConvRelu {
         let grad_weight = checked_mut("grad_weight", grad_weight, desc.weight_len())?;
         let grad_bias = grad_bias.map(|bias| checked_mut("grad_bias", bias, desc.bias_len())).transpose()?;
         let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::BackwardWeight))?;
-        let workspace = aligned(workspace, self.tiles.lanes);
+        let workspace = aligned(workspace, self.kernels.lanes);
         self.backward_weight.run(&call, grad_weight, grad_bias, workspace);
         Ok(())
     }

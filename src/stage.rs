@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::kernel::{CopyBlock, Tiles, TransposeBlock};
+use crate::kernel::{CopyBlock, Kernels, TransposeBlock};
 use crate::layout::Strides;
 use crate::panels::chunks;
 use crate::taps::Grid;
@@ -73,7 +73,14 @@ pub(crate) const fn plane_pitch(len: usize) -> usize {
 
 impl Staging {
     /// Copies `channels` of `image` for one block of positions.
-    pub(crate) fn copy(&self, tiles: &Tiles, image: Image<'_>, channels: Range<usize>, block: Block, out: &mut [f32]) {
+    pub(crate) fn copy(
+        &self,
+        kernels: &Kernels,
+        image: Image<'_>,
+        channels: Range<usize>,
+        block: Block,
+        out: &mut [f32],
+    ) {
         let axes = &self.grid.axes;
         let segments = self.grid.segments();
         // Not the grid's own extent: the last block may be smaller than those the grid was laid out for.
@@ -117,7 +124,7 @@ impl Staging {
                             rows: inside_h.len(),
                             width: inside_w.len(),
                         };
-                        self.copy_slab(tiles, &source, &inside, channels.clone(), out);
+                        self.copy_slab(kernels, &source, &inside, channels.clone(), out);
                     }
                 }
             }
@@ -144,12 +151,12 @@ impl Staging {
     }
 
     /// Copies what is inside of one slab of all `channels`.
-    fn copy_slab(&self, tiles: &Tiles, source: &Source<'_>, slab: &Slab, channels: Range<usize>, out: &mut [f32]) {
+    fn copy_slab(&self, kernels: &Kernels, source: &Source<'_>, slab: &Slab, channels: Range<usize>, out: &mut [f32]) {
         let lanes = self.lanes;
         let Source { data, channel, row, step } = *source;
         if lanes == 1 && channel != 1 {
             // Planes to planes.
-            tiles.copy(CopyBlock {
+            kernels.copy(CopyBlock {
                 from: &data[channels.start * channel..],
                 from_plane: channel,
                 from_row: row,
@@ -166,7 +173,7 @@ impl Staging {
         if lanes == 1 {
             // Channels last to planes.
             for h in 0..slab.rows {
-                tiles.transpose(TransposeBlock {
+                kernels.transpose(TransposeBlock {
                     from: &data[h * row + channels.start..],
                     from_step: step,
                     from_column: 1,
@@ -184,7 +191,7 @@ impl Staging {
             let data = &data[own.start * channel..];
             if channel == 1 {
                 // Channels last to groups of channels.
-                tiles.copy(CopyBlock {
+                kernels.copy(CopyBlock {
                     from: data,
                     from_plane: row,
                     from_row: step,
@@ -206,7 +213,7 @@ impl Staging {
             };
             for h in 0..rows {
                 let (data, out) = (&data[h * row..], &mut out[h * slab.row * lanes..]);
-                tiles.transpose(TransposeBlock {
+                kernels.transpose(TransposeBlock {
                     from: data,
                     from_step: channel,
                     from_column: step,

@@ -1,7 +1,7 @@
 //! Packed weights: the order in which the kernels read them.
 
 use crate::desc::ConvDesc;
-use crate::kernel::{Isa, Tiles, TransposeBlock, VECTORS};
+use crate::kernel::{Isa, Kernels, TransposeBlock, VECTORS};
 use crate::panels::Panels;
 use crate::strided;
 
@@ -104,7 +104,7 @@ impl Packing {
     }
 
     /// Packs all of a layer's weights.
-    pub(crate) fn pack(&self, desc: &ConvDesc, tiles: &Tiles, weight: &[f32], packed: &mut [f32]) {
+    pub(crate) fn pack(&self, desc: &ConvDesc, kernels: &Kernels, weight: &[f32], packed: &mut [f32]) {
         let (in_channels, taps) = (desc.group_in_channels(), desc.taps());
         let (channel, tap) = channel_and_tap_strides(desc);
         let filter = in_channels * taps;
@@ -122,10 +122,10 @@ impl Packing {
                 match self.order {
                     // The steps are in the order of the layout: one transposition.
                     Order::ChannelTap if tap == 1 => {
-                        transpose(tiles, &weight[first * filter..], filter, out, width, [used, filter]);
+                        transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
                     }
                     Order::TapChannel if VECTORS && channel == 1 => {
-                        transpose(tiles, &weight[first * filter..], filter, out, width, [used, filter]);
+                        transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
                     }
                     Order::ChannelTap | Order::TapChannel => {
                         let (channel_step, tap_step) =
@@ -147,7 +147,7 @@ impl Packing {
                                     strided::copy(&filter[t * tap..], 1, &mut out[t * tap_pitch..], 1, used);
                                 }
                             } else {
-                                transpose(tiles, filter, channel, out, tap_pitch, [used, taps]);
+                                transpose(kernels, filter, channel, out, tap_pitch, [used, taps]);
                             }
                         }
                     }
@@ -158,14 +158,14 @@ impl Packing {
 }
 
 fn transpose(
-    tiles: &Tiles,
+    kernels: &Kernels,
     from: &[f32],
     from_step: usize,
     to: &mut [f32],
     to_step: usize,
     [rows, columns]: [usize; 2],
 ) {
-    tiles.transpose(TransposeBlock { from, from_step, from_column: 1, to, to_step, rows, columns });
+    kernels.transpose(TransposeBlock { from, from_step, from_column: 1, to, to_step, rows, columns });
 }
 
 /// Distance of the input channels, and of the taps, of one filter.

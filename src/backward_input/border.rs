@@ -7,18 +7,18 @@ use super::BackwardInputCall;
 use crate::arith::max;
 use crate::border::{is_inside, sum_outside, unpadded};
 use crate::desc::ConvDesc;
-use crate::kernel::{Product, Rows, Start, TileMut, Tiles, VECTORS};
+use crate::kernel::{Kernels, Product, Rows, Start, TileMut, VECTORS};
 use crate::panels::Panels;
 use crate::parallel;
 use crate::weight::Packing;
 
 /// Elements of workspace: the sums of all taps, and one row of a panel's gradient.
-pub(super) const fn workspace_len(desc: &ConvDesc, tiles: &Tiles) -> usize {
-    if desc.has_padding() { desc.taps().saturating_mul(desc.out_channels()) + row_len(tiles) } else { 0 }
+pub(super) const fn workspace_len(desc: &ConvDesc, kernels: &Kernels) -> usize {
+    if desc.has_padding() { desc.taps().saturating_mul(desc.out_channels()) + row_len(kernels) } else { 0 }
 }
 
-const fn row_len(tiles: &Tiles) -> usize {
-    max(tiles.panel.max(), tiles.product_vectors * tiles.lanes).next_multiple_of(tiles.lanes)
+const fn row_len(kernels: &Kernels) -> usize {
+    max(kernels.panel.max(), kernels.product_vectors * kernels.lanes).next_multiple_of(kernels.lanes)
 }
 
 /// Adds the border's part to `grad_thresholds`. `thresholds` is the table in the order of the packed weights.
@@ -63,7 +63,7 @@ pub(super) fn add(
                 let channels = packing.channel(desc, panel + 1) - packing.channel(desc, panel);
                 let at = (group * packing.group_width() + lanes.start) * taps + tap * width;
                 let weight = &call.weight[at * depth..][..width * depth];
-                multiply(call.tiles, sums, weight, width, row);
+                multiply(call.kernels, sums, weight, width, row);
                 let to = &mut grad_thresholds[first * strides.channel + tap * strides.spatial[2]..];
                 for lane in 0..channels {
                     if thresholds[at + lane] >= 0.0 {
@@ -76,14 +76,14 @@ pub(super) fn add(
 }
 
 /// `row[l] = Σ_d sums[d] · weight[d][l]`
-fn multiply(tiles: &Tiles, sums: &[f32], weight: &[f32], width: usize, row: &mut [f32]) {
-    if VECTORS && width.is_multiple_of(tiles.lanes) && width <= tiles.product_vectors * tiles.lanes {
-        tiles.product(Product {
+fn multiply(kernels: &Kernels, sums: &[f32], weight: &[f32], width: usize, row: &mut [f32]) {
+    if VECTORS && width.is_multiple_of(kernels.lanes) && width <= kernels.product_vectors * kernels.lanes {
+        kernels.product(Product {
             rows: Rows::Plain { data: sums, pitch: sums.len(), count: 1, tile: 1 },
             columns: weight,
             depth: sums.len(),
             start: Start::Zero,
-            output: TileMut::of_slice(row, 1, width / tiles.lanes, tiles.lanes),
+            output: TileMut::of_slice(row, 1, width / kernels.lanes, kernels.lanes),
         });
         return;
     }

@@ -5,7 +5,7 @@ use crate::arith::equal;
 use crate::blocking::Tuning;
 use crate::depthwise::{self, Stretch, by_vector, output_of, plane_blocks, stretches, tabulate};
 use crate::desc::{ConvDesc, volume};
-use crate::kernel::{DepthwiseBackwardInput, Line, Tiles, View, Walk};
+use crate::kernel::{DepthwiseBackwardInput, Kernels, Line, View, Walk};
 use crate::layout::Layout;
 use crate::plan::Accumulation;
 use crate::stage::{Image, Staging, blocks};
@@ -23,8 +23,8 @@ pub(super) struct Depthwise {
 }
 
 /// Whether the algorithm can compute a layer.
-pub(super) const fn applies(desc: &ConvDesc, tiles: &Tiles) -> bool {
-    depthwise::applies(desc, tiles) && (matches!(desc.layout(), Layout::Nhwc) || equal(desc.stride(), [1; 3]))
+pub(super) const fn applies(desc: &ConvDesc, kernels: &Kernels) -> bool {
+    depthwise::applies(desc, kernels) && (matches!(desc.layout(), Layout::Nhwc) || equal(desc.stride(), [1; 3]))
 }
 
 impl Depthwise {
@@ -34,21 +34,21 @@ impl Depthwise {
     }
 
     /// Elements of a block's inputs, gaps between rows included.
-    const fn inputs_len(&self, tiles: &Tiles) -> usize {
+    const fn inputs_len(&self, kernels: &Kernels) -> usize {
         // A row more than the last run needs: staging lays out whole rows.
-        (self.block[1] * self.grid.extent[2]).next_multiple_of(tiles.lanes) + tiles.lanes
+        (self.block[1] * self.grid.extent[2]).next_multiple_of(kernels.lanes) + kernels.lanes
     }
 
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         match desc.layout() {
             Layout::Nchw => {
-                let inputs = self.inputs_len(tiles);
-                let coefficients = 2 * desc.taps() * tiles.lanes;
-                total([coefficients, desc.taps(), self.grid.len() + tiles.lanes, inputs, inputs], tiles.lanes)
+                let inputs = self.inputs_len(kernels);
+                let coefficients = 2 * desc.taps() * kernels.lanes;
+                total([coefficients, desc.taps(), self.grid.len() + kernels.lanes, inputs, inputs], kernels.lanes)
             }
             Layout::Nhwc => {
                 let coefficients = desc.taps() * desc.in_channels();
-                total([2 * coefficients, coefficients, desc.taps()], tiles.lanes)
+                total([2 * coefficients, coefficients, desc.taps()], kernels.lanes)
             }
         }
     }
@@ -75,14 +75,14 @@ impl Depthwise {
         sums: &mut [f32],
         workspace: &mut [f32],
     ) {
-        let (desc, tiles) = (call.desc, call.tiles);
-        let (taps, lanes) = (desc.taps(), tiles.lanes);
-        let mut arena = Arena::new(workspace, tiles.lanes);
+        let (desc, kernels) = (call.desc, call.kernels);
+        let (taps, lanes) = (desc.taps(), kernels.lanes);
+        let mut arena = Arena::new(workspace, kernels.lanes);
         let coefficients = arena.take(2 * taps * lanes);
         let offsets = arena.take_offsets(taps);
         let staged = arena.take(self.grid.len() + lanes);
-        let input = arena.take(self.inputs_len(tiles));
-        let result = arena.take(self.inputs_len(tiles));
+        let input = arena.take(self.inputs_len(kernels));
+        let result = arena.take(self.inputs_len(kernels));
 
         let phases = [0, 1, 2].map(|axis| Phase::new(desc, axis, 0));
         let [Some(depth), Some(height), Some(width)] = phases.map(|phase| phase.gather) else {
@@ -112,7 +112,7 @@ impl Depthwise {
                     theta.fill(segment.thresholds[index * taps + tap]);
                 }
                 for block in blocks(desc.input_size().map(|size| 0..size), self.block) {
-                    staging.copy(tiles, grad_output, channel..channel + 1, block, staged);
+                    staging.copy(kernels, grad_output, channel..channel + 1, block, staged);
                     let [d, h, w] = block.start;
                     let first = (d * rows + h) * columns + w;
                     let end = first + (block.size[1] - 1) * columns + block.size[2];
@@ -122,7 +122,7 @@ impl Depthwise {
                     let mut run = |walk, input: &[f32], grad_input: &mut [f32], add| {
                         let (source, coefficients, sums) = (&*staged, &*coefficients, &mut *sums);
                         let call = DepthwiseBackwardInput { walk, source, coefficients, input, grad_input, add, sums };
-                        tiles.depthwise_backward_input(call);
+                        kernels.depthwise_backward_input(call);
                     };
                     if block.size[2] >= lanes {
                         let lines = Line { count: block.size[1], source_step: row, own_step: columns };
@@ -136,7 +136,7 @@ impl Depthwise {
                     let as_result = Grid { axes, extent: [1, block.size[1], row] };
                     input[..len].fill(f32::NAN);
                     Staging { grid: as_result, lanes: 1, pitch: 0, fill: f32::NAN }.copy(
-                        tiles,
+                        kernels,
                         inputs,
                         channel..channel + 1,
                         block,
@@ -162,15 +162,15 @@ impl Depthwise {
         sums: &mut [f32],
         workspace: &mut [f32],
     ) {
-        let (desc, tiles) = (call.desc, call.tiles);
+        let (desc, kernels) = (call.desc, call.kernels);
         let (taps, channels) = (desc.taps(), desc.in_channels());
-        let mut arena = Arena::new(workspace, tiles.lanes);
-        let lanes = tiles.lanes;
+        let mut arena = Arena::new(workspace, kernels.lanes);
+        let lanes = kernels.lanes;
         let coefficients = arena.take(2 * taps * channels);
         let partial = arena.take(taps * channels);
         let offsets = arena.take_offsets(taps);
-        by_vector(tiles, taps, call.weight, coefficients, 2);
-        by_vector(tiles, taps, segment.thresholds, &mut coefficients[lanes..], 2);
+        by_vector(kernels, taps, call.weight, coefficients, 2);
+        by_vector(kernels, taps, segment.thresholds, &mut coefficients[lanes..], 2);
         partial.fill(0.0);
         let [depth, height, width] = desc.input_size();
         let [_, stride_h, stride_w] = desc.stride();
@@ -200,7 +200,7 @@ impl Depthwise {
                             let columns = line(&ws, [1, 1]);
                             let first = (d * height + hs.first) * width + ws.first;
                             let end = first + (hs.count - 1) * hs.step * width + (ws.count - 1) * ws.step + 1;
-                            tiles.depthwise_backward_input(DepthwiseBackwardInput {
+                            kernels.depthwise_backward_input(DepthwiseBackwardInput {
                                 walk: Walk::of_channels(offsets, rows, columns, channels / lanes),
                                 source: grad_output,
                                 coefficients,

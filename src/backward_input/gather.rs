@@ -13,7 +13,7 @@ use super::{BackwardInputCall, Segment, image_of};
 use crate::arith::{clamp, equal, max, min, product};
 use crate::blocking::{Halving, Tuning};
 use crate::desc::ConvDesc;
-use crate::kernel::{GatherPanel, Pairs, TileMut, Tiles, TransposeBlock, Update, View};
+use crate::kernel::{GatherPanel, Kernels, Pairs, TileMut, TransposeBlock, Update, View};
 use crate::layout::Layout;
 use crate::panels::{Panels, chunks};
 use crate::plan::Accumulation;
@@ -86,9 +86,9 @@ impl Site {
 }
 
 impl Gather {
-    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, vectors: Panels) -> Self {
+    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, vectors: Panels) -> Self {
         let axes = Axis::all_positions(desc.input_size());
-        let chunk = Panels::of_at_most(desc.group_out_channels(), min(tiles.product_depth, tuning.depth));
+        let chunk = Panels::of_at_most(desc.group_out_channels(), min(kernels.product_depth, tuning.depth));
         let most = min(MOST_POSITIONS, tuning.positions);
         let mut halving = Halving::new(&axes, most);
         loop {
@@ -118,8 +118,8 @@ impl Gather {
         }
     }
 
-    const fn lanes(&self, tiles: &Tiles) -> usize {
-        self.vectors.max() * tiles.lanes
+    const fn lanes(&self, kernels: &Kernels) -> usize {
+        self.vectors.max() * kernels.lanes
     }
 
     const fn positions(&self) -> usize {
@@ -127,16 +127,16 @@ impl Gather {
     }
 
     /// Elements of the transposed copies of output gradients, and of a panel's inputs.
-    const fn copies(&self, desc: &ConvDesc, tiles: &Tiles) -> [usize; 2] {
+    const fn copies(&self, desc: &ConvDesc, kernels: &Kernels) -> [usize; 2] {
         let outputs = product(self.reach).saturating_mul(self.images);
         let grad_output =
             if matches!(desc.layout(), Layout::Nchw) { outputs.saturating_mul(self.chunk.max()) } else { 0 };
-        [grad_output, self.positions() * self.lanes(tiles)]
+        [grad_output, self.positions() * self.lanes(kernels)]
     }
 
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        let [grad_output, panel] = self.copies(desc, tiles);
-        total([2 * self.taps * self.positions(), self.taps, grad_output, panel, panel], tiles.lanes)
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
+        let [grad_output, panel] = self.copies(desc, kernels);
+        total([2 * self.taps * self.positions(), self.taps, grad_output, panel, panel], kernels.lanes)
     }
 
     pub(super) fn run(
@@ -147,8 +147,8 @@ impl Gather {
         sums: &mut [f32],
         workspace: &mut [f32],
     ) {
-        let [grad_output, panel] = self.copies(call.desc, call.tiles);
-        let mut arena = Arena::new(workspace, call.tiles.lanes);
+        let [grad_output, panel] = self.copies(call.desc, call.kernels);
+        let mut arena = Arena::new(workspace, call.kernels.lanes);
         let worker = Worker {
             plan: self,
             call,
@@ -304,7 +304,7 @@ impl Worker<'_, '_> {
             let image = Image { data, strides: desc.output_strides() };
             let axes = Axis::all_positions(desc.output_size());
             let staging = Staging { grid: Grid::new(axes, site.outputs.size), lanes: chunk.len(), pitch: 0, fill: 0.0 };
-            staging.copy(self.call.tiles, image, channels.clone(), site.outputs, out);
+            staging.copy(self.call.kernels, image, channels.clone(), site.outputs, out);
         }
     }
 
@@ -312,7 +312,7 @@ impl Worker<'_, '_> {
     /// first of both.
     fn panel(&mut self, site: &Site, panel: usize, taps: Range<usize>, chunk: Range<usize>, first: bool) {
         let (call, desc, plan) = (self.call, self.call.desc, self.plan);
-        let (count, lanes) = (plan.vectors.count(), call.tiles.lanes);
+        let (count, lanes) = (plan.vectors.count(), call.kernels.lanes);
         let (group, vectors) = (panel / count, plan.vectors.get(panel % count));
         let width = vectors.len() * lanes;
         let group_in = desc.group_in_channels();
@@ -371,7 +371,7 @@ impl Worker<'_, '_> {
             } else {
                 TileMut::of_slice(self.panel_grad_input, rows, vectors.len(), lanes)
             };
-            call.tiles.gather(GatherPanel {
+            call.kernels.gather(GatherPanel {
                 pairs,
                 grad_output,
                 grad_output_pitch,
@@ -404,7 +404,7 @@ impl Worker<'_, '_> {
                 }
                 Layout::Nchw if update == Update::Set(0.0) => {
                     let positions = self.call.desc.input_image_len() / self.call.desc.in_channels();
-                    self.call.tiles.transpose(TransposeBlock {
+                    self.call.kernels.transpose(TransposeBlock {
                         from: panel,
                         from_step: width,
                         from_column: 1,
@@ -416,7 +416,7 @@ impl Worker<'_, '_> {
                 }
                 Layout::Nchw => {
                     // The copy of the inputs has served.
-                    self.call.tiles.transpose(TransposeBlock {
+                    self.call.kernels.transpose(TransposeBlock {
                         from: panel,
                         from_step: width,
                         from_column: 1,
@@ -450,6 +450,6 @@ fn copy_panel(call: &BackwardInputCall<'_>, site: &Site, channels: Range<usize>,
     let staging = Staging { grid: Grid::new(axes, site.block.size), lanes: width, pitch: 0, fill: 0.0 };
     for (image, copy) in site.images.clone().zip(copy.chunks_exact_mut(site.block.len() * width)) {
         let image = Image { data: image_of(call.input, desc.input_image_len(), image), strides: desc.input_strides() };
-        staging.copy(call.tiles, image, channels.clone(), site.block, copy);
+        staging.copy(call.kernels, image, channels.clone(), site.block, copy);
     }
 }

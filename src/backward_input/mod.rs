@@ -23,7 +23,7 @@ use core::ops::Range;
 use crate::arith::min;
 use crate::blocking::Tuning;
 use crate::desc::ConvDesc;
-use crate::kernel::{Tiles, VECTORS, View};
+use crate::kernel::{Kernels, VECTORS, View};
 use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::parallel;
@@ -74,7 +74,7 @@ enum Driver {
 /// Operands of a call, lengths checked.
 pub(crate) struct BackwardInputCall<'a> {
     pub(crate) desc: &'a ConvDesc,
-    pub(crate) tiles: &'static Tiles,
+    pub(crate) kernels: &'static Kernels,
     pub(crate) input: &'a [f32],
     /// In the plan's [`Packing`].
     pub(crate) weight: &'a [f32],
@@ -109,29 +109,29 @@ const MANY_PANELS: usize = 8;
 const MOST_SUMS: usize = 16 * 1024;
 
 impl BackwardInputPlan {
-    pub(crate) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
+    pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, threads: usize) -> Self {
         let algorithm = match tuning.backward_input {
             Some(algorithm) => algorithm,
-            None => choose(desc, tiles),
+            None => choose(desc, kernels),
         };
         let (driver, packing) = match algorithm {
             BackwardInputAlgorithm::Gather if gather::applies(desc) => {
-                let packing = Packing::transposed_lanes(desc, min(MOST_VECTORS, tuning.tile), tiles.lanes);
-                (Driver::Gather(Gather::new(desc, tiles, tuning, packing.panels())), packing)
+                let packing = Packing::transposed_lanes(desc, min(MOST_VECTORS, tuning.tile), kernels.lanes);
+                (Driver::Gather(Gather::new(desc, kernels, tuning, packing.panels())), packing)
             }
-            BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, tiles) => (
+            BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, kernels) => (
                 Driver::Depthwise(Depthwise::new(desc, tuning)),
                 Packing::transposed(Panels::of_at_most(desc.group_in_channels(), 1)),
             ),
             _ => {
-                let packing = Packing::transposed(tiles.panel.panels(desc.group_in_channels(), tuning.panel));
+                let packing = Packing::transposed(kernels.panel.panels(desc.group_in_channels(), tuning.panel));
                 (Driver::Planar(Planar::new(desc, tuning, packing.panels())), packing)
             }
         };
         let panels = desc.groups() * packing.panels().count();
         // A panel of weights has as many rows per output channel.
         let thresholds_len = packing.len(desc) / desc.group_out_channels();
-        let sums_len = thresholds_len.saturating_mul(driver.partial(desc, tiles));
+        let sums_len = thresholds_len.saturating_mul(driver.partial(desc, kernels));
         // Independent of the number of threads: the segments decide the order of sums.
         // The vectors of channels of a depthwise layer with channels last are not cut.
         let uncut = matches!((&driver, desc.layout()), (Driver::Depthwise(_), Layout::Nhwc));
@@ -146,13 +146,13 @@ impl BackwardInputPlan {
                 count => Panels::into_parts(count, threads),
             },
             part_len: match &driver {
-                Driver::Gather(driver) => driver.workspace_len(desc, tiles),
-                Driver::Planar(driver) => driver.workspace_len(tiles),
-                Driver::Depthwise(driver) => driver.workspace_len(desc, tiles),
+                Driver::Gather(driver) => driver.workspace_len(desc, kernels),
+                Driver::Planar(driver) => driver.workspace_len(kernels),
+                Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
             },
             thresholds_len,
             sums_len,
-            border_len: border::workspace_len(desc, tiles),
+            border_len: border::workspace_len(desc, kernels),
         }
     }
 
@@ -182,14 +182,14 @@ impl BackwardInputPlan {
         grad_thresholds: Option<&mut [f32]>,
         workspace: &mut [f32],
     ) {
-        let (desc, tiles) = (call.desc, call.tiles);
+        let (desc, kernels) = (call.desc, call.kernels);
         if desc.batch() == 0 {
             if let (Some(grad_thresholds), Accumulation::Overwrite) = (grad_thresholds, call.accumulation) {
                 grad_thresholds.fill(0.0);
             }
             return;
         }
-        let mut arena = Arena::new(workspace, tiles.lanes);
+        let mut arena = Arena::new(workspace, kernels.lanes);
         let thresholds = arena.take(self.thresholds_len);
         let Self { sums_len, part_len, parts, .. } = *self;
         let sums = arena.take(sums_len * self.segments.count());
@@ -217,7 +217,7 @@ impl BackwardInputPlan {
                 let at = |panel: usize| self.table_start(desc, panel);
                 let (grad_input, grad_input_rest) = grad_input.split(1, self.panel_start(desc, range.end));
                 let own = at(range.end) - at(range.start);
-                let (sums, sums_rest) = sums.split_at_mut(own * self.driver.partial(desc, tiles));
+                let (sums, sums_rest) = sums.split_at_mut(own * self.driver.partial(desc, kernels));
                 rest = Some((grad_input_rest, sums_rest, workspace_rest));
                 let thresholds = &thresholds[at(range.start)..][..own];
                 part = Part { images: 0..desc.batch(), panels: range, grad_input, thresholds, sums, workspace };
@@ -284,7 +284,7 @@ impl BackwardInputPlan {
     /// Adds the sums of all segments to the gradient of the thresholds.
     fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut [f32]) {
         let desc = call.desc;
-        let partial = self.driver.partial(desc, call.tiles);
+        let partial = self.driver.partial(desc, call.kernels);
         let strides = desc.threshold_strides();
         for segment in sums.chunks_exact(self.sums_len) {
             for panel in 0..desc.groups() * self.packing.panels().count() {
@@ -303,12 +303,12 @@ impl BackwardInputPlan {
 }
 
 /// The algorithm that suits a layer.
-const fn choose(desc: &ConvDesc, tiles: &Tiles) -> BackwardInputAlgorithm {
+const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
     if !VECTORS {
         BackwardInputAlgorithm::Planar
-    } else if depthwise::applies(desc, tiles) {
+    } else if depthwise::applies(desc, kernels) {
         BackwardInputAlgorithm::Depthwise
-    } else if 2 * desc.group_in_channels() < tiles.lanes {
+    } else if 2 * desc.group_in_channels() < kernels.lanes {
         BackwardInputAlgorithm::Planar
     } else {
         BackwardInputAlgorithm::Gather
@@ -317,10 +317,10 @@ const fn choose(desc: &ConvDesc, tiles: &Tiles) -> BackwardInputAlgorithm {
 
 impl Driver {
     /// Partial sums per threshold.
-    const fn partial(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    const fn partial(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         match (self, desc.layout()) {
             (Self::Gather(_), _) | (Self::Depthwise(_), Layout::Nhwc) => 1,
-            (Self::Depthwise(_), Layout::Nchw) | (Self::Planar(_), _) => tiles.lanes,
+            (Self::Depthwise(_), Layout::Nchw) | (Self::Planar(_), _) => kernels.lanes,
         }
     }
 }

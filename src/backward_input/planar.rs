@@ -8,7 +8,7 @@ use core::ops::Range;
 use super::{BackwardInputCall, Segment, image_of};
 use crate::blocking::{Planar as Blocking, Tuning, runs};
 use crate::desc::ConvDesc;
-use crate::kernel::{BackwardInputPanel, Offsets, Runs, Tiles, Update, View};
+use crate::kernel::{BackwardInputPanel, Kernels, Offsets, Runs, Update, View};
 use crate::panels::{Panels, chunks};
 use crate::plan::Accumulation;
 use crate::stage::{Block, Image, Staging, blocks};
@@ -67,9 +67,9 @@ impl Planar {
     }
 
     /// Elements of one thread's workspace.
-    pub(super) const fn workspace_len(&self, tiles: &Tiles) -> usize {
-        let panel = self.panels.max() * self.blocking.result_len(tiles.lanes);
-        total([self.taps, self.taps, self.blocking.staged_len(tiles.lanes), panel, panel], tiles.lanes)
+    pub(super) const fn workspace_len(&self, kernels: &Kernels) -> usize {
+        let panel = self.panels.max() * self.blocking.result_len(kernels.lanes);
+        total([self.taps, self.taps, self.blocking.staged_len(kernels.lanes), panel, panel], kernels.lanes)
     }
 
     /// Group and input channels (of all groups) of a panel, counted over all groups.
@@ -88,8 +88,8 @@ impl Planar {
         sums: &mut [f32],
         workspace: &mut [f32],
     ) {
-        let panel = self.panels.max() * self.blocking.result_len(call.tiles.lanes);
-        let mut arena = Arena::new(workspace, call.tiles.lanes);
+        let panel = self.panels.max() * self.blocking.result_len(call.kernels.lanes);
+        let mut arena = Arena::new(workspace, call.kernels.lanes);
         let mut worker = Worker {
             plan: self,
             call,
@@ -98,7 +98,7 @@ impl Planar {
             sums,
             offsets: arena.take_offsets(self.taps),
             weight_taps: arena.take_offsets(self.taps),
-            staged: arena.take(self.blocking.staged_len(call.tiles.lanes)),
+            staged: arena.take(self.blocking.staged_len(call.kernels.lanes)),
             panel_input: arena.take(panel),
             panel_grad_input: arena.take(panel),
         };
@@ -125,7 +125,7 @@ impl Worker<'_, '_> {
 
     /// All inputs of one phase, for some panels of one group.
     fn phase(&mut self, group: usize, panels: Range<usize>, phases: &[Phase; 3]) {
-        let (desc, lanes) = (self.call.desc, self.call.tiles.lanes);
+        let (desc, lanes) = (self.call.desc, self.call.kernels.lanes);
         let Blocking { block: size, chunk, pitch } = self.plan.blocking;
         let reached = if let [Some(d), Some(h), Some(w)] = phases.map(|phase| phase.gather) {
             let grid = Grid::new([d, h, w], size);
@@ -147,7 +147,7 @@ impl Worker<'_, '_> {
                 let staging = Staging { grid, lanes: 1, pitch, fill: 0.0 };
                 for chunk in chunks(0..depth, chunk) {
                     let channels = group * depth + chunk.start..group * depth + chunk.end;
-                    staging.copy(self.call.tiles, grad_output, channels, block, self.staged);
+                    staging.copy(self.call.kernels, grad_output, channels, block, self.staged);
                     for panel in panels.clone() {
                         self.panel(site, panel, taps, chunk.clone());
                     }
@@ -175,7 +175,7 @@ impl Worker<'_, '_> {
 
     /// One panel of input channels over one block, for the staged `chunk` of the group's output channels.
     fn panel(&mut self, site: Site<'_>, panel: usize, taps: usize, chunk: Range<usize>) {
-        let (desc, lanes) = (self.call.desc, self.call.tiles.lanes);
+        let (desc, lanes) = (self.call.desc, self.call.kernels.lanes);
         let (_, channels) = self.plan.panel(desc, panel);
         let first = self.plan.panel(desc, self.segment.panels.start).1.start;
         let (width, depth) = (channels.len(), desc.group_out_channels());
@@ -184,7 +184,7 @@ impl Worker<'_, '_> {
         self.panel_grad_input[..width * pitch].fill(0.0);
         let weight = &self.call.weight[channels.start * depth * desc.taps()..][..width * depth * desc.taps()];
         let table = (channels.start - first) * desc.taps();
-        self.call.tiles.backward_input(BackwardInputPanel {
+        self.call.kernels.backward_input(BackwardInputPanel {
             source: self.staged,
             source_pitch: self.plan.blocking.pitch,
             depth: chunk.len(),
@@ -221,7 +221,7 @@ impl Worker<'_, '_> {
             extent: [1, site.block.size[1], site.runs.result_step],
         };
         Staging { grid, lanes: 1, pitch, fill: f32::NAN }.copy(
-            self.call.tiles,
+            self.call.kernels,
             input,
             channels,
             site.block,

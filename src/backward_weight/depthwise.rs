@@ -7,7 +7,7 @@ use crate::blocking::Tuning;
 use crate::border;
 use crate::depthwise::{input_of, output_lines, plane_blocks, reads_inside, stretches, tabulate};
 use crate::desc::{ConvDesc, volume};
-use crate::kernel::{DepthwiseBackwardWeight, Line, Tiles, Walk};
+use crate::kernel::{DepthwiseBackwardWeight, Kernels, Line, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
@@ -31,17 +31,17 @@ impl Depthwise {
         Self { block, grid }
     }
 
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles, channels: usize) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels, channels: usize) -> usize {
         let taps = desc.taps();
         match desc.layout() {
             Layout::Nchw => {
-                let grad_output = self.block[1] * self.block[2].next_multiple_of(tiles.lanes);
+                let grad_output = self.block[1] * self.block[2].next_multiple_of(kernels.lanes);
                 total(
-                    [taps, taps * tiles.lanes, taps * tiles.lanes, self.grid.len() + tiles.lanes, grad_output],
-                    tiles.lanes,
+                    [taps, taps * kernels.lanes, taps * kernels.lanes, self.grid.len() + kernels.lanes, grad_output],
+                    kernels.lanes,
                 )
             }
-            Layout::Nhwc => total([taps, taps * channels, taps * channels, desc.out_channels()], tiles.lanes),
+            Layout::Nhwc => total([taps, taps * channels, taps * channels, desc.out_channels()], kernels.lanes),
         }
     }
 
@@ -66,9 +66,9 @@ impl Depthwise {
         grad_weight: &mut [f32],
         workspace: &mut [f32],
     ) {
-        let (desc, tiles) = (call.desc, call.tiles);
-        let (taps, lanes) = (desc.taps(), tiles.lanes);
-        let mut arena = Arena::new(workspace, tiles.lanes);
+        let (desc, kernels) = (call.desc, call.kernels);
+        let (taps, lanes) = (desc.taps(), kernels.lanes);
+        let mut arena = Arena::new(workspace, kernels.lanes);
         let offsets = arena.take_offsets(taps);
         let thresholds = arena.take(taps * lanes);
         let sums = arena.take(taps * lanes);
@@ -92,7 +92,7 @@ impl Depthwise {
                 let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
                 let output = Image { data, strides: desc.output_strides() };
                 for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
-                    staging.copy(tiles, input, channel..channel + 1, block, staged);
+                    staging.copy(kernels, input, channel..channel + 1, block, staged);
                     let [d, h, w] = block.start;
                     let first = (d * height + h) * width + w;
                     let mut rows = Line { count: block.size[1], source_step: self.grid.extent[2], own_step: width };
@@ -102,7 +102,7 @@ impl Depthwise {
                         rows.own_step = lanes;
                         let grid = Grid { axes: identity, extent: [1, block.size[1], lanes] };
                         Staging { grid, lanes: 1, pitch: 0, fill: 0.0 }.copy(
-                            tiles,
+                            kernels,
                             output,
                             channel..channel + 1,
                             block,
@@ -110,7 +110,7 @@ impl Depthwise {
                         );
                         own = grad_output;
                     }
-                    tiles.depthwise_backward_weight(DepthwiseBackwardWeight {
+                    kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                         walk: Walk::of_positions(offsets, rows, block.size[2], lanes),
                         source: staged,
                         thresholds,
@@ -133,9 +133,9 @@ impl Depthwise {
         grad_weight: &mut [f32],
         workspace: &mut [f32],
     ) {
-        let (desc, tiles) = (call.desc, call.tiles);
-        let (taps, width, lanes) = (desc.taps(), channels.len(), tiles.lanes);
-        let mut arena = Arena::new(workspace, tiles.lanes);
+        let (desc, kernels) = (call.desc, call.kernels);
+        let (taps, width, lanes) = (desc.taps(), channels.len(), kernels.lanes);
+        let mut arena = Arena::new(workspace, kernels.lanes);
         let offsets = arena.take_offsets(taps);
         let thresholds = arena.take(taps * width);
         let sums = arena.take(taps * width);
@@ -160,7 +160,7 @@ impl Depthwise {
                     tabulate(desc, desc.input_size(), |axis, k| input_of(desc, axis, at[axis], k), offsets);
                     let first = (d * height + hs.first) * columns + ws.first;
                     let [rows, columns] = output_lines(desc, &hs, &ws);
-                    tiles.depthwise_backward_weight(DepthwiseBackwardWeight {
+                    kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                         walk: Walk::of_channels(offsets, rows, columns, width / lanes),
                         source: &input[channels.start..],
                         thresholds,

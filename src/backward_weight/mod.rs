@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::blocking::Tuning;
 use crate::depthwise::applies;
 use crate::desc::{ConvDesc, volume};
-use crate::kernel::{Tiles, VECTORS};
+use crate::kernel::{Kernels, VECTORS};
 use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::parallel;
@@ -43,7 +43,7 @@ enum Driver {
 /// Operands of a call, lengths checked.
 pub(crate) struct BackwardWeightCall<'a> {
     pub(crate) desc: &'a ConvDesc,
-    pub(crate) tiles: &'static Tiles,
+    pub(crate) kernels: &'static Kernels,
     pub(crate) input: &'a [f32],
     pub(crate) thresholds: Thresholds<'a>,
     pub(crate) grad_output: &'a [f32],
@@ -59,17 +59,17 @@ struct Part<'a> {
 }
 
 impl BackwardWeightPlan {
-    pub(crate) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
-        let depthwise = VECTORS && tuning.depthwise && applies(desc, tiles);
-        let unit = if depthwise && matches!(desc.layout(), Layout::Nhwc) { tiles.lanes } else { 1 };
+    pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, threads: usize) -> Self {
+        let depthwise = VECTORS && tuning.depthwise && applies(desc, kernels);
+        let unit = if depthwise && matches!(desc.layout(), Layout::Nhwc) { kernels.lanes } else { 1 };
         let parts = Panels::into_parts(desc.out_channels() / unit, if desc.batch() == 0 { 0 } else { threads });
         let own = parts.max() * unit;
         let (driver, part_len) = if depthwise {
             let driver = Depthwise::new(desc, tuning);
-            (Driver::Depthwise(driver), driver.workspace_len(desc, tiles, own))
+            (Driver::Depthwise(driver), driver.workspace_len(desc, kernels, own))
         } else {
-            let driver = Outer::new(desc, tiles, tuning, own);
-            (Driver::Outer(driver), driver.workspace_len(desc, tiles))
+            let driver = Outer::new(desc, kernels, tuning, own);
+            (Driver::Outer(driver), driver.workspace_len(desc, kernels))
         };
         Self { driver, unit, parts, part_len }
     }

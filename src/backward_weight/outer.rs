@@ -14,7 +14,7 @@ use super::BackwardWeightCall;
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, Tuning, block_size};
 use crate::desc::{ConvDesc, volume};
-use crate::kernel::{Offsets, Tiles, TransposeBlock, WeightPanels};
+use crate::kernel::{Kernels, Offsets, TransposeBlock, WeightPanels};
 use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::strided;
@@ -73,21 +73,21 @@ struct Slab {
 
 impl Outer {
     /// `own` is the most output channels of one thread.
-    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, own: usize) -> Self {
+    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, own: usize) -> Self {
         let axes = Axis::all_forward(desc);
         let channels = desc.group_in_channels();
         let adjacent = desc.groups() == 1 && desc.dilation()[2] == 1 && desc.stride()[2] == 1;
-        let most_vectors = min(tiles.vectors, tuning.tile);
-        let fits = desc.kernel()[2].saturating_mul(channels) <= most_vectors * tiles.lanes;
-        let taps_in_lanes = if channels < tiles.lanes && adjacent && fits { desc.kernel()[2] } else { 1 };
-        let vectors = Panels::of_at_most((channels * taps_in_lanes).div_ceil(tiles.lanes), most_vectors);
-        let lanes = vectors.max() * tiles.lanes;
+        let most_vectors = min(kernels.vectors, tuning.tile);
+        let fits = desc.kernel()[2].saturating_mul(channels) <= most_vectors * kernels.lanes;
+        let taps_in_lanes = if channels < kernels.lanes && adjacent && fits { desc.kernel()[2] } else { 1 };
+        let vectors = Panels::of_at_most((channels * taps_in_lanes).div_ceil(kernels.lanes), most_vectors);
+        let lanes = vectors.max() * kernels.lanes;
 
         let taps = desc.taps() / taps_in_lanes;
         let all = desc.group_out_channels();
         let own = clamp(own, 1, all);
         let slab_len = min(SLAB_LEN, tuning.staging_len.saturating_mul(2));
-        let per_channel = taps.saturating_mul(vectors.len() * tiles.lanes);
+        let per_channel = taps.saturating_mul(vectors.len() * kernels.lanes);
         // For all channels, whatever the threads: blocks follow from it, and the order of the sums from them.
         let (slab_vectors, most_channels) = if per_channel.saturating_mul(all) <= slab_len {
             (vectors.count(), all)
@@ -123,16 +123,16 @@ impl Outer {
     }
 
     /// Channels that lie side by side at a staged position.
-    const fn staged_lanes(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        if self.taps_in_lanes > 1 { desc.group_in_channels() } else { self.vectors.max() * tiles.lanes }
+    const fn staged_lanes(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
+        if self.taps_in_lanes > 1 { desc.group_in_channels() } else { self.vectors.max() * kernels.lanes }
     }
 
     /// Elements of the buffers of one thread, in their order; saturates, as the layers that no memory could hold show.
-    const fn lens(&self, desc: &ConvDesc, tiles: &Tiles) -> [usize; 6] {
+    const fn lens(&self, desc: &ConvDesc, kernels: &Kernels) -> [usize; 6] {
         let positions = volume(self.block) * self.images;
-        let lanes = self.vectors.max() * tiles.lanes;
+        let lanes = self.vectors.max() * kernels.lanes;
         let taps = desc.taps() / self.taps_in_lanes;
-        let staged = self.grid.len().saturating_mul(self.images).saturating_mul(self.staged_lanes(desc, tiles));
+        let staged = self.grid.len().saturating_mul(self.images).saturating_mul(self.staged_lanes(desc, kernels));
         [
             positions,
             positions.saturating_mul(self.slab_channels),
@@ -145,8 +145,8 @@ impl Outer {
     }
 
     /// Elements of one thread's workspace.
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
-        total(self.lens(desc, tiles), tiles.lanes)
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
+        total(self.lens(desc, kernels), kernels.lanes)
     }
 
     /// Adds the gradients of the weights of some output channels, in the order of the layout.
@@ -158,8 +158,8 @@ impl Outer {
         workspace: &mut [f32],
     ) {
         let desc = call.desc;
-        let [positions, grad_output, input, thresholds, packed, unpacked] = self.lens(desc, call.tiles);
-        let mut arena = Arena::new(workspace, call.tiles.lanes);
+        let [positions, grad_output, input, thresholds, packed, unpacked] = self.lens(desc, call.kernels);
+        let mut arena = Arena::new(workspace, call.kernels.lanes);
         let mut buffers = Buffers {
             positions: arena.take_offsets(positions),
             grad_output: arena.take(grad_output),
@@ -200,8 +200,8 @@ impl Outer {
         block: Block,
         buffers: &mut Buffers<'_>,
     ) {
-        let (desc, tiles) = (call.desc, call.tiles);
-        let pitch = self.staged_lanes(desc, tiles);
+        let (desc, kernels) = (call.desc, call.kernels);
+        let pitch = self.staged_lanes(desc, kernels);
         let mut next = buffers.positions.iter_mut();
         for image in 0..images.len() {
             for row in 0..block.size[1] {
@@ -216,7 +216,7 @@ impl Outer {
         let positions = Offsets::new(&buffers.positions[..count]);
 
         // Panels of output channels, as the tiles of all vectors will read them.
-        let panels = tiles.rows(self.vectors.max()).panels(slab.channels.len(), self.most_rows);
+        let panels = kernels.rows(self.vectors.max()).panels(slab.channels.len(), self.most_rows);
         let identity = Axis::all_positions(desc.output_size());
         for (index, image) in images.clone().enumerate() {
             let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
@@ -226,7 +226,7 @@ impl Outer {
                 let staging = Staging { grid, lanes: panel.len(), pitch: 0, fill: 0.0 };
                 let at = panel.start * count + index * block.len() * panel.len();
                 let channels = slab.channels.start + panel.start..slab.channels.start + panel.end;
-                staging.copy(tiles, grad_output, channels, block, &mut buffers.grad_output[at..]);
+                staging.copy(kernels, grad_output, channels, block, &mut buffers.grad_output[at..]);
             }
         }
 
@@ -234,8 +234,8 @@ impl Outer {
         let widths = desc.kernel()[2] / self.taps_in_lanes;
         let mut packed = &mut buffers.grad_weight[..];
         for vectors in slab.vectors.clone().map(|panel| self.vectors.get(panel)) {
-            let lanes = vectors.len() * tiles.lanes;
-            let first_lane = vectors.start * tiles.lanes;
+            let lanes = vectors.len() * kernels.lanes;
+            let first_lane = vectors.start * kernels.lanes;
             let first = slab.group * desc.group_in_channels();
             let channels = if self.taps_in_lanes > 1 {
                 first..first + desc.group_in_channels()
@@ -248,7 +248,7 @@ impl Outer {
                 let data = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
                 let input = Image { data, strides: desc.input_strides() };
                 let out = &mut buffers.input[index * self.grid.len() * pitch..];
-                staging.copy(tiles, input, channels.clone(), block, out);
+                staging.copy(kernels, input, channels.clone(), block, out);
             }
             for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
                 for w in 0..widths {
@@ -260,7 +260,7 @@ impl Outer {
                     }
                     let (tile, rest) = packed.split_at_mut(panels.len() * lanes);
                     packed = rest;
-                    tiles.backward_weight(WeightPanels {
+                    kernels.backward_weight(WeightPanels {
                         input: &buffers.input[self.grid.tap([d, h, w]) * pitch..],
                         positions,
                         grad_output: buffers.grad_output,
@@ -283,8 +283,8 @@ impl Outer {
         let (channel_step, tap_step) = channel_and_tap_strides(desc);
         let mut packed = &buffers.grad_weight[..];
         for vectors in slab.vectors.clone().map(|panel| self.vectors.get(panel)) {
-            let lanes = vectors.len() * call.tiles.lanes;
-            let first = vectors.start * call.tiles.lanes;
+            let lanes = vectors.len() * call.kernels.lanes;
+            let first = vectors.start * call.kernels.lanes;
             let used = lanes.min(in_channels * kw - first);
             let (panel, rest) = packed.split_at(lanes * taps * count);
             packed = rest;
@@ -296,7 +296,7 @@ impl Outer {
                         strided::add(lanes, &mut filter[first + tap * kw * tap_step..], 1);
                     }
                 } else if kw == 1 {
-                    call.tiles.transpose(TransposeBlock {
+                    call.kernels.transpose(TransposeBlock {
                         from: &panel[d * lanes..],
                         from_step: count * lanes,
                         from_column: 1,

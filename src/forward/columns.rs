@@ -13,7 +13,7 @@ use super::{ForwardCall, Part, Split, panels_of_group, tabulate};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, Tuning, block_size, block_sizes};
 use crate::desc::ConvDesc;
-use crate::kernel::{Offsets, PatchColumns, Product, Rows, Start, TileMut, Tiles, Update, View};
+use crate::kernel::{Kernels, Offsets, PatchColumns, Product, Rows, Start, TileMut, Update, View};
 use crate::layout::Layout;
 use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks, plane_pitch};
@@ -79,10 +79,16 @@ impl Site {
 }
 
 impl Columns {
-    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels, split: &Split) -> Self {
+    pub(super) const fn new(
+        desc: &ConvDesc,
+        kernels: &Kernels,
+        tuning: &Tuning,
+        panels: Panels,
+        split: &Split,
+    ) -> Self {
         let axes = Axis::all_forward(desc);
         let channels = desc.group_in_channels();
-        let depth = min(tiles.product_depth, tuning.depth);
+        let depth = min(kernels.product_depth, tuning.depth);
         let chunk = max(Panels::of_at_most(channels, max(depth / desc.taps(), 1)).max(), 1);
         let block = block_size(&axes, Budget::staged(tuning.positions, tuning.staging_len, chunk));
         let mut grid = Grid::new(axes, block);
@@ -93,7 +99,7 @@ impl Columns {
             let together = min(MOST_POSITIONS, tuning.positions) / positions;
             images = clamp(min(staged, together), 1, max(desc.batch(), 1));
         }
-        let in_place = reads_in_place(desc, split, block, tiles.lanes);
+        let in_place = reads_in_place(desc, split, block, kernels.lanes);
         let (mut pitch, mut image_pitch) = (plane_pitch(images * grid.len()), grid.len());
         if in_place {
             grid = Grid::of_source(axes);
@@ -101,10 +107,10 @@ impl Columns {
             images = min(images, max(u32::MAX as usize / image_pitch, 1));
         }
         let steps = chunk * desc.taps();
-        let vectors = min(tiles.product_vectors, tuning.tile);
+        let vectors = min(kernels.product_vectors, tuning.tile);
         let weight_len = desc.group_out_channels().saturating_mul(steps);
         let packed_len = if weight_len <= WEIGHT_LEN { FRESH_LEN } else { PACKED_LEN };
-        let tile_len = steps.saturating_mul(vectors * tiles.lanes);
+        let tile_len = steps.saturating_mul(vectors * kernels.lanes);
         Self {
             block,
             images,
@@ -120,18 +126,18 @@ impl Columns {
         }
     }
 
-    const fn lanes(&self, tiles: &Tiles) -> usize {
-        self.vectors * tiles.lanes
+    const fn lanes(&self, kernels: &Kernels) -> usize {
+        self.vectors * kernels.lanes
     }
 
-    const fn staged_len(&self, tiles: &Tiles) -> usize {
+    const fn staged_len(&self, kernels: &Kernels) -> usize {
         // The lanes beyond the last position read on.
-        if self.in_place { 0 } else { self.chunk * self.pitch + tiles.lanes }
+        if self.in_place { 0 } else { self.chunk * self.pitch + kernels.lanes }
     }
 
     /// Positions of a block, in whole vectors.
-    const fn positions_len(&self, tiles: &Tiles) -> usize {
-        (self.images * self.block[1] * self.block[2]).next_multiple_of(tiles.lanes)
+    const fn positions_len(&self, kernels: &Kernels) -> usize {
+        (self.images * self.block[1] * self.block[2]).next_multiple_of(kernels.lanes)
     }
 
     /// Rows of the result of a tile whose lanes are not all adjacent in the output.
@@ -139,25 +145,25 @@ impl Columns {
         self.panels_at_once * self.panels.max()
     }
 
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         let steps = self.chunk * desc.taps();
-        let packed = self.tiles_at_once * steps * self.lanes(tiles);
-        let result = self.result_rows() * self.lanes(tiles);
-        total([steps, steps, self.positions_len(tiles), self.staged_len(tiles), packed, result], tiles.lanes)
+        let packed = self.tiles_at_once * steps * self.lanes(kernels);
+        let result = self.result_rows() * self.lanes(kernels);
+        total([steps, steps, self.positions_len(kernels), self.staged_len(kernels), packed, result], kernels.lanes)
     }
 
     pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
-        let (desc, tiles) = (call.desc, call.tiles);
+        let (desc, kernels) = (call.desc, call.kernels);
         let Part { mut output, images, panels, space, workspace } = part;
         let steps = self.chunk * desc.taps();
-        let tile_len = steps * self.lanes(tiles);
-        let mut arena = Arena::new(workspace, tiles.lanes);
+        let tile_len = steps * self.lanes(kernels);
+        let mut arena = Arena::new(workspace, kernels.lanes);
         let offsets = arena.take_offsets(steps);
         let thresholds = arena.take(steps);
-        let positions = arena.take_offsets(self.positions_len(tiles));
-        let staged = arena.take(self.staged_len(tiles));
+        let positions = arena.take_offsets(self.positions_len(kernels));
+        let staged = arena.take(self.staged_len(kernels));
         let packed = arena.take(self.tiles_at_once * tile_len);
-        let result = arena.take(self.result_rows() * self.lanes(tiles));
+        let result = arena.take(self.result_rows() * self.lanes(kernels));
 
         let in_channels = desc.group_in_channels();
         let group_weight = desc.group_out_channels() * in_channels * desc.taps();
@@ -240,7 +246,7 @@ impl Columns {
         for (index, image) in site.images.clone().enumerate() {
             let data = &call.input[image * image_len..][..image_len];
             let image = Image { data, strides: call.desc.input_strides() };
-            staging.copy(call.tiles, image, channels.clone(), block, &mut staged[index * self.image_pitch..]);
+            staging.copy(call.kernels, image, channels.clone(), block, &mut staged[index * self.image_pitch..]);
         }
         staged
     }
@@ -257,12 +263,12 @@ impl Columns {
         output: &mut View<'_>,
         result: &mut [f32],
     ) {
-        let lanes = self.lanes(call.tiles);
+        let lanes = self.lanes(call.kernels);
         let steps = patches.thresholds.len();
         for first_tile in (0..site.len()).step_by(lanes * self.tiles_at_once) {
-            let tiles = (first_tile..site.len()).step_by(lanes).take(self.tiles_at_once);
-            let used = (lanes * self.tiles_at_once).min(site.len() - first_tile).next_multiple_of(call.tiles.lanes);
-            call.tiles.pack_columns(PatchColumns {
+            let packed_tiles = (first_tile..site.len()).step_by(lanes).take(self.tiles_at_once);
+            let used = (lanes * self.tiles_at_once).min(site.len() - first_tile).next_multiple_of(call.kernels.lanes);
+            call.kernels.pack_columns(PatchColumns {
                 source: patches.source,
                 offsets: patches.offsets,
                 thresholds: patches.thresholds,
@@ -271,7 +277,7 @@ impl Columns {
                 columns: packed,
             });
             for range in chunks(group.range.clone(), self.panels_at_once) {
-                for (index, packed) in tiles.clone().zip(packed.chunks_exact(steps * lanes)) {
+                for (index, packed) in packed_tiles.clone().zip(packed.chunks_exact(steps * lanes)) {
                     self.multiply_tile(call, site, patches, group, range.clone(), index, packed, output, result);
                 }
             }
@@ -292,7 +298,7 @@ impl Columns {
         output: &mut View<'_>,
         result: &mut [f32],
     ) {
-        let (desc, lanes) = (call.desc, call.tiles.lanes);
+        let (desc, lanes) = (call.desc, call.kernels.lanes);
         let channels =
             group.first_channel + self.panels.start(range.start)..group.first_channel + self.panels.start(range.end);
         let bias = call.bias.map(|bias| &bias[channels.clone()]);
@@ -318,7 +324,7 @@ impl Columns {
         };
         if desc.layout() == Layout::Nchw && (0..vectors).all(whole) {
             let at = (0..vectors).map(|v| site.at(index + v * lanes));
-            call.tiles.product(product(start, output.tile_of_channels(channels, at, lanes)));
+            call.kernels.product(product(start, output.tile_of_channels(channels, at, lanes)));
             return;
         }
         let runs = || {
@@ -336,7 +342,7 @@ impl Columns {
             }
         }
         let tile = TileMut::of_slice(result, channels.len(), vectors, lanes);
-        call.tiles.product(product(start, tile));
+        call.kernels.product(product(start, tile));
         for (row, channel) in result.chunks_exact(vectors * lanes).zip(channels) {
             for (image, position, run) in runs() {
                 output.run(image, channel, position, &row[run], Update::COPY);

@@ -4,7 +4,7 @@ use super::{ForwardCall, Part};
 use crate::blocking::Tuning;
 use crate::depthwise::{by_vector, input_of, output_lines, plane_blocks, reads_inside, stretches, tabulate};
 use crate::desc::ConvDesc;
-use crate::kernel::{CopyBlock, DepthwiseForward, Line, Tiles, Walk};
+use crate::kernel::{CopyBlock, DepthwiseForward, Kernels, Line, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
@@ -26,20 +26,20 @@ impl Depthwise {
     }
 
     /// Elements of a block's result, gaps between rows included.
-    const fn result_len(&self, tiles: &Tiles) -> usize {
-        ((self.block[1] - 1) * self.grid.extent[2] + self.block[2]).next_multiple_of(tiles.lanes)
+    const fn result_len(&self, kernels: &Kernels) -> usize {
+        ((self.block[1] - 1) * self.grid.extent[2] + self.block[2]).next_multiple_of(kernels.lanes)
     }
 
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         match desc.layout() {
             Layout::Nchw => {
-                let staged = self.grid.len() + tiles.lanes;
-                let coefficients = 2 * desc.taps() * tiles.lanes;
-                total([coefficients, tiles.lanes, desc.taps(), staged, self.result_len(tiles)], tiles.lanes)
+                let staged = self.grid.len() + kernels.lanes;
+                let coefficients = 2 * desc.taps() * kernels.lanes;
+                total([coefficients, kernels.lanes, desc.taps(), staged, self.result_len(kernels)], kernels.lanes)
             }
             Layout::Nhwc => {
                 let coefficients = 2 * desc.taps() * desc.in_channels();
-                total([coefficients, desc.in_channels(), desc.taps()], tiles.lanes)
+                total([coefficients, desc.in_channels(), desc.taps()], kernels.lanes)
             }
         }
     }
@@ -52,15 +52,15 @@ impl Depthwise {
     }
 
     fn planes(&self, call: &ForwardCall<'_>, part: Part<'_>) {
-        let (desc, tiles) = (call.desc, call.tiles);
-        let (taps, lanes) = (desc.taps(), tiles.lanes);
+        let (desc, kernels) = (call.desc, call.kernels);
+        let (taps, lanes) = (desc.taps(), kernels.lanes);
         let Part { mut output, images, panels: channels, space, workspace } = part;
-        let mut arena = Arena::new(workspace, tiles.lanes);
+        let mut arena = Arena::new(workspace, kernels.lanes);
         let coefficients = arena.take(2 * taps * lanes);
         let start = arena.take(lanes);
         let offsets = arena.take_offsets(taps);
         let staged = arena.take(self.grid.len() + lanes);
-        let result = arena.take(self.result_len(tiles));
+        let result = arena.take(self.result_len(kernels));
         for (tap, offset) in offsets.iter_mut().enumerate() {
             // Fits: `block_size` bounds a staged plane.
             *offset = self.grid.tap(desc.kernel_position(tap)) as u32;
@@ -78,14 +78,14 @@ impl Depthwise {
                 }
                 start.fill(call.bias.map_or(0.0, |bias| bias[channel]));
                 for block in blocks(space.clone(), self.block) {
-                    staging.copy(tiles, source, channel..channel + 1, block, staged);
+                    staging.copy(kernels, source, channel..channel + 1, block, staged);
                     let [d, h, w] = block.start;
                     let first = (d * height + h) * width + w;
                     let end = first + (block.size[1] - 1) * width + block.size[2];
                     let (row, output) = (self.grid.extent[2], output.run_mut(image, channel, first..end));
                     let run = |walk, output: &mut [f32]| {
                         let (source, coefficients, start) = (&*staged, &*coefficients, &*start);
-                        tiles.depthwise_forward(DepthwiseForward { walk, source, coefficients, start, output });
+                        kernels.depthwise_forward(DepthwiseForward { walk, source, coefficients, start, output });
                     };
                     if block.size[2] >= lanes {
                         let rows = Line { count: block.size[1], source_step: row, own_step: width };
@@ -96,7 +96,7 @@ impl Depthwise {
                     let rows = Line { count: 1, source_step: 0, own_step: 0 };
                     let len = ((block.size[1] - 1) * row + block.size[2]).next_multiple_of(lanes);
                     run(Walk::of_positions(offsets, rows, len, lanes), result);
-                    tiles.copy(CopyBlock {
+                    kernels.copy(CopyBlock {
                         from: result,
                         from_plane: 0,
                         from_row: row,
@@ -114,19 +114,19 @@ impl Depthwise {
     }
 
     fn rows(&self, call: &ForwardCall<'_>, part: Part<'_>) {
-        let (desc, tiles) = (call.desc, call.tiles);
+        let (desc, kernels) = (call.desc, call.kernels);
         let (taps, channels) = (desc.taps(), desc.in_channels());
         let Part { mut output, images, space, workspace, .. } = part;
-        let mut arena = Arena::new(workspace, tiles.lanes);
+        let mut arena = Arena::new(workspace, kernels.lanes);
         let coefficients = arena.take(2 * taps * channels);
         let start = arena.take(channels);
         let offsets = arena.take_offsets(taps);
-        by_vector(tiles, taps, call.weight, coefficients, 2);
+        by_vector(kernels, taps, call.weight, coefficients, 2);
         for tap in 0..taps {
             let thetas = &mut *start;
             call.thresholds.copy_tap(desc, tap, thetas);
-            let own = coefficients.chunks_exact_mut(tiles.lanes).skip(2 * tap + 1).step_by(2 * taps);
-            for (to, thetas) in own.zip(thetas.chunks_exact(tiles.lanes)) {
+            let own = coefficients.chunks_exact_mut(kernels.lanes).skip(2 * tap + 1).step_by(2 * taps);
+            for (to, thetas) in own.zip(thetas.chunks_exact(kernels.lanes)) {
                 to.copy_from_slice(thetas);
             }
         }
@@ -147,8 +147,8 @@ impl Depthwise {
                     let [rows, columns] = output_lines(desc, &hs, &ws);
                     let first = (d * height + hs.first) * width + ws.first;
                     let end = first + (hs.count - 1) * width + ws.count;
-                    tiles.depthwise_forward(DepthwiseForward {
-                        walk: Walk::of_channels(offsets, rows, columns, channels / tiles.lanes),
+                    kernels.depthwise_forward(DepthwiseForward {
+                        walk: Walk::of_channels(offsets, rows, columns, channels / kernels.lanes),
                         source,
                         coefficients,
                         start,

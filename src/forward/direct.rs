@@ -6,7 +6,7 @@
 use super::{ForwardCall, Part, Split, panels_of_group, tabulate};
 use crate::blocking::{Planar, Tuning, block_sizes, runs};
 use crate::desc::ConvDesc;
-use crate::kernel::{ForwardPanel, Offsets, Tiles, Update, View};
+use crate::kernel::{ForwardPanel, Kernels, Offsets, Update, View};
 use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
@@ -27,11 +27,17 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, panels: Panels, split: &Split) -> Self {
+    pub(super) const fn new(
+        desc: &ConvDesc,
+        kernels: &Kernels,
+        tuning: &Tuning,
+        panels: Panels,
+        split: &Split,
+    ) -> Self {
         let axes = Axis::all_forward(desc);
         let mut planar = Planar::new(&axes, desc.group_in_channels(), RESULT_LEN / panels.max(), tuning);
         let mut grid = Grid::new(axes, planar.block);
-        let in_place = reads_in_place(desc, split, planar.block, tiles.lanes);
+        let in_place = reads_in_place(desc, split, planar.block, kernels.lanes);
         if in_place {
             grid = Grid::of_source(axes);
             planar.pitch = grid.len();
@@ -41,14 +47,14 @@ impl Direct {
     }
 
     /// Elements of one thread's workspace.
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         let steps = self.planar.chunk * desc.taps();
-        let staged = if self.in_place { 0 } else { self.planar.staged_len(tiles.lanes) };
-        total([steps, steps, staged, self.panels.max() * self.planar.result_len(tiles.lanes)], tiles.lanes)
+        let staged = if self.in_place { 0 } else { self.planar.staged_len(kernels.lanes) };
+        total([steps, steps, staged, self.panels.max() * self.planar.result_len(kernels.lanes)], kernels.lanes)
     }
 
     pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
-        let (desc, lanes) = (call.desc, call.tiles.lanes);
+        let (desc, lanes) = (call.desc, call.kernels.lanes);
         let Planar { block, chunk, pitch } = self.planar;
         let Part { mut output, images, panels, space, workspace } = part;
         let mut arena = Arena::new(workspace, lanes);
@@ -78,7 +84,7 @@ impl Direct {
                         let source = if self.in_place {
                             &image_input[input_channels.start * pitch + self.grid.position(block.start)..]
                         } else {
-                            staging.copy(call.tiles, source, input_channels, block, staged);
+                            staging.copy(call.kernels, source, input_channels, block, staged);
                             &*staged
                         };
                         let offsets = Offsets::new(&offsets[..steps]);
@@ -88,7 +94,7 @@ impl Direct {
                             let out_channel = group * desc.group_out_channels() + panel.start;
                             let filters = &call.weight[out_channel * in_channels * desc.taps()..];
                             let result_pitch = runs.result_len(lanes);
-                            call.tiles.forward(ForwardPanel {
+                            call.kernels.forward(ForwardPanel {
                                 source,
                                 offsets,
                                 thresholds: &thresholds[..steps],

@@ -17,7 +17,7 @@ use core::ops::Range;
 use crate::arith::{max, min};
 use crate::blocking::Tuning;
 use crate::desc::{ConvDesc, volume};
-use crate::kernel::{Tiles, VECTORS, View};
+use crate::kernel::{Kernels, VECTORS, View};
 use crate::layout::Layout;
 use crate::panels::Panels;
 use crate::parallel;
@@ -92,7 +92,7 @@ struct Part<'a> {
 /// Operands of a call, lengths checked.
 pub(crate) struct ForwardCall<'a> {
     pub(crate) desc: &'a ConvDesc,
-    pub(crate) tiles: &'static Tiles,
+    pub(crate) kernels: &'static Kernels,
     pub(crate) input: &'a [f32],
     /// In the plan's [`Packing`].
     pub(crate) weight: &'a [f32],
@@ -101,45 +101,45 @@ pub(crate) struct ForwardCall<'a> {
 }
 
 impl ForwardPlan {
-    pub(crate) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, threads: usize) -> Self {
+    pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, threads: usize) -> Self {
         let algorithm = match tuning.forward {
             Some(algorithm) => algorithm,
-            None => choose(desc, tiles),
+            None => choose(desc, kernels),
         };
         let channels = desc.group_out_channels();
         let (algorithm, packing) = match algorithm {
             ForwardAlgorithm::Rows if rows::applies(desc) => {
-                (algorithm, Packing::lanes(desc, min(tiles.product_vectors, tuning.tile), tiles.lanes))
+                (algorithm, Packing::lanes(desc, min(kernels.product_vectors, tuning.tile), kernels.lanes))
             }
-            ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, tiles) => {
+            ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, kernels) => {
                 (algorithm, Packing::rows(Panels::of_at_most(channels, 1)))
             }
-            ForwardAlgorithm::Direct => (algorithm, Packing::rows(tiles.panel.panels(channels, tuning.panel))),
+            ForwardAlgorithm::Direct => (algorithm, Packing::rows(kernels.panel.panels(channels, tuning.panel))),
             ForwardAlgorithm::Columns | ForwardAlgorithm::Rows | ForwardAlgorithm::Depthwise => (
                 ForwardAlgorithm::Columns,
-                Packing::rows(Panels::of_at_most(channels, min(tiles.product_rows, tuning.panel))),
+                Packing::rows(Panels::of_at_most(channels, min(kernels.product_rows, tuning.panel))),
             ),
         };
         let panels = packing.panels();
         let all_panels = desc.groups() * panels.count();
-        let mut split = Split::new(desc, all_panels, tiles, threads);
+        let mut split = Split::new(desc, all_panels, kernels, threads);
         let driver = match algorithm {
-            ForwardAlgorithm::Rows => Driver::Rows(Rows::new(desc, tiles, tuning, panels)),
+            ForwardAlgorithm::Rows => Driver::Rows(Rows::new(desc, kernels, tuning, panels)),
             ForwardAlgorithm::Depthwise => {
                 if matches!((desc.layout(), split.axis), (Layout::Nhwc, SplitAxis::Panels)) {
                     // Its vectors of channels are not cut.
-                    split = Split::new(desc, 1, tiles, 1);
+                    split = Split::new(desc, 1, kernels, 1);
                 }
                 Driver::Depthwise(Depthwise::new(desc, tuning))
             }
-            ForwardAlgorithm::Direct => Driver::Direct(Direct::new(desc, tiles, tuning, panels, &split)),
-            ForwardAlgorithm::Columns => Driver::Columns(Columns::new(desc, tiles, tuning, panels, &split)),
+            ForwardAlgorithm::Direct => Driver::Direct(Direct::new(desc, kernels, tuning, panels, &split)),
+            ForwardAlgorithm::Columns => Driver::Columns(Columns::new(desc, kernels, tuning, panels, &split)),
         };
         let part_len = match &driver {
-            Driver::Direct(driver) => driver.workspace_len(desc, tiles),
-            Driver::Columns(driver) => driver.workspace_len(desc, tiles),
-            Driver::Rows(driver) => driver.workspace_len(desc, tiles),
-            Driver::Depthwise(driver) => driver.workspace_len(desc, tiles),
+            Driver::Direct(driver) => driver.workspace_len(desc, kernels),
+            Driver::Columns(driver) => driver.workspace_len(desc, kernels),
+            Driver::Rows(driver) => driver.workspace_len(desc, kernels),
+            Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
         };
         Self { driver, packing, split, part_len }
     }
@@ -208,14 +208,14 @@ impl ForwardPlan {
 }
 
 /// The algorithm that suits a layer.
-const fn choose(desc: &ConvDesc, tiles: &Tiles) -> ForwardAlgorithm {
+const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     let channels = desc.group_out_channels();
-    let in_vectors = channels.next_multiple_of(tiles.lanes);
+    let in_vectors = channels.next_multiple_of(kernels.lanes);
     if !VECTORS {
         ForwardAlgorithm::Direct
-    } else if crate::depthwise::applies(desc, tiles) {
+    } else if crate::depthwise::applies(desc, kernels) {
         ForwardAlgorithm::Depthwise
-    } else if rows::applies(desc) && channels >= max(2 * tiles.lanes, 16) && channels * 5 >= in_vectors * 4 {
+    } else if rows::applies(desc) && channels >= max(2 * kernels.lanes, 16) && channels * 5 >= in_vectors * 4 {
         ForwardAlgorithm::Rows
     } else if channels >= 24 {
         ForwardAlgorithm::Columns
@@ -256,7 +256,7 @@ fn panels_of_group(panels: &Range<usize>, per_group: usize, group: usize) -> Ran
 
 impl Split {
     /// Images if they share out evenly, else positions where there are enough of them, else panels of channels.
-    const fn new(desc: &ConvDesc, panels: usize, tiles: &Tiles, threads: usize) -> Self {
+    const fn new(desc: &ConvDesc, panels: usize, kernels: &Kernels, threads: usize) -> Self {
         let (batch, output) = (desc.batch(), desc.output_size());
         // The first axis that is more than one position long: parts are consecutive in memory.
         let long = if output[0] > 1 {
@@ -268,7 +268,7 @@ impl Split {
         };
         let (axis, len) = if threads <= 1 || batch.is_multiple_of(threads) || batch / 4 >= threads {
             (SplitAxis::Images, batch)
-        } else if volume(output) >= threads.saturating_mul(16 * tiles.lanes) && output[long] >= threads {
+        } else if volume(output) >= threads.saturating_mul(16 * kernels.lanes) && output[long] >= threads {
             // Enough that each thread's share still fills its tiles.
             (SplitAxis::Positions(long), output[long])
         } else {

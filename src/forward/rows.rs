@@ -10,7 +10,7 @@ use super::{ForwardCall, Part, panels_of_group};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, Tuning, block_size};
 use crate::desc::ConvDesc;
-use crate::kernel::{PatchRows, Product, Rows as ProductRows, Run, Start, TileMut, Tiles, Update, View};
+use crate::kernel::{Kernels, PatchRows, Product, Rows as ProductRows, Run, Start, TileMut, Update, View};
 use crate::layout::Layout;
 use crate::panels::{Panels, chunks};
 use crate::plan::Thresholds;
@@ -40,10 +40,10 @@ pub(super) const fn applies(desc: &ConvDesc) -> bool {
 }
 
 impl Rows {
-    pub(super) const fn new(desc: &ConvDesc, tiles: &Tiles, tuning: &Tuning, vectors: Panels) -> Self {
+    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, vectors: Panels) -> Self {
         let axes = Axis::all_forward(desc);
         let depth = desc.group_in_channels() * desc.taps();
-        let chunk = Panels::of_at_most(depth, min(tiles.product_depth, tuning.depth)).max();
+        let chunk = Panels::of_at_most(depth, min(kernels.product_depth, tuning.depth)).max();
         let most = clamp(tuning.staging_len / max(chunk, 1), 1, tuning.positions);
         let block = block_size(&axes, Budget::positions(most));
         let mut images = 1;
@@ -68,27 +68,27 @@ impl Rows {
     }
 
     /// Lanes of a panel.
-    const fn lanes(&self, tiles: &Tiles) -> usize {
-        self.vectors.max() * tiles.lanes
+    const fn lanes(&self, kernels: &Kernels) -> usize {
+        self.vectors.max() * kernels.lanes
     }
 
     const fn runs_per_row(&self, desc: &ConvDesc) -> usize {
         desc.taps() / self.taps_per_run
     }
 
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, tiles: &Tiles) -> usize {
+    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         let runs = self.positions().saturating_mul(self.runs_per_row(desc));
         let runs = runs.saturating_mul(size_of::<Run>() / size_of::<f32>());
-        let lanes = self.lanes(tiles);
+        let lanes = self.lanes(kernels);
         let rows = self.positions() * self.chunk;
-        total([runs, self.chunk, rows, lanes, self.block[1] * self.block[2] * lanes], tiles.lanes)
+        total([runs, self.chunk, rows, lanes, self.block[1] * self.block[2] * lanes], kernels.lanes)
     }
 
     pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
         let desc = call.desc;
         let Part { mut output, images, panels, space, workspace } = part;
-        let lanes = self.lanes(call.tiles);
-        let mut arena = Arena::new(workspace, call.tiles.lanes);
+        let lanes = self.lanes(call.kernels);
+        let mut arena = Arena::new(workspace, call.kernels.lanes);
         let runs = arena.take_runs(self.positions() * self.runs_per_row(desc));
         let thresholds = arena.take(self.chunk);
         let rows = arena.take(self.positions() * self.chunk);
@@ -110,7 +110,7 @@ impl Rows {
                     let panels = panels_of_group(&panels, count, group);
                     for steps in chunks(0..depth, self.chunk) {
                         tabulate_thresholds(call, group, steps.clone(), thresholds);
-                        call.tiles.pack_rows(PatchRows {
+                        call.kernels.pack_rows(PatchRows {
                             source: &source[group * desc.group_in_channels()..],
                             runs: &runs[..images.len() * block.len() * self.runs_per_row(desc)],
                             run_len: self.taps_per_run * desc.group_in_channels(),
@@ -177,7 +177,7 @@ impl Rows {
         steps: Range<usize>,
         bias: &'a mut [f32],
     ) -> Panel<'a> {
-        let (desc, lanes) = (call.desc, call.tiles.lanes);
+        let (desc, lanes) = (call.desc, call.kernels.lanes);
         let depth = desc.group_in_channels() * desc.taps();
         let vectors = self.vectors.get(panel);
         let width = vectors.len() * lanes;
@@ -216,7 +216,7 @@ impl Rows {
         output: &mut View<'_>,
         result: &mut [f32],
     ) {
-        let lanes = call.tiles.lanes;
+        let lanes = call.kernels.lanes;
         let [_, height, width] = call.desc.output_size();
         let [d, h, w] = block.start;
         let first = (d * height + h) * width + w;
@@ -225,7 +225,7 @@ impl Rows {
         let width = panel.vectors * lanes;
         if panel.channels.len() == width {
             let tile = output.tile_of_positions(image, first..first + block.len(), panel.channels.clone(), lanes);
-            call.tiles.product(product(panel.start, tile));
+            call.kernels.product(product(panel.start, tile));
             return;
         }
         // Lanes without a channel must not reach the output.
@@ -234,7 +234,7 @@ impl Rows {
             start => (start, false),
         };
         let tile = TileMut::of_slice(result, block.len(), panel.vectors, lanes);
-        call.tiles.product(product(start, tile));
+        call.kernels.product(product(start, tile));
         let update = if add { Update::Add } else { Update::Set(0.0) };
         for (position, row) in (first..).zip(result.chunks_exact(width)).take(block.len()) {
             output.pixel(image, panel.channels.start, position, &row[..panel.channels.len()], update);

@@ -232,13 +232,13 @@ mod tests {
 
     #[test]
     fn every_element_changes_places() {
-        for tiles in Isa::available().filter_map(Isa::tiles) {
+        for kernels in Isa::available().filter_map(Isa::kernels) {
             let sizes = [(1, 1), (3, 5), (4, 4), (8, 8), (4, 7), (9, 4), (10, 11), (17, 24), (33, 9)];
             for ((rows, columns), from_column) in sizes.into_iter().flat_map(|size| [(size, 1), (size, 2), (size, 3)]) {
                 let (from_step, to_step) = (columns * from_column + 2, rows + 3);
                 let from = Vec::from_iter((0..rows * from_step).map(|i| i as f32));
                 let mut to = std::vec![-1.0; columns * to_step];
-                tiles.transpose(TransposeBlock {
+                kernels.transpose(TransposeBlock {
                     from: &from,
                     from_step,
                     from_column,
@@ -258,13 +258,13 @@ mod tests {
 
     #[test]
     fn rows_keep_their_distances() {
-        for tiles in Isa::available().filter_map(Isa::tiles) {
+        for kernels in Isa::available().filter_map(Isa::kernels) {
             for (len, step) in [(1, 1), (3, 1), (8, 1), (19, 1), (40, 1), (1, 2), (5, 2), (21, 2), (7, 3)] {
                 let (planes, rows) = (2, 3);
                 let (from_row, to_row) = (len * step + 1, len + 2);
                 let from = Vec::from_iter((0..planes * rows * from_row).map(|i| i as f32));
                 let mut to = std::vec![-1.0; planes * rows * to_row];
-                tiles.copy(CopyBlock {
+                kernels.copy(CopyBlock {
                     from: &from,
                     from_plane: rows * from_row,
                     from_row,

@@ -1,8 +1,8 @@
 //! Micro-kernels, once over a SIMD vocabulary, and the table that names them per instruction set.
 //!
 //! The only module with unsafe code. What it offers the layers above is safe: every entry checks the lengths of its
-//! slices against its shape before it follows a pointer, and entries are reached only through the [`Tiles`] that
-//! [`Isa::tiles`] hands out where the instruction set is available.
+//! slices against its shape before it follows a pointer, and entries are reached only through the [`Kernels`] that
+//! [`Isa::kernels`] hands out where the instruction set is available.
 //!
 //! # Another element type
 //!
@@ -13,7 +13,7 @@
 //!   the sum at a time). Register tiles are counted in registers and lanes of the accumulator, so their shapes stay.
 //! - The calls (`ForwardPanel` and its siblings) and [`View`] get the same parameter: they hold slices, lengths in elements
 //!   and strides in elements, never in bytes.
-//! - [`Tiles`] is made per (instruction set, element type), for the lanes and the most steps differ; `kernels!` lists the
+//! - [`Kernels`] is made per (instruction set, element type), for the lanes and the most steps differ; `kernels!` lists the
 //!   entries of both.
 //! - Above, `ConvRelu` names the element type in its plan and packs weights in groups of as many steps as one
 //!   multiply-add takes ([`crate::weight`]); geometry ([`crate::taps`], [`crate::blocking`]) does not know of elements at all.
@@ -55,7 +55,7 @@ pub(crate) const VECTORS: bool =
 
 /// The kernels of one instruction set and the tiles they work in.
 #[derive(Debug)]
-pub(crate) struct Tiles {
+pub(crate) struct Kernels {
     /// Of the kernels; available, for only methods of [`Isa`] hand out tiles.
     pub(crate) isa: Isa,
     /// Lanes of a vector.
@@ -109,13 +109,13 @@ macro_rules! with_vocabulary {
     };
 }
 
-/// Methods of [`Tiles`] that run a kernel. Calls are matched, not made through pointers in a table: a program links the
+/// Methods of [`Kernels`] that run a kernel. Calls are matched, not made through pointers in a table: a program links the
 /// kernels of the passes that it calls, and no others.
 macro_rules! kernels {
     ($($name:ident($call:ident) is $module:ident::$entry:ident;)*) => {
-        impl Tiles {
+        impl Kernels {
             $(pub(crate) fn $name(&self, call: $call<'_>) {
-                // SAFETY: the instruction set is available: `self` came from `Isa::tiles`, `best_tiles` or `BASELINE_TILES`.
+                // SAFETY: the instruction set is available: `self` came from `Isa::kernels`, `best_kernels` or `BASELINE_KERNELS`.
                 with_vocabulary!(self.isa, S => unsafe { $module::$entry::<S>(call) })
             })*
         }
@@ -137,7 +137,7 @@ kernels! {
     depthwise_backward_weight(DepthwiseBackwardWeight) is depthwise::backward_weight;
 }
 
-impl Tiles {
+impl Kernels {
     const fn of<S: Vector>() -> Self {
         Self {
             isa: S::ISA,
@@ -159,20 +159,20 @@ impl Tiles {
 
 impl Isa {
     /// The kernels of [`Isa::BASELINE`].
-    pub(crate) const BASELINE_TILES: &'static Tiles = Self::BASELINE.tiles_if_available();
+    pub(crate) const BASELINE_KERNELS: &'static Kernels = Self::BASELINE.kernels_if_available();
 
     /// The kernels of [`Isa::detect`].
-    pub(crate) fn best_tiles() -> &'static Tiles {
-        Self::detect().tiles_if_available()
+    pub(crate) fn best_kernels() -> &'static Kernels {
+        Self::detect().kernels_if_available()
     }
 
     /// The kernels of this instruction set, if it is available.
-    pub(crate) fn tiles(self) -> Option<&'static Tiles> {
-        self.is_available().then(|| self.tiles_if_available())
+    pub(crate) fn kernels(self) -> Option<&'static Kernels> {
+        self.is_available().then(|| self.kernels_if_available())
     }
 
     /// The kernels of an instruction set that the caller has seen available.
-    const fn tiles_if_available(self) -> &'static Tiles {
-        with_vocabulary!(self, S => const { &Tiles::of::<S>() })
+    const fn kernels_if_available(self) -> &'static Kernels {
+        with_vocabulary!(self, S => const { &Kernels::of::<S>() })
     }
 }

@@ -1,4 +1,4 @@
-//! Tiles with channels in lanes: sums over positions of outer products, for the gradient of the weight.
+//! Kernels with channels in lanes: sums over positions of outer products, for the gradient of the weight.
 //!
 //! A tile is `ND` output channels by `NV` vectors of input channels at one tap. Each position costs `NV` loads, `ND`
 //! broadcasts and `ND · NV` multiply-adds (AVX-512 8 × 3: 24 / 11, AVX2 6 × 2: 12 / 8, NEON 11 × 2, by lane: 22 / 5), and
@@ -24,9 +24,9 @@ pub(crate) struct WeightPanels<'a> {
     pub(crate) grad_output: &'a [f32],
     /// One per lane.
     pub(crate) thresholds: &'a [f32],
-    /// Output channels, in panels of [`Tiles::rows`](super::Tiles::rows).
+    /// Output channels, in panels of [`Kernels::rows`](super::Kernels::rows).
     pub(crate) panels: Panels,
-    /// Vectors of input channels, at most [`Tiles::vectors`](super::Tiles::vectors).
+    /// Vectors of input channels, at most [`Kernels::vectors`](super::Kernels::vectors).
     pub(crate) vectors: usize,
     /// `[channel][lane]`, added to.
     pub(crate) grad_weight: &'a mut [f32],

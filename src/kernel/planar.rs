@@ -1,4 +1,4 @@
-//! Tiles with positions in lanes: sums of broadcast weights times vectors of consecutive positions.
+//! Kernels with positions in lanes: sums of broadcast weights times vectors of consecutive positions.
 //!
 //! A tile is `MR` vectors of positions by `NR` channels, held in `MR · NR` accumulators. Each step of the sum costs `MR`
 //! loads (at any alignment: a tap is a shift), `NR` broadcasts and `MR · NR` multiply-adds:
@@ -63,7 +63,7 @@ pub(crate) struct ForwardPanel<'a> {
     pub(crate) thresholds: &'a [f32],
     /// `[offset][channel]`.
     pub(crate) weight: &'a [f32],
-    /// Channels of the panel: one of [`Tiles::panel`](super::Tiles::panel).
+    /// Channels of the panel: one of [`Kernels::panel`](super::Kernels::panel).
     pub(crate) channels: usize,
     pub(crate) runs: Runs,
     /// `[channel][pitch]`, overwritten; what lies between runs is undefined afterwards.
@@ -96,7 +96,7 @@ pub(crate) struct BackwardInputPanel<'a> {
     pub(crate) weight_pitch: usize,
     /// `[weight tap][channel]`.
     pub(crate) thresholds: &'a [f32],
-    /// Channels of the panel: one of [`Tiles::panel`](super::Tiles::panel).
+    /// Channels of the panel: one of [`Kernels::panel`](super::Kernels::panel).
     pub(crate) channels: usize,
     pub(crate) runs: Runs,
     /// `[channel][pitch]`.

@@ -1,6 +1,8 @@
-//! Memory order of tensors, weights and thresholds.
+//! Memory order of tensors, weights and thresholds, and where the images of a batch lie.
 
-/// Memory order of activations, weights and thresholds. All tensors are dense.
+use core::ops::Range;
+
+/// Memory order of activations, weights and thresholds.
 ///
 /// | | activations | weight | thresholds |
 /// |---|---|---|---|
@@ -32,5 +34,63 @@ impl Layout {
             Self::Nchw => Strides { channel: size[0] * h * w, spatial: [h * w, w, 1] },
             Self::Nhwc => Strides { channel: 1, spatial: [h * w * channels, w * channels, channels] },
         }
+    }
+}
+
+/// A batch of images in memory, perhaps some channels of a wider tensor: gaps follow each pixel (channels last) or each
+/// image (channels first), and belong to nobody here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TensorLayout {
+    pub(crate) images: usize,
+    pub(crate) channels: usize,
+    pub(crate) size: [usize; 3],
+    /// Distance of images.
+    pub(crate) image_stride: usize,
+    pub(crate) strides: Strides,
+}
+
+impl TensorLayout {
+    /// `pitch` is the distance of pixels with channels last, and of images with channels first; at least the packed one.
+    pub(crate) const fn new(layout: Layout, images: usize, channels: usize, size: [usize; 3], pitch: usize) -> Self {
+        let [d, h, w] = size;
+        let (image_stride, strides) = match layout {
+            Layout::Nchw => (pitch, layout.strides(channels, size)),
+            Layout::Nhwc => (d * h * w * pitch, layout.strides(pitch, size)),
+        };
+        Self { images, channels, size, image_stride, strides }
+    }
+
+    /// Positions of an image.
+    pub(crate) const fn positions(&self) -> usize {
+        self.size[0] * self.size[1] * self.size[2]
+    }
+
+    /// Elements from the first to the last of an image, gaps between pixels included.
+    pub(crate) const fn image_len(&self) -> usize {
+        (self.positions() - 1) * self.strides.spatial[2] + (self.channels - 1) * self.strides.channel + 1
+    }
+
+    /// Elements from the first to the last of the batch, gaps included; 0 for an empty batch.
+    pub(crate) const fn len(&self) -> usize {
+        match self.images.checked_sub(1) {
+            Some(last) => last * self.image_stride + self.image_len(),
+            None => 0,
+        }
+    }
+
+    /// Whether channels are adjacent in memory.
+    pub(crate) const fn channels_last(&self) -> bool {
+        self.strides.channel == 1
+    }
+
+    /// One image, up to its last element.
+    pub(crate) fn image<'a>(&self, data: &'a [f32], image: usize) -> &'a [f32] {
+        &data[image * self.image_stride..][..self.image_len()]
+    }
+
+    /// Consecutive images, up to the last element of the last; at least one.
+    pub(crate) fn image_range<'a>(&self, data: &'a [f32], images: Range<usize>) -> &'a [f32] {
+        let end = (images.end - 1) * self.image_stride + self.image_len();
+        &data[images.start * self.image_stride..end]
     }
 }

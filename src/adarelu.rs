@@ -11,7 +11,7 @@
 //! | element of an image | elements of an image | 1 |
 
 use crate::error::Error;
-use crate::plan::Accumulation;
+use crate::operands::Accumulation;
 
 /// Checks that `thresholds`, each covering `inner` elements, tile a tensor of `elements` and hold no NaN.
 pub(crate) fn check(elements: usize, thresholds: &[f32], inner: usize) -> Result<(), Error> {

@@ -1,55 +1,11 @@
 //! How large a block of positions a pass stages at a time.
 
 use crate::arith::{clamp, max, min};
-use crate::backward_input::BackwardInputAlgorithm;
-use crate::forward::ForwardAlgorithm;
 use crate::kernel::Runs;
 use crate::panels::Panels;
 use crate::stage::plane_pitch;
 use crate::taps::{Axis, Grid};
-
-/// Limits that a plan works under; tests shrink them so that small layers cross every edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
-pub struct Tuning {
-    /// Elements of staged source per thread to aim for.
-    pub staging_len: usize,
-    /// Most channels per register panel.
-    pub panel: usize,
-    /// Most vectors of positions per register tile.
-    pub tile: usize,
-    /// Most positions per block.
-    pub positions: usize,
-    /// Most steps of a sum at a time.
-    pub depth: usize,
-    /// The algorithm of the forward pass, where it applies.
-    pub forward: Option<ForwardAlgorithm>,
-    /// The algorithm of the backward pass of the input, where it applies.
-    pub backward_input: Option<BackwardInputAlgorithm>,
-    /// Whether the backward pass of the weight has its own algorithm for depthwise layers.
-    pub depthwise: bool,
-}
-
-impl Tuning {
-    /// A quarter of a 1 MiB second-level cache for the staged source; beside it lie a panel of weights and the block's
-    /// results.
-    pub(crate) const DEFAULT: Self = Self {
-        staging_len: 48 * 1024,
-        panel: usize::MAX,
-        tile: usize::MAX,
-        positions: usize::MAX,
-        depth: usize::MAX,
-        forward: None,
-        backward_input: None,
-        depthwise: true,
-    };
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
+use crate::tuning::Tuning;
 
 /// Positions below which a block is not shrunk for the cache's sake: fewer make the kernels' prologues show.
 const FEW_POSITIONS: usize = 64;

@@ -8,17 +8,18 @@
 use core::ops::Range;
 
 use crate::arith::{max, min};
-use crate::blocking::{Budget, Tuning, block_size};
+use crate::blocking::{Budget, block_size};
 use crate::desc::ConvDesc;
 use crate::kernel::{ABSENT, Kernels, Line, MOST_TAPS, TransposeBlock};
 use crate::layout::Layout;
 use crate::taps::{Axis, Grid};
+use crate::tuning::Tuning;
 
 /// Whether a layer is depthwise, with one output channel for each input channel, in a form that the kernels walk.
 pub(crate) const fn applies(desc: &ConvDesc, kernels: &Kernels) -> bool {
     desc.group_in_channels() == 1
         && desc.group_out_channels() == 1
-        && max(desc.input_image_len(), desc.output_image_len()) < ABSENT as usize
+        && max(desc.input_tensor().image_len(), desc.output_tensor().image_len()) < ABSENT as usize
         && desc.taps() <= MOST_TAPS
         && (matches!(desc.layout(), Layout::Nchw) || desc.in_channels().is_multiple_of(kernels.lanes))
 }
@@ -76,21 +77,32 @@ pub(crate) fn stretches(
     })
 }
 
+/// Stretches of at most `most` positions.
+pub(crate) fn shorter(stretches: impl Iterator<Item = Stretch>, most: usize) -> impl Iterator<Item = Stretch> {
+    stretches.flat_map(move |Stretch { first, step, count }| {
+        (0..count.div_ceil(most)).map(move |part| {
+            let done = part * most;
+            Stretch { first: first + done * step, step, count: most.min(count - done) }
+        })
+    })
+}
+
 /// The rows and columns of outputs of a layer with channels last.
 pub(crate) fn output_lines(desc: &ConvDesc, rows: &Stretch, columns: &Stretch) -> [Line; 2] {
-    let channels = desc.in_channels();
-    [(1, rows, [desc.input_size()[2], desc.output_size()[2]]), (2, columns, [1, 1])].map(|(axis, stretch, size)| {
-        let [source, own_step] = size.map(|size| size * channels);
+    let [input, output] = [desc.input_tensor(), desc.output_tensor()].map(|tensor| tensor.strides.spatial);
+    [(1, rows), (2, columns)].map(|(axis, stretch)| {
+        let (source, own_step) = (input[axis], output[axis]);
         // Used where there is a next position, which then bounds it.
         Line { count: stretch.count, source_step: source.saturating_mul(desc.stride()[axis]), own_step }
     })
 }
 
 /// Fills the table of a stretch that begins at a position: for each tap, the coordinates that it reads, if any, in a
-/// source of `size` with channels last.
+/// source of `size` with channels last, its pixels `pitch` apart.
 pub(crate) fn tabulate(
     desc: &ConvDesc,
     size: [usize; 3],
+    pitch: usize,
     read: impl Fn(usize, usize) -> Option<usize>,
     offsets: &mut [u32],
 ) {
@@ -103,7 +115,7 @@ pub(crate) fn tabulate(
             for (w, offset) in (0..width).zip(&mut next) {
                 *offset = match (at_d, at_h, read(2, w)) {
                     // Fits: `applies` bounds an image.
-                    (Some(d), Some(h), Some(w)) => (((d * size[1] + h) * size[2] + w) * desc.in_channels()) as u32,
+                    (Some(d), Some(h), Some(w)) => (((d * size[1] + h) * size[2] + w) * pitch) as u32,
                     _ => ABSENT,
                 };
             }

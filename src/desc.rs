@@ -4,7 +4,7 @@
 
 use crate::arith::equal;
 use crate::error::Error;
-use crate::layout::{Layout, Strides};
+use crate::layout::{Layout, Strides, TensorLayout};
 
 /// Names of the three spatial axes, in memory order.
 const AXES: [&str; 3] = ["depth", "height", "width"];
@@ -54,11 +54,13 @@ pub struct ConvDesc {
     dilation: [usize; 3],
     padding_before: [usize; 3],
     padding_after: [usize; 3],
+    input_pitch: usize,
+    output_pitch: usize,
 }
 
 /// Builder of a [`ConvDesc`] with `R` spatial axes.
 ///
-/// Defaults: stride 1, padding 0, dilation 1, groups 1, [`Layout::Nchw`].
+/// Defaults: stride 1, padding 0, dilation 1, groups 1, [`Layout::Nchw`], packed tensors.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ConvDescBuilder<const R: usize> {
@@ -73,6 +75,8 @@ pub struct ConvDescBuilder<const R: usize> {
     dilation: [usize; R],
     padding_before: [usize; R],
     padding_after: [usize; R],
+    input_pitch: Option<usize>,
+    output_pitch: Option<usize>,
 }
 
 impl ConvDesc {
@@ -122,15 +126,31 @@ impl ConvDesc {
 
     /// Whether every tensor is addressable.
     const fn check_lens(&self) -> Result<(), Error> {
-        let (input, output, kernel) = (self.input, self.output, self.kernel);
-        check!(checked_len("input", &[input[0], input[1], input[2], self.in_channels, self.batch]));
-        check!(checked_len("output", &[output[0], output[1], output[2], self.out_channels, self.batch]));
+        let kernel = self.kernel;
+        check!(self.check_tensor("input", self.in_channels, self.input, self.input_pitch));
+        check!(self.check_tensor("output", self.out_channels, self.output, self.output_pitch));
         check!(checked_len("thresholds", &[kernel[0], kernel[1], kernel[2], self.in_channels]));
         check!(checked_len("weight", &[kernel[0], kernel[1], kernel[2], self.group_in_channels(), self.out_channels]));
         // The kernels address staged copies with 32-bit offsets, one element and more per tap.
         if self.taps() > 1 << 24 {
             return Err(Error::Overflow { quantity: "kernel" });
         }
+        Ok(())
+    }
+
+    /// Whether a tensor is addressable, gaps and all.
+    const fn check_tensor(
+        &self,
+        quantity: &'static str,
+        channels: usize,
+        [d, h, w]: [usize; 3],
+        pitch: usize,
+    ) -> Result<(), Error> {
+        check!(checked_len(quantity, &[d, h, w, channels, self.batch]));
+        match self.layout {
+            Layout::Nchw => check!(checked_len(quantity, &[pitch, self.batch])),
+            Layout::Nhwc => check!(checked_len(quantity, &[d, h, w, pitch, self.batch])),
+        };
         Ok(())
     }
 
@@ -205,14 +225,27 @@ impl ConvDesc {
         self.kernel[0] * self.kernel[1] * self.kernel[2]
     }
 
-    /// Elements of the input, `batch · in_channels · input size`.
-    pub const fn input_len(&self) -> usize {
-        self.batch * self.input_image_len()
+    /// Elements between the input's pixels (channels last) or images (channels first), counted from first to first:
+    /// [`in_channels`](Self::in_channels), or `in_channels · input size`, where nothing lies between them.
+    pub const fn input_pitch(&self) -> usize {
+        self.input_pitch
     }
 
-    /// Elements of the output, `batch · out_channels · output size`.
+    /// Elements between the output's pixels (channels last) or images (channels first), counted from first to first.
+    pub const fn output_pitch(&self) -> usize {
+        self.output_pitch
+    }
+
+    /// Elements of the input, `batch · in_channels · input size`; with a [pitch](ConvDescBuilder::input_pitch), those from its
+    /// first to its last, gaps included.
+    pub const fn input_len(&self) -> usize {
+        self.input_tensor().len()
+    }
+
+    /// Elements of the output, `batch · out_channels · output size`; with a [pitch](ConvDescBuilder::output_pitch), those from
+    /// its first to its last, gaps included.
     pub const fn output_len(&self) -> usize {
-        self.batch * self.output_image_len()
+        self.output_tensor().len()
     }
 
     /// Elements of the weight, `out_channels · in_channels / groups · taps`.
@@ -230,10 +263,17 @@ impl ConvDesc {
         self.out_channels
     }
 
+    /// Multiply-adds of one pass; saturates.
+    pub(crate) const fn multiply_adds(&self) -> usize {
+        let outputs = (self.batch * self.out_channels).saturating_mul(volume(self.output));
+        outputs.saturating_mul(self.group_in_channels() * self.taps())
+    }
+
     /// Floating-point operations of one pass, `2 · output elements · in_channels / groups · taps`
     /// (padded taps counted), as an `f64` because large layers exceed 2³².
     pub const fn flops(&self) -> f64 {
-        2.0 * self.output_len() as f64 * (self.group_in_channels() * self.taps()) as f64
+        let outputs = self.batch * self.out_channels * volume(self.output);
+        2.0 * outputs as f64 * (self.group_in_channels() * self.taps()) as f64
     }
 
     pub(crate) const fn group_in_channels(&self) -> usize {
@@ -244,20 +284,14 @@ impl ConvDesc {
         self.out_channels / self.groups
     }
 
-    pub(crate) const fn input_image_len(&self) -> usize {
-        self.in_channels * volume(self.input)
+    /// Where the input lies, and its gradient.
+    pub(crate) const fn input_tensor(&self) -> TensorLayout {
+        TensorLayout::new(self.layout, self.batch, self.in_channels, self.input, self.input_pitch)
     }
 
-    pub(crate) const fn output_image_len(&self) -> usize {
-        self.out_channels * volume(self.output)
-    }
-
-    pub(crate) const fn input_strides(&self) -> Strides {
-        self.layout.strides(self.in_channels, self.input)
-    }
-
-    pub(crate) const fn output_strides(&self) -> Strides {
-        self.layout.strides(self.out_channels, self.output)
+    /// Where the output lies, and its gradient.
+    pub(crate) const fn output_tensor(&self) -> TensorLayout {
+        TensorLayout::new(self.layout, self.batch, self.out_channels, self.output, self.output_pitch)
     }
 
     /// Strides of the thresholds over (input channel, kernel position).
@@ -275,7 +309,7 @@ impl ConvDesc {
         matches!(self.layout, Layout::Nchw)
             && equal(self.stride, [1; 3])
             && !self.has_padding()
-            && self.input_image_len() <= u32::MAX as usize
+            && self.input_tensor().image_len() <= u32::MAX as usize
     }
 
     pub(crate) const fn has_padding(&self) -> bool {
@@ -288,12 +322,14 @@ impl ConvDesc {
         [tap / (height * width), tap / width % height, tap % width]
     }
 
-    /// The same layer for any batch and image size: what packed weights depend on.
+    /// The same layer for any batch, image size and pitch: what packed weights depend on.
     pub(crate) const fn layer(&self) -> Self {
         let mut layer = *self;
         layer.batch = 0;
         layer.input = [1; 3];
         layer.output = [1; 3];
+        layer.input_pitch = 0;
+        layer.output_pitch = 0;
         layer
     }
 }
@@ -333,6 +369,8 @@ impl<const R: usize> ConvDescBuilder<R> {
             dilation: [1; R],
             padding_before: [0; R],
             padding_after: [0; R],
+            input_pitch: None,
+            output_pitch: None,
         }
     }
 
@@ -372,12 +410,37 @@ impl<const R: usize> ConvDescBuilder<R> {
         self
     }
 
+    /// Makes the input (and its gradient) a range of channels of a wider tensor: `pitch` elements lie between the first
+    /// channels of neighbouring pixels with channels last, of neighbouring images with channels first. The slice that a call
+    /// takes begins at the first channel of the range. What lies between is neither read nor written.
+    ///
+    /// ```
+    /// use convrelu::{ConvDesc, Layout};
+    ///
+    /// // Channels 16 to 28 of a tensor of 240 channels: 28×28 pixels, channels last.
+    /// let desc = ConvDesc::conv2d(1, 12, 32, [28, 28], [3, 3]).layout(Layout::Nhwc).input_pitch(240).build()?;
+    /// let wide = vec![0.0; 28 * 28 * 240];
+    /// assert!(wide[16..].len() >= desc.input_len());
+    /// # Ok::<(), convrelu::Error>(())
+    /// ```
+    pub const fn input_pitch(mut self, pitch: usize) -> Self {
+        self.input_pitch = Some(pitch);
+        self
+    }
+
+    /// Makes the output (and its gradient) a range of channels of a wider tensor; see [`input_pitch`](Self::input_pitch).
+    pub const fn output_pitch(mut self, pitch: usize) -> Self {
+        self.output_pitch = Some(pitch);
+        self
+    }
+
     /// Checks everything once.
     ///
     /// # Errors
     ///
     /// [`Error::ZeroChannels`], [`Error::ZeroGroups`], [`Error::ChannelsNotDivisible`], [`Error::ZeroSize`],
-    /// [`Error::ZeroKernel`], [`Error::ZeroStride`], [`Error::ZeroDilation`], [`Error::KernelTooLarge`], and
+    /// [`Error::ZeroKernel`], [`Error::ZeroStride`], [`Error::ZeroDilation`], [`Error::KernelTooLarge`],
+    /// [`Error::PitchTooSmall`], and
     /// [`Error::Overflow`] where a tensor, the padded input or the work would not be addressable.
     pub const fn build(self) -> Result<ConvDesc, Error> {
         if self.in_channels == 0 {
@@ -410,6 +473,8 @@ impl<const R: usize> ConvDescBuilder<R> {
             dilation: [1; 3],
             padding_before: [0; 3],
             padding_after: [0; 3],
+            input_pitch: 0,
+            output_pitch: 0,
         };
         let mut i = 0;
         while i < R {
@@ -425,8 +490,32 @@ impl<const R: usize> ConvDescBuilder<R> {
             desc.padding_after[axis] = after;
             i += 1;
         }
+        desc.input_pitch =
+            check!(pitch("input_pitch", self.layout, self.in_channels, desc.input, self.input_pitch, "input"));
+        desc.output_pitch =
+            check!(pitch("output_pitch", self.layout, self.out_channels, desc.output, self.output_pitch, "output"));
         check!(desc.check_lens());
         Ok(desc)
+    }
+}
+
+/// The pitch of a tensor: the packed one, or a larger one that is asked for.
+const fn pitch(
+    argument: &'static str,
+    layout: Layout,
+    channels: usize,
+    [d, h, w]: [usize; 3],
+    asked: Option<usize>,
+    quantity: &'static str,
+) -> Result<usize, Error> {
+    let packed = match layout {
+        Layout::Nchw => check!(checked_len(quantity, &[d, h, w, channels])),
+        Layout::Nhwc => channels,
+    };
+    match asked {
+        Some(pitch) if pitch < packed => Err(Error::PitchTooSmall { argument, pitch, packed }),
+        Some(pitch) => Ok(pitch),
+        None => Ok(packed),
     }
 }
 

@@ -60,6 +60,27 @@ pub enum Error {
         /// The quantity that overflows.
         quantity: &'static str,
     },
+    /// A pitch is smaller than what it must step over.
+    PitchTooSmall {
+        /// `"input_pitch"` or `"output_pitch"`.
+        argument: &'static str,
+        /// The pitch.
+        pitch: usize,
+        /// The least: the channels of a pixel (channels last), or the elements of an image (channels first).
+        packed: usize,
+    },
+    /// The backward pass of the input was given no input, which only a linear layer
+    /// ([`Thresholds::LINEAR`](crate::Thresholds::LINEAR)) can do without.
+    MissingInput,
+    /// An [`Executor`](crate::Executor) did not run each of its tasks once. What the call was to write is undefined then.
+    Executor {
+        /// The number of tasks.
+        tasks: usize,
+        /// A task that was run never, or more than once, or that there is not.
+        task: usize,
+        /// Whether it was never run.
+        never: bool,
+    },
     /// A buffer holds fewer `f32` than the call reads or writes.
     BufferTooShort {
         /// The argument.
@@ -114,6 +135,16 @@ impl fmt::Display for Error {
             }
             Self::Overflow { quantity } => {
                 write!(f, "{quantity} overflows: its size in bytes must fit isize")
+            }
+            Self::PitchTooSmall { argument, pitch, packed } => {
+                write!(f, "{argument} is {pitch}: it must be at least {packed}, what lies packed")
+            }
+            Self::MissingInput => {
+                f.write_str("input is missing: it must be given unless thresholds are uniformly −∞ (linear)")
+            }
+            Self::Executor { tasks, task, never } => {
+                let done = if never { "never ran" } else { "ran more than once" };
+                write!(f, "executor {done} task {task}: it must run each of tasks 0 to {} once", tasks.saturating_sub(1))
             }
             Self::BufferTooShort { argument, len, required } => {
                 write!(f, "{argument} holds {len} elements: it must hold at least {required}")

@@ -109,16 +109,20 @@ mod kernel;
 mod layout;
 #[cfg(feature = "std")]
 mod matmul;
+mod operands;
 mod panels;
-mod parallel;
 mod plan;
 pub mod reference;
 mod stage;
 mod strided;
+mod sums;
 mod taps;
+mod threads;
+mod thresholds;
 #[cfg(feature = "std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]
 pub mod train;
+mod tuning;
 mod weight;
 mod workspace;
 
@@ -126,11 +130,18 @@ pub use desc::{ConvDesc, ConvDescBuilder};
 pub use error::Error;
 pub use kernel::{Isa, ParseIsaError};
 pub use layout::Layout;
-pub use plan::{Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, Pass, Thresholds, Weight};
-pub use weight::PackedWeight;
+pub use operands::{
+    Accumulation, BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight,
+    WeightGradients,
+};
+pub use plan::ConvRelu;
+#[cfg(feature = "rayon")]
+pub use threads::Rayon;
+pub use threads::{Executor, Serial};
 #[cfg(feature = "internal-testing")]
 #[doc(hidden)]
-pub use {backward_input::BackwardInputAlgorithm, blocking::Tuning, forward::ForwardAlgorithm};
+pub use tuning::{BackwardInputAlgorithm, ForwardAlgorithm, Tuning};
+pub use weight::PackedWeight;
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -1,166 +1,20 @@
 //! The plan of a layer: which instruction set, which blocks, how much workspace; and the public calls.
 
-use core::ops::Range;
-
 use crate::arith::max;
 use crate::backward_input::{BackwardInputCall, BackwardInputPlan};
 use crate::backward_weight::{BackwardWeightCall, BackwardWeightPlan};
-use crate::blocking::Tuning;
 use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::forward::{ForwardCall, ForwardPlan};
 use crate::kernel::{Isa, Kernels};
-use crate::parallel;
-use crate::strided;
+use crate::operands::{
+    BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Weight, WeightGradients, checked, checked_mut,
+};
+use crate::thresholds::ThresholdGradient;
+use crate::threads::{Executor, parts};
+use crate::tuning::Tuning;
 use crate::weight::{PackedWeight, Packing};
-use crate::workspace::{Arena, aligned, slack, total};
-
-/// The calls of a plan, each with its own workspace ([`ConvRelu::workspace_len`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Pass {
-    /// [`ConvRelu::forward`] with [`Weight::Plain`].
-    Forward,
-    /// [`ConvRelu::forward`] with [`Weight::Packed`].
-    ForwardPacked,
-    /// [`ConvRelu::backward_input`] with [`Weight::Plain`].
-    BackwardInput,
-    /// [`ConvRelu::backward_input`] with [`Weight::Packed`].
-    BackwardInputPacked,
-    /// [`ConvRelu::backward_weight`].
-    BackwardWeight,
-}
-
-/// Activation thresholds θ.
-#[derive(Clone, Copy, Debug)]
-pub enum Thresholds<'a> {
-    /// One per input channel and tap (eq. 8): `I D H W` or `D H W I`, see [`Layout`](crate::Layout).
-    PerTap(&'a [f32]),
-    /// The same threshold everywhere.
-    Uniform(f32),
-}
-
-impl Thresholds<'_> {
-    /// θ = −∞: a plain convolution.
-    pub const LINEAR: Self = Self::Uniform(f32::NEG_INFINITY);
-    /// θ = 0: ReLU, then convolution.
-    pub const RELU: Self = Self::Uniform(0.0);
-
-    /// θ of an input channel (of all groups) at a kernel position.
-    #[inline]
-    pub(crate) fn at(&self, desc: &ConvDesc, channel: usize, [d, h, w]: [usize; 3]) -> f32 {
-        match self {
-            Self::Uniform(theta) => *theta,
-            Self::PerTap(thetas) => {
-                let strides = desc.threshold_strides();
-                let [ds, hs, ws] = strides.spatial;
-                thetas[channel * strides.channel + d * ds + h * hs + w * ws]
-            }
-        }
-    }
-
-    /// θ of some input channels, `[channel][tap]`.
-    pub(crate) fn copy_channels(&self, desc: &ConvDesc, channels: Range<usize>, thetas: &mut [f32]) {
-        let (taps, strides) = (desc.taps(), desc.threshold_strides());
-        let thetas = &mut thetas[..channels.len() * taps];
-        match self {
-            Self::Uniform(theta) => thetas.fill(*theta),
-            Self::PerTap(all) if strides.channel == taps => {
-                thetas.copy_from_slice(&all[channels.start * taps..channels.end * taps]);
-            }
-            Self::PerTap(all) => {
-                for (tap, all) in all.chunks_exact(strides.spatial[2]).enumerate() {
-                    strided::copy(&all[channels.start..], 1, &mut thetas[tap..], taps, channels.len());
-                }
-            }
-        }
-    }
-
-    /// θ of all input channels at a tap, in memory order.
-    pub(crate) fn copy_tap(&self, desc: &ConvDesc, tap: usize, thetas: &mut [f32]) {
-        match self {
-            Self::Uniform(theta) => thetas.fill(*theta),
-            Self::PerTap(all) => {
-                let strides = desc.threshold_strides();
-                strided::copy(&all[tap * strides.spatial[2]..], strides.channel, thetas, 1, desc.in_channels());
-            }
-        }
-    }
-
-    /// The thresholds that a layer uses, or why it cannot.
-    fn checked(self, desc: &ConvDesc) -> Result<Self, Error> {
-        let (used, checked) = match &self {
-            Self::Uniform(theta) => (core::slice::from_ref(theta), self),
-            Self::PerTap(thetas) => {
-                let used = checked("thresholds", thetas, desc.threshold_len())?;
-                (used, Self::PerTap(used))
-            }
-        };
-        match used.iter().position(|theta| theta.is_nan()) {
-            Some(index) => Err(Error::NanThreshold { index }),
-            None => Ok(checked),
-        }
-    }
-}
-
-/// Weights in the order of the layout, or packed once for many calls.
-#[derive(Clone, Copy, Debug)]
-pub enum Weight<'a> {
-    /// `O I D H W` or `O D H W I`, see [`Layout`](crate::Layout); packed into the workspace at every call.
-    Plain(&'a [f32]),
-    /// Packed for the same layer and pass.
-    Packed(&'a PackedWeight<'a>),
-}
-
-/// What a backward pass does with the gradients already in its output buffers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Accumulation {
-    /// Replaces them.
-    #[default]
-    Overwrite,
-    /// Adds to them.
-    Add,
-}
-
-/// Operands of [`ConvRelu::forward`].
-#[derive(Clone, Copy, Debug)]
-pub struct Forward<'a> {
-    /// `x`, [`ConvDesc::input_len`] elements.
-    pub input: &'a [f32],
-    /// `w`, [`ConvDesc::weight_len`] elements, or packed by [`ConvRelu::pack_weight`].
-    pub weight: Weight<'a>,
-    /// `θ`, [`ConvDesc::threshold_len`] elements or one.
-    pub thresholds: Thresholds<'a>,
-    /// `b`, [`ConvDesc::bias_len`] elements.
-    pub bias: Option<&'a [f32]>,
-}
-
-/// Operands of [`ConvRelu::backward_input`].
-#[derive(Clone, Copy, Debug)]
-pub struct BackwardInput<'a> {
-    /// `x`, [`ConvDesc::input_len`] elements: it decides which side of the threshold gets the gradient.
-    pub input: &'a [f32],
-    /// `w`, [`ConvDesc::weight_len`] elements, or packed by [`ConvRelu::pack_weight_transposed`].
-    pub weight: Weight<'a>,
-    /// `θ`, [`ConvDesc::threshold_len`] elements or one.
-    pub thresholds: Thresholds<'a>,
-    /// `∂E/∂y`, [`ConvDesc::output_len`] elements.
-    pub grad_output: &'a [f32],
-    /// Whether `grad_input` and `grad_thresholds` are replaced or added to.
-    pub accumulation: Accumulation,
-}
-
-/// Operands of [`ConvRelu::backward_weight`].
-#[derive(Clone, Copy, Debug)]
-pub struct BackwardWeight<'a> {
-    /// `x`, [`ConvDesc::input_len`] elements.
-    pub input: &'a [f32],
-    /// `θ`, [`ConvDesc::threshold_len`] elements or one.
-    pub thresholds: Thresholds<'a>,
-    /// `∂E/∂y`, [`ConvDesc::output_len`] elements.
-    pub grad_output: &'a [f32],
-    /// Whether `grad_weight` and `grad_bias` are replaced or added to.
-    pub accumulation: Accumulation,
-}
+use crate::workspace::{Buffers, aligned, slack};
 
 /// A planned ConvReLU layer: descriptor, instruction set, blocking.
 ///
@@ -168,7 +22,8 @@ pub struct BackwardWeight<'a> {
 /// Every call takes a workspace of at least [`workspace_len`](Self::workspace_len) elements with any contents; every
 /// buffer may be longer than needed, and what lies beyond is neither read nor written. No call allocates.
 ///
-/// Equal plans compute equal bits, whatever the number of threads.
+/// Calls run on the threads of the [`Executor`] that they are given. Equal plans compute equal bits, whatever the number of
+/// threads.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvRelu {
     desc: ConvDesc,
@@ -181,16 +36,16 @@ pub struct ConvRelu {
 }
 
 impl ConvRelu {
-    /// A plan for the best instruction set of this machine ([`Isa::detect`]).
+    /// A plan for the best instruction set of this machine ([`Isa::detect`]), for one thread.
     pub fn new(desc: ConvDesc) -> Self {
-        Self::of(desc, Isa::best_kernels(), Tuning::DEFAULT, parallel::default_threads())
+        Self::of(desc, Isa::best_kernels(), Tuning::DEFAULT, 1)
     }
 
     /// A plan for the instruction set that the build's target guarantees ([`Isa::BASELINE`]), for one thread: a constant,
     /// so that buffers of the lengths it asks for can be statics.
     ///
     /// ```
-    /// use convrelu::{ConvDesc, ConvRelu, Error, Forward, Pass, Thresholds, Weight};
+    /// use convrelu::{ConvDesc, ConvRelu, Error, Forward, Pass, Serial, Thresholds, Weight};
     ///
     /// const PLAN: ConvRelu = match ConvDesc::conv1d(1, 2, 4, [16], [3]).build() {
     ///     Ok(desc) => ConvRelu::baseline(desc),
@@ -200,11 +55,8 @@ impl ConvRelu {
     ///
     /// let mut workspace = [0.0; PLAN.workspace_len(Pass::Forward)];
     /// let (input, mut output) = ([1.0; PLAN.desc().input_len()], [0.0; PLAN.desc().output_len()]);
-    /// PLAN.forward(
-    ///     Forward { input: &input, weight: Weight::Plain(&WEIGHT), thresholds: Thresholds::RELU, bias: None },
-    ///     &mut output,
-    ///     &mut workspace,
-    /// )?;
+    /// let operands = Forward::new(&input, Weight::Plain(&WEIGHT), Thresholds::RELU);
+    /// PLAN.forward(operands, &mut output, &mut workspace, &Serial)?;
     /// assert_eq!(output, [3.0; 4 * 14]);
     /// # Ok::<(), Error>(())
     /// ```
@@ -214,13 +66,13 @@ impl ConvRelu {
         Self::of(desc, Isa::BASELINE_KERNELS, Tuning::DEFAULT, 1)
     }
 
-    /// A plan for a given instruction set.
+    /// A plan for a given instruction set, for one thread.
     ///
     /// # Errors
     ///
     /// [`Error::IsaUnavailable`] where this CPU, operating system or build does not offer it.
     pub fn with_isa(desc: ConvDesc, isa: Isa) -> Result<Self, Error> {
-        Self::with_isa_and_threads(desc, isa, parallel::default_threads())
+        Self::with_isa_and_threads(desc, isa, 1)
     }
 
     /// [`with_isa`](Self::with_isa) and [`with_threads`](Self::with_threads) at once.
@@ -244,22 +96,24 @@ impl ConvRelu {
             tile: tuning.tile.max(1),
             positions: tuning.positions.max(1),
             depth: tuning.depth.max(1),
+            part: tuning.part.max(1),
             forward: tuning.forward,
             backward_input: tuning.backward_input,
             depthwise: tuning.depthwise,
         };
-        Ok(Self::of(desc, kernels, at_least_one, parallel::default_threads()))
+        Ok(Self::of(desc, kernels, at_least_one, 1))
     }
 
     const fn of(desc: ConvDesc, kernels: &'static Kernels, tuning: Tuning, threads: usize) -> Self {
+        let parts = parts(threads, desc.multiply_adds(), tuning.part);
         Self {
             desc,
             kernels,
             tuning,
             threads,
-            forward: ForwardPlan::new(&desc, kernels, &tuning, threads),
-            backward_input: BackwardInputPlan::new(&desc, kernels, &tuning, threads),
-            backward_weight: BackwardWeightPlan::new(&desc, kernels, &tuning, threads),
+            forward: ForwardPlan::new(&desc, kernels, &tuning, parts),
+            backward_input: BackwardInputPlan::new(&desc, kernels, &tuning, parts),
+            backward_weight: BackwardWeightPlan::new(&desc, kernels, &tuning, parts),
         }
     }
 
@@ -284,11 +138,9 @@ impl ConvRelu {
         self.backward_weight.algorithm()
     }
 
-    /// The same plan for at most `threads` threads per call (0 counts as 1). Results do not depend on it, but
-    /// [`workspace_len`](Self::workspace_len) does.
-    ///
-    /// The default is the size of the current rayon pool with the feature `rayon`, and 1 without; without the feature
-    /// the shares of the threads run one after the other.
+    /// The same plan for at most `threads` tasks per call (0 counts as 1), which the caller's [`Executor`] spreads over its
+    /// threads. A plan takes fewer where more would not pay: at most 128, and none of less than 2¹⁶ multiply-adds. Results do
+    /// not depend on it, but [`workspace_len`](Self::workspace_len) does.
     #[must_use]
     pub const fn with_threads(self, threads: usize) -> Self {
         Self::of(self.desc, self.kernels, self.tuning, max(threads, 1))
@@ -312,16 +164,20 @@ impl ConvRelu {
     /// Elements of workspace that a pass needs, exactly.
     pub const fn workspace_len(&self, pass: Pass) -> usize {
         let lanes = self.kernels.lanes;
-        let forward = self.forward.packing.len(&self.desc);
-        let transposed = self.backward_input.packing.len(&self.desc);
+        let (forward, input) = (self.forward.workspace_len(), self.backward_input.workspace_len(lanes));
         let len = match pass {
-            Pass::Forward => total([forward, self.forward.workspace_len()], lanes),
-            Pass::ForwardPacked => self.forward.workspace_len(),
-            Pass::BackwardInput => total([transposed, self.backward_input.workspace_len(lanes)], lanes),
-            Pass::BackwardInputPacked => self.backward_input.workspace_len(lanes),
+            Pass::Forward => self.packed_apart(self.forward.packing).len().saturating_add(forward),
+            Pass::ForwardPacked => forward,
+            Pass::BackwardInput => self.packed_apart(self.backward_input.packing).len().saturating_add(input),
+            Pass::BackwardInputPacked => input,
             Pass::BackwardWeight => self.backward_weight.workspace_len(),
         };
         len.saturating_add(slack(lanes))
+    }
+
+    /// Weights that a call packs, before the rest of its workspace.
+    const fn packed_apart(&self, packing: Packing) -> Buffers<1> {
+        Buffers::new([packing.len(&self.desc)], self.kernels.lanes)
     }
 
     /// Elements of the buffer that [`pack_weight`](Self::pack_weight) fills.
@@ -405,10 +261,9 @@ impl ConvRelu {
             Weight::Plain(weight) => {
                 let weight = checked("weight", weight, desc.weight_len())?;
                 let workspace = aligned(checked_mut("workspace", workspace, plain)?, lanes);
-                let mut arena = Arena::new(workspace, lanes);
-                let packed = arena.take(packing.len(desc));
+                let ([packed], rest) = self.packed_apart(packing).carve(workspace);
                 packing.pack(desc, self.kernels, weight, packed);
-                Ok((packed, arena.rest()))
+                Ok((packed, rest))
             }
             Weight::Packed(weight) => {
                 if (weight.layer, weight.isa, weight.packing) != (desc.layer(), self.isa(), packing) {
@@ -421,13 +276,20 @@ impl ConvRelu {
 
     /// Forward pass (eq. 8 with bias): `y[n,d,o] = b[d] + Σ_{c,k} w[d,c,k] · f(x̂[n,c,o·stride + k·dilation − padding]; θ[c,k])`.
     ///
-    /// `output` holds [`ConvDesc::output_len`] elements and is overwritten. A NaN in the input reaches exactly the
-    /// outputs whose window holds it.
+    /// `output` holds [`ConvDesc::output_len`] elements and is overwritten, gaps between its pixels or images apart. A NaN in
+    /// the input reaches exactly the outputs whose window holds it.
     ///
     /// # Errors
     ///
     /// [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::PackedElsewhere`]; nothing is written then.
-    pub fn forward(&self, operands: Forward<'_>, output: &mut [f32], workspace: &mut [f32]) -> Result<(), Error> {
+    /// [`Error::Executor`].
+    pub fn forward(
+        &self,
+        operands: Forward<'_>,
+        output: &mut [f32],
+        workspace: &mut [f32],
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
         let desc = &self.desc;
         let Forward { input, weight, thresholds, bias } = operands;
         let input = checked("input", input, desc.input_len())?;
@@ -437,86 +299,75 @@ impl ConvRelu {
         let passes = [Pass::Forward, Pass::ForwardPacked];
         let (weight, workspace) = self.packed(self.forward.packing, weight, workspace, passes)?;
         let call = ForwardCall { desc, kernels: self.kernels, input, weight, thresholds, bias };
-        self.forward.run(&call, output, workspace);
-        Ok(())
+        self.forward.run(&call, output, workspace, executor)
     }
 
-    /// Gradients of the input and of the thresholds in one pass (eq. 5 and 6).
+    /// Gradients of the input and of the thresholds in one pass (eq. 5 and 6), whichever of them are asked for.
     ///
     /// With `G[n,o,c,k] = Σ_d g[n,d,o] · w[d,c,k]`: `∂E/∂x` sums `G` where `x > θ`, `∂E/∂θ` where `x̂ ≤ θ`; a tie goes
-    /// to the threshold, padding counts as `x̂ = 0`, and a NaN input passes its gradient to neither.
-    ///
-    /// `grad_input` holds [`ConvDesc::input_len`] elements, `grad_thresholds` (left out for thresholds that are not
-    /// trained) [`ConvDesc::threshold_len`].
+    /// to the threshold, padding counts as `x̂ = 0`, and a NaN input passes its gradient to neither. With
+    /// [`Thresholds::LINEAR`](crate::Thresholds::LINEAR) all of `G` goes to `∂E/∂x`, the input is not read, and `∂E/∂θ` is 0.
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`], [`Error::NanThreshold`]; nothing is written then.
+    /// [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::MissingInput`], [`Error::PackedElsewhere`]; nothing is
+    /// written then. [`Error::Executor`].
     pub fn backward_input(
         &self,
         operands: BackwardInput<'_>,
-        grad_input: &mut [f32],
-        grad_thresholds: Option<&mut [f32]>,
+        gradients: InputGradients<'_>,
         workspace: &mut [f32],
+        executor: &dyn Executor,
     ) -> Result<(), Error> {
         let desc = &self.desc;
-        let BackwardInput { input, weight, thresholds, grad_output, accumulation } = operands;
-        let input = checked("input", input, desc.input_len())?;
+        let BackwardInput { input, weight, thresholds, grad_output } = operands;
+        let input = match input {
+            // Not even looked at.
+            _ if thresholds.is_linear() => None,
+            Some(input) => Some(checked("input", input, desc.input_len())?),
+            None => return Err(Error::MissingInput),
+        };
+        let grad_len = thresholds.grad_len(desc);
         let thresholds = thresholds.checked(desc)?;
         let grad_output = checked("grad_output", grad_output, desc.output_len())?;
-        let grad_input = checked_mut("grad_input", grad_input, desc.input_len())?;
-        let grad_thresholds = grad_thresholds
-            .map(|thresholds| checked_mut("grad_thresholds", thresholds, desc.threshold_len()))
-            .transpose()?;
+        let InputGradients { grad_input, grad_thresholds } = gradients;
+        let grad_input = grad_input.map(|gradient| gradient.checked("grad_input", desc.input_len())).transpose()?;
+        let grad_thresholds =
+            grad_thresholds.map(|gradient| gradient.checked("grad_thresholds", grad_len)).transpose()?;
         let passes = [Pass::BackwardInput, Pass::BackwardInputPacked];
         let (weight, workspace) = self.packed(self.backward_input.packing, weight, workspace, passes)?;
-        let call =
-            BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output, accumulation };
-        self.backward_input.run(&call, grad_input, grad_thresholds, workspace);
-        Ok(())
+        let call = BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output };
+        let strides = thresholds.strides();
+        let grad_thresholds =
+            grad_thresholds.map(|gradient| ThresholdGradient { values: gradient.zeroed(), strides });
+        self.backward_input.run(&call, grad_input, grad_thresholds, workspace, executor)
     }
 
     /// Gradients of the weight, `∂E/∂w[d,c,k] = Σ_{n,o} g[n,d,o] · f(x̂; θ[c,k])`, and of the bias,
-    /// `∂E/∂b[d] = Σ_{n,o} g[n,d,o]`.
-    ///
-    /// `grad_weight` holds [`ConvDesc::weight_len`] elements in the order of the layout, `grad_bias`
-    /// [`ConvDesc::bias_len`].
+    /// `∂E/∂b[d] = Σ_{n,o} g[n,d,o]`, whichever of them are asked for.
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`], [`Error::NanThreshold`]; nothing is written then.
+    /// [`Error::BufferTooShort`], [`Error::NanThreshold`]; nothing is written then. [`Error::Executor`].
     pub fn backward_weight(
         &self,
         operands: BackwardWeight<'_>,
-        grad_weight: &mut [f32],
-        grad_bias: Option<&mut [f32]>,
+        gradients: WeightGradients<'_>,
         workspace: &mut [f32],
+        executor: &dyn Executor,
     ) -> Result<(), Error> {
         let desc = &self.desc;
-        let call = BackwardWeightCall {
-            desc,
-            kernels: self.kernels,
-            input: checked("input", operands.input, desc.input_len())?,
-            thresholds: operands.thresholds.checked(desc)?,
-            grad_output: checked("grad_output", operands.grad_output, desc.output_len())?,
-            accumulation: operands.accumulation,
-        };
-        let grad_weight = checked_mut("grad_weight", grad_weight, desc.weight_len())?;
-        let grad_bias = grad_bias.map(|bias| checked_mut("grad_bias", bias, desc.bias_len())).transpose()?;
+        let BackwardWeight { input, thresholds, grad_output } = operands;
+        let input = checked("input", input, desc.input_len())?;
+        let thresholds = thresholds.checked(desc)?;
+        let grad_output = checked("grad_output", grad_output, desc.output_len())?;
+        let call = BackwardWeightCall { desc, kernels: self.kernels, input, thresholds, grad_output };
+        let WeightGradients { grad_weight, grad_bias } = gradients;
+        let grad_weight = grad_weight.map(|gradient| gradient.checked("grad_weight", desc.weight_len())).transpose()?;
+        let grad_bias = grad_bias.map(|gradient| gradient.checked("grad_bias", desc.bias_len())).transpose()?;
         let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::BackwardWeight))?;
         let workspace = aligned(workspace, self.kernels.lanes);
-        self.backward_weight.run(&call, grad_weight, grad_bias, workspace);
-        Ok(())
+        let [grad_weight, grad_bias] = [grad_weight, grad_bias].map(|gradient| gradient.map(Gradient::zeroed));
+        self.backward_weight.run(&call, grad_weight, grad_bias, workspace, executor)
     }
-}
-
-/// The first `required` elements of an argument.
-fn checked<'a>(argument: &'static str, buffer: &'a [f32], required: usize) -> Result<&'a [f32], Error> {
-    buffer.get(..required).ok_or(Error::BufferTooShort { argument, len: buffer.len(), required })
-}
-
-/// The first `required` elements of an argument that is written.
-fn checked_mut<'a>(argument: &'static str, buffer: &'a mut [f32], required: usize) -> Result<&'a mut [f32], Error> {
-    let len = buffer.len();
-    buffer.get_mut(..required).ok_or(Error::BufferTooShort { argument, len, required })
 }

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::kernel::{CopyBlock, Kernels, TransposeBlock};
-use crate::layout::Strides;
+use crate::layout::{Strides, TensorLayout};
 use crate::panels::chunks;
 use crate::taps::Grid;
 
@@ -12,6 +12,13 @@ use crate::taps::Grid;
 pub(crate) struct Image<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) strides: Strides,
+}
+
+impl<'a> Image<'a> {
+    /// An image of a batch.
+    pub(crate) fn of(tensor: &TensorLayout, data: &'a [f32], image: usize) -> Self {
+        Self { data: tensor.image(data, image), strides: tensor.strides }
+    }
 }
 
 /// A box of positions: where a block begins and how many positions it has along each axis.

@@ -90,6 +90,35 @@ impl Packing {
         self.lane(panel).min(self.channels(desc))
     }
 
+    /// First channel of a panel, both counted over all groups.
+    pub(crate) fn channel_of_all(&self, desc: &ConvDesc, panel: usize) -> usize {
+        let (group, panel) = self.panel_of_all(panel);
+        group * self.channels(desc) + self.channel(desc, panel)
+    }
+
+    /// First lane of a panel counted over all groups, lanes without a channel counted.
+    pub(crate) fn lane_of_all(&self, panel: usize) -> usize {
+        let (group, panel) = self.panel_of_all(panel);
+        group * self.group_width() + self.lane(panel)
+    }
+
+    /// Group of a panel that is counted over all of them, and its number there.
+    pub(crate) const fn panel_of_all(&self, panel: usize) -> (usize, usize) {
+        (panel / self.panels.count(), panel % self.panels.count())
+    }
+
+    /// The packed weights of a panel, counted over all groups: `[step][lane]`.
+    pub(crate) fn panel<'a>(&self, desc: &ConvDesc, packed: &'a [f32], panel: usize) -> &'a [f32] {
+        let depth = self.depth(desc);
+        &packed[self.lane_of_all(panel) * depth..self.lane_of_all(panel + 1) * depth]
+    }
+
+    /// The packed weights of a group, `[panel][step][lane]`.
+    pub(crate) fn group<'a>(&self, desc: &ConvDesc, packed: &'a [f32], group: usize) -> &'a [f32] {
+        let len = self.group_width() * self.depth(desc);
+        &packed[group * len..][..len]
+    }
+
     /// Steps of the sum: weights per lane.
     pub(crate) const fn depth(&self, desc: &ConvDesc) -> usize {
         match self.order {

@@ -1,6 +1,7 @@
 //! Carving a caller's workspace into buffers that begin where a vector may: loads that cross cache lines cost twice.
-
-use crate::kernel::Run;
+//!
+//! A driver says once which buffers it works with, as a [`Buffers`] list. Their length and the buffers themselves both come
+//! from it.
 
 /// Elements that [`aligned`] may skip.
 pub(crate) const fn slack(lanes: usize) -> usize {
@@ -14,57 +15,55 @@ pub(crate) fn aligned(workspace: &mut [f32], lanes: usize) -> &mut [f32] {
 }
 
 /// Whole vectors. Saturates, as the layers that no memory could hold show.
-pub(crate) const fn whole(len: usize, lanes: usize) -> usize {
+const fn whole(len: usize, lanes: usize) -> usize {
     len.saturating_add(lanes - 1) / lanes * lanes
 }
 
-/// Elements of buffers that an [`Arena`] hands out.
-pub(crate) const fn total<const N: usize>(lens: [usize; N], lanes: usize) -> usize {
-    let mut sum = 0usize;
-    let mut i = 0;
-    while i < N {
-        sum = sum.saturating_add(whole(lens[i], lanes));
-        i += 1;
-    }
-    sum
-}
-
-/// Hands out consecutive parts of a workspace, each in whole vectors. The caller has checked its length against the
-/// plan.
-pub(crate) struct Arena<'a> {
-    rest: &'a mut [f32],
+/// Lengths of consecutive buffers, each in whole vectors of `lanes`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Buffers<const N: usize> {
+    lens: [usize; N],
     lanes: usize,
 }
 
-impl<'a> Arena<'a> {
-    pub(crate) fn new(workspace: &'a mut [f32], lanes: usize) -> Self {
-        Self { rest: workspace, lanes }
+impl<const N: usize> Buffers<N> {
+    pub(crate) const fn new(lens: [usize; N], lanes: usize) -> Self {
+        Self { lens, lanes }
     }
 
-    /// The next `len` elements, with whatever values they hold.
-    pub(crate) fn take(&mut self, len: usize) -> &'a mut [f32] {
-        let (part, rest) = core::mem::take(&mut self.rest).split_at_mut(whole(len, self.lanes));
-        self.rest = rest;
-        &mut part[..len]
+    /// Elements of all of them; saturates.
+    pub(crate) const fn len(&self) -> usize {
+        let mut sum = 0usize;
+        let mut i = 0;
+        while i < N {
+            sum = sum.saturating_add(whole(self.lens[i], self.lanes));
+            i += 1;
+        }
+        sum
     }
 
-    /// What has not been taken.
-    pub(crate) fn rest(self) -> &'a mut [f32] {
-        self.rest
+    /// The buffers, with whatever values they hold, and what lies behind them.
+    ///
+    /// # Panics
+    ///
+    /// If the workspace has fewer than [`len`](Self::len) elements.
+    pub(crate) fn carve<'a>(&self, workspace: &'a mut [f32]) -> ([&'a mut [f32]; N], &'a mut [f32]) {
+        let mut rest = workspace;
+        let buffers = self.lens.map(|len| {
+            let (part, behind) = core::mem::take(&mut rest).split_at_mut(whole(len, self.lanes));
+            rest = behind;
+            &mut part[..len]
+        });
+        (buffers, rest)
     }
+}
 
-    /// The next `len` elements as offsets.
-    pub(crate) fn take_offsets(&mut self, len: usize) -> &'a mut [u32] {
-        bytemuck::cast_slice_mut(self.take(len))
-    }
+/// A buffer as offsets, pairs of them or other plain data of words. Its length is a multiple of their size.
+pub(crate) fn words<T: bytemuck::Pod>(buffer: &mut [f32]) -> &mut [T] {
+    bytemuck::cast_slice_mut(buffer)
+}
 
-    /// The next `len` pairs of offsets.
-    pub(crate) fn take_pairs(&mut self, len: usize) -> &'a mut [[u32; 2]] {
-        bytemuck::cast_slice_mut(self.take(2 * len))
-    }
-
-    /// The next `len` runs of patches.
-    pub(crate) fn take_runs(&mut self, len: usize) -> &'a mut [Run] {
-        bytemuck::cast_slice_mut(self.take(len * size_of::<Run>() / size_of::<f32>()))
-    }
+/// Elements of a buffer that holds `len` of them; saturates.
+pub(crate) const fn words_len<T>(len: usize) -> usize {
+    len.saturating_mul(size_of::<T>() / size_of::<f32>())
 }

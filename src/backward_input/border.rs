@@ -7,9 +7,11 @@ use super::BackwardInputCall;
 use crate::arith::max;
 use crate::border::{is_inside, sum_outside, unpadded};
 use crate::desc::ConvDesc;
+use crate::error::Error;
 use crate::kernel::{Kernels, Product, Rows, Start, TileMut, VECTORS};
 use crate::panels::Panels;
-use crate::parallel;
+use crate::threads::{Executor, Rest, for_each};
+use crate::thresholds::ThresholdGradient;
 use crate::weight::Packing;
 
 /// Elements of workspace: the sums of all taps, and one row of a panel's gradient.
@@ -21,58 +23,50 @@ const fn row_len(kernels: &Kernels) -> usize {
     max(kernels.panel.max(), kernels.product_vectors * kernels.lanes).next_multiple_of(kernels.lanes)
 }
 
-/// Adds the border's part to `grad_thresholds`. `thresholds` is the table in the order of the packed weights.
+/// Adds the border's part to the gradient of the thresholds.
 pub(super) fn add(
     call: &BackwardInputCall<'_>,
     packing: &Packing,
-    thresholds: &[f32],
-    grad_thresholds: &mut [f32],
+    grad_thresholds: &mut ThresholdGradient<'_>,
     workspace: &mut [f32],
     threads: usize,
-) {
+    executor: &dyn Executor,
+) -> Result<(), Error> {
     let desc = call.desc;
     if workspace.is_empty() {
-        return;
+        return Ok(());
     }
     let (sums, row) = workspace.split_at_mut(desc.taps() * desc.out_channels());
     let parts = Panels::into_parts(desc.taps(), threads);
-    let mut rest = Some(&mut *sums);
-    let jobs = parts.iter().map_while(move |taps| {
-        let (sums, sums_rest) = rest.take()?.split_at_mut(taps.len() * desc.out_channels());
-        rest = Some(sums_rest);
-        Some((taps, sums))
-    });
-    parallel::for_each(parts.count(), jobs, &|(taps, sums): (Range<usize>, &mut [f32])| {
+    let mut rest = Rest::of(&mut *sums);
+    let jobs = parts.iter().map(move |taps| (rest.cut(taps.len() * desc.out_channels()), taps));
+    for_each(executor, parts.count(), jobs, &|(sums, taps): (&mut [f32], Range<usize>)| {
         for (tap, sums) in taps.zip(sums.chunks_exact_mut(desc.out_channels())) {
             sums.fill(0.0);
-            sum_outside(desc, call.grad_output, &unpadded(desc, tap), sums);
+            sum_outside(desc, call.grad_output, &unpadded(desc, tap), 0..desc.out_channels(), sums);
         }
-    });
+    })?;
 
-    let (taps, depth) = (desc.taps(), desc.group_out_channels());
-    let strides = desc.threshold_strides();
+    let depth = desc.group_out_channels();
     for (tap, sums) in sums.chunks_exact(desc.out_channels()).enumerate() {
         if is_inside(desc, &unpadded(desc, tap)) {
             continue;
         }
-        for (group, sums) in sums.chunks_exact(depth).enumerate() {
-            for panel in 0..packing.panels().count() {
-                let lanes = packing.lane(panel)..packing.lane(panel + 1);
-                let width = lanes.len();
-                let first = group * desc.group_in_channels() + packing.channel(desc, panel);
-                let channels = packing.channel(desc, panel + 1) - packing.channel(desc, panel);
-                let at = (group * packing.group_width() + lanes.start) * taps + tap * width;
-                let weight = &call.weight[at * depth..][..width * depth];
-                multiply(call.kernels, sums, weight, width, row);
-                let to = &mut grad_thresholds[first * strides.channel + tap * strides.spatial[2]..];
-                for lane in 0..channels {
-                    if thresholds[at + lane] >= 0.0 {
-                        to[lane * strides.channel] += row[lane];
-                    }
+        for panel in 0..desc.groups() * packing.panels().count() {
+            let (group, _) = packing.panel_of_all(panel);
+            let channels = packing.channel_of_all(desc, panel)..packing.channel_of_all(desc, panel + 1);
+            let weight = packing.panel(desc, call.weight, panel);
+            let width = weight.len() / packing.depth(desc);
+            let weight = &weight[tap * depth * width..][..depth * width];
+            multiply(call.kernels, &sums[group * depth..][..depth], weight, width, row);
+            for (channel, row) in channels.zip(&*row) {
+                if call.thresholds.at(channel, tap) >= 0.0 {
+                    grad_thresholds.add(channel, tap, *row);
                 }
             }
         }
     }
+    Ok(())
 }
 
 /// `row[l] = Σ_d sums[d] · weight[d][l]`

@@ -1,16 +1,17 @@
 //! One channel per group: see [`crate::depthwise`]. With channels first, for strides of 1.
 
-use super::{BackwardInputCall, Segment, image_of};
+use super::{BackwardInputCall, InputGradient, Segment};
 use crate::arith::equal;
-use crate::blocking::Tuning;
-use crate::depthwise::{self, Stretch, by_vector, output_of, plane_blocks, stretches, tabulate};
+use crate::depthwise::{self, Stretch, by_vector, output_of, plane_blocks, shorter, stretches, tabulate};
 use crate::desc::{ConvDesc, volume};
-use crate::kernel::{DepthwiseBackwardInput, Kernels, Line, View, Walk};
+use crate::kernel::{DepthwiseBackwardInput, Kernels, Line, Walk};
 use crate::layout::Layout;
-use crate::plan::Accumulation;
 use crate::stage::{Image, Staging, blocks};
+use crate::geometry::SEGMENT;
+use crate::sums::SegmentedSums;
 use crate::taps::{Grid, Phase};
-use crate::workspace::{Arena, total};
+use crate::tuning::Tuning;
+use crate::workspace::{Buffers, words};
 
 /// Elements of a staged plane: it, the inputs and their gradients stay in the first-level cache.
 const PLANE_LEN: usize = 2 * 1024;
@@ -39,17 +40,24 @@ impl Depthwise {
         (self.block[1] * self.grid.extent[2]).next_multiple_of(kernels.lanes) + kernels.lanes
     }
 
+    /// One thread's, channels first: weights and thresholds of a channel, offsets of the taps, staged output gradients, and
+    /// the inputs and their gradients of rows shorter than a vector.
+    const fn plane_buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<5> {
+        let (lanes, inputs) = (kernels.lanes, self.inputs_len(kernels));
+        let (coefficients, staged) = (2 * desc.taps() * lanes, self.grid.len() + lanes);
+        Buffers::new([coefficients, desc.taps(), staged, inputs, inputs], lanes)
+    }
+
+    /// One thread's, channels last: weights and thresholds of all channels, sums of a segment by vectors, offsets of the taps.
+    const fn row_buffers(desc: &ConvDesc, kernels: &Kernels) -> Buffers<3> {
+        let coefficients = desc.taps() * desc.in_channels();
+        Buffers::new([2 * coefficients, coefficients, desc.taps()], kernels.lanes)
+    }
+
     pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         match desc.layout() {
-            Layout::Nchw => {
-                let inputs = self.inputs_len(kernels);
-                let coefficients = 2 * desc.taps() * kernels.lanes;
-                total([coefficients, desc.taps(), self.grid.len() + kernels.lanes, inputs, inputs], kernels.lanes)
-            }
-            Layout::Nhwc => {
-                let coefficients = desc.taps() * desc.in_channels();
-                total([2 * coefficients, coefficients, desc.taps()], kernels.lanes)
-            }
+            Layout::Nchw => self.plane_buffers(desc, kernels).len(),
+            Layout::Nhwc => Self::row_buffers(desc, kernels).len(),
         }
     }
 
@@ -57,8 +65,8 @@ impl Depthwise {
         &self,
         call: &BackwardInputCall<'_>,
         segment: &Segment<'_>,
-        grad_input: &mut View<'_>,
-        sums: &mut [f32],
+        grad_input: &mut InputGradient<'_>,
+        sums: &mut SegmentedSums<'_>,
         workspace: &mut [f32],
     ) {
         match call.desc.layout() {
@@ -71,18 +79,14 @@ impl Depthwise {
         &self,
         call: &BackwardInputCall<'_>,
         segment: &Segment<'_>,
-        grad_input: &mut View<'_>,
-        sums: &mut [f32],
+        grad_input: &mut InputGradient<'_>,
+        sums: &mut SegmentedSums<'_>,
         workspace: &mut [f32],
     ) {
         let (desc, kernels) = (call.desc, call.kernels);
         let (taps, lanes) = (desc.taps(), kernels.lanes);
-        let mut arena = Arena::new(workspace, kernels.lanes);
-        let coefficients = arena.take(2 * taps * lanes);
-        let offsets = arena.take_offsets(taps);
-        let staged = arena.take(self.grid.len() + lanes);
-        let input = arena.take(self.inputs_len(kernels));
-        let result = arena.take(self.inputs_len(kernels));
+        let ([coefficients, offsets, staged, input, result], _) = self.plane_buffers(desc, kernels).carve(workspace);
+        let offsets: &mut [u32] = words(offsets);
 
         let phases = [0, 1, 2].map(|axis| Phase::new(desc, axis, 0));
         let [Some(depth), Some(height), Some(width)] = phases.map(|phase| phase.gather) else {
@@ -101,55 +105,71 @@ impl Depthwise {
         let row = grid.extent[2];
         let [_, rows, columns] = desc.input_size();
         let plane = volume(desc.input_size());
+        // Long planes end segments of their own, short ones share them.
+        let long = plane >= SEGMENT;
         for image in segment.images.clone() {
-            let of = |data, strides| Image { data, strides };
-            let grad_output = of(image_of(call.grad_output, desc.output_image_len(), image), desc.output_strides());
-            let inputs = of(image_of(call.input, desc.input_image_len(), image), desc.input_strides());
+            let grad_output = Image::of(&desc.output_tensor(), call.grad_output, image);
+            let inputs = call.input.map(|input| Image::of(&desc.input_tensor(), input, image));
             for (index, channel) in segment.panels.clone().enumerate() {
                 for (tap, vectors) in coefficients.chunks_exact_mut(2 * lanes).enumerate() {
                     let (weight, theta) = vectors.split_at_mut(lanes);
                     weight.fill(call.weight[channel * taps + tap]);
                     theta.fill(segment.thresholds[index * taps + tap]);
                 }
+                let own_sums = index * taps * lanes..(index + 1) * taps * lanes;
+                let mut positions = 0;
                 for block in blocks(desc.input_size().map(|size| 0..size), self.block) {
                     staging.copy(kernels, grad_output, channel..channel + 1, block, staged);
                     let [d, h, w] = block.start;
                     let first = (d * rows + h) * columns + w;
                     let end = first + (block.size[1] - 1) * columns + block.size[2];
-                    let grad_input = grad_input.run_mut(image, channel, first..end);
-                    let add = call.accumulation == Accumulation::Add;
-                    let sums = &mut sums[index * taps * lanes..][..taps * lanes];
-                    let mut run = |walk, input: &[f32], grad_input: &mut [f32], add| {
-                        let (source, coefficients, sums) = (&*staged, &*coefficients, &mut *sums);
+                    let to = grad_input.view.as_mut().map(|view| view.run_mut(image, channel, first..end));
+                    let add = grad_input.add;
+                    let own = &mut sums.current[own_sums.clone()];
+                    let mut run = |walk, input: Option<&[f32]>, grad_input: Option<&mut [f32]>, add| {
+                        let (source, coefficients, sums) = (&*staged, &*coefficients, &mut *own);
                         let call = DepthwiseBackwardInput { walk, source, coefficients, input, grad_input, add, sums };
                         kernels.depthwise_backward_input(call);
                     };
                     if block.size[2] >= lanes {
                         let lines = Line { count: block.size[1], source_step: row, own_step: columns };
-                        let input = &inputs.data[channel * plane..][first..end];
-                        run(Walk::of_positions(offsets, lines, block.size[2], lanes), input, grad_input, add);
-                        continue;
-                    }
-                    // Rows shorter than a vector, and the gaps between them, are one. What is no input compares as neither.
-                    let len = ((block.size[1] - 1) * row + block.size[2]).next_multiple_of(lanes);
-                    let axes = phases.map(|phase| phase.inputs());
-                    let as_result = Grid { axes, extent: [1, block.size[1], row] };
-                    input[..len].fill(f32::NAN);
-                    Staging { grid: as_result, lanes: 1, pitch: 0, fill: f32::NAN }.copy(
-                        kernels,
-                        inputs,
-                        channel..channel + 1,
-                        block,
-                        input,
-                    );
-                    let lines = Line { count: 1, source_step: 0, own_step: 0 };
-                    run(Walk::of_positions(offsets, lines, len, lanes), input, result, false);
-                    for (result, to) in result.chunks(row).zip(grad_input.chunks_mut(columns)).take(block.size[1]) {
-                        for (to, result) in to.iter_mut().zip(&result[..block.size[2]]) {
-                            *to = if add { *to + result } else { *result };
+                        let input = inputs.map(|inputs| &inputs.data[channel * plane..][first..end]);
+                        run(Walk::of_positions(offsets, lines, block.size[2], lanes), input, to, add);
+                    } else {
+                        // Rows shorter than a vector, and the gaps between them, are one. What is no input compares as
+                        // neither.
+                        let len = ((block.size[1] - 1) * row + block.size[2]).next_multiple_of(lanes);
+                        let lines = Line { count: 1, source_step: 0, own_step: 0 };
+                        let axes = phases.map(|phase| phase.inputs());
+                        let as_result = Grid { axes, extent: [1, block.size[1], row] };
+                        if let Some(inputs) = inputs {
+                            input[..len].fill(f32::NAN);
+                            Staging { grid: as_result, lanes: 1, pitch: 0, fill: f32::NAN }.copy(
+                                kernels,
+                                inputs,
+                                channel..channel + 1,
+                                block,
+                                input,
+                            );
+                        }
+                        let own_input = inputs.map(|_| &*input);
+                        run(Walk::of_positions(offsets, lines, len, lanes), own_input, Some(&mut *result), false);
+                        let rows = to.into_iter().flat_map(|to| to.chunks_mut(columns));
+                        for (result, to) in result.chunks(row).zip(rows).take(block.size[1]) {
+                            for (to, result) in to.iter_mut().zip(&result[..block.size[2]]) {
+                                *to = if add { *to + result } else { *result };
+                            }
                         }
                     }
+                    positions += block.len();
+                    if long && (positions >= SEGMENT || end == plane) {
+                        positions = 0;
+                        sums.end_segment(own_sums.clone());
+                    }
                 }
+            }
+            if !long {
+                sums.advance(plane);
             }
         }
     }
@@ -158,17 +178,15 @@ impl Depthwise {
         &self,
         call: &BackwardInputCall<'_>,
         segment: &Segment<'_>,
-        grad_input: &mut View<'_>,
-        sums: &mut [f32],
+        grad_input: &mut InputGradient<'_>,
+        sums: &mut SegmentedSums<'_>,
         workspace: &mut [f32],
     ) {
         let (desc, kernels) = (call.desc, call.kernels);
         let (taps, channels) = (desc.taps(), desc.in_channels());
-        let mut arena = Arena::new(workspace, kernels.lanes);
         let lanes = kernels.lanes;
-        let coefficients = arena.take(2 * taps * channels);
-        let partial = arena.take(taps * channels);
-        let offsets = arena.take_offsets(taps);
+        let ([coefficients, partial, offsets], _) = Self::row_buffers(desc, kernels).carve(workspace);
+        let offsets = words(offsets);
         by_vector(kernels, taps, call.weight, coefficients, 2);
         by_vector(kernels, taps, segment.thresholds, &mut coefficients[lanes..], 2);
         partial.fill(0.0);
@@ -183,42 +201,58 @@ impl Depthwise {
             let [first, last] = [taps().next(), taps().next_back()];
             move |i| [first, last].into_iter().flatten().all(|k| output_of(desc, axis, i, k).is_some())
         };
+        let (own, source) = (desc.input_tensor(), desc.output_tensor());
+        let [[_, own_row, own_pixel], [_, source_row, source_pixel]] = [own, source].map(|t| t.strides.spatial);
+        let mut positions = 0;
         for image in segment.images.clone() {
-            let grad_output = image_of(call.grad_output, desc.output_image_len(), image);
-            let input = image_of(call.input, desc.input_image_len(), image);
+            let grad_output = source.image(call.grad_output, image);
+            let input = call.input.map(|input| own.image(input, image));
             for (d, h) in (0..depth).flat_map(|d| (0..stride_h.min(height)).map(move |h| (d, h))) {
-                for hs in stretches(h..height, stride_h, complete(1, h)) {
+                let most_rows = (SEGMENT / width).max(1);
+                for hs in shorter(stretches(h..height, stride_h, complete(1, h)), most_rows) {
                     for w in 0..stride_w.min(width) {
-                        for ws in stretches(w..width, stride_w, complete(2, w)) {
+                        for ws in shorter(stretches(w..width, stride_w, complete(2, w)), SEGMENT) {
                             let at = [d, hs.first, ws.first];
-                            tabulate(desc, desc.output_size(), |axis, k| output_of(desc, axis, at[axis], k), offsets);
-                            let line = |stretch: &Stretch, size: [usize; 2]| {
-                                let [source_step, own] = size.map(|size| size * channels);
-                                Line { count: stretch.count, source_step, own_step: own.saturating_mul(stretch.step) }
+                            let read = |axis: usize, k| output_of(desc, axis, at[axis], k);
+                            tabulate(desc, desc.output_size(), desc.output_pitch(), read, offsets);
+                            let line = |stretch: &Stretch, [source_step, own]: [usize; 2]| Line {
+                                count: stretch.count,
+                                source_step,
+                                own_step: own.saturating_mul(stretch.step),
                             };
-                            let rows = line(&hs, [desc.output_size()[2], width]);
-                            let columns = line(&ws, [1, 1]);
+                            let rows = line(&hs, [source_row, own_row]);
+                            let columns = line(&ws, [source_pixel, own_pixel]);
                             let first = (d * height + hs.first) * width + ws.first;
                             let end = first + (hs.count - 1) * hs.step * width + (ws.count - 1) * ws.step + 1;
                             kernels.depthwise_backward_input(DepthwiseBackwardInput {
                                 walk: Walk::of_channels(offsets, rows, columns, channels / lanes),
                                 source: grad_output,
                                 coefficients,
-                                input: &input[first * channels..],
-                                grad_input: grad_input.pixels_mut(image, first..end),
-                                add: call.accumulation == Accumulation::Add,
+                                input: input.map(|input| &input[first * own_pixel..]),
+                                grad_input: grad_input.view.as_mut().map(|view| view.pixels_mut(image, first..end)),
+                                add: grad_input.add,
                                 sums: partial,
                             });
+                            positions += hs.count * ws.count;
+                            if positions >= SEGMENT {
+                                add_partial(partial, sums, taps, lanes);
+                                sums.advance(core::mem::take(&mut positions));
+                            }
                         }
                     }
                 }
             }
         }
-        for (sums, partial) in sums.chunks_exact_mut(taps * lanes).zip(partial.chunks_exact(taps * lanes)) {
-            for (tap, partial) in partial.chunks_exact(lanes).enumerate() {
-                for (sum, partial) in sums[tap..].iter_mut().step_by(taps).zip(partial) {
-                    *sum += partial;
-                }
+        add_partial(partial, sums, taps, lanes);
+    }
+}
+
+/// Adds sums by vectors, `[vector][tap][lane]`, to those by channel and tap, and zeroes them.
+fn add_partial(partial: &mut [f32], sums: &mut SegmentedSums<'_>, taps: usize, lanes: usize) {
+    for (sums, partial) in sums.current.chunks_exact_mut(taps * lanes).zip(partial.chunks_exact_mut(taps * lanes)) {
+        for (tap, partial) in partial.chunks_exact_mut(lanes).enumerate() {
+            for (sum, partial) in sums[tap..].iter_mut().step_by(taps).zip(partial) {
+                *sum += core::mem::take(partial);
             }
         }
     }

@@ -9,17 +9,18 @@
 
 use core::ops::Range;
 
-use super::{BackwardInputCall, Segment, image_of};
+use super::{BackwardInputCall, InputGradient, Segment};
 use crate::arith::{clamp, equal, max, min, product};
-use crate::blocking::{Halving, Tuning};
+use crate::blocking::Halving;
 use crate::desc::ConvDesc;
 use crate::kernel::{GatherPanel, Kernels, Pairs, TileMut, TransposeBlock, Update, View};
 use crate::layout::Layout;
 use crate::panels::{Panels, chunks};
-use crate::plan::Accumulation;
 use crate::stage::{Block, Image, Staging, blocks};
+use crate::sums::SegmentedSums;
 use crate::taps::{Axis, Grid};
-use crate::workspace::{Arena, total};
+use crate::tuning::Tuning;
+use crate::workspace::{Buffers, words, words_len};
 
 /// Positions per block: a panel's inputs and gradients stay in the first-level cache.
 const MOST_POSITIONS: usize = 256;
@@ -47,7 +48,7 @@ pub(super) struct Gather {
 
 /// Whether the algorithm can compute a layer: row numbers fit 32 bits.
 pub(super) const fn applies(desc: &ConvDesc) -> bool {
-    max(desc.input_image_len(), desc.output_image_len()) <= u32::MAX as usize
+    max(desc.input_tensor().image_stride, desc.output_tensor().image_stride) <= u32::MAX as usize
 }
 
 /// A thread at work.
@@ -55,9 +56,9 @@ struct Worker<'a, 'v> {
     plan: &'a Gather,
     call: &'a BackwardInputCall<'a>,
     segment: &'a Segment<'a>,
-    grad_input: &'a mut View<'v>,
+    grad_input: &'a mut InputGradient<'v>,
     /// `[panel][tap][lane]`
-    sums: &'a mut [f32],
+    sums: &'a mut SegmentedSums<'v>,
     pairs: &'a mut [[u32; 2]],
     /// End of each tap's pairs.
     ends: &'a mut [u32],
@@ -69,7 +70,7 @@ struct Worker<'a, 'v> {
 
 /// A block of some images.
 #[derive(Clone)]
-struct Site {
+struct InputBlocks {
     images: Range<usize>,
     block: Block,
     /// The outputs that its inputs meet.
@@ -78,7 +79,7 @@ struct Site {
     first: usize,
 }
 
-impl Site {
+impl InputBlocks {
     /// Positions of the block, which follow one another in each image.
     fn positions(&self) -> Range<usize> {
         self.first..self.first + self.block.len()
@@ -104,7 +105,7 @@ impl Gather {
         let mut images = 1;
         if equal(block, desc.input_size()) {
             let staged = tuning.staging_len / max(product(reach).saturating_mul(chunk.max()), 1);
-            let addressable = u32::MAX as usize / max(max(desc.input_image_len(), desc.output_image_len()), 1);
+            let addressable = u32::MAX as usize / max(desc.input_tensor().image_stride, desc.output_tensor().image_stride);
             images = clamp(min(min(most / positions, max(staged, 1)), addressable), 1, max(desc.batch(), 1));
         }
         Self {
@@ -134,32 +135,37 @@ impl Gather {
         [grad_output, self.positions() * self.lanes(kernels)]
     }
 
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
+    /// One thread's: pairs of some taps, where each tap's end, transposed output gradients, a panel's inputs and their
+    /// gradients.
+    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<5> {
         let [grad_output, panel] = self.copies(desc, kernels);
-        total([2 * self.taps * self.positions(), self.taps, grad_output, panel, panel], kernels.lanes)
+        let pairs = words_len::<[u32; 2]>(self.taps * self.positions());
+        Buffers::new([pairs, self.taps, grad_output, panel, panel], kernels.lanes)
     }
 
     pub(super) fn run(
         &self,
         call: &BackwardInputCall<'_>,
         segment: &Segment<'_>,
-        grad_input: &mut View<'_>,
-        sums: &mut [f32],
+        grad_input: &mut InputGradient<'_>,
+        sums: &mut SegmentedSums<'_>,
         workspace: &mut [f32],
     ) {
-        let [grad_output, panel] = self.copies(call.desc, call.kernels);
-        let mut arena = Arena::new(workspace, call.kernels.lanes);
+        let ([pairs, ends, grad_output, panel_input, panel_grad_input], _) =
+            self.buffers(call.desc, call.kernels).carve(workspace);
+        let (pairs, ends) = (words(pairs), words(ends));
+        let plan = self;
         let worker = Worker {
-            plan: self,
+            plan,
             call,
             segment,
             grad_input,
             sums,
-            pairs: arena.take_pairs(self.taps * self.positions()),
-            ends: arena.take_offsets(self.taps),
-            grad_output: arena.take(grad_output),
-            panel_input: arena.take(panel),
-            panel_grad_input: arena.take(panel),
+            pairs,
+            ends,
+            grad_output,
+            panel_input,
+            panel_grad_input,
         };
         worker.run();
     }
@@ -213,7 +219,7 @@ impl Worker<'_, '_> {
             for images in chunks(images.clone(), plan.images) {
                 let ([d, h, w], [_, height, width]) = (block.start, desc.input_size());
                 let first = (d * height + h) * width + w;
-                let site = Site { images, block, outputs: self.outputs(block), first };
+                let site = InputBlocks { images, block, outputs: self.outputs(block), first };
                 for group in panels.start / count..panels.end.div_ceil(count) {
                     let panels = panels.start.max(group * count)..panels.end.min((group + 1) * count);
                     for chunk in plan.chunk.iter() {
@@ -230,6 +236,7 @@ impl Worker<'_, '_> {
                         }
                     }
                 }
+                self.sums.advance(site.images.len() * block.len());
             }
         }
     }
@@ -250,9 +257,9 @@ impl Worker<'_, '_> {
     }
 
     /// Tabulates the pairs of rows of `taps`: rows of the output's gradient and of the input, as the kernel sees them.
-    fn tabulate(&mut self, site: &Site, taps: Range<usize>) {
+    fn tabulate(&mut self, site: &InputBlocks, taps: Range<usize>) {
         let desc = self.call.desc;
-        let Site { images, block, outputs, .. } = site;
+        let InputBlocks { images, block, outputs, .. } = site;
         // Inputs count from the block; outputs from its copy, or from the image.
         let (output_first, output_size) = match desc.layout() {
             Layout::Nchw => (outputs.start, outputs.size),
@@ -292,7 +299,7 @@ impl Worker<'_, '_> {
     }
 
     /// Transposes the output gradients that a block meets, where channels come first.
-    fn stage_grad_output(&mut self, site: &Site, group: usize, chunk: Range<usize>) {
+    fn stage_grad_output(&mut self, site: &InputBlocks, group: usize, chunk: Range<usize>) {
         let desc = self.call.desc;
         if desc.layout() == Layout::Nhwc || site.outputs.len() == 0 {
             return;
@@ -300,8 +307,7 @@ impl Worker<'_, '_> {
         let channels = group * desc.group_out_channels() + chunk.start..group * desc.group_out_channels() + chunk.end;
         let len = site.outputs.len() * chunk.len();
         for (image, out) in site.images.clone().zip(self.grad_output.chunks_exact_mut(len)) {
-            let data = image_of(self.call.grad_output, desc.output_image_len(), image);
-            let image = Image { data, strides: desc.output_strides() };
+            let image = Image::of(&desc.output_tensor(), self.call.grad_output, image);
             let axes = Axis::all_positions(desc.output_size());
             let staging = Staging { grid: Grid::new(axes, site.outputs.size), lanes: chunk.len(), pitch: 0, fill: 0.0 };
             staging.copy(self.call.kernels, image, channels.clone(), site.outputs, out);
@@ -310,7 +316,7 @@ impl Worker<'_, '_> {
 
     /// One panel of input channels over one block, for some taps and output channels of its group; `first` for the
     /// first of both.
-    fn panel(&mut self, site: &Site, panel: usize, taps: Range<usize>, chunk: Range<usize>, first: bool) {
+    fn panel(&mut self, site: &InputBlocks, panel: usize, taps: Range<usize>, chunk: Range<usize>, first: bool) {
         let (call, desc, plan) = (self.call, self.call.desc, self.plan);
         let (count, lanes) = (plan.vectors.count(), call.kernels.lanes);
         let (group, vectors) = (panel / count, plan.vectors.get(panel % count));
@@ -318,34 +324,35 @@ impl Worker<'_, '_> {
         let group_in = desc.group_in_channels();
         let own = vectors.start * lanes..group_in.min(vectors.end * lanes);
         let channels = group * group_in + own.start..group * group_in + own.end;
-        // Where the panel lies in the tables, and where they begin.
-        let start = |panel: usize| {
-            (panel / count * plan.vectors.len() + plan.vectors.start(panel % count)) * lanes * desc.taps()
-        };
-        let table = start(panel) - start(self.segment.panels.start);
+        let table = self.segment.table_start(desc, panel);
         let thresholds = &self.segment.thresholds[table..][..width * desc.taps()];
-        let sums = &mut self.sums[table..][..width * desc.taps()];
+        let sums = &mut self.sums.current[table..][..width * desc.taps()];
         let depth = desc.group_out_channels();
-        let weight = &call.weight[start(panel) * depth..][..width * depth * desc.taps()];
+        let weight = self.segment.packing.panel(desc, call.weight, panel);
 
         let staged = desc.layout() == Layout::Nchw;
         let (grad_output, grad_output_pitch) = if staged {
             (&*self.grad_output, chunk.len())
         } else {
-            let first = site.images.start * desc.output_image_len() + group * depth + chunk.start;
-            (&call.grad_output[first..], desc.out_channels())
+            let first = site.images.start * desc.output_tensor().image_stride + group * depth + chunk.start;
+            (&call.grad_output[first..], desc.output_pitch())
         };
         // With channels last and whole vectors of channels, the tensors themselves.
-        let in_place = !staged && channels.len() == width;
+        let mut view = self.grad_input.view.as_mut().filter(|_| !staged && channels.len() == width);
+        let in_place = view.is_some();
         let rows = site.images.len() * site.block.len();
-        let input = if in_place {
-            let first = site.images.start * desc.input_image_len() + site.first * desc.in_channels();
-            &call.input[first + channels.start..]
-        } else {
-            copy_panel(call, site, channels.clone(), width, self.panel_input);
-            &*self.panel_input
+        let input = match call.input {
+            Some(input) if in_place => {
+                let first = site.images.start * desc.input_tensor().image_stride + site.first * desc.input_pitch();
+                Some(&input[first + channels.start..])
+            }
+            Some(input) => {
+                copy_panel(call, input, site, channels.clone(), width, self.panel_input);
+                Some(&*self.panel_input)
+            }
+            None => None,
         };
-        let replace = first && call.accumulation == Accumulation::Overwrite;
+        let replace = first && !self.grad_input.add;
         // Begin with a tap that every input of the block has, if there is one: it needs no zeros to add to.
         let pairs_of = |index: usize| {
             let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
@@ -354,10 +361,10 @@ impl Worker<'_, '_> {
         let fresh = !in_place || replace;
         let complete = (0..taps.len()).find(|&index| fresh && pairs_of(index).len() == rows);
         if complete.is_none() {
-            if !in_place {
-                self.panel_grad_input[..rows * width].fill(0.0);
-            } else if replace {
-                in_tensor(self.grad_input, site, channels.clone(), lanes).clear(0..rows);
+            match &mut view {
+                None => self.panel_grad_input[..rows * width].fill(0.0),
+                Some(view) if replace => in_tensor(view, site, channels.clone(), lanes).clear(0..rows),
+                Some(_) => {}
             }
         }
         for index in complete.into_iter().chain((0..taps.len()).filter(|&index| Some(index) != complete)) {
@@ -366,10 +373,9 @@ impl Worker<'_, '_> {
                 continue;
             }
             let tap = taps.start + index;
-            let grad_input = if in_place {
-                in_tensor(self.grad_input, site, channels.clone(), lanes)
-            } else {
-                TileMut::of_slice(self.panel_grad_input, rows, vectors.len(), lanes)
+            let grad_input = match &mut view {
+                Some(view) => in_tensor(view, site, channels.clone(), lanes),
+                None => TileMut::of_slice(self.panel_grad_input, rows, vectors.len(), lanes),
             };
             call.kernels.gather(GatherPanel {
                 pairs,
@@ -392,23 +398,24 @@ impl Worker<'_, '_> {
     }
 
     /// Writes the gradients of a panel's inputs from their copy.
-    fn write_panel(&mut self, site: &Site, channels: Range<usize>, width: usize, update: Update) {
+    fn write_panel(&mut self, site: &InputBlocks, channels: Range<usize>, width: usize, update: Update) {
+        let Some(view) = &mut self.grad_input.view else { return };
         let len = site.block.len();
         for (index, image) in site.images.clone().enumerate() {
             let panel = &self.panel_grad_input[index * len * width..][..len * width];
             match self.call.desc.layout() {
                 Layout::Nhwc => {
                     for (position, pixel) in site.positions().zip(panel.chunks_exact(width)) {
-                        self.grad_input.pixel(image, channels.start, position, &pixel[..channels.len()], update);
+                        view.pixel(image, channels.start, position, &pixel[..channels.len()], update);
                     }
                 }
                 Layout::Nchw if update == Update::Set(0.0) => {
-                    let positions = self.call.desc.input_image_len() / self.call.desc.in_channels();
+                    let positions = self.call.desc.input_tensor().positions();
                     self.call.kernels.transpose(TransposeBlock {
                         from: panel,
                         from_step: width,
                         from_column: 1,
-                        to: &mut self.grad_input.planes_mut(image, channels.clone())[site.first..],
+                        to: &mut view.planes_mut(image, channels.clone())[site.first..],
                         to_step: positions,
                         rows: len,
                         columns: channels.len(),
@@ -426,7 +433,7 @@ impl Worker<'_, '_> {
                         columns: channels.len(),
                     });
                     for (channel, plane) in channels.clone().zip(self.panel_input.chunks_exact(len)) {
-                        self.grad_input.run(image, channel, site.first, plane, update);
+                        view.run(image, channel, site.first, plane, update);
                     }
                 }
             }
@@ -435,7 +442,7 @@ impl Worker<'_, '_> {
 }
 
 /// The gradients of a panel's inputs where they belong.
-fn in_tensor<'v>(grad_input: &'v mut View<'_>, site: &Site, channels: Range<usize>, lanes: usize) -> TileMut<'v> {
+fn in_tensor<'v>(grad_input: &'v mut View<'_>, site: &InputBlocks, channels: Range<usize>, lanes: usize) -> TileMut<'v> {
     if site.images.len() == 1 {
         grad_input.tile_of_positions(site.images.start, site.positions(), channels, lanes)
     } else {
@@ -444,12 +451,19 @@ fn in_tensor<'v>(grad_input: &'v mut View<'_>, site: &Site, channels: Range<usiz
 }
 
 /// Copies a panel's inputs, `[position][lane]`.
-fn copy_panel(call: &BackwardInputCall<'_>, site: &Site, channels: Range<usize>, width: usize, copy: &mut [f32]) {
+fn copy_panel(
+    call: &BackwardInputCall<'_>,
+    input: &[f32],
+    site: &InputBlocks,
+    channels: Range<usize>,
+    width: usize,
+    copy: &mut [f32],
+) {
     let desc = call.desc;
     let axes = Axis::all_positions(desc.input_size());
     let staging = Staging { grid: Grid::new(axes, site.block.size), lanes: width, pitch: 0, fill: 0.0 };
     for (image, copy) in site.images.clone().zip(copy.chunks_exact_mut(site.block.len() * width)) {
-        let image = Image { data: image_of(call.input, desc.input_image_len(), image), strides: desc.input_strides() };
+        let image = Image::of(&desc.input_tensor(), input, image);
         staging.copy(call.kernels, image, channels.clone(), site.block, copy);
     }
 }

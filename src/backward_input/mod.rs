@@ -21,31 +21,22 @@ mod planar;
 use core::ops::Range;
 
 use crate::arith::min;
-use crate::blocking::Tuning;
-use crate::desc::ConvDesc;
+use crate::desc::{ConvDesc, volume};
+use crate::error::Error;
 use crate::kernel::{Kernels, VECTORS, View};
 use crate::layout::Layout;
+use crate::operands::{Accumulation, Gradient};
 use crate::panels::Panels;
-use crate::parallel;
-use crate::plan::{Accumulation, Thresholds};
+use crate::sums::SegmentedSums;
+use crate::threads::{Executor, Rest, for_each};
+use crate::thresholds::{ThresholdGradient, ThresholdTable};
+use crate::tuning::{BackwardInputAlgorithm, Tuning};
 use crate::weight::Packing;
-use crate::workspace::{Arena, total};
+use crate::workspace::Buffers;
 
 use depthwise::Depthwise;
 use gather::Gather;
 use planar::Planar;
-
-/// An algorithm of the backward pass of the input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
-pub enum BackwardInputAlgorithm {
-    /// Input channels in lanes.
-    Gather,
-    /// Positions in lanes.
-    Planar,
-    /// One channel per group.
-    Depthwise,
-}
 
 /// How the backward pass of the input runs on one instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -57,10 +48,12 @@ pub(crate) struct BackwardInputPlan {
     segments: Panels,
     /// What the threads share out: segments, or panels of all groups.
     parts: Panels,
-    // Elements of workspace: one thread's own, the table of thresholds, one segment's sums, the border's.
+    // Elements of workspace: one thread's own, the table of thresholds, the sums of some images, those of the positions
+    // before the current ones, the border's.
     part_len: usize,
     thresholds_len: usize,
     sums_len: usize,
+    before_len: usize,
     border_len: usize,
 }
 
@@ -75,25 +68,32 @@ enum Driver {
 pub(crate) struct BackwardInputCall<'a> {
     pub(crate) desc: &'a ConvDesc,
     pub(crate) kernels: &'static Kernels,
-    pub(crate) input: &'a [f32],
+    /// None where thresholds are linear.
+    pub(crate) input: Option<&'a [f32]>,
     /// In the plan's [`Packing`].
     pub(crate) weight: &'a [f32],
-    pub(crate) thresholds: Thresholds<'a>,
+    pub(crate) thresholds: ThresholdTable<'a>,
     pub(crate) grad_output: &'a [f32],
-    pub(crate) accumulation: Accumulation,
 }
 
 /// The gradients that one thread computes.
-struct Part<'a> {
+struct InputPart<'a> {
     images: Range<usize>,
     /// Panels of all groups.
     panels: Range<usize>,
-    grad_input: View<'a>,
+    grad_input: InputGradient<'a>,
     /// θ of the panels, in the order of the weight: `[panel][tap][channel of the panel]`.
     thresholds: &'a [f32],
-    /// Sums of the gradients of the thresholds, in the same order, of [`Driver::partial`] values each. Added to.
-    sums: &'a mut [f32],
+    /// Sums of the gradients of the thresholds, in the same order, of [`Driver::partial`] values each; and those of the
+    /// positions before.
+    sums: [&'a mut [f32]; 2],
     workspace: &'a mut [f32],
+}
+
+/// Where the gradient of the input goes, if anywhere, and whether it is added to what lies there.
+struct InputGradient<'a> {
+    view: Option<View<'a>>,
+    add: bool,
 }
 
 /// The most images' worth of sums that are kept apart.
@@ -146,12 +146,16 @@ impl BackwardInputPlan {
                 count => Panels::into_parts(count, threads),
             },
             part_len: match &driver {
-                Driver::Gather(driver) => driver.workspace_len(desc, kernels),
-                Driver::Planar(driver) => driver.workspace_len(kernels),
+                Driver::Gather(driver) => driver.buffers(desc, kernels).len(),
+                Driver::Planar(driver) => driver.buffers(kernels).len(),
                 Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
             },
             thresholds_len,
             sums_len,
+            before_len: {
+                let positions = segments.max().saturating_mul(volume(desc.input_size()));
+                SegmentedSums::before_len(sums_len, positions)
+            },
             border_len: border::workspace_len(desc, kernels),
         }
     }
@@ -165,104 +169,110 @@ impl BackwardInputPlan {
         }
     }
 
+    /// The table of thresholds, sums of all segments, those of the positions before, the border's, all threads' own.
+    const fn buffers(&self, lanes: usize) -> Buffers<5> {
+        let count = self.segments.count();
+        if count == 0 {
+            return Buffers::new([0; 5], lanes);
+        }
+        let [sums, before] = [self.sums_len.saturating_mul(count), self.before_len.saturating_mul(count)];
+        let parts = self.parts.count().saturating_mul(self.part_len);
+        Buffers::new([self.thresholds_len, sums, before, self.border_len, parts], lanes)
+    }
+
     /// Elements of workspace, packed weights apart.
     pub(crate) const fn workspace_len(&self, lanes: usize) -> usize {
-        if self.segments.count() == 0 {
-            return 0;
-        }
-        let sums = self.sums_len.saturating_mul(self.segments.count());
-        let parts = self.parts.count().saturating_mul(self.part_len);
-        total([self.thresholds_len, sums, self.border_len, parts], lanes)
+        self.buffers(lanes).len()
     }
 
     pub(crate) fn run(
         &self,
         call: &BackwardInputCall<'_>,
-        grad_input: &mut [f32],
-        grad_thresholds: Option<&mut [f32]>,
+        grad_input: Option<Gradient<'_>>,
+        grad_thresholds: Option<ThresholdGradient<'_>>,
         workspace: &mut [f32],
-    ) {
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
         let (desc, kernels) = (call.desc, call.kernels);
-        if desc.batch() == 0 {
-            if let (Some(grad_thresholds), Accumulation::Overwrite) = (grad_thresholds, call.accumulation) {
-                grad_thresholds.fill(0.0);
-            }
-            return;
+        if desc.batch() == 0 || grad_input.is_none() && grad_thresholds.is_none() {
+            return Ok(());
         }
-        let mut arena = Arena::new(workspace, kernels.lanes);
-        let thresholds = arena.take(self.thresholds_len);
-        let Self { sums_len, part_len, parts, .. } = *self;
-        let sums = arena.take(sums_len * self.segments.count());
-        let border = arena.take(self.border_len);
-        let workspace = arena.rest();
+        let Self { sums_len, before_len, part_len, parts, .. } = *self;
+        let ([thresholds, sums, before, border, workspace], _) = self.buffers(kernels.lanes).carve(workspace);
         self.tabulate_thresholds(call, thresholds);
-        sums.fill(0.0);
         let thresholds = &*thresholds;
 
-        let grad_input =
-            View::new(grad_input, desc.batch(), desc.in_channels(), desc.input_size(), desc.input_strides());
-        let mut rest = Some((grad_input, &mut *sums, workspace));
-        let jobs = parts.iter().map_while(move |range| {
-            let (grad_input, sums, workspace) = rest.take()?;
-            let (workspace, workspace_rest) = workspace.split_at_mut(part_len);
-            let all_panels = desc.groups() * self.packing.panels().count();
-            let part;
+        let add = grad_input.as_ref().is_some_and(|gradient| gradient.accumulation == Accumulation::Add);
+        let mut view = grad_input.map(|gradient| View::new(gradient.values, &desc.input_tensor()));
+        let [mut sums_rest, mut before_rest, mut workspace] = [&mut *sums, before, workspace].map(Rest::of);
+        let jobs = parts.iter().map(move |range| {
+            let (images, panels, axis, end, sums, before);
+            let own;
             if self.segments.count() > 1 {
-                let images = self.segments.start(range.start)..self.segments.start(range.end);
-                let (grad_input, grad_input_rest) = grad_input.split(0, images.end);
-                let (sums, sums_rest) = sums.split_at_mut(range.len() * sums_len);
-                rest = Some((grad_input_rest, sums_rest, workspace_rest));
-                part = Part { images, panels: 0..all_panels, grad_input, thresholds, sums, workspace };
+                images = self.segments.start(range.start)..self.segments.start(range.end);
+                panels = 0..desc.groups() * self.packing.panels().count();
+                own = thresholds;
+                (axis, end) = (0, images.end);
+                (sums, before) = (range.len() * sums_len, range.len() * before_len);
             } else {
-                let at = |panel: usize| self.table_start(desc, panel);
-                let (grad_input, grad_input_rest) = grad_input.split(1, self.panel_start(desc, range.end));
-                let own = at(range.end) - at(range.start);
-                let (sums, sums_rest) = sums.split_at_mut(own * self.driver.partial(desc, kernels));
-                rest = Some((grad_input_rest, sums_rest, workspace_rest));
-                let thresholds = &thresholds[at(range.start)..][..own];
-                part = Part { images: 0..desc.batch(), panels: range, grad_input, thresholds, sums, workspace };
+                images = 0..desc.batch();
+                (axis, end) = (1, self.packing.channel_of_all(desc, range.end));
+                own = &thresholds[self.table(desc, range.clone())];
+                sums = own.len() * self.driver.partial(desc, kernels);
+                before = if before_len == 0 { 0 } else { sums };
+                panels = range;
             }
-            Some(part)
+            let view = view.as_mut().map(|view| view.cut(axis, end));
+            InputPart {
+                images,
+                panels,
+                grad_input: InputGradient { view, add },
+                thresholds: own,
+                sums: [sums_rest.cut(sums), before_rest.cut(before)],
+                workspace: workspace.cut(part_len),
+            }
         });
-        parallel::for_each(parts.count(), jobs, &|part| self.run_part(call, part));
+        for_each(executor, parts.count(), jobs, &|part| self.run_part(call, part))?;
 
-        if let Some(grad_thresholds) = grad_thresholds {
-            if call.accumulation == Accumulation::Overwrite {
-                grad_thresholds.fill(0.0);
-            }
-            self.add_sums(call, sums, grad_thresholds);
-            border::add(call, &self.packing, thresholds, grad_thresholds, border, parts.count());
+        if let Some(mut grad_thresholds) = grad_thresholds
+            && !call.thresholds.is_linear()
+        {
+            self.add_sums(call, sums, &mut grad_thresholds);
+            border::add(call, &self.packing, &mut grad_thresholds, border, parts.count(), executor)?;
         }
+        Ok(())
     }
 
     /// Runs the segments of a part one after another, each with its own sums.
-    fn run_part(&self, call: &BackwardInputCall<'_>, part: Part<'_>) {
-        let Part { images, panels, mut grad_input, thresholds, sums, workspace } = part;
+    fn run_part(&self, call: &BackwardInputCall<'_>, part: InputPart<'_>) {
+        let InputPart { images, panels, mut grad_input, thresholds, sums: [sums, before], workspace } = part;
         let segments = self.segments.iter().filter(|segment| images.contains(&segment.start));
-        let sums_len = sums.len() / segments.clone().count().max(1);
-        for (images, sums) in segments.zip(sums.chunks_exact_mut(sums_len.max(1))) {
-            let segment = Segment { images, panels: panels.clone(), thresholds };
+        let count = segments.clone().count().max(1);
+        let (sums_len, before_len) = (sums.len() / count, before.len() / count);
+        let [mut sums, mut before] = [sums, before].map(Rest::of);
+        for images in segments {
+            let mut sums = SegmentedSums::new(sums.cut(sums_len), before.cut(before_len));
+            let segment = Segment { images, panels: panels.clone(), packing: self.packing, thresholds };
+            let (grad_input, own) = (&mut grad_input, &mut sums);
             match &self.driver {
-                Driver::Planar(driver) => driver.run(call, &segment, &mut grad_input, sums, workspace),
-                Driver::Gather(driver) if VECTORS => driver.run(call, &segment, &mut grad_input, sums, workspace),
-                Driver::Depthwise(driver) if VECTORS => driver.run(call, &segment, &mut grad_input, sums, workspace),
+                Driver::Planar(driver) => driver.run(call, &segment, grad_input, own, workspace),
+                Driver::Gather(driver) if VECTORS => driver.run(call, &segment, grad_input, own, workspace),
+                Driver::Depthwise(driver) if VECTORS => driver.run(call, &segment, grad_input, own, workspace),
                 _ => unreachable!("a driver that is never planned"),
             }
+            sums.finish();
         }
     }
 
-    /// First input channel of a panel, both counted over all groups.
-    fn panel_start(&self, desc: &ConvDesc, panel: usize) -> usize {
-        let count = self.packing.panels().count();
-        let (group, panel) = (panel / count, panel % count);
-        group * desc.group_in_channels() + self.packing.channel(desc, panel)
+    /// Where some panels lie in the table of thresholds.
+    fn table(&self, desc: &ConvDesc, panels: Range<usize>) -> Range<usize> {
+        let [start, end] = [panels.start, panels.end].map(|panel| self.packing.lane_of_all(panel) * desc.taps());
+        start..end
     }
 
-    /// Where a panel begins in the table of thresholds.
-    fn table_start(&self, desc: &ConvDesc, panel: usize) -> usize {
-        let count = self.packing.panels().count();
-        let (group, panel) = (panel / count, panel % count);
-        (group * self.packing.group_width() + self.packing.lane(panel)) * desc.taps()
+    /// Input channels of a panel, both counted over all groups.
+    fn channels(&self, desc: &ConvDesc, panel: usize) -> Range<usize> {
+        self.packing.channel_of_all(desc, panel)..self.packing.channel_of_all(desc, panel + 1)
     }
 
     /// The thresholds, in the order of the packed weights; lanes without a channel hold zeros.
@@ -270,31 +280,24 @@ impl BackwardInputPlan {
         let desc = call.desc;
         table.fill(0.0);
         for panel in 0..desc.groups() * self.packing.panels().count() {
-            let channels = self.panel_start(desc, panel)..self.panel_start(desc, panel + 1);
-            let table = &mut table[self.table_start(desc, panel)..self.table_start(desc, panel + 1)];
+            let table = &mut table[self.table(desc, panel..panel + 1)];
             for (tap, row) in table.chunks_exact_mut(table.len() / desc.taps()).enumerate() {
-                let k = desc.kernel_position(tap);
-                for (theta, channel) in row.iter_mut().zip(channels.clone()) {
-                    *theta = call.thresholds.at(desc, channel, k);
-                }
+                call.thresholds.copy_channels(self.channels(desc, panel), tap, row, 1);
             }
         }
     }
 
     /// Adds the sums of all segments to the gradient of the thresholds.
-    fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut [f32]) {
+    fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut ThresholdGradient<'_>) {
         let desc = call.desc;
         let partial = self.driver.partial(desc, call.kernels);
-        let strides = desc.threshold_strides();
         for segment in sums.chunks_exact(self.sums_len) {
             for panel in 0..desc.groups() * self.packing.panels().count() {
-                let channels = self.panel_start(desc, panel)..self.panel_start(desc, panel + 1);
-                let [start, end] = [panel, panel + 1].map(|panel| self.table_start(desc, panel) * partial);
-                let segment = &segment[start..end];
+                let table = self.table(desc, panel..panel + 1);
+                let segment = &segment[table.start * partial..table.end * partial];
                 for (tap, row) in segment.chunks_exact(segment.len() / desc.taps()).enumerate() {
-                    let to = &mut grad_thresholds[tap * strides.spatial[2]..];
-                    for (channel, partials) in channels.clone().zip(row.chunks_exact(partial)) {
-                        to[channel * strides.channel] += partials.iter().sum::<f32>();
+                    for (channel, partials) in self.channels(desc, panel).zip(row.chunks_exact(partial)) {
+                        grad_thresholds.add(channel, tap, partials.iter().sum());
                     }
                 }
             }
@@ -330,10 +333,16 @@ struct Segment<'a> {
     images: Range<usize>,
     /// Of all groups.
     panels: Range<usize>,
+    /// Which weights, thresholds and sums are a panel's.
+    packing: Packing,
     /// θ of the panels: `[panel][tap][channel of the panel]`.
     thresholds: &'a [f32],
 }
 
-fn image_of(tensor: &[f32], len: usize, image: usize) -> &[f32] {
-    &tensor[image * len..][..len]
+impl Segment<'_> {
+    /// Where a panel, counted over all groups, begins in the thresholds, and in sums of one value each.
+    fn table_start(&self, desc: &ConvDesc, panel: usize) -> usize {
+        let lane = |panel| self.packing.lane_of_all(panel);
+        (lane(panel) - lane(self.panels.start)) * desc.taps()
+    }
 }

@@ -5,15 +5,16 @@
 
 use core::ops::Range;
 
-use super::{BackwardInputCall, Segment, image_of};
-use crate::blocking::{Planar as Blocking, Tuning, runs};
+use super::{BackwardInputCall, InputGradient, Segment};
+use crate::blocking::{Planar as Blocking, runs};
 use crate::desc::ConvDesc;
 use crate::kernel::{BackwardInputPanel, Kernels, Offsets, Runs, Update, View};
 use crate::panels::{Panels, chunks};
-use crate::plan::Accumulation;
 use crate::stage::{Block, Image, Staging, blocks};
+use crate::sums::SegmentedSums;
 use crate::taps::{Grid, Phase};
-use crate::workspace::{Arena, total};
+use crate::tuning::Tuning;
+use crate::workspace::{Buffers, words};
 
 /// Positions per block: the panel's inputs and gradients stay in the first-level cache.
 const MOST_POSITIONS: usize = 512;
@@ -34,9 +35,9 @@ struct Worker<'a, 'v> {
     plan: &'a Planar,
     call: &'a BackwardInputCall<'a>,
     segment: &'a Segment<'a>,
-    grad_input: &'a mut View<'v>,
+    grad_input: &'a mut InputGradient<'v>,
     /// `[panel][tap][channel][lane]`
-    sums: &'a mut [f32],
+    sums: &'a mut SegmentedSums<'v>,
     // Tables over the taps of a phase.
     offsets: &'a mut [u32],
     weight_taps: &'a mut [u32],
@@ -48,7 +49,7 @@ struct Worker<'a, 'v> {
 
 /// One block of one phase of one image.
 #[derive(Clone, Copy)]
-struct Site<'a> {
+struct PhaseBlock<'a> {
     phases: &'a [Phase; 3],
     image: usize,
     block: Block,
@@ -66,10 +67,10 @@ impl Planar {
         }
     }
 
-    /// Elements of one thread's workspace.
-    pub(super) const fn workspace_len(&self, kernels: &Kernels) -> usize {
+    /// One thread's: offsets and numbers of a phase's taps, staged output gradients, a panel's inputs and their gradients.
+    pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<5> {
         let panel = self.panels.max() * self.blocking.result_len(kernels.lanes);
-        total([self.taps, self.taps, self.blocking.staged_len(kernels.lanes), panel, panel], kernels.lanes)
+        Buffers::new([self.taps, self.taps, self.blocking.staged_len(kernels.lanes), panel, panel], kernels.lanes)
     }
 
     /// Group and input channels (of all groups) of a panel, counted over all groups.
@@ -84,23 +85,25 @@ impl Planar {
         &self,
         call: &BackwardInputCall<'_>,
         segment: &Segment<'_>,
-        grad_input: &mut View<'_>,
-        sums: &mut [f32],
+        grad_input: &mut InputGradient<'_>,
+        sums: &mut SegmentedSums<'_>,
         workspace: &mut [f32],
     ) {
-        let panel = self.panels.max() * self.blocking.result_len(call.kernels.lanes);
-        let mut arena = Arena::new(workspace, call.kernels.lanes);
+        let ([offsets, weight_taps, staged, panel_input, panel_grad_input], _) =
+            self.buffers(call.kernels).carve(workspace);
+        let (offsets, weight_taps) = (words(offsets), words(weight_taps));
+        let plan = self;
         let mut worker = Worker {
-            plan: self,
+            plan,
             call,
             segment,
             grad_input,
             sums,
-            offsets: arena.take_offsets(self.taps),
-            weight_taps: arena.take_offsets(self.taps),
-            staged: arena.take(self.blocking.staged_len(call.kernels.lanes)),
-            panel_input: arena.take(panel),
-            panel_grad_input: arena.take(panel),
+            offsets,
+            weight_taps,
+            staged,
+            panel_input,
+            panel_grad_input,
         };
         worker.run();
     }
@@ -135,15 +138,14 @@ impl Worker<'_, '_> {
         };
         let depth = desc.group_out_channels();
         for image in self.segment.images.clone() {
-            let data = image_of(self.call.grad_output, desc.output_image_len(), image);
-            let grad_output = Image { data, strides: desc.output_strides() };
+            let grad_output = Image::of(&desc.output_tensor(), self.call.grad_output, image);
             for block in blocks(phases.map(|phase| 0..phase.positions), size) {
                 let Some((grid, taps)) = reached else {
                     self.write_zeros(panels.clone(), phases, image, block);
                     continue;
                 };
                 let runs = runs(block.size[1], block.size[2], grid.extent[2], lanes);
-                let site = Site { phases, image, block, runs };
+                let site = PhaseBlock { phases, image, block, runs };
                 let staging = Staging { grid, lanes: 1, pitch, fill: 0.0 };
                 for chunk in chunks(0..depth, chunk) {
                     let channels = group * depth + chunk.start..group * depth + chunk.end;
@@ -152,6 +154,7 @@ impl Worker<'_, '_> {
                         self.panel(site, panel, taps, chunk.clone());
                     }
                 }
+                self.sums.advance(block.len());
             }
         }
     }
@@ -174,16 +177,17 @@ impl Worker<'_, '_> {
     }
 
     /// One panel of input channels over one block, for the staged `chunk` of the group's output channels.
-    fn panel(&mut self, site: Site<'_>, panel: usize, taps: usize, chunk: Range<usize>) {
+    fn panel(&mut self, site: PhaseBlock<'_>, panel: usize, taps: usize, chunk: Range<usize>) {
         let (desc, lanes) = (self.call.desc, self.call.kernels.lanes);
         let (_, channels) = self.plan.panel(desc, panel);
-        let first = self.plan.panel(desc, self.segment.panels.start).1.start;
         let (width, depth) = (channels.len(), desc.group_out_channels());
         let pitch = site.runs.result_len(lanes);
-        self.stage_input(site, channels.clone(), pitch);
+        if let Some(input) = self.call.input {
+            self.stage_input(input, site, channels.clone(), pitch);
+        }
         self.panel_grad_input[..width * pitch].fill(0.0);
-        let weight = &self.call.weight[channels.start * depth * desc.taps()..][..width * depth * desc.taps()];
-        let table = (channels.start - first) * desc.taps();
+        let weight = self.segment.packing.panel(desc, self.call.weight, panel);
+        let table = self.segment.table_start(desc, panel);
         self.call.kernels.backward_input(BackwardInputPanel {
             source: self.staged,
             source_pitch: self.plan.blocking.pitch,
@@ -195,27 +199,25 @@ impl Worker<'_, '_> {
             thresholds: &self.segment.thresholds[table..][..width * desc.taps()],
             channels: width,
             runs: site.runs,
-            input: self.panel_input,
+            input: self.call.input.map(|_| &*self.panel_input),
             grad_input: self.panel_grad_input,
             pitch,
-            grad_thresholds: &mut self.sums[table * lanes..][..width * desc.taps() * lanes],
+            grad_thresholds: &mut self.sums.current[table * lanes..][..width * desc.taps() * lanes],
             tile: self.plan.tile,
         });
-        let update = match self.call.accumulation {
-            Accumulation::Overwrite if chunk.start == 0 => Update::Set(0.0),
-            _ => Update::Add,
-        };
-        for (channel, rows) in channels.clone().zip(self.panel_grad_input.chunks(pitch)) {
-            write_rows(self.grad_input, site, channel, rows, update);
+        let update = if self.grad_input.add || chunk.start > 0 { Update::Add } else { Update::Set(0.0) };
+        if let Some(view) = &mut self.grad_input.view {
+            for (channel, rows) in channels.clone().zip(self.panel_grad_input.chunks(pitch)) {
+                write_rows(view, site, channel, rows, update);
+            }
         }
     }
 
     /// Lays out a panel's inputs as the kernel's results will be, NaN where there is no input.
-    fn stage_input(&mut self, site: Site<'_>, channels: Range<usize>, pitch: usize) {
+    fn stage_input(&mut self, input: &[f32], site: PhaseBlock<'_>, channels: Range<usize>, pitch: usize) {
         let desc = self.call.desc;
         self.panel_input[..channels.len() * pitch].fill(f32::NAN);
-        let input = image_of(self.call.input, desc.input_image_len(), site.image);
-        let input = Image { data: input, strides: desc.input_strides() };
+        let input = Image::of(&desc.input_tensor(), input, site.image);
         let grid = Grid {
             axes: site.phases.map(|phase| phase.inputs()),
             extent: [1, site.block.size[1], site.runs.result_step],
@@ -231,25 +233,23 @@ impl Worker<'_, '_> {
 
     /// Inputs that no tap reads have no gradient.
     fn write_zeros(&mut self, panels: Range<usize>, phases: &[Phase; 3], image: usize, block: Block) {
-        if self.call.accumulation == Accumulation::Add {
-            return;
-        }
+        let Some(view) = self.grad_input.view.as_mut().filter(|_| !self.grad_input.add) else { return };
         // Every row of the block is the same row of zeros.
         let runs = Runs { count: block.size[1], len: block.size[2], source_step: 0, result_step: 0 };
-        let site = Site { phases, image, block, runs };
+        let site = PhaseBlock { phases, image, block, runs };
         let zeros = &mut self.panel_grad_input[..block.size[2]];
         zeros.fill(0.0);
         for channels in panels.map(|panel| self.plan.panel(self.call.desc, panel).1) {
             for channel in channels {
-                write_rows(self.grad_input, site, channel, zeros, Update::Set(0.0));
+                write_rows(view, site, channel, zeros, Update::Set(0.0));
             }
         }
     }
 }
 
 /// Writes the rows of one channel of one block of a phase.
-fn write_rows(grad_input: &mut View<'_>, site: Site<'_>, channel: usize, rows: &[f32], update: Update) {
-    let Site { phases, image, block, runs } = site;
+fn write_rows(grad_input: &mut View<'_>, site: PhaseBlock<'_>, channel: usize, rows: &[f32], update: Update) {
+    let PhaseBlock { phases, image, block, runs } = site;
     let input = |axis: usize, position: usize| phases[axis].first + position * phases[axis].step;
     let [d, h, w] = block.start;
     for row in 0..block.size[1] {

@@ -3,15 +3,17 @@
 use core::ops::Range;
 
 use super::BackwardWeightCall;
-use crate::blocking::Tuning;
 use crate::border;
-use crate::depthwise::{input_of, output_lines, plane_blocks, reads_inside, stretches, tabulate};
+use crate::depthwise::{input_of, output_lines, plane_blocks, reads_inside, shorter, stretches, tabulate};
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{DepthwiseBackwardWeight, Kernels, Line, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
-use crate::workspace::{Arena, total};
+use crate::geometry::SEGMENT;
+use crate::sums::SegmentedSums;
+use crate::tuning::Tuning;
+use crate::workspace::{Buffers, words};
 
 /// Elements of a staged plane: it and the output gradients stay in the first-level cache.
 const PLANE_LEN: usize = 4 * 1024;
@@ -31,17 +33,26 @@ impl Depthwise {
         Self { block, grid }
     }
 
+    /// One thread's, channels first: offsets of the taps, thresholds and sums of a channel, a staged plane, and the output
+    /// gradients of rows shorter than a vector.
+    const fn plane_buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<5> {
+        let (taps, lanes) = (desc.taps(), kernels.lanes);
+        let grad_output = self.block[1] * self.block[2].next_multiple_of(lanes);
+        Buffers::new([taps, taps * lanes, taps * lanes, self.grid.len() + lanes, grad_output], lanes)
+    }
+
+    /// One thread's, channels last: offsets of the taps, thresholds of its `channels`, their sums of the current segment of
+    /// positions and of those before, and sums over padded positions.
+    const fn row_buffers(desc: &ConvDesc, kernels: &Kernels, channels: usize) -> Buffers<5> {
+        let sums = desc.taps() * channels;
+        let before = SegmentedSums::before_len(sums, desc.batch().saturating_mul(volume(desc.output_size())));
+        Buffers::new([desc.taps(), sums, sums, before, channels], kernels.lanes)
+    }
+
     pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels, channels: usize) -> usize {
-        let taps = desc.taps();
         match desc.layout() {
-            Layout::Nchw => {
-                let grad_output = self.block[1] * self.block[2].next_multiple_of(kernels.lanes);
-                total(
-                    [taps, taps * kernels.lanes, taps * kernels.lanes, self.grid.len() + kernels.lanes, grad_output],
-                    kernels.lanes,
-                )
-            }
-            Layout::Nhwc => total([taps, taps * channels, taps * channels, desc.out_channels()], kernels.lanes),
+            Layout::Nchw => self.plane_buffers(desc, kernels).len(),
+            Layout::Nhwc => Self::row_buffers(desc, kernels, channels).len(),
         }
     }
 
@@ -68,12 +79,8 @@ impl Depthwise {
     ) {
         let (desc, kernels) = (call.desc, call.kernels);
         let (taps, lanes) = (desc.taps(), kernels.lanes);
-        let mut arena = Arena::new(workspace, kernels.lanes);
-        let offsets = arena.take_offsets(taps);
-        let thresholds = arena.take(taps * lanes);
-        let sums = arena.take(taps * lanes);
-        let staged = arena.take(self.grid.len() + lanes);
-        let grad_output = arena.take(self.block[1] * self.block[2].next_multiple_of(lanes));
+        let ([offsets, thresholds, sums, staged, grad_output], _) = self.plane_buffers(desc, kernels).carve(workspace);
+        let offsets: &mut [u32] = words(offsets);
         for (tap, offset) in offsets.iter_mut().enumerate() {
             // Fits: `block_size` bounds a staged plane.
             *offset = self.grid.tap(desc.kernel_position(tap)) as u32;
@@ -83,14 +90,13 @@ impl Depthwise {
         let [_, height, width] = desc.output_size();
         for (channel, grad_weight) in channels.zip(grad_weight.chunks_exact_mut(taps)) {
             for (tap, theta) in thresholds.chunks_exact_mut(lanes).enumerate() {
-                theta.fill(call.thresholds.at(desc, channel, desc.kernel_position(tap)));
+                theta.fill(call.thresholds.at(channel, tap));
             }
             sums.fill(0.0);
+            let mut positions = 0;
             for image in 0..desc.batch() {
-                let input = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
-                let input = Image { data: input, strides: desc.input_strides() };
-                let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
-                let output = Image { data, strides: desc.output_strides() };
+                let input = Image::of(&desc.input_tensor(), call.input, image);
+                let output = Image::of(&desc.output_tensor(), call.grad_output, image);
                 for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
                     staging.copy(kernels, input, channel..channel + 1, block, staged);
                     let [d, h, w] = block.start;
@@ -118,11 +124,14 @@ impl Depthwise {
                         grad_output: own,
                         sums,
                     });
+                    positions += block.len();
+                    if positions >= SEGMENT {
+                        positions = 0;
+                        add_lanes(sums, lanes, grad_weight);
+                    }
                 }
             }
-            for (gradient, sums) in grad_weight.iter_mut().zip(sums.chunks_exact(lanes)) {
-                *gradient += sums.iter().sum::<f32>();
-            }
+            add_lanes(sums, lanes, grad_weight);
         }
     }
 
@@ -135,53 +144,67 @@ impl Depthwise {
     ) {
         let (desc, kernels) = (call.desc, call.kernels);
         let (taps, width, lanes) = (desc.taps(), channels.len(), kernels.lanes);
-        let mut arena = Arena::new(workspace, kernels.lanes);
-        let offsets = arena.take_offsets(taps);
-        let thresholds = arena.take(taps * width);
-        let sums = arena.take(taps * width);
-        let border = arena.take(desc.out_channels());
+        let ([offsets, thresholds, sums, before, border], _) =
+            Self::row_buffers(desc, kernels, width).carve(workspace);
+        let offsets = words(offsets);
         for (index, thetas) in thresholds.chunks_exact_mut(lanes).enumerate() {
-            let (first, k) = (channels.start + index / taps * lanes, desc.kernel_position(index % taps));
-            for (lane, theta) in thetas.iter_mut().enumerate() {
-                *theta = call.thresholds.at(desc, first + lane, k);
-            }
+            let first = channels.start + index / taps * lanes;
+            call.thresholds.copy_channels(first..first + lanes, index % taps, thetas, 1);
         }
-        sums.fill(0.0);
+        let mut segmented = SegmentedSums::new(sums, before);
         let stretch = (desc.in_channels() > lanes).then(|| (STRETCH_LEN / desc.in_channels()).max(4));
         let [depth, height, columns] = desc.output_size();
+        let (input_tensor, output_tensor) = (desc.input_tensor(), desc.output_tensor());
         for image in 0..desc.batch() {
-            let input = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
-            let grad_output = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
-            for (d, hs) in
-                (0..depth).flat_map(|d| stretches(0..height, 1, reads_inside(desc, 1)).map(move |hs| (d, hs)))
-            {
-                for ws in stretches(0..columns, 1, reads_inside(desc, 2)) {
+            let input = input_tensor.image(call.input, image);
+            let grad_output = output_tensor.image(call.grad_output, image);
+            let rows = |d| shorter(stretches(0..height, 1, reads_inside(desc, 1)), (SEGMENT / columns).max(1)).map(move |hs| (d, hs));
+            for (d, hs) in (0..depth).flat_map(rows) {
+                for ws in shorter(stretches(0..columns, 1, reads_inside(desc, 2)), SEGMENT) {
                     let at = [d, hs.first, ws.first];
-                    tabulate(desc, desc.input_size(), |axis, k| input_of(desc, axis, at[axis], k), offsets);
+                    let read = |axis: usize, k| input_of(desc, axis, at[axis], k);
+                    tabulate(desc, desc.input_size(), desc.input_pitch(), read, offsets);
                     let first = (d * height + hs.first) * columns + ws.first;
+                    let positions = hs.count * ws.count;
                     let [rows, columns] = output_lines(desc, &hs, &ws);
                     kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                         walk: Walk::of_channels(offsets, rows, columns, width / lanes),
                         source: &input[channels.start..],
                         thresholds,
                         stretch,
-                        grad_output: &grad_output[first * desc.out_channels() + channels.start..],
-                        sums,
+                        grad_output: &grad_output[first * desc.output_pitch() + channels.start..],
+                        sums: segmented.current,
                     });
+                    segmented.advance(positions);
                 }
             }
         }
+        segmented.finish();
         for tap in 0..taps {
+            let unpadded = border::unpadded(desc, tap);
             // Padding is zero before it is clamped.
+            let padded = !border::is_inside(desc, &unpadded);
             border.fill(0.0);
-            border::sum_outside(desc, call.grad_output, &border::unpadded(desc, tap), border);
+            if padded {
+                border::sum_outside(desc, call.grad_output, &unpadded, channels.clone(), border);
+            }
             let gradients = grad_weight[tap..].iter_mut().step_by(taps);
-            for (index, (gradient, outside)) in gradients.zip(&border[channels.clone()]).enumerate() {
+            for (index, (gradient, outside)) in gradients.zip(&*border).enumerate() {
                 let at = (index / lanes * taps + tap) * lanes + index % lanes;
                 let theta = thresholds[at];
-                let padded = if theta > 0.0 && *outside != 0.0 { theta * outside } else { 0.0 };
-                *gradient += sums[at] + padded;
+                *gradient += sums[at];
+                if padded && theta > 0.0 {
+                    *gradient += theta * outside;
+                }
             }
         }
+    }
+}
+
+/// Adds sums by lanes, `[tap][lane]`, to the gradients of a channel's taps, and zeroes them.
+fn add_lanes(sums: &mut [f32], lanes: usize, grad_weight: &mut [f32]) {
+    for (gradient, sums) in grad_weight.iter_mut().zip(sums.chunks_exact_mut(lanes)) {
+        *gradient += sums.iter().sum::<f32>();
+        sums.fill(0.0);
     }
 }

@@ -10,14 +10,16 @@ mod outer;
 
 use core::ops::Range;
 
-use crate::blocking::Tuning;
 use crate::depthwise::applies;
-use crate::desc::{ConvDesc, volume};
+use crate::desc::ConvDesc;
+use crate::error::Error;
 use crate::kernel::{Kernels, VECTORS};
 use crate::layout::Layout;
 use crate::panels::Panels;
-use crate::parallel;
-use crate::plan::{Accumulation, Thresholds};
+use crate::sums::add_positions;
+use crate::threads::{Executor, Rest, for_each};
+use crate::thresholds::ThresholdTable;
+use crate::tuning::Tuning;
 
 use depthwise::Depthwise;
 use outer::Outer;
@@ -45,15 +47,14 @@ pub(crate) struct BackwardWeightCall<'a> {
     pub(crate) desc: &'a ConvDesc,
     pub(crate) kernels: &'static Kernels,
     pub(crate) input: &'a [f32],
-    pub(crate) thresholds: Thresholds<'a>,
+    pub(crate) thresholds: ThresholdTable<'a>,
     pub(crate) grad_output: &'a [f32],
-    pub(crate) accumulation: Accumulation,
 }
 
-/// The output channels of one thread, with their gradients and its workspace.
-struct Part<'a> {
+/// The output channels of one thread, with their gradients, which are added to, and its workspace.
+struct WeightPart<'a> {
     channels: Range<usize>,
-    grad_weight: &'a mut [f32],
+    grad_weight: Option<&'a mut [f32]>,
     grad_bias: Option<&'a mut [f32]>,
     workspace: &'a mut [f32],
 }
@@ -69,7 +70,7 @@ impl BackwardWeightPlan {
             (Driver::Depthwise(driver), driver.workspace_len(desc, kernels, own))
         } else {
             let driver = Outer::new(desc, kernels, tuning, own);
-            (Driver::Outer(driver), driver.workspace_len(desc, kernels))
+            (Driver::Outer(driver), driver.buffers(desc, kernels).len())
         };
         Self { driver, unit, parts, part_len }
     }
@@ -87,78 +88,43 @@ impl BackwardWeightPlan {
         self.parts.count().saturating_mul(self.part_len)
     }
 
+    /// Adds to the gradients that are asked for.
     pub(crate) fn run(
         &self,
         call: &BackwardWeightCall<'_>,
-        grad_weight: &mut [f32],
-        mut grad_bias: Option<&mut [f32]>,
+        grad_weight: Option<&mut [f32]>,
+        grad_bias: Option<&mut [f32]>,
         workspace: &mut [f32],
-    ) {
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
         let desc = call.desc;
-        if call.accumulation == Accumulation::Overwrite {
-            grad_weight.fill(0.0);
-            if let Some(grad_bias) = &mut grad_bias {
-                grad_bias.fill(0.0);
-            }
-        }
-        if self.parts.count() == 0 {
-            return;
-        }
         let filter = desc.group_in_channels() * desc.taps();
         let Self { unit, part_len, .. } = *self;
-        let mut rest = Some((grad_weight, grad_bias, workspace));
-        let jobs = self.parts.iter().map_while(move |units| {
+        let (mut grad_weight, mut grad_bias) = (grad_weight.map(Rest::of), grad_bias.map(Rest::of));
+        let mut workspace = Rest::of(workspace);
+        let jobs = self.parts.iter().map(move |units| {
             let channels = units.start * unit..units.end * unit;
-            let (grad_weight, grad_bias, workspace) = rest.take()?;
-            let (grad_weight, grad_weight_rest) = grad_weight.split_at_mut(channels.len() * filter);
-            let (grad_bias, grad_bias_rest) = grad_bias.map(|bias| bias.split_at_mut(channels.len())).unzip();
-            let (workspace, workspace_rest) = workspace.split_at_mut(part_len);
-            rest = Some((grad_weight_rest, grad_bias_rest, workspace_rest));
-            Some(Part { channels, grad_weight, grad_bias, workspace })
+            WeightPart {
+                grad_weight: grad_weight.as_mut().map(|rest| rest.cut(channels.len() * filter)),
+                grad_bias: grad_bias.as_mut().map(|rest| rest.cut(channels.len())),
+                workspace: workspace.cut(part_len),
+                channels,
+            }
         });
-        parallel::for_each(self.parts.count(), jobs, &|part| self.run_part(call, part));
+        for_each(executor, self.parts.count(), jobs, &|part| self.run_part(call, part))
     }
 
-    fn run_part(&self, call: &BackwardWeightCall<'_>, part: Part<'_>) {
-        let Part { channels, grad_weight, grad_bias, workspace } = part;
+    fn run_part(&self, call: &BackwardWeightCall<'_>, part: WeightPart<'_>) {
+        let WeightPart { channels, grad_weight, grad_bias, workspace } = part;
         if let Some(grad_bias) = grad_bias {
-            add_bias_gradient(call.desc, call.grad_output, channels.clone(), grad_bias);
+            let all = call.desc.output_size().map(|size| 0..size);
+            add_positions(&call.desc.output_tensor(), call.grad_output, &[all], channels.clone(), grad_bias);
         }
+        let Some(grad_weight) = grad_weight else { return };
         match &self.driver {
             Driver::Outer(driver) => driver.run(call, channels, grad_weight, workspace),
             Driver::Depthwise(driver) if VECTORS => driver.run(call, channels, grad_weight, workspace),
             Driver::Depthwise(_) => unreachable!("a driver that is never planned"),
         }
     }
-}
-
-/// Adds the sums of the output's gradient over images and positions (eq. for ∂E/∂b) for `channels`.
-fn add_bias_gradient(desc: &ConvDesc, grad_output: &[f32], channels: Range<usize>, grad_bias: &mut [f32]) {
-    let positions = volume(desc.output_size());
-    for image in grad_output.chunks_exact(desc.output_image_len()).take(desc.batch()) {
-        match desc.layout() {
-            Layout::Nchw => {
-                let planes = image.chunks_exact(positions).skip(channels.start);
-                for (bias, plane) in grad_bias.iter_mut().zip(planes) {
-                    *bias += sum(plane);
-                }
-            }
-            Layout::Nhwc => {
-                for pixel in image.chunks_exact(desc.out_channels()) {
-                    grad_bias.iter_mut().zip(&pixel[channels.clone()]).for_each(|(bias, g)| *bias += g);
-                }
-            }
-        }
-    }
-}
-
-/// A sum in sixteen partial sums: one would wait for each addition, and round more.
-fn sum(values: &[f32]) -> f32 {
-    let mut sums = [0.0; 16];
-    let chunks = values.chunks_exact(16);
-    let tail = chunks.remainder();
-    for chunk in chunks {
-        sums.iter_mut().zip(chunk).for_each(|(sum, v)| *sum += v);
-    }
-    sums.iter().chain(tail).sum()
 }

@@ -12,7 +12,7 @@ use core::ops::Range;
 
 use super::BackwardWeightCall;
 use crate::arith::{clamp, equal, max, min};
-use crate::blocking::{Budget, Tuning, block_size};
+use crate::blocking::{Budget, block_size};
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{Kernels, Offsets, TransposeBlock, WeightPanels};
 use crate::panels::{Panels, chunks};
@@ -20,7 +20,9 @@ use crate::stage::{Block, Image, Staging, blocks};
 use crate::strided;
 use crate::taps::{Axis, Grid};
 use crate::weight::channel_and_tap_strides;
-use crate::workspace::{Arena, total};
+use crate::geometry::SEGMENT;
+use crate::tuning::Tuning;
+use crate::workspace::{Buffers, words};
 
 /// Positions per block: a panel of output gradients stays in the first-level cache.
 const MOST_POSITIONS: usize = 256;
@@ -47,7 +49,7 @@ pub(super) struct Outer {
 }
 
 /// A thread's buffers.
-struct Buffers<'a> {
+struct Scratch<'a> {
     positions: &'a mut [u32],
     /// `[panel of output channels][position][channel]`.
     grad_output: &'a mut [f32],
@@ -127,13 +129,13 @@ impl Outer {
         if self.taps_in_lanes > 1 { desc.group_in_channels() } else { self.vectors.max() * kernels.lanes }
     }
 
-    /// Elements of the buffers of one thread, in their order; saturates, as the layers that no memory could hold show.
-    const fn lens(&self, desc: &ConvDesc, kernels: &Kernels) -> [usize; 6] {
+    /// One thread's, as [`Scratch`] names them; saturates, as the layers that no memory could hold show.
+    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<6> {
         let positions = volume(self.block) * self.images;
         let lanes = self.vectors.max() * kernels.lanes;
         let taps = desc.taps() / self.taps_in_lanes;
         let staged = self.grid.len().saturating_mul(self.images).saturating_mul(self.staged_lanes(desc, kernels));
-        [
+        let lens = [
             positions,
             positions.saturating_mul(self.slab_channels),
             // A vector of lanes may read beyond the last position's channels.
@@ -141,12 +143,8 @@ impl Outer {
             lanes,
             taps.saturating_mul(self.slab_vectors * lanes).saturating_mul(self.slab_channels),
             taps.saturating_mul(lanes),
-        ]
-    }
-
-    /// Elements of one thread's workspace.
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
-        total(self.lens(desc, kernels), kernels.lanes)
+        ];
+        Buffers::new(lens, kernels.lanes)
     }
 
     /// Adds the gradients of the weights of some output channels, in the order of the layout.
@@ -154,20 +152,14 @@ impl Outer {
         &self,
         call: &BackwardWeightCall<'_>,
         channels: Range<usize>,
-        grad_weight: &mut [f32],
+        all_grad_weight: &mut [f32],
         workspace: &mut [f32],
     ) {
         let desc = call.desc;
-        let [positions, grad_output, input, thresholds, packed, unpacked] = self.lens(desc, call.kernels);
-        let mut arena = Arena::new(workspace, call.kernels.lanes);
-        let mut buffers = Buffers {
-            positions: arena.take_offsets(positions),
-            grad_output: arena.take(grad_output),
-            input: arena.take(input),
-            thresholds: arena.take(thresholds),
-            grad_weight: arena.take(packed),
-            unpacked: arena.take(unpacked),
-        };
+        let ([positions, grad_output, input, thresholds, grad_weight, unpacked], _) =
+            self.buffers(desc, call.kernels).carve(workspace);
+        let positions = words(positions);
+        let mut buffers = Scratch { positions, grad_output, input, thresholds, grad_weight, unpacked };
         // Read by lanes that are dropped, and so never written.
         buffers.input.fill(0.0);
         let (filter, per_group) = (desc.group_in_channels() * desc.taps(), desc.group_out_channels());
@@ -177,14 +169,21 @@ impl Outer {
             for channels in chunks(own, self.slab_channels) {
                 for vectors in chunks(0..self.vectors.count(), self.slab_vectors) {
                     let slab = Slab { group, vectors, channels: channels.clone() };
+                    let out = (slab.channels.start - first_channel) * filter;
+                    let out = &mut all_grad_weight[out..][..slab.channels.len() * filter];
                     buffers.grad_weight.fill(0.0);
+                    let mut positions = 0;
                     for images in chunks(0..desc.batch(), self.images) {
                         for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
+                            if positions >= SEGMENT {
+                                self.unpack(call, &slab, &mut buffers, out);
+                                buffers.grad_weight.fill(0.0);
+                                positions = 0;
+                            }
                             self.run_block(call, &slab, images.clone(), block, &mut buffers);
+                            positions += images.len() * block.len();
                         }
                     }
-                    let out = (slab.channels.start - first_channel) * filter;
-                    let out = &mut grad_weight[out..][..slab.channels.len() * filter];
                     self.unpack(call, &slab, &mut buffers, out);
                 }
             }
@@ -198,7 +197,7 @@ impl Outer {
         slab: &Slab,
         images: Range<usize>,
         block: Block,
-        buffers: &mut Buffers<'_>,
+        buffers: &mut Scratch<'_>,
     ) {
         let (desc, kernels) = (call.desc, call.kernels);
         let pitch = self.staged_lanes(desc, kernels);
@@ -219,8 +218,7 @@ impl Outer {
         let panels = kernels.rows(self.vectors.max()).panels(slab.channels.len(), self.most_rows);
         let identity = Axis::all_positions(desc.output_size());
         for (index, image) in images.clone().enumerate() {
-            let data = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
-            let grad_output = Image { data, strides: desc.output_strides() };
+            let grad_output = Image::of(&desc.output_tensor(), call.grad_output, image);
             for panel in panels.iter() {
                 let grid = Grid::new(identity, block.size);
                 let staging = Staging { grid, lanes: panel.len(), pitch: 0, fill: 0.0 };
@@ -245,18 +243,18 @@ impl Outer {
             // Vectors of one panel are as far apart as those of the widest.
             let staging = Staging { grid: self.grid, lanes: pitch, pitch: 0, fill: 0.0 };
             for (index, image) in images.clone().enumerate() {
-                let data = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
-                let input = Image { data, strides: desc.input_strides() };
+                let input = Image::of(&desc.input_tensor(), call.input, image);
                 let out = &mut buffers.input[index * self.grid.len() * pitch..];
                 staging.copy(kernels, input, channels.clone(), block, out);
             }
             for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
                 for w in 0..widths {
-                    for (lane, theta) in buffers.thresholds[..lanes].iter_mut().enumerate() {
-                        // A lane without a channel is computed and dropped.
-                        let lane = lane.min(channels.len() * self.taps_in_lanes - 1);
-                        let (tap, channel) = (lane / channels.len(), lane % channels.len());
-                        *theta = call.thresholds.at(desc, channels.start + channel, [d, h, w + tap]);
+                    let first_tap = (d * heights + h) * desc.kernel()[2] + w;
+                    let thetas = &mut buffers.thresholds[..lanes];
+                    // A lane without a channel is computed and dropped, so any threshold serves it.
+                    thetas[channels.len() * self.taps_in_lanes..].fill(0.0);
+                    for (tap, thetas) in (first_tap..).zip(thetas.chunks_mut(channels.len())).take(self.taps_in_lanes) {
+                        call.thresholds.copy_channels(channels.clone(), tap, thetas, 1);
                     }
                     let (tile, rest) = packed.split_at_mut(panels.len() * lanes);
                     packed = rest;
@@ -275,7 +273,7 @@ impl Outer {
     }
 
     /// Adds the packed gradient of a slab to `out`, its filters in the order of the layout.
-    fn unpack(&self, call: &BackwardWeightCall<'_>, slab: &Slab, buffers: &mut Buffers<'_>, out: &mut [f32]) {
+    fn unpack(&self, call: &BackwardWeightCall<'_>, slab: &Slab, buffers: &mut Scratch<'_>, out: &mut [f32]) {
         let desc = call.desc;
         let (in_channels, kw) = (desc.group_in_channels(), self.taps_in_lanes);
         let taps = desc.taps() / kw;

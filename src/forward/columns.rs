@@ -9,16 +9,18 @@
 
 use core::ops::Range;
 
-use super::{ForwardCall, Part, Split, panels_of_group, tabulate};
+use super::{ForwardCall, OutputPart, Split, panels_of_group, tabulate};
 use crate::arith::{clamp, equal, max, min};
-use crate::blocking::{Budget, Tuning, block_size, block_sizes};
+use crate::blocking::{Budget, block_size, block_sizes};
 use crate::desc::ConvDesc;
 use crate::kernel::{Kernels, Offsets, PatchColumns, Product, Rows, Start, TileMut, Update, View};
 use crate::layout::Layout;
 use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks, plane_pitch};
 use crate::taps::{Axis, Grid};
-use crate::workspace::{Arena, total};
+use crate::tuning::Tuning;
+use crate::weight::Packing;
+use crate::workspace::{Buffers, words};
 
 /// Elements of a chunk's weights that stay in the second-level cache while they stream by.
 const WEIGHT_LEN: usize = 48 * 1024;
@@ -48,8 +50,7 @@ pub(super) struct Columns {
     image_pitch: usize,
     /// Input channels at a time.
     chunk: usize,
-    /// Output channels of a group.
-    panels: Panels,
+    packing: Packing,
     /// Panels that stream by at a time.
     panels_at_once: usize,
     /// Vectors of a tile.
@@ -60,14 +61,14 @@ pub(super) struct Columns {
 
 /// A block of some images.
 #[derive(Clone)]
-struct Site {
+struct ImageBlocks {
     images: Range<usize>,
     /// Its first position, and the number of its positions, within each image.
     first: usize,
     positions: usize,
 }
 
-impl Site {
+impl ImageBlocks {
     /// Image and position of the block's position `index`.
     fn at(&self, index: usize) -> (usize, usize) {
         (self.images.start + index / self.positions, self.first + index % self.positions)
@@ -103,7 +104,7 @@ impl Columns {
         let (mut pitch, mut image_pitch) = (plane_pitch(images * grid.len()), grid.len());
         if in_place {
             grid = Grid::of_source(axes);
-            (pitch, image_pitch) = (grid.len(), desc.input_image_len());
+            (pitch, image_pitch) = (grid.len(), desc.input_tensor().image_stride);
             images = min(images, max(u32::MAX as usize / image_pitch, 1));
         }
         let steps = chunk * desc.taps();
@@ -119,7 +120,7 @@ impl Columns {
             pitch,
             image_pitch,
             chunk,
-            panels,
+            packing,
             panels_at_once: clamp(WEIGHT_LEN / steps.saturating_mul(panels.max()), 1, panels.count()),
             vectors,
             tiles_at_once: clamp(packed_len / tile_len, 1, MOST_TILES),
@@ -142,44 +143,41 @@ impl Columns {
 
     /// Rows of the result of a tile whose lanes are not all adjacent in the output.
     const fn result_rows(&self) -> usize {
-        self.panels_at_once * self.panels.max()
+        self.panels_at_once * self.packing.panels().max()
     }
 
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
+    /// One thread's: offsets and thresholds of a chunk's steps, a block's positions, staged planes, packed tiles, and the
+    /// result of a tile whose lanes are not all adjacent in the output.
+    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<6> {
         let steps = self.chunk * desc.taps();
         let packed = self.tiles_at_once * steps * self.lanes(kernels);
         let result = self.result_rows() * self.lanes(kernels);
-        total([steps, steps, self.positions_len(kernels), self.staged_len(kernels), packed, result], kernels.lanes)
+        let (positions, staged) = (self.positions_len(kernels), self.staged_len(kernels));
+        Buffers::new([steps, steps, positions, staged, packed, result], kernels.lanes)
     }
 
-    pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
+    pub(super) fn run(&self, call: &ForwardCall<'_>, part: OutputPart<'_>) {
         let (desc, kernels) = (call.desc, call.kernels);
-        let Part { mut output, images, panels, space, workspace } = part;
-        let steps = self.chunk * desc.taps();
-        let tile_len = steps * self.lanes(kernels);
-        let mut arena = Arena::new(workspace, kernels.lanes);
-        let offsets = arena.take_offsets(steps);
-        let thresholds = arena.take(steps);
-        let positions = arena.take_offsets(self.positions_len(kernels));
-        let staged = arena.take(self.staged_len(kernels));
-        let packed = arena.take(self.tiles_at_once * tile_len);
-        let result = arena.take(self.result_rows() * self.lanes(kernels));
+        let OutputPart { mut output, images, panels, space, workspace } = part;
+        let ([offsets, thresholds, positions, staged, packed, result], _) =
+            self.buffers(desc, kernels).carve(workspace);
+        let (offsets, positions) = (words(offsets), words(positions));
 
         let in_channels = desc.group_in_channels();
-        let group_weight = desc.group_out_channels() * in_channels * desc.taps();
+        let count = self.packing.panels().count();
         let mut table_of = None;
         for images in chunks(images, self.images) {
-            for group in panels.start / self.panels.count()..panels.end.div_ceil(self.panels.count()) {
-                let panels = panels_of_group(&panels, self.panels.count(), group);
+            for group in panels.start / count..panels.end.div_ceil(count) {
+                let panels = panels_of_group(&panels, count, group);
                 for block in blocks(space.clone(), self.block) {
                     let [d, h, w] = block.start;
                     let [_, height, width] = desc.output_size();
-                    let site = Site {
+                    let part = ImageBlocks {
                         images: images.clone(),
                         first: (d * height + h) * width + w,
                         positions: block.size[1] * block.size[2],
                     };
-                    self.tabulate_positions(block, &site, positions);
+                    self.tabulate_positions(block, &part, positions);
                     for channels in chunks(group * in_channels..(group + 1) * in_channels, self.chunk) {
                         let first = channels.start - group * in_channels;
                         let steps = channels.len() * desc.taps();
@@ -187,7 +185,7 @@ impl Columns {
                             table_of = Some(channels.start);
                             tabulate(call, &self.grid, self.pitch, channels.clone(), offsets, thresholds);
                         }
-                        let source = self.stage(call, channels, &site, block, staged);
+                        let source = self.stage(call, channels, &part, block, staged);
                         let patches = Patches {
                             source,
                             offsets: Offsets::new(&offsets[..steps]),
@@ -196,11 +194,11 @@ impl Columns {
                             positions,
                         };
                         let group_panels = GroupPanels {
-                            weight: &call.weight[group * group_weight..][..group_weight],
+                            weight: self.packing.group(desc, call.weight, group),
                             first_channel: group * desc.group_out_channels(),
                             range: panels.clone(),
                         };
-                        self.multiply(call, &site, &patches, &group_panels, packed, &mut output, result);
+                        self.multiply(call, &part, &patches, &group_panels, packed, &mut output, result);
                     }
                 }
             }
@@ -208,11 +206,11 @@ impl Columns {
     }
 
     /// Where each position of a block reads through an offset of 0.
-    fn tabulate_positions(&self, block: Block, site: &Site, positions: &mut [u32]) {
+    fn tabulate_positions(&self, block: Block, part: &ImageBlocks, positions: &mut [u32]) {
         let origin = if self.in_place { self.grid.position(block.start) } else { 0 };
         let mut next = positions.iter_mut();
         let mut last = 0;
-        for image in 0..site.images.len() {
+        for image in 0..part.images.len() {
             for row in 0..block.size[1] {
                 let first = origin + image * self.image_pitch + row * self.grid.extent[2];
                 for (w, position) in next.by_ref().take(block.size[2]).enumerate() {
@@ -233,20 +231,19 @@ impl Columns {
         &self,
         call: &ForwardCall<'a>,
         channels: Range<usize>,
-        site: &Site,
+        part: &ImageBlocks,
         block: Block,
         staged: &'a mut [f32],
     ) -> &'a [f32] {
-        let image_len = call.desc.input_image_len();
+        let tensor = call.desc.input_tensor();
         if self.in_place {
-            let images = &call.input[site.images.start * image_len..site.images.end * image_len];
-            return &images[channels.start * self.pitch..];
+            return &tensor.image_range(call.input, part.images.clone())[channels.start * self.pitch..];
         }
         let staging = Staging { grid: self.grid, lanes: 1, pitch: self.pitch, fill: 0.0 };
-        for (index, image) in site.images.clone().enumerate() {
-            let data = &call.input[image * image_len..][..image_len];
-            let image = Image { data, strides: call.desc.input_strides() };
-            staging.copy(call.kernels, image, channels.clone(), block, &mut staged[index * self.image_pitch..]);
+        for (index, image) in part.images.clone().enumerate() {
+            let image = Image::of(&tensor, call.input, image);
+            let staged = &mut staged[index * self.image_pitch..];
+            staging.copy(call.kernels, image, channels.clone(), block, staged);
         }
         staged
     }
@@ -256,7 +253,7 @@ impl Columns {
     fn multiply(
         &self,
         call: &ForwardCall<'_>,
-        site: &Site,
+        part: &ImageBlocks,
         patches: &Patches<'_>,
         group: &GroupPanels<'_>,
         packed: &mut [f32],
@@ -265,9 +262,9 @@ impl Columns {
     ) {
         let lanes = self.lanes(call.kernels);
         let steps = patches.thresholds.len();
-        for first_tile in (0..site.len()).step_by(lanes * self.tiles_at_once) {
-            let packed_tiles = (first_tile..site.len()).step_by(lanes).take(self.tiles_at_once);
-            let used = (lanes * self.tiles_at_once).min(site.len() - first_tile).next_multiple_of(call.kernels.lanes);
+        for first_tile in (0..part.len()).step_by(lanes * self.tiles_at_once) {
+            let packed_tiles = (first_tile..part.len()).step_by(lanes).take(self.tiles_at_once);
+            let used = (lanes * self.tiles_at_once).min(part.len() - first_tile).next_multiple_of(call.kernels.lanes);
             call.kernels.pack_columns(PatchColumns {
                 source: patches.source,
                 offsets: patches.offsets,
@@ -278,7 +275,7 @@ impl Columns {
             });
             for range in chunks(group.range.clone(), self.panels_at_once) {
                 for (index, packed) in packed_tiles.clone().zip(packed.chunks_exact(steps * lanes)) {
-                    self.multiply_tile(call, site, patches, group, range.clone(), index, packed, output, result);
+                    self.multiply_tile(call, part, patches, group, range.clone(), index, packed, output, result);
                 }
             }
         }
@@ -289,7 +286,7 @@ impl Columns {
     fn multiply_tile(
         &self,
         call: &ForwardCall<'_>,
-        site: &Site,
+        part: &ImageBlocks,
         patches: &Patches<'_>,
         group: &GroupPanels<'_>,
         range: Range<usize>,
@@ -299,22 +296,22 @@ impl Columns {
         result: &mut [f32],
     ) {
         let (desc, lanes) = (call.desc, call.kernels.lanes);
-        let channels =
-            group.first_channel + self.panels.start(range.start)..group.first_channel + self.panels.start(range.end);
+        let panels = self.packing.panels();
+        let channels = group.first_channel + panels.start(range.start)..group.first_channel + panels.start(range.end);
         let bias = call.bias.map(|bias| &bias[channels.clone()]);
         let rows = Rows::Packed {
             data: group.weight,
-            panels: self.panels,
+            panels,
             range,
             depth: desc.group_in_channels() * desc.taps(),
             first_step: patches.first_step,
         };
-        let used = (self.vectors * lanes).min(site.len() - index);
+        let used = (self.vectors * lanes).min(part.len() - index);
         let vectors = used.div_ceil(lanes);
         let product = |start, output| Product { rows, columns: packed, depth: patches.thresholds.len(), start, output };
         let whole = |v: usize| {
             let first = index + v * lanes;
-            first + lanes <= site.len() && first % site.positions + lanes <= site.positions
+            first + lanes <= part.len() && first % part.positions + lanes <= part.positions
         };
         // The same start on both ways, for which one a position takes depends on how images are shared out.
         let start = match bias {
@@ -323,15 +320,15 @@ impl Columns {
             Some(bias) => Start::Rows(bias),
         };
         if desc.layout() == Layout::Nchw && (0..vectors).all(whole) {
-            let at = (0..vectors).map(|v| site.at(index + v * lanes));
+            let at = (0..vectors).map(|v| part.at(index + v * lanes));
             call.kernels.product(product(start, output.tile_of_channels(channels, at, lanes)));
             return;
         }
         let runs = || {
             let mut done = 0;
             core::iter::from_fn(move || {
-                let (image, position) = site.at(index + done);
-                let run = done..used.min(done + site.first + site.positions - position);
+                let (image, position) = part.at(index + done);
+                let run = done..used.min(done + part.first + part.positions - position);
                 done = run.end;
                 (!run.is_empty()).then_some((image, position, run))
             })

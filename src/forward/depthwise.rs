@@ -1,14 +1,14 @@
 //! One channel per group: see [`crate::depthwise`].
 
-use super::{ForwardCall, Part};
-use crate::blocking::Tuning;
+use super::{ForwardCall, OutputPart};
 use crate::depthwise::{by_vector, input_of, output_lines, plane_blocks, reads_inside, stretches, tabulate};
 use crate::desc::ConvDesc;
 use crate::kernel::{CopyBlock, DepthwiseForward, Kernels, Line, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
-use crate::workspace::{Arena, total};
+use crate::tuning::Tuning;
+use crate::workspace::{Buffers, words};
 
 /// Elements of a staged plane: it and the result stay in the first-level cache.
 const PLANE_LEN: usize = 4 * 1024;
@@ -30,37 +30,40 @@ impl Depthwise {
         ((self.block[1] - 1) * self.grid.extent[2] + self.block[2]).next_multiple_of(kernels.lanes)
     }
 
+    /// One thread's, channels first: weights and thresholds of a channel, its bias, offsets of the taps, a staged plane, and
+    /// the result of rows shorter than a vector.
+    const fn plane_buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<5> {
+        let lanes = kernels.lanes;
+        let (coefficients, staged) = (2 * desc.taps() * lanes, self.grid.len() + lanes);
+        Buffers::new([coefficients, lanes, desc.taps(), staged, self.result_len(kernels)], lanes)
+    }
+
+    /// One thread's, channels last: weights and thresholds of all channels, their bias, offsets of the taps.
+    const fn row_buffers(desc: &ConvDesc, kernels: &Kernels) -> Buffers<3> {
+        let coefficients = 2 * desc.taps() * desc.in_channels();
+        Buffers::new([coefficients, desc.in_channels(), desc.taps()], kernels.lanes)
+    }
+
     pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         match desc.layout() {
-            Layout::Nchw => {
-                let staged = self.grid.len() + kernels.lanes;
-                let coefficients = 2 * desc.taps() * kernels.lanes;
-                total([coefficients, kernels.lanes, desc.taps(), staged, self.result_len(kernels)], kernels.lanes)
-            }
-            Layout::Nhwc => {
-                let coefficients = 2 * desc.taps() * desc.in_channels();
-                total([coefficients, desc.in_channels(), desc.taps()], kernels.lanes)
-            }
+            Layout::Nchw => self.plane_buffers(desc, kernels).len(),
+            Layout::Nhwc => Self::row_buffers(desc, kernels).len(),
         }
     }
 
-    pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
+    pub(super) fn run(&self, call: &ForwardCall<'_>, part: OutputPart<'_>) {
         match call.desc.layout() {
             Layout::Nchw => self.planes(call, part),
             Layout::Nhwc => self.rows(call, part),
         }
     }
 
-    fn planes(&self, call: &ForwardCall<'_>, part: Part<'_>) {
+    fn planes(&self, call: &ForwardCall<'_>, part: OutputPart<'_>) {
         let (desc, kernels) = (call.desc, call.kernels);
         let (taps, lanes) = (desc.taps(), kernels.lanes);
-        let Part { mut output, images, panels: channels, space, workspace } = part;
-        let mut arena = Arena::new(workspace, kernels.lanes);
-        let coefficients = arena.take(2 * taps * lanes);
-        let start = arena.take(lanes);
-        let offsets = arena.take_offsets(taps);
-        let staged = arena.take(self.grid.len() + lanes);
-        let result = arena.take(self.result_len(kernels));
+        let OutputPart { mut output, images, panels: channels, space, workspace } = part;
+        let ([coefficients, start, offsets, staged, result], _) = self.plane_buffers(desc, kernels).carve(workspace);
+        let offsets: &mut [u32] = words(offsets);
         for (tap, offset) in offsets.iter_mut().enumerate() {
             // Fits: `block_size` bounds a staged plane.
             *offset = self.grid.tap(desc.kernel_position(tap)) as u32;
@@ -68,13 +71,12 @@ impl Depthwise {
         let staging = Staging { grid: self.grid, lanes: 1, pitch: self.grid.len(), fill: 0.0 };
         let [_, height, width] = desc.output_size();
         for image in images {
-            let data = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
-            let source = Image { data, strides: desc.input_strides() };
+            let source = Image::of(&desc.input_tensor(), call.input, image);
             for channel in channels.clone() {
                 for (tap, vectors) in coefficients.chunks_exact_mut(2 * lanes).enumerate() {
                     let (weight, theta) = vectors.split_at_mut(lanes);
                     weight.fill(call.weight[channel * taps + tap]);
-                    theta.fill(call.thresholds.at(desc, channel, desc.kernel_position(tap)));
+                    theta.fill(call.thresholds.at(channel, tap));
                 }
                 start.fill(call.bias.map_or(0.0, |bias| bias[channel]));
                 for block in blocks(space.clone(), self.block) {
@@ -113,18 +115,16 @@ impl Depthwise {
         }
     }
 
-    fn rows(&self, call: &ForwardCall<'_>, part: Part<'_>) {
+    fn rows(&self, call: &ForwardCall<'_>, part: OutputPart<'_>) {
         let (desc, kernels) = (call.desc, call.kernels);
         let (taps, channels) = (desc.taps(), desc.in_channels());
-        let Part { mut output, images, space, workspace, .. } = part;
-        let mut arena = Arena::new(workspace, kernels.lanes);
-        let coefficients = arena.take(2 * taps * channels);
-        let start = arena.take(channels);
-        let offsets = arena.take_offsets(taps);
+        let OutputPart { mut output, images, space, workspace, .. } = part;
+        let ([coefficients, start, offsets], _) = Self::row_buffers(desc, kernels).carve(workspace);
+        let offsets = words(offsets);
         by_vector(kernels, taps, call.weight, coefficients, 2);
         for tap in 0..taps {
             let thetas = &mut *start;
-            call.thresholds.copy_tap(desc, tap, thetas);
+            call.thresholds.copy_channels(0..channels, tap, thetas, 1);
             let own = coefficients.chunks_exact_mut(kernels.lanes).skip(2 * tap + 1).step_by(2 * taps);
             for (to, thetas) in own.zip(thetas.chunks_exact(kernels.lanes)) {
                 to.copy_from_slice(thetas);
@@ -137,13 +137,13 @@ impl Depthwise {
         let [_, height, width] = desc.output_size();
         let [ds, hs, ws] = space;
         for image in images {
-            let source = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
+            let source = desc.input_tensor().image(call.input, image);
             for (d, hs) in
                 ds.clone().flat_map(|d| stretches(hs.clone(), 1, reads_inside(desc, 1)).map(move |hs| (d, hs)))
             {
                 for ws in stretches(ws.clone(), 1, reads_inside(desc, 2)) {
                     let at = [d, hs.first, ws.first];
-                    tabulate(desc, desc.input_size(), |axis, k| input_of(desc, axis, at[axis], k), offsets);
+                    tabulate(desc, desc.input_size(), desc.input_pitch(), |axis, k| input_of(desc, axis, at[axis], k), offsets);
                     let [rows, columns] = output_lines(desc, &hs, &ws);
                     let first = (d * height + hs.first) * width + ws.first;
                     let end = first + (hs.count - 1) * width + ws.count;

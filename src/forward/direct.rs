@@ -3,14 +3,16 @@
 //! Positions lie in lanes whatever the layout: staging transposes channels-last images on the way. The reduction over
 //! (input channel, tap) is one loop over a table of offsets, so rank, stride and dilation do not reach the kernel.
 
-use super::{ForwardCall, Part, Split, panels_of_group, tabulate};
-use crate::blocking::{Planar, Tuning, block_sizes, runs};
+use super::{ForwardCall, OutputPart, Split, panels_of_group, tabulate};
+use crate::blocking::{Planar, block_sizes, runs};
 use crate::desc::ConvDesc;
 use crate::kernel::{ForwardPanel, Kernels, Offsets, Update, View};
-use crate::panels::{Panels, chunks};
+use crate::panels::chunks;
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
-use crate::workspace::{Arena, total};
+use crate::tuning::Tuning;
+use crate::weight::Packing;
+use crate::workspace::{Buffers, words};
 
 /// Elements of a panel's result that stay in the first-level cache beside what the kernel reads.
 const RESULT_LEN: usize = 16 * 1024;
@@ -21,8 +23,7 @@ pub(super) struct Direct {
     grid: Grid,
     /// The image itself serves as its staged copy.
     in_place: bool,
-    /// Output channels of a group.
-    panels: Panels,
+    packing: Packing,
     tile: usize,
 }
 
@@ -35,7 +36,7 @@ impl Direct {
         split: &Split,
     ) -> Self {
         let axes = Axis::all_forward(desc);
-        let mut planar = Planar::new(&axes, desc.group_in_channels(), RESULT_LEN / panels.max(), tuning);
+        let mut planar = Planar::new(&axes, desc.group_in_channels(), RESULT_LEN / packing.panels().max(), tuning);
         let mut grid = Grid::new(axes, planar.block);
         let in_place = reads_in_place(desc, split, planar.block, kernels.lanes);
         if in_place {
@@ -43,34 +44,33 @@ impl Direct {
             planar.pitch = grid.len();
             planar.chunk = desc.group_in_channels();
         }
-        Self { planar, grid, in_place, panels, tile: tuning.tile }
+        Self { planar, grid, in_place, packing, tile: tuning.tile }
     }
 
-    /// Elements of one thread's workspace.
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
+    /// One thread's: offsets and thresholds of a chunk's steps, staged planes, a panel's result.
+    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<4> {
         let steps = self.planar.chunk * desc.taps();
         let staged = if self.in_place { 0 } else { self.planar.staged_len(kernels.lanes) };
-        total([steps, steps, staged, self.panels.max() * self.planar.result_len(kernels.lanes)], kernels.lanes)
+        let result = self.packing.panels().max() * self.planar.result_len(kernels.lanes);
+        Buffers::new([steps, steps, staged, result], kernels.lanes)
     }
 
-    pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
+    pub(super) fn run(&self, call: &ForwardCall<'_>, part: OutputPart<'_>) {
         let (desc, lanes) = (call.desc, call.kernels.lanes);
         let Planar { block, chunk, pitch } = self.planar;
-        let Part { mut output, images, panels, space, workspace } = part;
-        let mut arena = Arena::new(workspace, lanes);
-        let offsets = arena.take_offsets(chunk * desc.taps());
-        let thresholds = arena.take(chunk * desc.taps());
-        let staged = arena.take(if self.in_place { 0 } else { self.planar.staged_len(lanes) });
-        let result = arena.take(self.panels.max() * self.planar.result_len(lanes));
+        let OutputPart { mut output, images, panels, space, workspace } = part;
+        let ([offsets, thresholds, staged, result], _) = self.buffers(desc, call.kernels).carve(workspace);
+        let offsets = words(offsets);
 
         let staging = Staging { grid: self.grid, lanes: 1, pitch, fill: 0.0 };
         let in_channels = desc.group_in_channels();
+        let tensor = desc.input_tensor();
+        let count = self.packing.panels().count();
         let mut table_of = None;
         for image in images {
-            let image_input = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
-            let source = Image { data: image_input, strides: desc.input_strides() };
-            for group in panels.start / self.panels.count()..panels.end.div_ceil(self.panels.count()) {
-                let panels = panels_of_group(&panels, self.panels.count(), group);
+            let source = Image::of(&tensor, call.input, image);
+            for group in panels.start / count..panels.end.div_ceil(count) {
+                let panels = panels_of_group(&panels, count, group);
                 for block in blocks(space.clone(), block) {
                     let runs = runs(block.size[1], block.size[2], self.grid.extent[2], lanes);
                     for channels in chunks(0..in_channels, chunk) {
@@ -82,17 +82,17 @@ impl Direct {
                             tabulate(call, &self.grid, pitch, input_channels.clone(), offsets, thresholds);
                         }
                         let source = if self.in_place {
-                            &image_input[input_channels.start * pitch + self.grid.position(block.start)..]
+                            &source.data[input_channels.start * pitch + self.grid.position(block.start)..]
                         } else {
                             staging.copy(call.kernels, source, input_channels, block, staged);
                             &*staged
                         };
                         let offsets = Offsets::new(&offsets[..steps]);
                         for panel in panels.clone() {
-                            let panel = self.panels.get(panel);
-                            let width = panel.len();
-                            let out_channel = group * desc.group_out_channels() + panel.start;
-                            let filters = &call.weight[out_channel * in_channels * desc.taps()..];
+                            let panel = group * count + panel;
+                            let out_channel = self.packing.channel_of_all(desc, panel);
+                            let width = self.packing.channel_of_all(desc, panel + 1) - out_channel;
+                            let filters = self.packing.panel(desc, call.weight, panel);
                             let result_pitch = runs.result_len(lanes);
                             call.kernels.forward(ForwardPanel {
                                 source,

@@ -15,34 +15,21 @@ mod rows;
 use core::ops::Range;
 
 use crate::arith::{max, min};
-use crate::blocking::Tuning;
 use crate::desc::{ConvDesc, volume};
+use crate::error::Error;
 use crate::kernel::{Kernels, VECTORS, View};
 use crate::layout::Layout;
 use crate::panels::Panels;
-use crate::parallel;
-use crate::plan::Thresholds;
 use crate::taps::Grid;
+use crate::threads::{Executor, Rest, for_each};
+use crate::thresholds::ThresholdTable;
+use crate::tuning::{ForwardAlgorithm, Tuning};
 use crate::weight::Packing;
 
 use columns::Columns;
 use depthwise::Depthwise;
 use direct::Direct;
 use rows::Rows;
-
-/// An algorithm of the forward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
-pub enum ForwardAlgorithm {
-    /// Clamped at each load.
-    Direct,
-    /// Patches packed as columns.
-    Columns,
-    /// Patches packed as rows.
-    Rows,
-    /// One channel per group.
-    Depthwise,
-}
 
 /// How the forward pass of one layer runs on one instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +66,7 @@ enum SplitAxis {
 }
 
 /// The output that one thread computes.
-struct Part<'a> {
+struct OutputPart<'a> {
     output: View<'a>,
     images: Range<usize>,
     /// Panels of all groups.
@@ -96,7 +83,7 @@ pub(crate) struct ForwardCall<'a> {
     pub(crate) input: &'a [f32],
     /// In the plan's [`Packing`].
     pub(crate) weight: &'a [f32],
-    pub(crate) thresholds: Thresholds<'a>,
+    pub(crate) thresholds: ThresholdTable<'a>,
     pub(crate) bias: Option<&'a [f32]>,
 }
 
@@ -124,7 +111,7 @@ impl ForwardPlan {
         let all_panels = desc.groups() * panels.count();
         let mut split = Split::new(desc, all_panels, kernels, threads);
         let driver = match algorithm {
-            ForwardAlgorithm::Rows => Driver::Rows(Rows::new(desc, kernels, tuning, panels)),
+            ForwardAlgorithm::Rows => Driver::Rows(Rows::new(desc, kernels, tuning, packing)),
             ForwardAlgorithm::Depthwise => {
                 if matches!((desc.layout(), split.axis), (Layout::Nhwc, SplitAxis::Panels)) {
                     // Its vectors of channels are not cut.
@@ -132,13 +119,13 @@ impl ForwardPlan {
                 }
                 Driver::Depthwise(Depthwise::new(desc, tuning))
             }
-            ForwardAlgorithm::Direct => Driver::Direct(Direct::new(desc, kernels, tuning, panels, &split)),
-            ForwardAlgorithm::Columns => Driver::Columns(Columns::new(desc, kernels, tuning, panels, &split)),
+            ForwardAlgorithm::Direct => Driver::Direct(Direct::new(desc, kernels, tuning, packing, &split)),
+            ForwardAlgorithm::Columns => Driver::Columns(Columns::new(desc, kernels, tuning, packing, &split)),
         };
         let part_len = match &driver {
-            Driver::Direct(driver) => driver.workspace_len(desc, kernels),
-            Driver::Columns(driver) => driver.workspace_len(desc, kernels),
-            Driver::Rows(driver) => driver.workspace_len(desc, kernels),
+            Driver::Direct(driver) => driver.buffers(desc, kernels).len(),
+            Driver::Columns(driver) => driver.buffers(desc, kernels).len(),
+            Driver::Rows(driver) => driver.buffers(desc, kernels).len(),
             Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
         };
         Self { driver, packing, split, part_len }
@@ -159,51 +146,46 @@ impl ForwardPlan {
         self.split.parts.count().saturating_mul(self.part_len)
     }
 
-    pub(crate) fn run(&self, call: &ForwardCall<'_>, output: &mut [f32], workspace: &mut [f32]) {
+    pub(crate) fn run(
+        &self,
+        call: &ForwardCall<'_>,
+        output: &mut [f32],
+        workspace: &mut [f32],
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
         let desc = call.desc;
-        let part_len = self.part_len;
-        let output = View::new(output, desc.batch(), desc.out_channels(), desc.output_size(), desc.output_strides());
         let Split { axis, parts } = self.split;
-        let mut rest = Some((output, workspace));
-        let jobs = parts.iter().map_while(move |range| {
-            let (output, workspace) = rest.take()?;
-            let (workspace, workspace_rest) = workspace.split_at_mut(part_len);
+        let mut output = View::new(output, &desc.output_tensor());
+        let mut workspace = Rest::of(workspace);
+        let jobs = parts.iter().map(move |range| {
             let mut images = 0..desc.batch();
             let mut panels = 0..desc.groups() * self.packing.panels().count();
             let mut space = desc.output_size().map(|size| 0..size);
-            let (output, output_rest) = match axis {
+            let output = match axis {
                 SplitAxis::Images => {
                     images = range;
-                    output.split(0, images.end)
+                    output.cut(0, images.end)
                 }
                 SplitAxis::Panels => {
                     panels = range;
-                    output.split(1, self.panel_start(desc, panels.end))
+                    output.cut(1, self.packing.channel_of_all(desc, panels.end))
                 }
                 SplitAxis::Positions(axis) => {
                     let inner: usize = desc.output_size()[axis + 1..].iter().product();
                     let end = range.end * inner;
                     space[axis] = range;
-                    output.split(2, end)
+                    output.cut(2, end)
                 }
             };
-            rest = Some((output_rest, workspace_rest));
-            Some(Part { output, images, panels, space, workspace })
+            OutputPart { output, images, panels, space, workspace: workspace.cut(self.part_len) }
         });
-        parallel::for_each(parts.count(), jobs, &|part| match &self.driver {
+        for_each(executor, parts.count(), jobs, &|part| match &self.driver {
             Driver::Direct(driver) => driver.run(call, part),
             Driver::Columns(driver) if VECTORS => driver.run(call, part),
             Driver::Rows(driver) if VECTORS => driver.run(call, part),
             Driver::Depthwise(driver) if VECTORS => driver.run(call, part),
             _ => unreachable!("a driver that is never planned"),
-        });
-    }
-
-    /// First output channel of a panel, both counted over all groups.
-    fn panel_start(&self, desc: &ConvDesc, panel: usize) -> usize {
-        let count = self.packing.panels().count();
-        let (group, panel) = (panel / count, panel % count);
-        group * desc.group_out_channels() + self.packing.channel(desc, panel)
+        })
     }
 }
 
@@ -245,7 +227,9 @@ fn tabulate(
             *offset = first + (index * pitch) as u32;
         }
     }
-    call.thresholds.copy_channels(desc, channels, thresholds);
+    for (channel, thresholds) in channels.zip(thresholds.chunks_exact_mut(taps)) {
+        call.thresholds.copy_taps(channel, 0..taps, thresholds);
+    }
 }
 
 /// The part of a range of panels, counted over all groups, that lies in one group.

@@ -6,17 +6,18 @@
 
 use core::ops::Range;
 
-use super::{ForwardCall, Part, panels_of_group};
+use super::{ForwardCall, OutputPart, panels_of_group};
 use crate::arith::{clamp, equal, max, min};
-use crate::blocking::{Budget, Tuning, block_size};
+use crate::blocking::{Budget, block_size};
 use crate::desc::ConvDesc;
 use crate::kernel::{Kernels, PatchRows, Product, Rows as ProductRows, Run, Start, TileMut, Update, View};
 use crate::layout::Layout;
 use crate::panels::{Panels, chunks};
-use crate::plan::Thresholds;
 use crate::stage::{Block, blocks};
 use crate::taps::Axis;
-use crate::workspace::{Arena, total};
+use crate::tuning::Tuning;
+use crate::weight::Packing;
+use crate::workspace::{Buffers, words, words_len};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rows {
@@ -27,8 +28,7 @@ pub(super) struct Rows {
     taps_per_run: usize,
     /// Steps at a time.
     chunk: usize,
-    /// Vectors of output channels of a group.
-    vectors: Panels,
+    packing: Packing,
     /// Most rows of a tile.
     tile: usize,
 }
@@ -36,11 +36,11 @@ pub(super) struct Rows {
 /// Whether the algorithm can compute a layer.
 pub(super) const fn applies(desc: &ConvDesc) -> bool {
     let run_len = desc.kernel()[2].saturating_mul(desc.group_in_channels());
-    matches!(desc.layout(), Layout::Nhwc) && max(desc.input_image_len(), run_len) <= u32::MAX as usize
+    matches!(desc.layout(), Layout::Nhwc) && max(desc.input_tensor().image_stride, run_len) <= u32::MAX as usize
 }
 
 impl Rows {
-    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, vectors: Panels) -> Self {
+    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, packing: Packing) -> Self {
         let axes = Axis::all_forward(desc);
         let depth = desc.group_in_channels() * desc.taps();
         let chunk = Panels::of_at_most(depth, min(kernels.product_depth, tuning.depth)).max();
@@ -48,16 +48,18 @@ impl Rows {
         let block = block_size(&axes, Budget::positions(most));
         let mut images = 1;
         if equal(block, desc.output_size()) {
-            let addressable = u32::MAX as usize / desc.input_image_len();
+            let addressable = u32::MAX as usize / desc.input_tensor().image_stride;
             images = clamp(min(most / (block[1] * block[2]), addressable), 1, max(desc.batch(), 1));
         }
-        let adjacent = desc.groups() == 1 && (desc.dilation()[2] == 1 || desc.kernel()[2] == 1);
+        let adjacent = desc.groups() == 1
+            && desc.input_pitch() == desc.in_channels()
+            && (desc.dilation()[2] == 1 || desc.kernel()[2] == 1);
         Self {
             block,
             images,
             taps_per_run: if adjacent { desc.kernel()[2] } else { 1 },
             chunk,
-            vectors,
+            packing,
             tile: tuning.panel,
         }
     }
@@ -69,34 +71,31 @@ impl Rows {
 
     /// Lanes of a panel.
     const fn lanes(&self, kernels: &Kernels) -> usize {
-        self.vectors.max() * kernels.lanes
+        self.packing.panels().max() * kernels.lanes
     }
 
     const fn runs_per_row(&self, desc: &ConvDesc) -> usize {
         desc.taps() / self.taps_per_run
     }
 
-    pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
-        let runs = self.positions().saturating_mul(self.runs_per_row(desc));
-        let runs = runs.saturating_mul(size_of::<Run>() / size_of::<f32>());
+    /// One thread's: the runs of a block's patches, thresholds of a chunk's steps, packed rows, a panel's bias, and the result
+    /// of a panel with lanes that have no channel.
+    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<5> {
+        let runs = words_len::<Run>(self.positions().saturating_mul(self.runs_per_row(desc)));
         let lanes = self.lanes(kernels);
         let rows = self.positions() * self.chunk;
-        total([runs, self.chunk, rows, lanes, self.block[1] * self.block[2] * lanes], kernels.lanes)
+        Buffers::new([runs, self.chunk, rows, lanes, self.block[1] * self.block[2] * lanes], kernels.lanes)
     }
 
-    pub(super) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
+    pub(super) fn run(&self, call: &ForwardCall<'_>, part: OutputPart<'_>) {
         let desc = call.desc;
-        let Part { mut output, images, panels, space, workspace } = part;
-        let lanes = self.lanes(call.kernels);
-        let mut arena = Arena::new(workspace, call.kernels.lanes);
-        let runs = arena.take_runs(self.positions() * self.runs_per_row(desc));
-        let thresholds = arena.take(self.chunk);
-        let rows = arena.take(self.positions() * self.chunk);
-        let bias = arena.take(lanes);
-        let result = arena.take(self.block[1] * self.block[2] * lanes);
+        let OutputPart { mut output, images, panels, space, workspace } = part;
+        let ([runs, thresholds, rows, bias, result], _) = self.buffers(desc, call.kernels).carve(workspace);
+        let runs = words(runs);
 
         let depth = desc.group_in_channels() * desc.taps();
-        let count = self.vectors.count();
+        let count = self.packing.panels().count();
+        let tensor = desc.input_tensor();
         for block in blocks(space, self.block) {
             // The table holds for all images, and for all groups.
             let mut tabulated = None;
@@ -105,7 +104,7 @@ impl Rows {
                     tabulated = Some(images.len());
                     self.tabulate_runs(desc, images.len(), block, runs);
                 }
-                let source = &call.input[images.start * desc.input_image_len()..images.end * desc.input_image_len()];
+                let source = tensor.image_range(call.input, images.clone());
                 for group in panels.start / count..panels.end.div_ceil(count) {
                     let panels = panels_of_group(&panels, count, group);
                     for steps in chunks(0..depth, self.chunk) {
@@ -136,7 +135,7 @@ impl Rows {
     fn tabulate_runs(&self, desc: &ConvDesc, images: usize, block: Block, runs: &mut [Run]) {
         let [kd, kh, kw] = desc.kernel();
         let size = desc.input_size();
-        let (channels, group_in) = (desc.in_channels(), desc.group_in_channels());
+        let (pitch, group_in) = (desc.input_pitch(), desc.group_in_channels());
         // Where a tap of an output coordinate reads; negative in the padding before.
         let coordinate = |axis: usize, o: usize, k: usize| {
             (o * desc.stride()[axis] + k * desc.dilation()[axis]) as isize - desc.padding_before()[axis] as isize
@@ -156,7 +155,7 @@ impl Rows {
                         let end = (size[2] as isize - iw).clamp(0, self.taps_per_run as isize) as usize;
                         *run = if row_inside && start < end {
                             let row = (image * size[0] + id as usize) * size[1] + ih as usize;
-                            let first = (row * size[2] + (iw + start as isize) as usize) * channels;
+                            let first = (row * size[2] + (iw + start as isize) as usize) * pitch;
                             // Fits: `new` bounds what the images of a block hold, `applies` a run.
                             [first, start * group_in, end * group_in].map(|n| n as u32)
                         } else {
@@ -178,14 +177,10 @@ impl Rows {
         bias: &'a mut [f32],
     ) -> Panel<'a> {
         let (desc, lanes) = (call.desc, call.kernels.lanes);
-        let depth = desc.group_in_channels() * desc.taps();
-        let vectors = self.vectors.get(panel);
-        let width = vectors.len() * lanes;
-        let first = vectors.start * lanes;
-        let channels = first..desc.group_out_channels().min(first + width);
-        let packed = self.vectors.len() * lanes * depth * group + first * depth;
-        let own = |c: usize| group * desc.group_out_channels() + c;
-        let channels = own(channels.start)..own(channels.end);
+        let panel = group * self.packing.panels().count() + panel;
+        let width = self.packing.lane_of_all(panel + 1) - self.packing.lane_of_all(panel);
+        let channels = self.packing.channel_of_all(desc, panel)..self.packing.channel_of_all(desc, panel + 1);
+        let weight = self.packing.panel(desc, call.weight, panel);
         let start = match call.bias {
             _ if steps.start > 0 => Start::Output,
             None => Start::Zero,
@@ -196,9 +191,9 @@ impl Rows {
             }
         };
         Panel {
-            weight: &call.weight[packed + steps.start * width..packed + steps.end * width],
+            weight: &weight[steps.start * width..steps.end * width],
             depth: steps.len(),
-            vectors: vectors.len(),
+            vectors: width / lanes,
             channels,
             start,
         }
@@ -255,19 +250,14 @@ struct Panel<'a> {
 
 /// Thresholds of some steps of (tap, input channel of a group).
 fn tabulate_thresholds(call: &ForwardCall<'_>, group: usize, steps: Range<usize>, thresholds: &mut [f32]) {
-    let (desc, group_in) = (call.desc, call.desc.group_in_channels());
-    match call.thresholds {
-        Thresholds::Uniform(theta) => thresholds[..steps.len()].fill(theta),
-        Thresholds::PerTap(thetas) => {
-            let mut step = steps.start;
-            while step < steps.end {
-                // Channels of one tap are adjacent.
-                let (tap, channel) = (step / group_in, step % group_in);
-                let len = (group_in - channel).min(steps.end - step);
-                let from = &thetas[tap * desc.in_channels() + group * group_in + channel..][..len];
-                thresholds[step - steps.start..][..len].copy_from_slice(from);
-                step += len;
-            }
-        }
+    let group_in = call.desc.group_in_channels();
+    let mut step = steps.start;
+    while step < steps.end {
+        // Channels of one tap are adjacent.
+        let (tap, channel) = (step / group_in, step % group_in);
+        let len = (group_in - channel).min(steps.end - step);
+        let first = group * group_in + channel;
+        call.thresholds.copy_channels(first..first + len, tap, &mut thresholds[step - steps.start..], 1);
+        step += len;
     }
 }

@@ -19,6 +19,8 @@
 //!   multiply-add takes ([`crate::weight`]); geometry ([`crate::taps`], [`crate::blocking`]) does not know of elements at all.
 
 mod copy;
+#[cfg(target_has_atomic = "8")]
+mod deal;
 mod depthwise;
 mod gather;
 mod isa;
@@ -32,6 +34,8 @@ mod vector;
 mod view;
 
 pub(crate) use copy::{CopyBlock, TransposeBlock};
+#[cfg(target_has_atomic = "8")]
+pub(crate) use deal::Deal;
 pub(crate) use depthwise::{
     ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Line, MOST_TAPS, Walk,
 };

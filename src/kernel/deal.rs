@@ -1,0 +1,65 @@
+//! Jobs that are dealt out by number, each once, whoever asks and however often.
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// At most `N` jobs, each of which [`take`](Self::take) hands out to the first who asks for its number.
+///
+/// Jobs that nobody takes are forgotten: they borrow, and own nothing.
+pub(crate) struct Deal<J, const N: usize> {
+    jobs: [Job<J>; N],
+    count: usize,
+}
+
+struct Job<J> {
+    taken: AtomicBool,
+    job: UnsafeCell<MaybeUninit<J>>,
+}
+
+// SAFETY: of what is shared, `take` alone reads a job, and only for the one caller that finds it not taken: it moves there
+// from the thread that made it, which `Send` allows.
+unsafe impl<J: Send, const N: usize> Sync for Deal<J, N> {}
+
+impl<J, const N: usize> Deal<J, N> {
+    /// The first `N` of some jobs.
+    pub(crate) fn new(jobs: impl Iterator<Item = J>) -> Self {
+        let mut deal = Self {
+            jobs: [const { Job { taken: AtomicBool::new(false), job: UnsafeCell::new(MaybeUninit::uninit()) } }; N],
+            count: 0,
+        };
+        for (slot, job) in deal.jobs.iter_mut().zip(jobs) {
+            slot.job.get_mut().write(job);
+            deal.count += 1;
+        }
+        deal
+    }
+
+    /// Job `index`, unless it was taken or there is none.
+    pub(crate) fn take(&self, index: usize) -> Option<J> {
+        let Job { taken, job } = self.jobs[..self.count].get(index)?;
+        if taken.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        // SAFETY: `new` has written the first `count` jobs, and the exchange lets one caller pass, once.
+        Some(unsafe { (*job.get()).assume_init_read() })
+    }
+
+    /// The first job that was not taken.
+    pub(crate) fn left(&self) -> Option<usize> {
+        self.jobs[..self.count].iter().position(|job| !job.taken.load(Ordering::Acquire))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_job_is_dealt_once() {
+        let deal = Deal::<_, 4>::new([10, 11, 12].into_iter());
+        assert_eq!((deal.take(1), deal.take(1), deal.take(3)), (Some(11), None, None));
+        assert_eq!(deal.left(), Some(0));
+        assert_eq!((deal.take(0), deal.take(2), deal.left()), (Some(10), Some(12), None));
+    }
+}

@@ -1,0 +1,195 @@
+//! Sums over positions, in segments: a single chain of additions over tens of millions of positions loses what it adds once
+//! the sum has grown, for an f32 holds 24 bits (2²⁵ ones, one after another, sum up to 2²⁴).
+//!
+//! Every gradient that is a sum over positions (∂b, ∂w, ∂θ) is a sum of partial sums over at most about [`SEGMENT`] positions.
+//! Where segments begin depends on the descriptor and the instruction set, never on threads.
+
+use core::ops::Range;
+
+use crate::geometry::SEGMENT;
+use crate::layout::TensorLayout;
+
+/// Many sums at a time: those of the current segment of positions, and of all segments before.
+pub(crate) struct SegmentedSums<'a> {
+    /// What is added to.
+    pub(crate) current: &'a mut [f32],
+    /// As long as `current`, or empty where one segment holds all positions.
+    before: &'a mut [f32],
+    positions: usize,
+}
+
+impl<'a> SegmentedSums<'a> {
+    /// Elements of the sums before the current segment, for `len` sums over so many positions.
+    pub(crate) const fn before_len(len: usize, positions: usize) -> usize {
+        if positions > SEGMENT { len } else { 0 }
+    }
+
+    /// Begins with zeros.
+    pub(crate) fn new(current: &'a mut [f32], before: &'a mut [f32]) -> Self {
+        current.fill(0.0);
+        before.fill(0.0);
+        Self { current, before, positions: 0 }
+    }
+
+    /// Notes that so many positions have been added to every sum.
+    pub(crate) fn advance(&mut self, positions: usize) {
+        self.positions += positions;
+        if self.positions >= SEGMENT {
+            self.positions = 0;
+            self.end_segment(0..self.current.len());
+        }
+    }
+
+    /// Ends the segment of some sums.
+    pub(crate) fn end_segment(&mut self, sums: Range<usize>) {
+        if let Some(before) = self.before.get_mut(sums.clone()) {
+            for (before, current) in before.iter_mut().zip(&mut self.current[sums]) {
+                *before += core::mem::take(current);
+            }
+        }
+    }
+
+    /// Makes `current` the sums over all segments.
+    pub(crate) fn finish(self) {
+        self.current.iter_mut().zip(self.before).for_each(|(current, before)| *current += *before);
+    }
+}
+
+/// One sum of consecutive elements, in sixteen partial sums: one would wait for each addition.
+struct SegmentedSum {
+    partial: [f32; 16],
+    positions: usize,
+    before: f32,
+}
+
+impl SegmentedSum {
+    const ZERO: Self = Self { partial: [0.0; 16], positions: 0, before: 0.0 };
+
+    fn add(&mut self, mut values: &[f32]) {
+        while !values.is_empty() {
+            let (now, later) = values.split_at(values.len().min(SEGMENT - self.positions));
+            let (chunks, rest) = now.as_chunks::<16>();
+            for chunk in chunks {
+                self.partial.iter_mut().zip(chunk).for_each(|(sum, v)| *sum += v);
+            }
+            self.partial.iter_mut().zip(rest).for_each(|(sum, v)| *sum += v);
+            self.positions += now.len();
+            if self.positions == SEGMENT {
+                *self = Self { before: self.value(), ..Self::ZERO };
+            }
+            values = later;
+        }
+    }
+
+    fn value(&self) -> f32 {
+        self.before + self.partial.iter().sum::<f32>()
+    }
+}
+
+/// A box of positions.
+pub(crate) type Positions = [Range<usize>; 3];
+
+/// Adds to `sums`, one for each of some channels, their elements in boxes of positions of all images.
+pub(crate) fn add_positions(
+    tensor: &TensorLayout,
+    data: &[f32],
+    boxes: &[Positions],
+    channels: Range<usize>,
+    sums: &mut [f32],
+) {
+    if tensor.channels_last() {
+        /// Channels whose sums stay in registers or in the first-level cache.
+        const MOST: usize = 64;
+        let mut first = channels.start;
+        for sums in sums[..channels.len()].chunks_mut(MOST) {
+            let (mut current, mut before) = ([0.0; MOST], [0.0; MOST]);
+            let mut segmented = SegmentedSums::new(&mut current[..sums.len()], &mut before[..sums.len()]);
+            for_each_row(tensor, data, boxes, |row, pixels| {
+                for pixel in row[first..].chunks(tensor.strides.spatial[2]).take(pixels) {
+                    segmented.current.iter_mut().zip(pixel).for_each(|(sum, v)| *sum += v);
+                    segmented.advance(1);
+                }
+            });
+            segmented.finish();
+            sums.iter_mut().zip(&current).for_each(|(sum, current)| *sum += current);
+            first += sums.len();
+        }
+    } else {
+        for (channel, sum) in channels.zip(sums) {
+            let mut segmented = SegmentedSum::ZERO;
+            for_each_row(tensor, data, boxes, |row, pixels| {
+                segmented.add(&row[channel * tensor.strides.channel..][..pixels]);
+            });
+            *sum += segmented.value();
+        }
+    }
+}
+
+/// Visits the rows of boxes of positions: from the first channel of each row's first position on, and its positions.
+#[inline(always)]
+fn for_each_row(tensor: &TensorLayout, data: &[f32], boxes: &[Positions], mut visit: impl FnMut(&[f32], usize)) {
+    let [depth_stride, row_stride, pixel_stride] = tensor.strides.spatial;
+    for image in 0..tensor.images {
+        let image = tensor.image(data, image);
+        for [ds, hs, ws] in boxes {
+            if ws.is_empty() {
+                continue;
+            }
+            for d in ds.clone() {
+                for h in hs.clone() {
+                    visit(&image[d * depth_stride + h * row_stride + ws.start * pixel_stride..], ws.len());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::layout::Layout;
+    use std::vec;
+
+    #[test]
+    fn millions_of_ones_are_counted() {
+        let count = (1 << 25) + 12_345;
+        let mut sum = SegmentedSum::ZERO;
+        let ones = vec![1.0; 1_000_003];
+        for chunk in 0..count / ones.len() {
+            let _ = chunk;
+            sum.add(&ones);
+        }
+        sum.add(&ones[..count % ones.len()]);
+        assert!((f64::from(sum.value()) - count as f64).abs() <= 4.0);
+    }
+
+    #[test]
+    fn boxes_are_summed_in_any_layout() {
+        let (channels, size) = (3, [2, 4, 5]);
+        for (layout, pitch) in [(Layout::Nchw, 3 * 40 + 7), (Layout::Nhwc, 8)] {
+            let tensor = TensorLayout::new(layout, 2, channels, size, pitch);
+            let data: vec::Vec<f32> = (0..tensor.len()).map(|i| (i % 97) as f32).collect();
+            let boxes = [[0..1, 1..3, 0..5], [1..2, 0..4, 2..4]];
+            let mut sums = [1.0; 2];
+            add_positions(&tensor, &data, &boxes, 1..3, &mut sums);
+            for (c, sum) in (1..).zip(sums) {
+                let mut expected = 1.0;
+                for n in 0..2 {
+                    for [ds, hs, ws] in boxes.clone() {
+                        for (d, (h, w)) in ds.flat_map(|d| {
+                            let ws = ws.clone();
+                            hs.clone().flat_map(move |h| ws.clone().map(move |w| (h, w))).map(move |at| (d, at))
+                        }) {
+                            let strides = tensor.strides;
+                            let [ds, hs, ws] = strides.spatial;
+                            expected += data
+                                [n * tensor.image_stride + c * strides.channel + d * ds + h * hs + w * ws];
+                        }
+                    }
+                }
+                assert_eq!(sum, expected, "{layout:?}, channel {c}");
+            }
+        }
+    }
+}

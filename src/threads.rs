@@ -1,0 +1,172 @@
+//! Threads belong to the caller: calls split their work into tasks, and an [`Executor`] runs them.
+
+use crate::error::Error;
+#[cfg(target_has_atomic = "8")]
+use crate::kernel::Deal;
+
+/// Runs the tasks of a call on threads of the caller's.
+///
+/// A call asks for at most as many tasks as its plan has [threads](crate::ConvRelu::with_threads), and at most 128. With one
+/// task it does not ask at all.
+///
+/// ```
+/// use convrelu::Executor;
+///
+/// /// Threads of the standard library, made for each call.
+/// struct Scoped;
+///
+/// impl Executor for Scoped {
+///     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+///         std::thread::scope(|scope| {
+///             for index in 0..tasks {
+///                 scope.spawn(move || task(index));
+///             }
+///         });
+///     }
+/// }
+/// ```
+///
+/// An executor that runs a task twice or never makes the call return [`Error::Executor`]; results are undefined then, but
+/// nothing is read or written out of bounds.
+///
+/// After `fork`, a child has the thread that forked and no other. Whether an executor works there is its host's affair:
+/// [`Serial`] does; the threads of a rayon pool that was in use before do not exist in the child, so a call would wait for
+/// them forever.
+pub trait Executor {
+    /// Runs `task(0)`, …, `task(tasks − 1)`, each once, in any order, on any threads; returns when all have returned.
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
+}
+
+/// The calling thread alone, one task after another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Serial;
+
+impl Executor for Serial {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).for_each(task);
+    }
+}
+
+/// The current [rayon](https://docs.rs/rayon) pool.
+///
+/// ```
+/// use convrelu::{ConvDesc, ConvRelu};
+///
+/// let desc = ConvDesc::conv2d(8, 48, 12, [32, 32], [3, 3]).padding([1, 1]).build()?;
+/// let plan = ConvRelu::new(desc).with_threads(rayon::current_num_threads());
+/// // plan.forward(operands, &mut output, &mut workspace, &convrelu::Rayon)
+/// # let _ = plan;
+/// # Ok::<(), convrelu::Error>(())
+/// ```
+#[cfg(feature = "rayon")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rayon")))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rayon;
+
+#[cfg(feature = "rayon")]
+impl Executor for Rayon {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        /// Halves: joins nest as deep as the logarithm of the tasks.
+        fn run(first: usize, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+            if tasks <= 1 {
+                (first..first + tasks).for_each(task);
+                return;
+            }
+            let half = tasks / 2;
+            rayon::join(|| run(first, half, task), || run(first + half, tasks - half, task));
+        }
+        run(0, tasks, task);
+    }
+}
+
+/// The most parts that work is cut into.
+pub(crate) const MOST_PARTS: usize = 128;
+
+/// The parts that pay for `threads` threads: at most [`MOST_PARTS`], each of at least `least` multiply-adds of all there are.
+pub(crate) const fn parts(threads: usize, multiply_adds: usize, least: usize) -> usize {
+    let pay = multiply_adds / if least == 0 { 1 } else { least };
+    let most = if threads < MOST_PARTS { threads } else { MOST_PARTS };
+    let parts = if pay < most { pay } else { most };
+    if parts == 0 { 1 } else { parts }
+}
+
+/// Runs `work` on each of the `count` jobs, at most [`MOST_PARTS`], in any order and at the same time where the executor has
+/// threads. Allocates nothing: jobs wait on the stack of the call.
+///
+/// # Errors
+///
+/// [`Error::Executor`].
+pub(crate) fn for_each<J: Send>(
+    executor: &dyn Executor,
+    count: usize,
+    jobs: impl Iterator<Item = J>,
+    work: &(impl Fn(J) + Sync),
+) -> Result<(), Error> {
+    match count {
+        0 | 1 => {
+            jobs.for_each(work);
+            Ok(())
+        }
+        // Few sizes, for each is compiled, and the jobs of many threads take kilobytes of stack.
+        2..=8 => deal::<J, 8>(executor, count, jobs, work),
+        _ => deal::<J, MOST_PARTS>(executor, count, jobs, work),
+    }
+}
+
+/// [`for_each`] with room for `N` jobs, which is not less than `count`.
+#[cfg(target_has_atomic = "8")]
+#[inline(never)]
+fn deal<J: Send, const N: usize>(
+    executor: &dyn Executor,
+    count: usize,
+    jobs: impl Iterator<Item = J>,
+    work: &(impl Fn(J) + Sync),
+) -> Result<(), Error> {
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    const NONE: usize = usize::MAX;
+    let deal = Deal::<J, N>::new(jobs);
+    let again = AtomicUsize::new(NONE);
+    executor.run(count, &|task| match deal.take(task) {
+        Some(job) => work(job),
+        None => again.store(task, Ordering::Relaxed),
+    });
+    let error = |task, never| Err(Error::Executor { tasks: count, task, never });
+    match (again.into_inner(), deal.left()) {
+        (NONE, None) => Ok(()),
+        (NONE, Some(task)) => error(task, true),
+        (task, _) => error(task, false),
+    }
+}
+
+/// Where a thread cannot exchange a value with memory in one step, there is one thread.
+#[cfg(not(target_has_atomic = "8"))]
+fn deal<J: Send, const N: usize>(
+    _executor: &dyn Executor,
+    _count: usize,
+    jobs: impl Iterator<Item = J>,
+    work: &(impl Fn(J) + Sync),
+) -> Result<(), Error> {
+    jobs.for_each(work);
+    Ok(())
+}
+
+/// A buffer that is cut from its front on.
+pub(crate) struct Rest<'a>(&'a mut [f32]);
+
+impl<'a> Rest<'a> {
+    pub(crate) fn of(buffer: &'a mut [f32]) -> Self {
+        Self(buffer)
+    }
+
+    /// The next `len` elements.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub(crate) fn cut(&mut self, len: usize) -> &'a mut [f32] {
+        let (part, rest) = core::mem::take(&mut self.0).split_at_mut(len);
+        self.0 = rest;
+        part
+    }
+}

@@ -1,0 +1,81 @@
+//! Thresholds by channel and tap, and their gradient, whatever the layout and however many there are: the one place that
+//! knows where they lie.
+
+use core::ops::Range;
+
+use crate::desc::ConvDesc;
+use crate::operands::Thresholds;
+use crate::strided;
+
+/// Distances of (input channels of all groups, taps in memory order); both 0 where one threshold serves all.
+pub(crate) type ThresholdStrides = [usize; 2];
+
+pub(crate) const fn threshold_strides(thresholds: &Thresholds<'_>, desc: &ConvDesc) -> ThresholdStrides {
+    match thresholds {
+        Thresholds::Uniform(_) => [0, 0],
+        Thresholds::PerTap(_) => {
+            // Taps are dense in both layouts, so one stride walks all three kernel axes.
+            let strides = desc.threshold_strides();
+            [strides.channel, strides.spatial[2]]
+        }
+    }
+}
+
+/// Checked thresholds: none of them is NaN.
+#[derive(Clone, Copy)]
+pub(crate) struct ThresholdTable<'a> {
+    values: &'a [f32],
+    strides: ThresholdStrides,
+    linear: bool,
+}
+
+impl<'a> ThresholdTable<'a> {
+    pub(crate) const fn new(values: &'a [f32], strides: ThresholdStrides, linear: bool) -> Self {
+        Self { values, strides, linear }
+    }
+
+    /// Whether the layer is a plain convolution: the input decides nothing.
+    pub(crate) const fn is_linear(&self) -> bool {
+        self.linear
+    }
+
+    pub(crate) const fn strides(&self) -> ThresholdStrides {
+        self.strides
+    }
+
+    /// θ of an input channel (of all groups) at a tap.
+    #[inline]
+    pub(crate) fn at(&self, channel: usize, tap: usize) -> f32 {
+        let [channel_stride, tap_stride] = self.strides;
+        self.values[channel * channel_stride + tap * tap_stride]
+    }
+
+    /// θ of some channels at one tap, `step` apart.
+    pub(crate) fn copy_channels(&self, channels: Range<usize>, tap: usize, to: &mut [f32], step: usize) {
+        let [channel_stride, tap_stride] = self.strides;
+        let from = &self.values[channels.start * channel_stride + tap * tap_stride..];
+        strided::copy(from, channel_stride, to, step, channels.len());
+    }
+
+    /// θ of one channel at some taps, one after another.
+    pub(crate) fn copy_taps(&self, channel: usize, taps: Range<usize>, to: &mut [f32]) {
+        let [channel_stride, tap_stride] = self.strides;
+        let from = &self.values[channel * channel_stride + taps.start * tap_stride..];
+        strided::copy(from, tap_stride, to, 1, taps.len());
+    }
+}
+
+/// The gradient of the thresholds, to which sums are added.
+pub(crate) struct ThresholdGradient<'a> {
+    pub(crate) values: &'a mut [f32],
+    pub(crate) strides: ThresholdStrides,
+}
+
+impl ThresholdGradient<'_> {
+    /// Adds to the gradient of θ of an input channel (of all groups) at a tap.
+    #[inline]
+    pub(crate) fn add(&mut self, channel: usize, tap: usize, value: f32) {
+        let [channel_stride, tap_stride] = self.strides;
+        self.values[channel * channel_stride + tap * tap_stride] += value;
+    }
+}

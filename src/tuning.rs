@@ -1,0 +1,73 @@
+//! Limits that plans work under, and names of the algorithms among which they choose.
+
+/// An algorithm of the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
+pub enum ForwardAlgorithm {
+    /// Clamped at each load.
+    Direct,
+    /// Patches packed as columns.
+    Columns,
+    /// Patches packed as rows.
+    Rows,
+    /// One channel per group.
+    Depthwise,
+}
+
+/// An algorithm of the backward pass of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
+pub enum BackwardInputAlgorithm {
+    /// Input channels in lanes.
+    Gather,
+    /// Positions in lanes.
+    Planar,
+    /// One channel per group.
+    Depthwise,
+}
+
+/// Limits that a plan works under; tests shrink them so that small layers cross every edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
+pub struct Tuning {
+    /// Elements of staged source per thread to aim for.
+    pub staging_len: usize,
+    /// Most channels per register panel.
+    pub panel: usize,
+    /// Most vectors of positions per register tile.
+    pub tile: usize,
+    /// Most positions per block.
+    pub positions: usize,
+    /// Most steps of a sum at a time.
+    pub depth: usize,
+    /// Least multiply-adds of a thread's part.
+    pub part: usize,
+    /// The algorithm of the forward pass, where it applies.
+    pub forward: Option<ForwardAlgorithm>,
+    /// The algorithm of the backward pass of the input, where it applies.
+    pub backward_input: Option<BackwardInputAlgorithm>,
+    /// Whether the backward pass of the weight has its own algorithm for depthwise layers.
+    pub depthwise: bool,
+}
+
+impl Tuning {
+    /// A quarter of a 1 MiB second-level cache for the staged source; beside it lie a panel of weights and the block's
+    /// results. A part of 2¹⁶ multiply-adds takes a core about 2 µs, which is what waking a thread for it costs.
+    pub(crate) const DEFAULT: Self = Self {
+        staging_len: 48 * 1024,
+        panel: usize::MAX,
+        tile: usize::MAX,
+        positions: usize::MAX,
+        depth: usize::MAX,
+        part: 1 << 16,
+        forward: None,
+        backward_input: None,
+        depthwise: true,
+    };
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

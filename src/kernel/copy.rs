@@ -201,29 +201,6 @@ unsafe fn transpose_apart(from: *const f32, from_step: usize, from_column: usize
     }
 }
 
-/// The transpose of a square of four, through arrays: the compiler makes shuffles of it.
-///
-/// # Safety
-///
-/// Four rows of four, `from_step` apart, are readable at `from`, and writable, `to_step` apart, at `to`.
-#[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "an index into each of four rows")]
-pub(super) unsafe fn transpose_4(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
-    // SAFETY: the caller's.
-    unsafe {
-        let rows: [[f32; 4]; 4] = [
-            from.cast::<[f32; 4]>().read_unaligned(),
-            from.add(from_step).cast::<[f32; 4]>().read_unaligned(),
-            from.add(2 * from_step).cast::<[f32; 4]>().read_unaligned(),
-            from.add(3 * from_step).cast::<[f32; 4]>().read_unaligned(),
-        ];
-        for c in 0..4 {
-            let column = [rows[0][c], rows[1][c], rows[2][c], rows[3][c]];
-            to.add(c * to_step).cast::<[f32; 4]>().write_unaligned(column);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;

@@ -12,9 +12,8 @@ use core::ops::Range;
 
 use pulp::WithSimd;
 
-use super::pack::MOST_LANES;
-use super::planar::with_const;
-use super::vector::Vector;
+use super::tile::with_const;
+use super::vector::{MOST_LANES, Vector};
 
 /// The offset of a tap that reads padding.
 pub(crate) const ABSENT: u32 = u32::MAX;

@@ -8,10 +8,8 @@
 
 use pulp::WithSimd;
 
-use super::pack::MOST_LANES;
-use super::planar::with_const;
-use super::product::{Separate, accumulate};
-use super::vector::Vector;
+use super::tile::{Separate, accumulate, with_const};
+use super::vector::{MOST_LANES, Vector};
 use super::view::TileMut;
 use crate::panels::Panels;
 

@@ -142,7 +142,7 @@ impl Kernels {
         Self {
             isa: S::ISA,
             lanes: S::LANES,
-            panel: planar::panel_widths::<S>(),
+            panel: tile::panel_widths::<S>(),
             vectors: outer::most_vectors::<S>(),
             rows: [Widths::new(0, 0), outer::row_widths::<S>(1), outer::row_widths::<S>(2), outer::row_widths::<S>(3)],
             product_rows: product::most_rows::<S>(),

@@ -7,8 +7,7 @@
 use pulp::WithSimd;
 
 use super::offsets::Offsets;
-use super::planar::{panel_widths, with_const};
-use super::tile::{Interleaved, Sums, add_products, load, unrolled};
+use super::tile::{Interleaved, Sums, add_products, load, panel_widths, unrolled, with_const};
 use super::vector::Vector;
 use crate::arith::min;
 use crate::panels::{Panels, Widths};

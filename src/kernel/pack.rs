@@ -8,7 +8,7 @@ use core::ops::Range;
 use pulp::WithSimd;
 
 use super::offsets::Offsets;
-use super::vector::Vector;
+use super::vector::{MOST_LANES, Vector};
 
 /// Columns of positions, in tiles: `columns[tile][k][l] = f(source[offset[k] + position[tile][l]]; θ[k])`.
 pub(crate) struct PatchColumns<'a> {
@@ -149,9 +149,6 @@ unsafe fn pack_stretch<S: Vector>(
         }
     }
 }
-
-/// The most lanes of a vector.
-pub(super) const MOST_LANES: usize = 16;
 
 /// Packs one vector of positions with gaps: each stretch of consecutive positions is a load of its own.
 ///

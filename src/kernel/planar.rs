@@ -17,9 +17,8 @@
 use pulp::WithSimd;
 
 use super::offsets::Offsets;
-use super::tile::{Interleaved, Sums, add_products, load, store, unrolled};
+use super::tile::{Interleaved, Sums, add_products, load, panel_widths, store, unrolled, with_const};
 use super::vector::Vector;
-use crate::panels::Widths;
 
 /// Runs of consecutive positions that a kernel walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,17 +109,6 @@ pub(crate) struct BackwardInputPanel<'a> {
     pub(crate) tile: usize,
 }
 
-/// Runs `$body` with the constant `$name` equal to `$value`, for the values listed.
-macro_rules! with_const {
-    ($value:expr, $name:ident in [$($literal:literal)*] => $body:expr) => {
-        match $value {
-            $($literal => { const $name: usize = $literal; $body })*
-            other => unreachable!("no kernel for {other}"),
-        }
-    };
-}
-pub(super) use with_const;
-
 /// A panel over one block, as the walk over its runs sees it.
 trait Panel {
     fn channels(&self) -> usize;
@@ -144,11 +132,6 @@ const fn tile_vectors<S: Vector>(channels: usize) -> usize {
     let others = if S::AT_HAND == 1 { 2 } else { 3 + channels.div_ceil(S::AT_HAND) };
     let fit = (S::REGISTERS - others) / (channels + 1);
     if fit < S::TILE { fit } else { S::TILE }
-}
-
-/// Channels of a panel.
-pub(super) const fn panel_widths<S: Vector>() -> Widths {
-    Widths::new(S::PANEL, if S::FEW_TILES { S::PANEL / 2 } else { S::PANEL })
 }
 
 /// The vectors of positions of the widest tile, of at most `most`, in a panel of `channels`.

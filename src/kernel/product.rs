@@ -20,8 +20,7 @@ use core::ops::Range;
 
 use pulp::WithSimd;
 
-use super::planar::with_const;
-use super::tile::{Interleaved, Operand, Sums, add_products, load, unrolled};
+use super::tile::{Interleaved, Separate, Steps, accumulate, with_const};
 use super::vector::Vector;
 use super::view::TileMut;
 use crate::arith::min;
@@ -148,47 +147,6 @@ impl<S: Vector> WithSimd for Run<'_, S> {
     }
 }
 
-/// The operands of the rows, step by step.
-pub(super) trait Steps: Copy {
-    /// Those of step `k + U`; the `N` steps from `k` on are used together.
-    ///
-    /// # Safety
-    ///
-    /// There are such steps, and `U < N`.
-    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand;
-}
-
-/// `[step][row]`
-impl<const R: usize> Steps for Interleaved<R> {
-    #[inline(always)]
-    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
-        // SAFETY: the caller's.
-        Self(unsafe { self.0.add((k + U) * R) })
-    }
-}
-
-/// `[row][step]`
-#[derive(Clone, Copy)]
-pub(super) struct Separate<const R: usize>(pub(super) [*const f32; R]);
-
-impl<const R: usize> Steps for Separate<R> {
-    #[inline(always)]
-    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
-        /// The pointers of the rows, and the first of `N` steps, of which it is step `U`.
-        #[derive(Clone, Copy)]
-        struct Step<const R: usize, const U: usize, const N: usize>([*const f32; R], usize);
-
-        impl<const R: usize, const U: usize, const N: usize> Operand for Step<R, U, N> {
-            #[inline(always)]
-            unsafe fn broadcast<S: Vector, const I: usize>(self, simd: S) -> S::f32s {
-                // SAFETY: the caller's, and that of `at`.
-                unsafe { simd.broadcast::<U, N>(self.0[I].add(self.1)) }
-            }
-        }
-        Step::<R, U, N>(self.0, k)
-    }
-}
-
 /// # Safety
 ///
 /// The checks of [`product`], with `V` vectors.
@@ -271,39 +229,6 @@ unsafe fn tile<S: Vector, A: Steps, const R: usize, const V: usize>(simd: S, pro
             for (v, sum) in sums.into_iter().enumerate() {
                 simd.store(out[v].add(r * step), sum);
             }
-        }
-    }
-}
-
-/// `sums[r][v] += Σ_k a[r][k] · b[k][v]`
-///
-/// # Safety
-///
-/// `a` has `R` rows of `depth` steps, `b` that many steps of `V` vectors.
-#[inline(always)]
-pub(super) unsafe fn accumulate<S: Vector, A: Steps, const R: usize, const V: usize>(
-    simd: S,
-    sums: &mut Sums<S, R, V>,
-    a: A,
-    b: *const f32,
-    depth: usize,
-) {
-    /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
-    const UNROLL: usize = 4;
-    let whole = depth / UNROLL * UNROLL;
-    let mut k = 0;
-    // SAFETY: the caller's, for each step.
-    unsafe {
-        while k < whole {
-            unrolled!(U in 0..UNROLL => {
-                let columns = load::<S, V>(simd, b.add((k + U) * V * S::LANES));
-                add_products(simd, sums, a.at::<U, UNROLL>(k), columns);
-            });
-            k += UNROLL;
-        }
-        while k < depth {
-            add_products(simd, sums, a.at::<0, 1>(k), load::<S, V>(simd, b.add(k * V * S::LANES)));
-            k += 1;
         }
     }
 }

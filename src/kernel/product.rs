@@ -18,8 +18,7 @@
 use core::hint::black_box;
 use core::ops::Range;
 
-use pulp::WithSimd;
-
+use super::Kernel;
 use super::tile::{Interleaved, Separate, Steps, accumulate, with_const};
 use super::vector::Vector;
 use super::view::TileMut;
@@ -99,50 +98,34 @@ pub(super) const fn most_steps<S: Vector>() -> usize {
     if fit < 288 { fit } else { 288 }
 }
 
-/// Entry of [`Product`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn product<S: Vector>(product: Product<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let Product { rows, columns, depth, start, output } = &product;
-    let count = rows.len();
-    assert!((1..=most_vectors::<S>()).contains(&output.count) && output.lanes == S::LANES);
-    assert!(count >= 1 && count <= output.rows);
-    assert!(depth.saturating_mul(output.count * S::LANES) <= columns.len());
-    match *rows {
-        Rows::Packed { data, panels, ref range, depth: whole, first_step } => {
-            assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>() && first_step + depth <= whole);
-            assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
+impl Kernel for Product<'_> {
+    fn check<S: Vector>(&self) {
+        let Self { rows, columns, depth, start, output } = self;
+        let count = rows.len();
+        assert!((1..=most_vectors::<S>()).contains(&output.count) && output.lanes == S::LANES);
+        assert!(count >= 1 && count <= output.rows);
+        assert!(depth.saturating_mul(output.count * S::LANES) <= columns.len());
+        match *rows {
+            Rows::Packed { data, panels, ref range, depth: whole, first_step } => {
+                assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>() && first_step + depth <= whole);
+                assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
+            }
+            Rows::Plain { data, pitch, count, tile } => {
+                assert!((count - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len() && tile >= 1);
+            }
         }
-        Rows::Plain { data, pitch, count, tile } => {
-            assert!((count - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len() && tile >= 1);
+        match start {
+            Start::Rows(values) => assert!(count <= values.len()),
+            Start::Lanes(values) => assert!(output.count * S::LANES <= values.len()),
+            Start::Zero | Start::Output => {}
         }
     }
-    match start {
-        Start::Rows(values) => assert!(count <= values.len()),
-        Start::Lanes(values) => assert!(output.count * S::LANES <= values.len()),
-        Start::Zero | Start::Output => {}
-    }
-    simd.vectorize(Run { simd, product });
-}
-
-struct Run<'a, S> {
-    simd: S,
-    product: Product<'a>,
-}
-
-impl<S: Vector> WithSimd for Run<'_, S> {
-    type Output = ();
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, product } = self;
-        with_const!(product.output.count, V in [1 2 3] => if V <= most_vectors::<S>() {
-            // SAFETY: `product` has checked every length.
-            unsafe { walk::<S, V>(simd, &product) }
+    unsafe fn run<S: Vector>(self, simd: S) {
+        with_const!(self.output.count, V in [1 2 3] => if V <= most_vectors::<S>() {
+            // SAFETY: checked; the output has `V` vectors.
+            unsafe { walk::<S, V>(simd, &self) }
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Carving a caller's workspace into buffers that begin where a vector may: loads that cross cache lines cost twice.
 
-use crate::kernel::Run;
+use crate::kernel::PatchRun;
 
 /// Elements that [`aligned`] may skip.
 pub(crate) const fn slack(lanes: usize) -> usize {
@@ -64,7 +64,7 @@ impl<'a> Arena<'a> {
     }
 
     /// The next `len` runs of patches.
-    pub(crate) fn take_runs(&mut self, len: usize) -> &'a mut [Run] {
-        bytemuck::cast_slice_mut(self.take(len * size_of::<Run>() / size_of::<f32>()))
+    pub(crate) fn take_runs(&mut self, len: usize) -> &'a mut [PatchRun] {
+        bytemuck::cast_slice_mut(self.take(len * size_of::<PatchRun>() / size_of::<f32>()))
     }
 }

@@ -7,7 +7,7 @@ use super::BackwardInputCall;
 use crate::arith::max;
 use crate::border::{is_inside, sum_outside, unpadded};
 use crate::desc::ConvDesc;
-use crate::kernel::{Kernels, Product, Rows, Start, TileMut, VECTORS};
+use crate::kernel::{Kernels, Product, ProductRows, Start, TileMut, VECTORS};
 use crate::panels::Panels;
 use crate::parallel;
 use crate::weight::Packing;
@@ -79,7 +79,7 @@ pub(super) fn add(
 fn multiply(kernels: &Kernels, sums: &[f32], weight: &[f32], width: usize, row: &mut [f32]) {
     if VECTORS && width.is_multiple_of(kernels.lanes) && width <= kernels.product_vectors * kernels.lanes {
         kernels.product(Product {
-            rows: Rows::Plain { data: sums, pitch: sums.len(), count: 1, tile: 1 },
+            rows: ProductRows::Plain { data: sums, pitch: sums.len(), count: 1, tile: 1 },
             columns: weight,
             depth: sums.len(),
             start: Start::Zero,

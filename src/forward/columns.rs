@@ -13,7 +13,7 @@ use super::{ForwardCall, Part, Split, panels_of_group, tabulate};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, Tuning, block_size, block_sizes};
 use crate::desc::ConvDesc;
-use crate::kernel::{Kernels, Offsets, PatchColumns, Product, Rows, Start, TileMut, Update, View};
+use crate::kernel::{Kernels, Offsets, PatchColumns, Product, ProductRows, Start, TileMut, Update, View};
 use crate::layout::Layout;
 use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks, plane_pitch};
@@ -302,7 +302,7 @@ impl Columns {
         let channels =
             group.first_channel + self.panels.start(range.start)..group.first_channel + self.panels.start(range.end);
         let bias = call.bias.map(|bias| &bias[channels.clone()]);
-        let rows = Rows::Packed {
+        let rows = ProductRows::Packed {
             data: group.weight,
             panels: self.panels,
             range,

@@ -10,7 +10,7 @@ use super::{ForwardCall, Part, panels_of_group};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, Tuning, block_size};
 use crate::desc::ConvDesc;
-use crate::kernel::{Kernels, PatchRows, Product, Rows as ProductRows, Run, Start, TileMut, Update, View};
+use crate::kernel::{Kernels, PatchRows, PatchRun, Product, ProductRows, Start, TileMut, Update, View};
 use crate::layout::Layout;
 use crate::panels::{Panels, chunks};
 use crate::plan::Thresholds;
@@ -78,7 +78,7 @@ impl Rows {
 
     pub(super) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         let runs = self.positions().saturating_mul(self.runs_per_row(desc));
-        let runs = runs.saturating_mul(size_of::<Run>() / size_of::<f32>());
+        let runs = runs.saturating_mul(size_of::<PatchRun>() / size_of::<f32>());
         let lanes = self.lanes(kernels);
         let rows = self.positions() * self.chunk;
         total([runs, self.chunk, rows, lanes, self.block[1] * self.block[2] * lanes], kernels.lanes)
@@ -133,7 +133,7 @@ impl Rows {
     }
 
     /// Where every run of every position of a block of some images comes from, in the first group.
-    fn tabulate_runs(&self, desc: &ConvDesc, images: usize, block: Block, runs: &mut [Run]) {
+    fn tabulate_runs(&self, desc: &ConvDesc, images: usize, block: Block, runs: &mut [PatchRun]) {
         let [kd, kh, kw] = desc.kernel();
         let size = desc.input_size();
         let (channels, group_in) = (desc.in_channels(), desc.group_in_channels());

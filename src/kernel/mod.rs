@@ -39,9 +39,9 @@ pub(crate) use gather::{GatherPanel, Pairs};
 pub use isa::{Isa, ParseIsaError};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
-pub(crate) use pack::{PatchColumns, PatchRows, Run};
+pub(crate) use pack::{PatchColumns, PatchRows, PatchRun};
 pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
-pub(crate) use product::{Product, Rows, Start};
+pub(crate) use product::{Product, ProductRows, Start};
 pub(crate) use view::{TileMut, Update, View};
 
 use pulp::{Simd, WithSimd};

@@ -24,13 +24,13 @@ pub(crate) struct PatchColumns<'a> {
 
 /// Where a run of a patch comes from: the source of its first element inside, and the range of its elements that are
 /// inside; the others are padding.
-pub(crate) type Run = [u32; 3];
+pub(crate) type PatchRun = [u32; 3];
 
 /// Rows of patches, `rows[p][k] = f(x; θ[k])` over the runs of each position one after another, cut to `steps`.
 pub(crate) struct PatchRows<'a> {
     pub(crate) source: &'a [f32],
     /// `[row][run]`
-    pub(crate) runs: &'a [Run],
+    pub(crate) runs: &'a [PatchRun],
     /// Elements of a run.
     pub(crate) run_len: usize,
     /// Runs of a row.

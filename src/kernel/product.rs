@@ -27,7 +27,7 @@ use crate::panels::Panels;
 
 /// The rows of a product.
 #[derive(Clone)]
-pub(crate) enum Rows<'a> {
+pub(crate) enum ProductRows<'a> {
     /// `[panel][depth][row of the panel]`: some panels, and of each `first_step..first_step + depth`.
     Packed {
         data: &'a [f32],
@@ -41,7 +41,7 @@ pub(crate) enum Rows<'a> {
     Plain { data: &'a [f32], pitch: usize, count: usize, tile: usize },
 }
 
-impl Rows<'_> {
+impl ProductRows<'_> {
     /// Number of rows.
     fn len(&self) -> usize {
         match self {
@@ -65,7 +65,7 @@ pub(crate) enum Start<'a> {
 
 /// `output[r][l] = start + Σ_k rows[r][k] · columns[k][l]`
 pub(crate) struct Product<'a> {
-    pub(crate) rows: Rows<'a>,
+    pub(crate) rows: ProductRows<'a>,
     /// `[depth][lane]`, over the vectors of the output.
     pub(crate) columns: &'a [f32],
     pub(crate) depth: usize,
@@ -83,7 +83,7 @@ pub(super) const fn most_rows<S: Vector>() -> usize {
     S::PRODUCT[0]
 }
 
-/// Most rows of a tile of [`Rows::Plain`] with `vectors` vectors: where several steps of each row are loaded together, a
+/// Most rows of a tile of [`ProductRows::Plain`] with `vectors` vectors: where several steps of each row are loaded together, a
 /// register per row holds them.
 pub(super) const fn most_plain_rows<S: Vector>(vectors: usize) -> usize {
     if S::AT_HAND == 1 {
@@ -106,11 +106,11 @@ impl Kernel for Product<'_> {
         assert!(count >= 1 && count <= output.rows);
         assert!(depth.saturating_mul(output.count * S::LANES) <= columns.len());
         match *rows {
-            Rows::Packed { data, panels, ref range, depth: whole, first_step } => {
+            ProductRows::Packed { data, panels, ref range, depth: whole, first_step } => {
                 assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>() && first_step + depth <= whole);
                 assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
             }
-            Rows::Plain { data, pitch, count, tile } => {
+            ProductRows::Plain { data, pitch, count, tile } => {
                 assert!((count - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len() && tile >= 1);
             }
         }
@@ -136,7 +136,7 @@ impl Kernel for Product<'_> {
 #[inline(always)]
 unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
     match product.rows {
-        Rows::Packed { data, panels, ref range, depth, first_step } => {
+        ProductRows::Packed { data, panels, ref range, depth, first_step } => {
             let first_row = panels.start(range.start);
             for panel in range.clone() {
                 let rows = panels.get(panel);
@@ -148,7 +148,7 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
                 });
             }
         }
-        Rows::Plain { data, pitch, count, tile: most } => {
+        ProductRows::Plain { data, pitch, count, tile: most } => {
             for rows in Panels::of_at_most(count, most.min(most_plain_rows::<S>(V))).iter() {
                 with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_plain_rows::<S>(V) {
                     let mut a = [data.as_ptr(); R];

@@ -24,7 +24,7 @@ use crate::arith::min;
 use crate::blocking::Tuning;
 use crate::desc::ConvDesc;
 use crate::kernel::{Kernels, VECTORS, View};
-use crate::layout::Layout;
+use crate::layout::{Layout, TensorLayout};
 use crate::panels::Panels;
 use crate::parallel;
 use crate::plan::{Accumulation, Thresholds};
@@ -199,8 +199,9 @@ impl BackwardInputPlan {
         sums.fill(0.0);
         let thresholds = &*thresholds;
 
-        let grad_input =
-            View::new(grad_input, desc.batch(), desc.in_channels(), desc.input_size(), desc.input_strides());
+        let pitch = if desc.layout() == Layout::Nchw { desc.input_image_len() } else { desc.in_channels() };
+        let tensor = TensorLayout::new(desc.layout(), desc.batch(), desc.in_channels(), desc.input_size(), pitch);
+        let grad_input = View::new(grad_input, &tensor);
         let mut rest = Some((grad_input, &mut *sums, workspace));
         let jobs = parts.iter().map_while(move |range| {
             let (grad_input, sums, workspace) = rest.take()?;

@@ -18,7 +18,7 @@ use crate::arith::{max, min};
 use crate::blocking::Tuning;
 use crate::desc::{ConvDesc, volume};
 use crate::kernel::{Kernels, VECTORS, View};
-use crate::layout::Layout;
+use crate::layout::{Layout, TensorLayout};
 use crate::panels::Panels;
 use crate::parallel;
 use crate::plan::Thresholds;
@@ -162,7 +162,9 @@ impl ForwardPlan {
     pub(crate) fn run(&self, call: &ForwardCall<'_>, output: &mut [f32], workspace: &mut [f32]) {
         let desc = call.desc;
         let part_len = self.part_len;
-        let output = View::new(output, desc.batch(), desc.out_channels(), desc.output_size(), desc.output_strides());
+        let pitch = if desc.layout() == Layout::Nchw { desc.output_image_len() } else { desc.out_channels() };
+        let tensor = TensorLayout::new(desc.layout(), desc.batch(), desc.out_channels(), desc.output_size(), pitch);
+        let output = View::new(output, &tensor);
         let Split { axis, parts } = self.split;
         let mut rest = Some((output, workspace));
         let jobs = parts.iter().map_while(move |range| {

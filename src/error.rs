@@ -144,7 +144,11 @@ impl fmt::Display for Error {
             }
             Self::Executor { tasks, task, never } => {
                 let done = if never { "never ran" } else { "ran more than once" };
-                write!(f, "executor {done} task {task}: it must run each of tasks 0 to {} once", tasks.saturating_sub(1))
+                write!(
+                    f,
+                    "executor {done} task {task}: it must run each of tasks 0 to {} once",
+                    tasks.saturating_sub(1)
+                )
             }
             Self::BufferTooShort { argument, len, required } => {
                 write!(f, "{argument} holds {len} elements: it must hold at least {required}")

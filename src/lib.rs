@@ -104,6 +104,7 @@ mod depthwise;
 mod desc;
 mod error;
 mod forward;
+mod geometry;
 #[allow(unsafe_code)]
 mod kernel;
 mod layout;

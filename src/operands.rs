@@ -165,12 +165,7 @@ pub struct BackwardInput<'a> {
 
 impl<'a> BackwardInput<'a> {
     /// Of a layer with thresholds.
-    pub const fn new(
-        input: &'a [f32],
-        weight: Weight<'a>,
-        thresholds: Thresholds<'a>,
-        grad_output: &'a [f32],
-    ) -> Self {
+    pub const fn new(input: &'a [f32], weight: Weight<'a>, thresholds: Thresholds<'a>, grad_output: &'a [f32]) -> Self {
         Self { input: Some(input), weight, thresholds, grad_output }
     }
 

@@ -8,10 +8,11 @@ use crate::error::Error;
 use crate::forward::{ForwardCall, ForwardPlan};
 use crate::kernel::{Isa, Kernels};
 use crate::operands::{
-    BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Weight, WeightGradients, checked, checked_mut,
+    BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Weight, WeightGradients, checked,
+    checked_mut,
 };
-use crate::thresholds::ThresholdGradient;
 use crate::threads::{Executor, parts};
+use crate::thresholds::ThresholdGradient;
 use crate::tuning::Tuning;
 use crate::weight::{PackedWeight, Packing};
 use crate::workspace::{Buffers, aligned, slack};
@@ -338,8 +339,7 @@ impl ConvRelu {
         let (weight, workspace) = self.packed(self.backward_input.packing, weight, workspace, passes)?;
         let call = BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output };
         let strides = thresholds.strides();
-        let grad_thresholds =
-            grad_thresholds.map(|gradient| ThresholdGradient { values: gradient.zeroed(), strides });
+        let grad_thresholds = grad_thresholds.map(|gradient| ThresholdGradient { values: gradient.zeroed(), strides });
         self.backward_input.run(&call, grad_input, grad_thresholds, workspace, executor)
     }
 

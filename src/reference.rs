@@ -4,12 +4,15 @@
 //! the absolute terms ([`Sum::magnitude`]), which is what a rounding-error bound scales with.
 
 use crate::desc::{ConvDesc, volume};
+use crate::geometry::chain;
 use crate::layout::Strides;
 
 /// A scalar the oracle can compute with: `f32` or `f64`.
 pub trait Real: Copy + PartialOrd + core::ops::Add<Output = Self> + core::ops::Mul<Output = Self> {
     /// Zero.
     const ZERO: Self;
+    /// The least that is greater than −∞.
+    const LOWEST: Self;
     /// `self · b + c` with a single rounding, on every target alike.
     fn fma(self, b: Self, c: Self) -> Self;
     /// Absolute value.
@@ -18,6 +21,7 @@ pub trait Real: Copy + PartialOrd + core::ops::Add<Output = Self> + core::ops::M
 
 impl Real for f32 {
     const ZERO: Self = 0.0;
+    const LOWEST: Self = Self::MIN;
     fn fma(self, b: Self, c: Self) -> Self {
         libm::fmaf(self, b, c)
     }
@@ -28,6 +32,7 @@ impl Real for f32 {
 
 impl Real for f64 {
     const ZERO: Self = 0.0;
+    const LOWEST: Self = Self::MIN;
     fn fma(self, b: Self, c: Self) -> Self {
         libm::fma(self, b, c)
     }
@@ -62,6 +67,56 @@ pub fn error_bound(terms: usize, magnitude: f64) -> f64 {
     const UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
     const SMALLEST: f64 = f32::MIN_POSITIVE as f64 * f32::EPSILON as f64;
     2.0 * (terms + 8) as f64 * (UNIT_ROUNDOFF * magnitude + SMALLEST)
+}
+
+/// [`error_bound`] of the gradients that sum over `positions` (of all images) of the output: of the weight and of the bias
+/// with 1 term each, of the thresholds with as many as a group has output channels.
+///
+/// They are sums of partial sums over segments of at most about 8192 positions, so their error grows with the length of a
+/// segment plus the number of segments, not with the number of positions.
+pub fn gradient_error_bound(terms: usize, positions: usize, magnitude: f64) -> f64 {
+    error_bound(terms.saturating_add(chain(positions)), magnitude)
+}
+
+/// Thresholds as the oracle takes them.
+#[derive(Clone, Copy, Debug)]
+pub enum Thetas<'a, T> {
+    /// One per input channel and tap, in the order of [`Thresholds::PerTap`](crate::Thresholds::PerTap).
+    PerTap(&'a [T]),
+    /// The same everywhere; −∞ makes the layer linear: its gradient always goes to the input.
+    Uniform(T),
+}
+
+impl<T: Real> Thetas<'_, T> {
+    fn at(&self, index: usize) -> T {
+        match self {
+            Self::PerTap(thetas) => thetas[index],
+            Self::Uniform(theta) => *theta,
+        }
+    }
+
+    /// Where the gradient of a threshold belongs.
+    fn gradient_index(&self, index: usize) -> usize {
+        match self {
+            Self::PerTap(_) => index,
+            Self::Uniform(_) => 0,
+        }
+    }
+
+    fn is_linear(&self) -> bool {
+        matches!(self, Self::Uniform(theta) if *theta < T::LOWEST)
+    }
+
+    /// The activated input of a term; `None` where it is padding with θ ≤ 0, which contributes nothing, whatever it is
+    /// multiplied by.
+    fn activated(&self, term: &Term, input: &[T]) -> Option<T> {
+        let theta = self.at(term.threshold);
+        match term.input {
+            Some(i) => Some(activate(input[i], theta)),
+            None if theta > T::ZERO => Some(theta),
+            None => None,
+        }
+    }
 }
 
 /// AdaReLU of one value (eq. 4): `x` if `x > θ`, else `θ`; a NaN stays NaN.
@@ -102,11 +157,12 @@ fn source(desc: &ConvDesc, o: [usize; 3], k: [usize; 3]) -> Option<[usize; 3]> {
 /// Visits every term of every output element: the nest of loops that eq. 8 is.
 fn for_each_term(desc: &ConvDesc, mut visit: impl FnMut(Term)) {
     let (group_in, group_out) = (desc.group_in_channels(), desc.group_out_channels());
+    let (input_tensor, output_tensor) = (desc.input_tensor(), desc.output_tensor());
     for n in 0..desc.batch() {
         for out_channel in 0..desc.out_channels() {
             let group = out_channel / group_out;
             for o in positions(desc.output_size()) {
-                let output = n * desc.output_image_len() + offset(desc.output_strides(), out_channel, o);
+                let output = n * output_tensor.image_stride + offset(output_tensor.strides, out_channel, o);
                 let mut first = true;
                 for c in 0..group_in {
                     let in_channel = group * group_in + c;
@@ -114,7 +170,7 @@ fn for_each_term(desc: &ConvDesc, mut visit: impl FnMut(Term)) {
                         visit(Term {
                             output,
                             input: source(desc, o, k)
-                                .map(|i| n * desc.input_image_len() + offset(desc.input_strides(), in_channel, i)),
+                                .map(|i| n * input_tensor.image_stride + offset(input_tensor.strides, in_channel, i)),
                             threshold: offset(desc.threshold_strides(), in_channel, k),
                             weight: out_channel * group_in * volume(desc.kernel())
                                 + offset(desc.weight_strides(), c, k),
@@ -130,7 +186,7 @@ fn for_each_term(desc: &ConvDesc, mut visit: impl FnMut(Term)) {
 }
 
 /// Forward pass (eq. 8 with bias). Shapes as in [`ConvRelu::forward`](crate::ConvRelu::forward); `output` is
-/// overwritten.
+/// overwritten, gaps between its pixels or images apart. Padding with θ ≤ 0 contributes nothing, whatever the weight is.
 ///
 /// # Panics
 ///
@@ -139,7 +195,7 @@ pub fn forward<T: Real>(
     desc: &ConvDesc,
     input: &[T],
     weight: &[T],
-    thresholds: &[T],
+    thresholds: Thetas<'_, T>,
     bias: Option<&[T]>,
     output: &mut [Sum<T>],
 ) {
@@ -149,13 +205,15 @@ pub fn forward<T: Real>(
             let b = bias.map_or(T::ZERO, |bias| bias[term.out_channel]);
             *y = Sum { value: b, magnitude: b.abs() };
         }
-        let x = term.input.map_or(T::ZERO, |i| input[i]);
-        y.add(weight[term.weight], activate(x, thresholds[term.threshold]));
+        if let Some(activated) = thresholds.activated(&term, input) {
+            y.add(weight[term.weight], activated);
+        }
     });
 }
 
 /// Gradients of the input and of the thresholds (eq. 5 and 6); ties `x = θ` go to the threshold, and a NaN input
-/// passes its gradient to neither. Both are overwritten.
+/// passes its gradient to neither. With θ = −∞ everywhere (uniform) all of it goes to the input, which is not read. Both are
+/// overwritten, gaps between pixels or images apart.
 ///
 /// # Panics
 ///
@@ -164,28 +222,47 @@ pub fn backward_input<T: Real>(
     desc: &ConvDesc,
     input: &[T],
     weight: &[T],
-    thresholds: &[T],
+    thresholds: Thetas<'_, T>,
     grad_output: &[T],
     grad_input: &mut [Sum<T>],
     grad_thresholds: &mut [Sum<T>],
 ) {
-    grad_input[..desc.input_len()].fill(Sum::ZERO);
-    grad_thresholds[..desc.threshold_len()].fill(Sum::ZERO);
+    zero_channels(desc, grad_input);
+    grad_thresholds.fill(Sum::ZERO);
     for_each_term(desc, |term| {
         let (g, w) = (grad_output[term.output], weight[term.weight]);
+        if thresholds.is_linear() {
+            if let Some(i) = term.input {
+                grad_input[i].add(g, w);
+            }
+            return;
+        }
         let x = term.input.map_or(T::ZERO, |i| input[i]);
-        let theta = thresholds[term.threshold];
+        let theta = thresholds.at(term.threshold);
         if x > theta {
             if let Some(i) = term.input {
                 grad_input[i].add(g, w);
             }
         } else if x <= theta {
-            grad_thresholds[term.threshold].add(g, w);
+            grad_thresholds[thresholds.gradient_index(term.threshold)].add(g, w);
         }
     });
 }
 
-/// Gradients of the weight and of the bias. Both are overwritten.
+/// Zeroes the gradients of an input's channels, not what lies between.
+fn zero_channels<T: Real>(desc: &ConvDesc, grad_input: &mut [Sum<T>]) {
+    let tensor = desc.input_tensor();
+    for n in 0..desc.batch() {
+        for c in 0..desc.in_channels() {
+            for i in positions(desc.input_size()) {
+                grad_input[n * tensor.image_stride + offset(tensor.strides, c, i)] = Sum::ZERO;
+            }
+        }
+    }
+}
+
+/// Gradients of the weight and of the bias. Both are overwritten. Padding with θ ≤ 0 contributes nothing, whatever the
+/// gradient of the output is.
 ///
 /// # Panics
 ///
@@ -193,7 +270,7 @@ pub fn backward_input<T: Real>(
 pub fn backward_weight<T: Real>(
     desc: &ConvDesc,
     input: &[T],
-    thresholds: &[T],
+    thresholds: Thetas<'_, T>,
     grad_output: &[T],
     grad_weight: &mut [Sum<T>],
     grad_bias: &mut [Sum<T>],
@@ -206,7 +283,8 @@ pub fn backward_weight<T: Real>(
             let b = &mut grad_bias[term.out_channel];
             *b = Sum { value: b.value + g, magnitude: b.magnitude + g.abs() };
         }
-        let x = term.input.map_or(T::ZERO, |i| input[i]);
-        grad_weight[term.weight].add(g, activate(x, thresholds[term.threshold]));
+        if let Some(activated) = thresholds.activated(&term, input) {
+            grad_weight[term.weight].add(g, activated);
+        }
     });
 }

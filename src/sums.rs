@@ -183,8 +183,7 @@ mod tests {
                         }) {
                             let strides = tensor.strides;
                             let [ds, hs, ws] = strides.spatial;
-                            expected += data
-                                [n * tensor.image_stride + c * strides.channel + d * ds + h * hs + w * ws];
+                            expected += data[n * tensor.image_stride + c * strides.channel + d * ds + h * hs + w * ws];
                         }
                     }
                 }

@@ -8,7 +8,7 @@ use crate::arith::max;
 use crate::border::{is_inside, sum_outside, unpadded};
 use crate::desc::ConvDesc;
 use crate::error::Error;
-use crate::kernel::{Kernels, Product, Rows, Start, TileMut, VECTORS};
+use crate::kernel::{Kernels, Product, ProductRows, Start, TileMut, VECTORS};
 use crate::panels::Panels;
 use crate::threads::{Executor, Rest, for_each};
 use crate::thresholds::ThresholdGradient;
@@ -73,7 +73,7 @@ pub(super) fn add(
 fn multiply(kernels: &Kernels, sums: &[f32], weight: &[f32], width: usize, row: &mut [f32]) {
     if VECTORS && width.is_multiple_of(kernels.lanes) && width <= kernels.product_vectors * kernels.lanes {
         kernels.product(Product {
-            rows: Rows::Plain { data: sums, pitch: sums.len(), count: 1, tile: 1 },
+            rows: ProductRows::Plain { data: sums, pitch: sums.len(), count: 1, tile: 1 },
             columns: weight,
             depth: sums.len(),
             start: Start::Zero,

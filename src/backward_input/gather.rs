@@ -52,13 +52,13 @@ pub(super) const fn applies(desc: &ConvDesc) -> bool {
 }
 
 /// A thread at work.
-struct Worker<'a, 'v> {
+struct Worker<'a, 'v, 's> {
     plan: &'a Gather,
     call: &'a BackwardInputCall<'a>,
     segment: &'a Segment<'a>,
     grad_input: &'a mut InputGradient<'v>,
     /// `[panel][tap][lane]`
-    sums: &'a mut SegmentedSums<'v>,
+    sums: &'a mut SegmentedSums<'s>,
     pairs: &'a mut [[u32; 2]],
     /// End of each tap's pairs.
     ends: &'a mut [u32],
@@ -105,7 +105,8 @@ impl Gather {
         let mut images = 1;
         if equal(block, desc.input_size()) {
             let staged = tuning.staging_len / max(product(reach).saturating_mul(chunk.max()), 1);
-            let addressable = u32::MAX as usize / max(desc.input_tensor().image_stride, desc.output_tensor().image_stride);
+            let addressable =
+                u32::MAX as usize / max(desc.input_tensor().image_stride, desc.output_tensor().image_stride);
             images = clamp(min(min(most / positions, max(staged, 1)), addressable), 1, max(desc.batch(), 1));
         }
         Self {
@@ -155,18 +156,8 @@ impl Gather {
             self.buffers(call.desc, call.kernels).carve(workspace);
         let (pairs, ends) = (words(pairs), words(ends));
         let plan = self;
-        let worker = Worker {
-            plan,
-            call,
-            segment,
-            grad_input,
-            sums,
-            pairs,
-            ends,
-            grad_output,
-            panel_input,
-            panel_grad_input,
-        };
+        let worker =
+            Worker { plan, call, segment, grad_input, sums, pairs, ends, grad_output, panel_input, panel_grad_input };
         worker.run();
     }
 }
@@ -208,7 +199,7 @@ fn row_of(desc: &ConvDesc, range: Range<usize>, k: usize) -> (usize, usize, usiz
     (first, output, count)
 }
 
-impl Worker<'_, '_> {
+impl Worker<'_, '_, '_> {
     fn run(mut self) {
         let (desc, plan) = (self.call.desc, self.plan);
         let Segment { images, panels, .. } = self.segment;
@@ -442,7 +433,12 @@ impl Worker<'_, '_> {
 }
 
 /// The gradients of a panel's inputs where they belong.
-fn in_tensor<'v>(grad_input: &'v mut View<'_>, site: &InputBlocks, channels: Range<usize>, lanes: usize) -> TileMut<'v> {
+fn in_tensor<'v>(
+    grad_input: &'v mut View<'_>,
+    site: &InputBlocks,
+    channels: Range<usize>,
+    lanes: usize,
+) -> TileMut<'v> {
     if site.images.len() == 1 {
         grad_input.tile_of_positions(site.images.start, site.positions(), channels, lanes)
     } else {

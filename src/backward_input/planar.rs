@@ -31,13 +31,13 @@ pub(super) struct Planar {
 }
 
 /// A thread at work: its part of the gradients and its buffers.
-struct Worker<'a, 'v> {
+struct Worker<'a, 'v, 's> {
     plan: &'a Planar,
     call: &'a BackwardInputCall<'a>,
     segment: &'a Segment<'a>,
     grad_input: &'a mut InputGradient<'v>,
     /// `[panel][tap][channel][lane]`
-    sums: &'a mut SegmentedSums<'v>,
+    sums: &'a mut SegmentedSums<'s>,
     // Tables over the taps of a phase.
     offsets: &'a mut [u32],
     weight_taps: &'a mut [u32],
@@ -109,7 +109,7 @@ impl Planar {
     }
 }
 
-impl Worker<'_, '_> {
+impl Worker<'_, '_, '_> {
     fn run(&mut self) {
         let desc = self.call.desc;
         let panels = self.segment.panels.clone();

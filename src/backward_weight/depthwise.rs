@@ -6,12 +6,12 @@ use super::BackwardWeightCall;
 use crate::border;
 use crate::depthwise::{input_of, output_lines, plane_blocks, reads_inside, shorter, stretches, tabulate};
 use crate::desc::{ConvDesc, volume};
+use crate::geometry::SEGMENT;
 use crate::kernel::{DepthwiseBackwardWeight, Kernels, Line, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
-use crate::taps::{Axis, Grid};
-use crate::geometry::SEGMENT;
 use crate::sums::SegmentedSums;
+use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;
 use crate::workspace::{Buffers, words};
 
@@ -144,8 +144,7 @@ impl Depthwise {
     ) {
         let (desc, kernels) = (call.desc, call.kernels);
         let (taps, width, lanes) = (desc.taps(), channels.len(), kernels.lanes);
-        let ([offsets, thresholds, sums, before, border], _) =
-            Self::row_buffers(desc, kernels, width).carve(workspace);
+        let ([offsets, thresholds, sums, before, border], _) = Self::row_buffers(desc, kernels, width).carve(workspace);
         let offsets = words(offsets);
         for (index, thetas) in thresholds.chunks_exact_mut(lanes).enumerate() {
             let first = channels.start + index / taps * lanes;
@@ -158,7 +157,10 @@ impl Depthwise {
         for image in 0..desc.batch() {
             let input = input_tensor.image(call.input, image);
             let grad_output = output_tensor.image(call.grad_output, image);
-            let rows = |d| shorter(stretches(0..height, 1, reads_inside(desc, 1)), (SEGMENT / columns).max(1)).map(move |hs| (d, hs));
+            let rows = |d| {
+                shorter(stretches(0..height, 1, reads_inside(desc, 1)), (SEGMENT / columns).max(1))
+                    .map(move |hs| (d, hs))
+            };
             for (d, hs) in (0..depth).flat_map(rows) {
                 for ws in shorter(stretches(0..columns, 1, reads_inside(desc, 2)), SEGMENT) {
                     let at = [d, hs.first, ws.first];

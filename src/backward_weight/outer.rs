@@ -14,14 +14,14 @@ use super::BackwardWeightCall;
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, block_size};
 use crate::desc::{ConvDesc, volume};
+use crate::geometry::SEGMENT;
 use crate::kernel::{Kernels, Offsets, TransposeBlock, WeightPanels};
 use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::strided;
 use crate::taps::{Axis, Grid};
-use crate::weight::channel_and_tap_strides;
-use crate::geometry::SEGMENT;
 use crate::tuning::Tuning;
+use crate::weight::channel_and_tap_strides;
 use crate::workspace::{Buffers, words};
 
 /// Positions per block: a panel of output gradients stays in the first-level cache.

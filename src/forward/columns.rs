@@ -13,7 +13,7 @@ use super::{ForwardCall, OutputPart, Split, panels_of_group, tabulate};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, block_size, block_sizes};
 use crate::desc::ConvDesc;
-use crate::kernel::{Kernels, Offsets, PatchColumns, Product, Rows, Start, TileMut, Update, View};
+use crate::kernel::{Kernels, Offsets, PatchColumns, Product, ProductRows, Start, TileMut, Update, View};
 use crate::layout::Layout;
 use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks, plane_pitch};
@@ -84,9 +84,10 @@ impl Columns {
         desc: &ConvDesc,
         kernels: &Kernels,
         tuning: &Tuning,
-        panels: Panels,
+        packing: Packing,
         split: &Split,
     ) -> Self {
+        let panels = packing.panels();
         let axes = Axis::all_forward(desc);
         let channels = desc.group_in_channels();
         let depth = min(kernels.product_depth, tuning.depth);
@@ -299,7 +300,7 @@ impl Columns {
         let panels = self.packing.panels();
         let channels = group.first_channel + panels.start(range.start)..group.first_channel + panels.start(range.end);
         let bias = call.bias.map(|bias| &bias[channels.clone()]);
-        let rows = Rows::Packed {
+        let rows = ProductRows::Packed {
             data: group.weight,
             panels,
             range,

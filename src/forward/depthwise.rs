@@ -143,7 +143,13 @@ impl Depthwise {
             {
                 for ws in stretches(ws.clone(), 1, reads_inside(desc, 2)) {
                     let at = [d, hs.first, ws.first];
-                    tabulate(desc, desc.input_size(), desc.input_pitch(), |axis, k| input_of(desc, axis, at[axis], k), offsets);
+                    tabulate(
+                        desc,
+                        desc.input_size(),
+                        desc.input_pitch(),
+                        |axis, k| input_of(desc, axis, at[axis], k),
+                        offsets,
+                    );
                     let [rows, columns] = output_lines(desc, &hs, &ws);
                     let first = (d * height + hs.first) * width + ws.first;
                     let end = first + (hs.count - 1) * width + ws.count;

@@ -32,7 +32,7 @@ impl Direct {
         desc: &ConvDesc,
         kernels: &Kernels,
         tuning: &Tuning,
-        panels: Panels,
+        packing: Packing,
         split: &Split,
     ) -> Self {
         let axes = Axis::all_forward(desc);

@@ -10,7 +10,7 @@ use super::{ForwardCall, OutputPart, panels_of_group};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, block_size};
 use crate::desc::ConvDesc;
-use crate::kernel::{Kernels, PatchRows, Product, Rows as ProductRows, Run, Start, TileMut, Update, View};
+use crate::kernel::{Kernels, PatchRows, PatchRun, Product, ProductRows, Start, TileMut, Update, View};
 use crate::layout::Layout;
 use crate::panels::{Panels, chunks};
 use crate::stage::{Block, blocks};
@@ -81,7 +81,7 @@ impl Rows {
     /// One thread's: the runs of a block's patches, thresholds of a chunk's steps, packed rows, a panel's bias, and the result
     /// of a panel with lanes that have no channel.
     pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<5> {
-        let runs = words_len::<Run>(self.positions().saturating_mul(self.runs_per_row(desc)));
+        let runs = words_len::<PatchRun>(self.positions().saturating_mul(self.runs_per_row(desc)));
         let lanes = self.lanes(kernels);
         let rows = self.positions() * self.chunk;
         Buffers::new([runs, self.chunk, rows, lanes, self.block[1] * self.block[2] * lanes], kernels.lanes)
@@ -132,7 +132,7 @@ impl Rows {
     }
 
     /// Where every run of every position of a block of some images comes from, in the first group.
-    fn tabulate_runs(&self, desc: &ConvDesc, images: usize, block: Block, runs: &mut [Run]) {
+    fn tabulate_runs(&self, desc: &ConvDesc, images: usize, block: Block, runs: &mut [PatchRun]) {
         let [kd, kh, kw] = desc.kernel();
         let size = desc.input_size();
         let (pitch, group_in) = (desc.input_pitch(), desc.group_in_channels());

@@ -3,8 +3,7 @@
 //! Calls into the C library for rows of a hundred bytes cost more than the rows; so do bounds checks per element. Both
 //! are paid once per block here.
 
-use pulp::WithSimd;
-
+use super::Kernel;
 use super::vector::Vector;
 
 /// `to[plane][row][i] = from[plane][row][i · step]`
@@ -38,45 +37,38 @@ fn span(axes: &[(usize, usize)]) -> usize {
     axes.iter().fold(1usize, |len, &(count, distance)| len.saturating_add((count - 1).saturating_mul(distance)))
 }
 
-/// Entry of [`CopyBlock`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn copy<S: Vector>(block: CopyBlock<'_>) {
-    if block.planes == 0 || block.rows == 0 || block.len == 0 {
-        return;
+impl CopyBlock<'_> {
+    fn is_empty(&self) -> bool {
+        self.planes == 0 || self.rows == 0 || self.len == 0
     }
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let CopyBlock { planes, rows, len, .. } = block;
-    assert!(span(&[(planes, block.from_plane), (rows, block.from_row), (len, block.step)]) <= block.from.len());
-    assert!(span(&[(planes, block.to_plane), (rows, block.to_row), (len, 1)]) <= block.to.len());
-    simd.vectorize(Copy { simd, block });
 }
 
-struct Copy<'a, S> {
-    simd: S,
-    block: CopyBlock<'a>,
-}
-
-impl<S: Vector> WithSimd for Copy<'_, S> {
-    type Output = ();
+impl Kernel for CopyBlock<'_> {
+    fn check<S: Vector>(&self) {
+        if self.is_empty() {
+            return;
+        }
+        let Self { planes, rows, len, .. } = *self;
+        assert!(span(&[(planes, self.from_plane), (rows, self.from_row), (len, self.step)]) <= self.from.len());
+        assert!(span(&[(planes, self.to_plane), (rows, self.to_row), (len, 1)]) <= self.to.len());
+    }
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, block } = self;
-        for plane in 0..block.planes {
-            for row in 0..block.rows {
-                // SAFETY: `copy` has checked the last element of both sides.
+    unsafe fn run<S: Vector>(self, simd: S) {
+        if self.is_empty() {
+            return;
+        }
+        for plane in 0..self.planes {
+            for row in 0..self.rows {
+                // SAFETY: checked: the last element of the last row lies in both slices.
                 unsafe {
-                    let from = block.from.as_ptr().add(plane * block.from_plane + row * block.from_row);
-                    let to = block.to.as_mut_ptr().add(plane * block.to_plane + row * block.to_row);
-                    match block.step {
-                        1 => copy_row(simd, from, to, block.len),
+                    let from = self.from.as_ptr().add(plane * self.from_plane + row * self.from_row);
+                    let to = self.to.as_mut_ptr().add(plane * self.to_plane + row * self.to_row);
+                    match self.step {
+                        1 => copy_row(simd, from, to, self.len),
                         // A constant, so that the loop becomes shuffles.
-                        2 => copy_strided(from, 2, to, block.len),
-                        step => copy_strided(from, step, to, block.len),
+                        2 => copy_strided(from, 2, to, self.len),
+                        step => copy_strided(from, step, to, self.len),
                     }
                 }
             }
@@ -120,34 +112,28 @@ unsafe fn copy_strided(from: *const f32, step: usize, to: *mut f32, len: usize) 
     }
 }
 
-/// Entry of [`TransposeBlock`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn transpose<S: Vector>(block: TransposeBlock<'_>) {
-    if block.rows == 0 || block.columns == 0 {
-        return;
+impl TransposeBlock<'_> {
+    fn is_empty(&self) -> bool {
+        self.rows == 0 || self.columns == 0
     }
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    assert!(span(&[(block.rows, block.from_step), (block.columns, block.from_column)]) <= block.from.len());
-    assert!(span(&[(block.columns, block.to_step), (block.rows, 1)]) <= block.to.len());
-    simd.vectorize(Transpose { simd, block });
 }
 
-struct Transpose<'a, S> {
-    simd: S,
-    block: TransposeBlock<'a>,
-}
-
-impl<S: Vector> WithSimd for Transpose<'_, S> {
-    type Output = ();
+impl Kernel for TransposeBlock<'_> {
+    fn check<S: Vector>(&self) {
+        if self.is_empty() {
+            return;
+        }
+        let Self { rows, columns, .. } = *self;
+        assert!(span(&[(rows, self.from_step), (columns, self.from_column)]) <= self.from.len());
+        assert!(span(&[(columns, self.to_step), (rows, 1)]) <= self.to.len());
+    }
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, block } = self;
-        let TransposeBlock { from, from_step, from_column, to, to_step, rows, columns } = block;
+    unsafe fn run<S: Vector>(self, simd: S) {
+        if self.is_empty() {
+            return;
+        }
+        let Self { from, from_step, from_column, to, to_step, rows, columns } = self;
         // Without squares, all of it is what is left over.
         let side = match (S::SQUARE, from_column) {
             (1, _) => usize::MAX,
@@ -156,7 +142,7 @@ impl<S: Vector> WithSimd for Transpose<'_, S> {
         };
         let (whole_rows, whole_columns) = (rows - rows % side, columns - columns % side);
         let (from, to) = (from.as_ptr(), to.as_mut_ptr());
-        // SAFETY: `transpose` has checked the last element of both sides.
+        // SAFETY: checked: the last element of the last row lies in both slices, and squares end before it.
         unsafe {
             let mut r = 0;
             while S::SQUARE > 1 && r < whole_rows {
@@ -196,29 +182,6 @@ unsafe fn transpose_apart(from: *const f32, from_step: usize, from_column: usize
         unsafe {
             let from = from.add(c * from_column);
             let column = [*from, *from.add(from_step), *from.add(2 * from_step), *from.add(3 * from_step)];
-            to.add(c * to_step).cast::<[f32; 4]>().write_unaligned(column);
-        }
-    }
-}
-
-/// The transpose of a square of four, through arrays: the compiler makes shuffles of it.
-///
-/// # Safety
-///
-/// Four rows of four, `from_step` apart, are readable at `from`, and writable, `to_step` apart, at `to`.
-#[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "an index into each of four rows")]
-pub(super) unsafe fn transpose_4(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
-    // SAFETY: the caller's.
-    unsafe {
-        let rows: [[f32; 4]; 4] = [
-            from.cast::<[f32; 4]>().read_unaligned(),
-            from.add(from_step).cast::<[f32; 4]>().read_unaligned(),
-            from.add(2 * from_step).cast::<[f32; 4]>().read_unaligned(),
-            from.add(3 * from_step).cast::<[f32; 4]>().read_unaligned(),
-        ];
-        for c in 0..4 {
-            let column = [rows[0][c], rows[1][c], rows[2][c], rows[3][c]];
             to.add(c * to_step).cast::<[f32; 4]>().write_unaligned(column);
         }
     }

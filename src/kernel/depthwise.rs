@@ -10,11 +10,9 @@
 use core::array::from_fn;
 use core::ops::Range;
 
-use pulp::WithSimd;
-
-use super::pack::MOST_LANES;
-use super::planar::with_const;
-use super::vector::Vector;
+use super::Kernel;
+use super::tile::with_const;
+use super::vector::{MOST_LANES, Vector};
 
 /// The offset of a tap that reads padding.
 pub(crate) const ABSENT: u32 = u32::MAX;
@@ -170,32 +168,16 @@ const MOST_FORWARD: usize = 8;
 /// Most positions of a tile, backward: their inputs and gradients, three more per tap, products and masks.
 const MOST_BACKWARD: usize = 4;
 
-/// Entry of [`DepthwiseForward`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn forward<S: Vector>(call: DepthwiseForward<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let DepthwiseForward { walk, source, coefficients, start, output } = &call;
-    walk.check(S::LANES, [source.len(), output.len()], coefficients.len(), 2);
-    assert!(walk.vectors * S::LANES <= start.len());
-    simd.vectorize(Forward { simd, call });
-}
-
-struct Forward<'a, S> {
-    simd: S,
-    call: DepthwiseForward<'a>,
-}
-
-impl<S: Vector> WithSimd for Forward<'_, S> {
-    type Output = ();
+impl Kernel for DepthwiseForward<'_> {
+    fn check<S: Vector>(&self) {
+        let Self { walk, source, coefficients, start, output } = self;
+        walk.check(S::LANES, [source.len(), output.len()], coefficients.len(), 2);
+        assert!(walk.vectors * S::LANES <= start.len());
+    }
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, mut call } = self;
-        let Walk { rows, columns, odd, vectors, .. } = call.walk.clone();
+    unsafe fn run<S: Vector>(mut self, simd: S) {
+        let Walk { rows, columns, odd, vectors, .. } = self.walk.clone();
         let tiles = tiles(columns.count, MOST_FORWARD);
         for row in 0..rows.count {
             let at = [row * rows.source_step, row * rows.own_step];
@@ -203,14 +185,14 @@ impl<S: Vector> WithSimd for Forward<'_, S> {
                 let at = [at[0] + tile.start * columns.source_step, at[1] + tile.start * columns.own_step];
                 for lane in (0..vectors * S::LANES).step_by(S::LANES) {
                     with_const!(tile.len(), R in [1 2 3 4 5 6 7 8] => {
-                        // SAFETY: `forward` has checked every length.
-                        unsafe { forward_tile::<S, R>(simd, &mut call, lane, at) }
+                        // SAFETY: checked; the tile lies in a row of the walk.
+                        unsafe { forward_tile::<S, R>(simd, &mut self, lane, at) }
                     });
                 }
             }
             if let Some(odd) = &odd {
-                // SAFETY: as above.
-                unsafe { forward_tile::<S, 1>(simd, &mut call, 0, at.map(|at| at + odd.at)) }
+                // SAFETY: checked; the odd vector lies in each row of the walk.
+                unsafe { forward_tile::<S, 1>(simd, &mut self, 0, at.map(|at| at + odd.at)) }
             }
         }
     }
@@ -218,7 +200,7 @@ impl<S: Vector> WithSimd for Forward<'_, S> {
 
 /// # Safety
 ///
-/// The checks of [`forward`]; `R` positions of a row, or its odd vector, begin at `source` and `to`, and a vector follows
+/// The call is [checked](Kernel#checked); `R` positions of a row, or its odd vector, begin at `source` and `to`, and a vector follows
 /// `lane`.
 #[inline(always)]
 unsafe fn forward_tile<S: Vector, const R: usize>(
@@ -255,48 +237,32 @@ unsafe fn forward_tile<S: Vector, const R: usize>(
     }
 }
 
-/// Entry of [`DepthwiseBackwardInput`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn backward_input<S: Vector>(call: DepthwiseBackwardInput<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let DepthwiseBackwardInput { walk, source, coefficients, input, grad_input, sums, .. } = &call;
-    let own = input.len().min(grad_input.len());
-    walk.check(S::LANES, [source.len(), own], coefficients.len() / 2, 1);
-    walk.check(S::LANES, [source.len(), own], sums.len(), 1);
-    simd.vectorize(BackwardInput { simd, call });
-}
-
-struct BackwardInput<'a, S> {
-    simd: S,
-    call: DepthwiseBackwardInput<'a>,
-}
-
-impl<S: Vector> WithSimd for BackwardInput<'_, S> {
-    type Output = ();
+impl Kernel for DepthwiseBackwardInput<'_> {
+    fn check<S: Vector>(&self) {
+        let Self { walk, source, coefficients, input, grad_input, sums, .. } = self;
+        let own = input.len().min(grad_input.len());
+        walk.check(S::LANES, [source.len(), own], coefficients.len() / 2, 1);
+        walk.check(S::LANES, [source.len(), own], sums.len(), 1);
+    }
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, mut call } = self;
-        let Walk { rows, columns, odd, vectors, .. } = call.walk.clone();
+    unsafe fn run<S: Vector>(mut self, simd: S) {
+        let Walk { rows, columns, odd, vectors, .. } = self.walk.clone();
         let tiles = tiles(columns.count, MOST_BACKWARD);
         for row in 0..rows.count {
             let at = [row * rows.source_step, row * rows.own_step];
             if let Some(odd) = &odd {
                 // First: it writes zeros where it overlaps others.
                 let own = lanes_between(simd, &odd.lanes);
-                // SAFETY: `backward_input` has checked every length.
-                unsafe { backward_input_tile::<S, 1>(simd, &mut call, 0, at.map(|at| at + odd.at), Some(own)) }
+                // SAFETY: checked; the tile lies in a row of the walk.
+                unsafe { backward_input_tile::<S, 1>(simd, &mut self, 0, at.map(|at| at + odd.at), Some(own)) }
             }
             for tile in tiles.clone() {
                 let at = [at[0] + tile.start * columns.source_step, at[1] + tile.start * columns.own_step];
                 for lane in (0..vectors * S::LANES).step_by(S::LANES) {
                     with_const!(tile.len(), R in [1 2 3 4] => {
-                        // SAFETY: `backward_input` has checked every length.
-                        unsafe { backward_input_tile::<S, R>(simd, &mut call, lane, at, None) }
+                        // SAFETY: checked; the tile lies in a row of the walk.
+                        unsafe { backward_input_tile::<S, R>(simd, &mut self, lane, at, None) }
                     });
                 }
             }
@@ -306,7 +272,7 @@ impl<S: Vector> WithSimd for BackwardInput<'_, S> {
 
 /// # Safety
 ///
-/// The checks of [`backward_input`]; `R` positions of a row, or its odd vector, of which only some lanes count, begin at
+/// The call is [checked](Kernel#checked); `R` positions of a row, or its odd vector, of which only some lanes count, begin at
 /// `source` and `own`, and a vector follows `lane`.
 #[inline(always)]
 unsafe fn backward_input_tile<S: Vector, const R: usize>(
@@ -364,31 +330,15 @@ const fn most_taps<S: Vector>() -> usize {
     if S::REGISTERS >= 32 { 9 } else { 6 }
 }
 
-/// Entry of [`DepthwiseBackwardWeight`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn backward_weight<S: Vector>(call: DepthwiseBackwardWeight<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let DepthwiseBackwardWeight { walk, source, thresholds, grad_output, sums, .. } = &call;
-    walk.check(S::LANES, [source.len(), grad_output.len()], thresholds.len().min(sums.len()), 1);
-    simd.vectorize(BackwardWeight { simd, call });
-}
-
-struct BackwardWeight<'a, S> {
-    simd: S,
-    call: DepthwiseBackwardWeight<'a>,
-}
-
-impl<S: Vector> WithSimd for BackwardWeight<'_, S> {
-    type Output = ();
+impl Kernel for DepthwiseBackwardWeight<'_> {
+    fn check<S: Vector>(&self) {
+        let Self { walk, source, thresholds, grad_output, sums, .. } = self;
+        walk.check(S::LANES, [source.len(), grad_output.len()], thresholds.len().min(sums.len()), 1);
+    }
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, mut call } = self;
-        let Walk { offsets, rows, columns, .. } = call.walk.clone();
+    unsafe fn run<S: Vector>(mut self, simd: S) {
+        let Walk { offsets, rows, columns, .. } = self.walk.clone();
         let (mut present, mut taps) = ([0; MOST_TAPS + 1], 0);
         for (k, &offset) in offsets.iter().enumerate() {
             // Fits: there are at most MOST_TAPS.
@@ -396,7 +346,7 @@ impl<S: Vector> WithSimd for BackwardWeight<'_, S> {
             taps += usize::from(offset != ABSENT);
         }
         let groups = taps.div_ceil(most_taps::<S>());
-        let (stretch, together) = call.stretch.map_or((usize::MAX, rows.count), |stretch| (stretch, 1));
+        let (stretch, together) = self.stretch.map_or((usize::MAX, rows.count), |stretch| (stretch, 1));
         for row in (0..rows.count).step_by(together) {
             for start in (0..columns.count.max(1)).step_by(stretch) {
                 let positions = start..columns.count.min(start.saturating_add(stretch));
@@ -404,8 +354,8 @@ impl<S: Vector> WithSimd for BackwardWeight<'_, S> {
                     let own = &present[taps * group / groups..taps * (group + 1) / groups];
                     with_const!(own.len(), N in [1 2 3 4 5 6 7 8 9] => if N <= most_taps::<S>() {
                         let taps: [usize; N] = from_fn(|t| own[t] as usize);
-                        // SAFETY: `backward_weight` has checked every length; absent taps were left out.
-                        unsafe { backward_weight_group(simd, &mut call, taps, row..row + together, positions.clone()) }
+                        // SAFETY: checked; absent taps were left out.
+                        unsafe { backward_weight_group(simd, &mut self, taps, row..row + together, positions.clone()) }
                     });
                 }
             }
@@ -415,7 +365,7 @@ impl<S: Vector> WithSimd for BackwardWeight<'_, S> {
 
 /// # Safety
 ///
-/// The checks of [`backward_weight`]; the taps are not absent, rows and positions lie in the walk.
+/// The call is [checked](Kernel#checked); the taps are not absent, rows and positions lie in the walk.
 #[inline(always)]
 unsafe fn backward_weight_group<S: Vector, const T: usize>(
     simd: S,

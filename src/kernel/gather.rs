@@ -6,12 +6,9 @@
 //! masked by its input, 7 instructions per vector: with 12 output channels a quarter of the instructions, with 64 a
 //! twentieth. Inputs that the tap does not read are not visited.
 
-use pulp::WithSimd;
-
-use super::pack::MOST_LANES;
-use super::planar::with_const;
-use super::product::{Separate, accumulate};
-use super::vector::Vector;
+use super::Kernel;
+use super::tile::{Separate, accumulate, with_const};
+use super::vector::{MOST_LANES, Vector};
 use super::view::TileMut;
 use crate::panels::Panels;
 
@@ -75,40 +72,24 @@ pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
     if fit < 12 { fit } else { 12 }
 }
 
-/// Entry of [`GatherPanel`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn gather<S: Vector>(panel: GatherPanel<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let output = &panel.grad_input;
-    assert!((1..=2).contains(&output.count) && output.lanes == S::LANES && panel.tile >= 1);
-    let lanes = output.count * S::LANES;
-    let [g, x] = panel.pairs.max;
-    assert!(panel.pairs.len() == 0 || x < output.rows);
-    assert!(g.saturating_mul(panel.grad_output_pitch).saturating_add(panel.depth) <= panel.grad_output.len());
-    assert!(x.saturating_mul(output.row_step).saturating_add(lanes) <= panel.input.len());
-    assert!(panel.depth.saturating_mul(lanes) <= panel.weight.len());
-    assert!(lanes <= panel.thresholds.len() && lanes <= panel.grad_thresholds.len());
-    simd.vectorize(Run { simd, panel });
-}
-
-struct Run<'a, S> {
-    simd: S,
-    panel: GatherPanel<'a>,
-}
-
-impl<S: Vector> WithSimd for Run<'_, S> {
-    type Output = ();
+impl Kernel for GatherPanel<'_> {
+    fn check<S: Vector>(&self) {
+        let output = &self.grad_input;
+        assert!((1..=2).contains(&output.count) && output.lanes == S::LANES && self.tile >= 1);
+        let lanes = output.count * S::LANES;
+        let [g, x] = self.pairs.max;
+        assert!(self.pairs.len() == 0 || x < output.rows);
+        assert!(g.saturating_mul(self.grad_output_pitch).saturating_add(self.depth) <= self.grad_output.len());
+        assert!(x.saturating_mul(output.row_step).saturating_add(lanes) <= self.input.len());
+        assert!(self.depth.saturating_mul(lanes) <= self.weight.len());
+        assert!(lanes <= self.thresholds.len() && lanes <= self.grad_thresholds.len());
+    }
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, mut panel } = self;
-        with_const!(panel.grad_input.count, V in [1 2] => {
-            // SAFETY: `gather` has checked every length.
-            unsafe { walk::<S, V>(simd, &mut panel) }
+    unsafe fn run<S: Vector>(mut self, simd: S) {
+        with_const!(self.grad_input.count, V in [1 2] => {
+            // SAFETY: checked; the tile has `V` vectors.
+            unsafe { walk::<S, V>(simd, &mut self) }
         });
     }
 }

@@ -72,8 +72,7 @@ impl Isa {
     ///
     /// The first call asks the CPU; later ones cost a load.
     pub fn detect() -> Self {
-        // Scalar is always there, so the iterator is never empty.
-        Self::available().last().unwrap_or(Self::Scalar)
+        Available::best().isa()
     }
 
     /// All instruction sets that this CPU, operating system and build offer, least preferred first.
@@ -107,6 +106,30 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
+    }
+}
+
+/// An instruction set whose kernels can run here: only this file makes one, from what it has found out.
+#[derive(Clone, Copy)]
+pub(super) struct Available(Isa);
+
+impl Available {
+    /// Every machine of the build's target has it.
+    pub(super) const BASELINE: Self = Self(Isa::BASELINE);
+
+    /// The instruction set, if it is available.
+    pub(super) fn new(isa: Isa) -> Option<Self> {
+        isa.is_available().then_some(Self(isa))
+    }
+
+    /// The greatest of those available that detection may find.
+    pub(super) fn best() -> Self {
+        // Scalar is always there, so the iterator is never empty.
+        DETECTABLE.into_iter().filter_map(Self::new).last().unwrap_or(Self(Isa::Scalar))
+    }
+
+    pub(super) const fn isa(self) -> Isa {
+        self.0
     }
 }
 

@@ -1,8 +1,8 @@
 //! Micro-kernels, once over a SIMD vocabulary, and the table that names them per instruction set.
 //!
 //! The only module with unsafe code. What it offers the layers above is safe: every entry checks the lengths of its
-//! slices against its shape before it follows a pointer, and entries are reached only through the [`Kernels`] that
-//! [`Isa::kernels`] hands out where the instruction set is available.
+//! slices against its shape before it follows a pointer ([`Kernel`]), and entries are reached only through the [`Kernels`] that
+//! are handed out where the instruction set is available ([`Available`]).
 //!
 //! # Another element type
 //!
@@ -43,11 +43,14 @@ pub(crate) use gather::{GatherPanel, Pairs};
 pub use isa::{Isa, ParseIsaError};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
-pub(crate) use pack::{PatchColumns, PatchRows, Run};
+pub(crate) use pack::{PatchColumns, PatchRows, PatchRun};
 pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
-pub(crate) use product::{Product, Rows, Start};
+pub(crate) use product::{Product, ProductRows, Start};
 pub(crate) use view::{TileMut, Update, View};
 
+use pulp::{Simd, WithSimd};
+
+use isa::Available;
 use vector::Vector;
 
 use crate::panels::Widths;
@@ -60,7 +63,7 @@ pub(crate) const VECTORS: bool =
 /// The kernels of one instruction set and the tiles they work in.
 #[derive(Debug)]
 pub(crate) struct Kernels {
-    /// Of the kernels; available, for only methods of [`Isa`] hand out tiles.
+    /// Of the kernels; available, for [`Available::kernels`] alone hands out a `Kernels`.
     pub(crate) isa: Isa,
     /// Lanes of a vector.
     pub(crate) lanes: usize,
@@ -113,32 +116,80 @@ macro_rules! with_vocabulary {
     };
 }
 
-/// Methods of [`Kernels`] that run a kernel. Calls are matched, not made through pointers in a table: a program links the
-/// kernels of the passes that it calls, and no others.
+/// The call of a kernel.
+///
+/// # Checked
+///
+/// A call is *checked* for the vocabulary `S` once [`check::<S>`](Self::check) has returned, for as long as it is not changed:
+/// the places that it says are read lie in its slices, and those that it says are written in slices or tiles of its own. What
+/// runs a kernel's pieces rests on that, and says so by this name.
+trait Kernel {
+    /// Asserts that the call's slices hold what it reads and writes.
+    fn check<S: Vector>(&self);
+
+    /// Computes what the call says.
+    ///
+    /// # Safety
+    ///
+    /// The call is [checked](Self#checked) for `S`.
+    unsafe fn run<S: Vector>(self, simd: S);
+}
+
+/// Checks a call and runs it.
+///
+/// # Safety
+///
+/// The instruction set of `S` is available.
+unsafe fn run<S: Vector, K: Kernel>(call: K) {
+    /// A [checked](Kernel#checked) call, to be run where the instructions of `S` may be used. All that it calls must be
+    /// inlined: what is not is compiled without them.
+    struct Checked<S, K> {
+        simd: S,
+        call: K,
+    }
+
+    impl<S: Vector, K: Kernel> WithSimd for Checked<S, K> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<T: Simd>(self, _: T) {
+            // SAFETY: checked, where this was made.
+            unsafe { self.call.run(self.simd) }
+        }
+    }
+
+    call.check::<S>();
+    // SAFETY: the instruction set is available, says the caller.
+    let simd = unsafe { S::token() };
+    simd.vectorize(Checked { simd, call });
+}
+
+/// Methods of [`Kernels`] that check a call and run it. Calls are matched, not made through pointers in a table: a program
+/// links the kernels of the passes that it calls, and no others.
 macro_rules! kernels {
-    ($($name:ident($call:ident) is $module:ident::$entry:ident;)*) => {
+    ($($name:ident($call:ident);)*) => {
         impl Kernels {
             $(pub(crate) fn $name(&self, call: $call<'_>) {
-                // SAFETY: the instruction set is available: `self` came from `Isa::kernels`, `best_kernels` or `BASELINE_KERNELS`.
-                with_vocabulary!(self.isa, S => unsafe { $module::$entry::<S>(call) })
+                // SAFETY: the instruction set is available, for `Available::kernels` alone hands out a `Kernels`.
+                with_vocabulary!(self.isa, S => unsafe { run::<S, _>(call) })
             })*
         }
     };
 }
 
 kernels! {
-    forward(ForwardPanel) is planar::forward;
-    backward_input(BackwardInputPanel) is planar::backward_input;
-    backward_weight(WeightPanels) is outer::backward_weight;
-    product(Product) is product::product;
-    pack_columns(PatchColumns) is pack::columns;
-    pack_rows(PatchRows) is pack::rows;
-    gather(GatherPanel) is gather::gather;
-    copy(CopyBlock) is copy::copy;
-    transpose(TransposeBlock) is copy::transpose;
-    depthwise_forward(DepthwiseForward) is depthwise::forward;
-    depthwise_backward_input(DepthwiseBackwardInput) is depthwise::backward_input;
-    depthwise_backward_weight(DepthwiseBackwardWeight) is depthwise::backward_weight;
+    forward(ForwardPanel);
+    backward_input(BackwardInputPanel);
+    backward_weight(WeightPanels);
+    product(Product);
+    pack_columns(PatchColumns);
+    pack_rows(PatchRows);
+    gather(GatherPanel);
+    copy(CopyBlock);
+    transpose(TransposeBlock);
+    depthwise_forward(DepthwiseForward);
+    depthwise_backward_input(DepthwiseBackwardInput);
+    depthwise_backward_weight(DepthwiseBackwardWeight);
 }
 
 impl Kernels {
@@ -146,7 +197,7 @@ impl Kernels {
         Self {
             isa: S::ISA,
             lanes: S::LANES,
-            panel: planar::panel_widths::<S>(),
+            panel: tile::panel_widths::<S>(),
             vectors: outer::most_vectors::<S>(),
             rows: [Widths::new(0, 0), outer::row_widths::<S>(1), outer::row_widths::<S>(2), outer::row_widths::<S>(3)],
             product_rows: product::most_rows::<S>(),
@@ -161,22 +212,24 @@ impl Kernels {
     }
 }
 
+impl Available {
+    /// The kernels of the instruction set.
+    const fn kernels(self) -> &'static Kernels {
+        with_vocabulary!(self.isa(), S => const { &Kernels::of::<S>() })
+    }
+}
+
 impl Isa {
     /// The kernels of [`Isa::BASELINE`].
-    pub(crate) const BASELINE_KERNELS: &'static Kernels = Self::BASELINE.kernels_if_available();
+    pub(crate) const BASELINE_KERNELS: &'static Kernels = Available::BASELINE.kernels();
 
     /// The kernels of [`Isa::detect`].
     pub(crate) fn best_kernels() -> &'static Kernels {
-        Self::detect().kernels_if_available()
+        Available::best().kernels()
     }
 
     /// The kernels of this instruction set, if it is available.
     pub(crate) fn kernels(self) -> Option<&'static Kernels> {
-        self.is_available().then(|| self.kernels_if_available())
-    }
-
-    /// The kernels of an instruction set that the caller has seen available.
-    const fn kernels_if_available(self) -> &'static Kernels {
-        with_vocabulary!(self, S => const { &Kernels::of::<S>() })
+        Available::new(self).map(Available::kernels)
     }
 }

@@ -4,11 +4,9 @@
 //! broadcasts and `ND · NV` multiply-adds (AVX-512 8 × 3: 24 / 11, AVX2 6 × 2: 12 / 8, NEON 11 × 2, by lane: 22 / 5), and
 //! one `max` per vector loaded. No sum crosses lanes, and only valid positions are visited.
 
-use pulp::WithSimd;
-
+use super::Kernel;
 use super::offsets::Offsets;
-use super::planar::{panel_widths, with_const};
-use super::tile::{Interleaved, Sums, add_products, load, unrolled};
+use super::tile::{Interleaved, Sums, add_products, load, panel_widths, unrolled, with_const};
 use super::vector::Vector;
 use crate::arith::min;
 use crate::panels::{Panels, Widths};
@@ -50,42 +48,26 @@ pub(super) const fn row_widths<S: Vector>(vectors: usize) -> Widths {
     Widths::new(most, most)
 }
 
-/// Entry of [`WeightPanels`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn backward_weight<S: Vector>(call: WeightPanels<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let lanes = call.vectors * S::LANES;
-    assert!((1..=most_vectors::<S>()).contains(&call.vectors));
-    // Narrower panels are one channel narrower.
-    let (rows, most) = (row_widths::<S>(call.vectors), call.panels.max());
-    assert!(rows.contains(most) && (most == call.panels.min() || rows.contains(most - 1)));
-    assert!(call.positions.max().saturating_add(lanes) <= call.input.len() && lanes <= call.thresholds.len());
-    assert!(call.positions.table().len().saturating_mul(call.panels.len()) <= call.grad_output.len());
-    assert!(call.panels.len().saturating_mul(lanes) <= call.grad_weight.len());
-    simd.vectorize(Run { simd, call });
-}
-
-struct Run<'a, S> {
-    simd: S,
-    call: WeightPanels<'a>,
-}
-
-impl<S: Vector> WithSimd for Run<'_, S> {
-    type Output = ();
+impl Kernel for WeightPanels<'_> {
+    fn check<S: Vector>(&self) {
+        let lanes = self.vectors * S::LANES;
+        assert!((1..=most_vectors::<S>()).contains(&self.vectors));
+        // Narrower panels are one channel narrower.
+        let (rows, most) = (row_widths::<S>(self.vectors), self.panels.max());
+        assert!(rows.contains(most) && (most == self.panels.min() || rows.contains(most - 1)));
+        assert!(self.positions.max().saturating_add(lanes) <= self.input.len() && lanes <= self.thresholds.len());
+        assert!(self.positions.table().len().saturating_mul(self.panels.len()) <= self.grad_output.len());
+        assert!(self.panels.len().saturating_mul(lanes) <= self.grad_weight.len());
+    }
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, mut call } = self;
-        for panel in 0..call.panels.count() {
-            let channels = call.panels.get(panel);
-            with_const!(call.vectors, NV in [1 2 3] => {
+    unsafe fn run<S: Vector>(mut self, simd: S) {
+        for panel in 0..self.panels.count() {
+            let channels = self.panels.get(panel);
+            with_const!(self.vectors, NV in [1 2 3] => {
                 with_const!(channels.len(), ND in [1 2 3 4 5 6 7 8 9 10 11 12] => {
-                    // SAFETY: `backward_weight` has checked every length.
-                    unsafe { outer_product::<S, ND, NV>(simd, &mut call, channels.start) }
+                    // SAFETY: checked; the panel has `ND` channels.
+                    unsafe { outer_product::<S, ND, NV>(simd, &mut self, channels.start) }
                 })
             });
         }

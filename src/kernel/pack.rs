@@ -5,10 +5,9 @@
 
 use core::ops::Range;
 
-use pulp::WithSimd;
-
+use super::Kernel;
 use super::offsets::Offsets;
-use super::vector::Vector;
+use super::vector::{MOST_LANES, Vector};
 
 /// Columns of positions, in tiles: `columns[tile][k][l] = f(source[offset[k] + position[tile][l]]; θ[k])`.
 pub(crate) struct PatchColumns<'a> {
@@ -25,13 +24,13 @@ pub(crate) struct PatchColumns<'a> {
 
 /// Where a run of a patch comes from: the source of its first element inside, and the range of its elements that are
 /// inside; the others are padding.
-pub(crate) type Run = [u32; 3];
+pub(crate) type PatchRun = [u32; 3];
 
 /// Rows of patches, `rows[p][k] = f(x; θ[k])` over the runs of each position one after another, cut to `steps`.
 pub(crate) struct PatchRows<'a> {
     pub(crate) source: &'a [f32],
     /// `[row][run]`
-    pub(crate) runs: &'a [Run],
+    pub(crate) runs: &'a [PatchRun],
     /// Elements of a run.
     pub(crate) run_len: usize,
     /// Runs of a row.
@@ -44,37 +43,22 @@ pub(crate) struct PatchRows<'a> {
     pub(crate) rows: &'a mut [f32],
 }
 
-/// Entry of [`PatchColumns`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn columns<S: Vector>(patch: PatchColumns<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let count = patch.positions.len();
-    assert!(count >= 1 && count.is_multiple_of(S::LANES) && patch.lanes.is_multiple_of(S::LANES) && patch.lanes >= 1);
-    assert!(patch.positions.is_sorted_by(|a, b| a < b));
-    let last = patch.positions[count - 1] as usize;
-    assert!(last.saturating_add(patch.offsets.max()) < patch.source.len());
-    let steps = patch.offsets.table().len();
-    assert!(steps <= patch.thresholds.len());
-    assert!(steps.saturating_mul(count.next_multiple_of(patch.lanes)) <= patch.columns.len());
-    simd.vectorize(PackColumns { simd, patch });
-}
-
-struct PackColumns<'a, S> {
-    simd: S,
-    patch: PatchColumns<'a>,
-}
-
-impl<S: Vector> WithSimd for PackColumns<'_, S> {
-    type Output = ();
+impl Kernel for PatchColumns<'_> {
+    fn check<S: Vector>(&self) {
+        let count = self.positions.len();
+        assert!(count >= 1 && count.is_multiple_of(S::LANES));
+        assert!(self.lanes.is_multiple_of(S::LANES) && self.lanes >= 1);
+        assert!(self.positions.is_sorted_by(|a, b| a < b));
+        let last = self.positions[count - 1] as usize;
+        assert!(last.saturating_add(self.offsets.max()) < self.source.len());
+        let steps = self.offsets.table().len();
+        assert!(steps <= self.thresholds.len());
+        assert!(steps.saturating_mul(count.next_multiple_of(self.lanes)) <= self.columns.len());
+    }
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, patch } = self;
-        let PatchColumns { source, offsets, thresholds, positions, lanes, columns } = patch;
+    unsafe fn run<S: Vector>(self, simd: S) {
+        let Self { source, offsets, thresholds, positions, lanes, columns } = self;
         let steps = offsets.table().len();
         let vectors = positions.len() / S::LANES;
         // Where a vector begins in its tile's columns, and how far apart its steps are: the last tile may be narrower.
@@ -97,7 +81,8 @@ impl<S: Vector> WithSimd for PackColumns<'_, S> {
                     stretch += 1;
                 }
             }
-            // SAFETY: the entry has checked the largest offset with the last position, and the lengths.
+            // SAFETY: checked: the last position reads inside through the largest offset; each step has a threshold, and
+            // each tile its columns.
             unsafe {
                 let (at, pitch) = place(v);
                 let to = columns.as_mut_ptr().add(at);
@@ -150,9 +135,6 @@ unsafe fn pack_stretch<S: Vector>(
     }
 }
 
-/// The most lanes of a vector.
-pub(super) const MOST_LANES: usize = 16;
-
 /// Packs one vector of positions with gaps: each stretch of consecutive positions is a load of its own.
 ///
 /// # Safety
@@ -201,29 +183,13 @@ unsafe fn pack_vector<S: Vector>(
     }
 }
 
-/// Entry of [`PatchRows`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn rows<S: Vector>(patch: PatchRows<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    simd.vectorize(PackRows { simd, patch });
-}
-
-struct PackRows<'a, S> {
-    simd: S,
-    patch: PatchRows<'a>,
-}
-
-impl<S: Vector> WithSimd for PackRows<'_, S> {
-    type Output = ();
+impl Kernel for PatchRows<'_> {
+    /// Nothing: rows are made of slices, which look for themselves.
+    fn check<S: Vector>(&self) {}
 
     #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, patch } = self;
-        let PatchRows { source, runs, run_len, runs_per_row, steps, thresholds, rows } = patch;
+    unsafe fn run<S: Vector>(self, simd: S) {
+        let Self { source, runs, run_len, runs_per_row, steps, thresholds, rows } = self;
         let pitch = steps.len();
         let (first_run, first_step) = (steps.start / run_len, steps.start % run_len);
         for (runs, row) in runs.chunks_exact(runs_per_row).zip(rows.chunks_exact_mut(pitch)) {

@@ -14,12 +14,10 @@
 //! as long as the staged planes come from L2 (11 bytes per cycle for 2 × 12) and a panel of weights stays in L1 or L2. The clamp is one `max` per vector loaded, `1/NR` per multiply-add, on ports that
 //! multiply-adds leave free.
 
-use pulp::WithSimd;
-
+use super::Kernel;
 use super::offsets::Offsets;
-use super::tile::{Interleaved, Sums, add_products, load, store, unrolled};
+use super::tile::{Interleaved, Sums, add_products, load, panel_widths, store, unrolled, with_const};
 use super::vector::Vector;
-use crate::panels::Widths;
 
 /// Runs of consecutive positions that a kernel walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,30 +108,18 @@ pub(crate) struct BackwardInputPanel<'a> {
     pub(crate) tile: usize,
 }
 
-/// Runs `$body` with the constant `$name` equal to `$value`, for the values listed.
-macro_rules! with_const {
-    ($value:expr, $name:ident in [$($literal:literal)*] => $body:expr) => {
-        match $value {
-            $($literal => { const $name: usize = $literal; $body })*
-            other => unreachable!("no kernel for {other}"),
-        }
-    };
-}
-pub(super) use with_const;
-
-/// A panel over one block, as the walk over its runs sees it.
-trait Panel {
+/// A panel over one block, as the walk over its runs sees it: tiles of vectors of positions by channels.
+trait Tiles: Kernel {
     fn channels(&self) -> usize;
     fn runs(&self) -> Runs;
     /// Most vectors of positions per tile.
-    fn tile(&self) -> usize;
+    fn most(&self) -> usize;
 
     /// One tile of `MR` vectors of positions by `NR` channels, at an offset in the source and one in the results.
     ///
     /// # Safety
     ///
-    /// `NR` is [`channels`](Self::channels), and the `MR` vectors lie within a run whose last vector the panel's entry
-    /// has found inside its buffers.
+    /// The panel is [checked](Kernel#checked), `NR` is [`channels`](Self::channels), and the `MR` vectors lie within a run.
     unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, source: usize, result: usize);
 }
 
@@ -144,11 +130,6 @@ const fn tile_vectors<S: Vector>(channels: usize) -> usize {
     let others = if S::AT_HAND == 1 { 2 } else { 3 + channels.div_ceil(S::AT_HAND) };
     let fit = (S::REGISTERS - others) / (channels + 1);
     if fit < S::TILE { fit } else { S::TILE }
-}
-
-/// Channels of a panel.
-pub(super) const fn panel_widths<S: Vector>() -> Widths {
-    Widths::new(S::PANEL, if S::FEW_TILES { S::PANEL / 2 } else { S::PANEL })
 }
 
 /// The vectors of positions of the widest tile, of at most `most`, in a panel of `channels`.
@@ -163,41 +144,37 @@ const fn widest_tile<S: Vector>(channels: usize, most: usize) -> usize {
     }
 }
 
-/// Walks a panel with the constant of its width. The entry has checked the lengths of all buffers.
-struct Walk<S, P> {
-    simd: S,
-    panel: P,
-}
-
-impl<S: Vector, P: Panel> WithSimd for Walk<S, P> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, panel } = self;
-        with_const!(panel.channels(), NR in [1 2 3 4 5 6 7 8 9 10 11 12] => {
-            // SAFETY: `NR` is the panel's width, and only entries make a `Walk`.
-            unsafe { walk::<S, P, NR>(simd, panel) }
-        });
-    }
-}
-
+/// Walks a panel.
+///
 /// # Safety
 ///
-/// `NR` is the panel's width, and its entry has checked the lengths of its buffers.
+/// The panel is [checked](Kernel#checked).
 #[inline(always)]
-unsafe fn walk<S: Vector, P: Panel, const NR: usize>(simd: S, mut panel: P) {
+unsafe fn walk<S: Vector, P: Tiles>(simd: S, panel: P) {
+    with_const!(panel.channels(), NR in [1 2 3 4 5 6 7 8 9 10 11 12] => {
+        // SAFETY: checked; `NR` is the panel's width.
+        unsafe { walk_runs::<S, P, NR>(simd, panel) }
+    });
+}
+
+/// Walks the runs of a panel, with the constant of its width.
+///
+/// # Safety
+///
+/// The panel is [checked](Kernel#checked), and `NR` is its width.
+#[inline(always)]
+unsafe fn walk_runs<S: Vector, P: Tiles, const NR: usize>(simd: S, mut panel: P) {
     // No such panel comes here; without this, tiles that do not fit the registers would be compiled.
     if !panel_widths::<S>().contains(NR) {
         return;
     }
-    let (runs, most) = (panel.runs(), panel.tile());
+    let (runs, most) = (panel.runs(), panel.most());
     for run in 0..runs.count {
         let (mut source, mut result) = (run * runs.source_step, run * runs.result_step);
         let mut left = runs.len.div_ceil(S::LANES);
         while left > 0 {
             let tile = widest_tile::<S>(NR, left.min(most));
-            // SAFETY: `tile` vectors remain of the run, and `NR` is the caller's.
+            // SAFETY: checked; `tile` vectors remain of the run.
             unsafe {
                 with_const!(tile, MR in [1 2 3 4] => if MR == widest_tile::<S>(NR, MR) {
                     panel.run_tile::<S, MR, NR>(simd, source, result);
@@ -210,24 +187,24 @@ unsafe fn walk<S: Vector, P: Panel, const NR: usize>(simd: S, mut panel: P) {
     }
 }
 
-/// Entry of [`ForwardPanel`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn forward<S: Vector>(panel: ForwardPanel<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let (lanes, steps) = (S::LANES, panel.offsets.table().len());
-    assert!(panel_widths::<S>().contains(panel.channels) && panel.tile >= 1);
-    assert!(panel.runs.source_len(lanes).saturating_add(panel.offsets.max()) <= panel.source.len());
-    assert!(panel.thresholds.len() >= steps && panel.weight.len() >= steps * panel.channels);
-    let planes = (panel.channels - 1).saturating_mul(panel.pitch);
-    assert!(planes.saturating_add(panel.runs.result_len(lanes)) <= panel.result.len());
-    simd.vectorize(Walk { simd, panel });
+impl Kernel for ForwardPanel<'_> {
+    fn check<S: Vector>(&self) {
+        let (lanes, steps) = (S::LANES, self.offsets.table().len());
+        assert!(panel_widths::<S>().contains(self.channels) && self.tile >= 1);
+        assert!(self.runs.source_len(lanes).saturating_add(self.offsets.max()) <= self.source.len());
+        assert!(self.thresholds.len() >= steps && self.weight.len() >= steps * self.channels);
+        let planes = (self.channels - 1).saturating_mul(self.pitch);
+        assert!(planes.saturating_add(self.runs.result_len(lanes)) <= self.result.len());
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Vector>(self, simd: S) {
+        // SAFETY: checked.
+        unsafe { walk(simd, self) }
+    }
 }
 
-impl Panel for ForwardPanel<'_> {
+impl Tiles for ForwardPanel<'_> {
     fn channels(&self) -> usize {
         self.channels
     }
@@ -236,7 +213,7 @@ impl Panel for ForwardPanel<'_> {
         self.runs
     }
 
-    fn tile(&self) -> usize {
+    fn most(&self) -> usize {
         self.tile
     }
 
@@ -289,30 +266,30 @@ unsafe fn forward_step<S: Vector, const MR: usize, const NR: usize>(
     }
 }
 
-/// Entry of [`BackwardInputPanel`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn backward_input<S: Vector>(panel: BackwardInputPanel<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let (lanes, taps) = (S::LANES, panel.offsets.table().len());
-    assert!(panel_widths::<S>().contains(panel.channels) && panel.depth >= 1 && panel.tile >= 1);
-    let deepest = (panel.depth - 1).saturating_mul(panel.source_pitch).saturating_add(panel.offsets.max());
-    assert!(panel.runs.source_len(lanes).saturating_add(deepest) <= panel.source.len());
-    assert!(panel.weight_taps.table().len() == taps);
-    let last_tap = panel.weight_taps.max().saturating_mul(panel.weight_pitch);
-    assert!(panel.depth.saturating_mul(panel.channels).saturating_add(last_tap) <= panel.weight.len());
-    let slots = (panel.weight_taps.max() + 1).saturating_mul(panel.channels);
-    assert!(slots <= panel.thresholds.len() && slots.saturating_mul(lanes) <= panel.grad_thresholds.len());
-    let planes = (panel.channels - 1).saturating_mul(panel.pitch);
-    let result = planes.saturating_add(panel.runs.result_len(lanes));
-    assert!(result <= panel.input.len() && result <= panel.grad_input.len());
-    simd.vectorize(Walk { simd, panel });
+impl Kernel for BackwardInputPanel<'_> {
+    fn check<S: Vector>(&self) {
+        let (lanes, taps) = (S::LANES, self.offsets.table().len());
+        assert!(panel_widths::<S>().contains(self.channels) && self.depth >= 1 && self.tile >= 1);
+        let deepest = (self.depth - 1).saturating_mul(self.source_pitch).saturating_add(self.offsets.max());
+        assert!(self.runs.source_len(lanes).saturating_add(deepest) <= self.source.len());
+        assert!(self.weight_taps.table().len() == taps);
+        let last_tap = self.weight_taps.max().saturating_mul(self.weight_pitch);
+        assert!(self.depth.saturating_mul(self.channels).saturating_add(last_tap) <= self.weight.len());
+        let slots = (self.weight_taps.max() + 1).saturating_mul(self.channels);
+        assert!(slots <= self.thresholds.len() && slots.saturating_mul(lanes) <= self.grad_thresholds.len());
+        let planes = (self.channels - 1).saturating_mul(self.pitch);
+        let result = planes.saturating_add(self.runs.result_len(lanes));
+        assert!(result <= self.input.len() && result <= self.grad_input.len());
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Vector>(self, simd: S) {
+        // SAFETY: checked.
+        unsafe { walk(simd, self) }
+    }
 }
 
-impl Panel for BackwardInputPanel<'_> {
+impl Tiles for BackwardInputPanel<'_> {
     fn channels(&self) -> usize {
         self.channels
     }
@@ -321,7 +298,7 @@ impl Panel for BackwardInputPanel<'_> {
         self.runs
     }
 
-    fn tile(&self) -> usize {
+    fn most(&self) -> usize {
         self.tile
     }
 

@@ -18,10 +18,8 @@
 use core::hint::black_box;
 use core::ops::Range;
 
-use pulp::WithSimd;
-
-use super::planar::with_const;
-use super::tile::{Interleaved, Operand, Sums, add_products, load, unrolled};
+use super::Kernel;
+use super::tile::{Interleaved, Separate, Steps, accumulate, with_const};
 use super::vector::Vector;
 use super::view::TileMut;
 use crate::arith::min;
@@ -29,7 +27,7 @@ use crate::panels::Panels;
 
 /// The rows of a product.
 #[derive(Clone)]
-pub(crate) enum Rows<'a> {
+pub(crate) enum ProductRows<'a> {
     /// `[panel][depth][row of the panel]`: some panels, and of each `first_step..first_step + depth`.
     Packed {
         data: &'a [f32],
@@ -43,7 +41,7 @@ pub(crate) enum Rows<'a> {
     Plain { data: &'a [f32], pitch: usize, count: usize, tile: usize },
 }
 
-impl Rows<'_> {
+impl ProductRows<'_> {
     /// Number of rows.
     fn len(&self) -> usize {
         match self {
@@ -67,7 +65,7 @@ pub(crate) enum Start<'a> {
 
 /// `output[r][l] = start + Σ_k rows[r][k] · columns[k][l]`
 pub(crate) struct Product<'a> {
-    pub(crate) rows: Rows<'a>,
+    pub(crate) rows: ProductRows<'a>,
     /// `[depth][lane]`, over the vectors of the output.
     pub(crate) columns: &'a [f32],
     pub(crate) depth: usize,
@@ -85,7 +83,7 @@ pub(super) const fn most_rows<S: Vector>() -> usize {
     S::PRODUCT[0]
 }
 
-/// Most rows of a tile of [`Rows::Plain`] with `vectors` vectors: where several steps of each row are loaded together, a
+/// Most rows of a tile of [`ProductRows::Plain`] with `vectors` vectors: where several steps of each row are loaded together, a
 /// register per row holds them.
 pub(super) const fn most_plain_rows<S: Vector>(vectors: usize) -> usize {
     if S::AT_HAND == 1 {
@@ -100,92 +98,35 @@ pub(super) const fn most_steps<S: Vector>() -> usize {
     if fit < 288 { fit } else { 288 }
 }
 
-/// Entry of [`Product`] for one instruction set.
-///
-/// # Safety
-///
-/// The instruction set of `S` is available.
-pub(super) unsafe fn product<S: Vector>(product: Product<'_>) {
-    // SAFETY: the caller's.
-    let simd = unsafe { S::token() };
-    let Product { rows, columns, depth, start, output } = &product;
-    let count = rows.len();
-    assert!((1..=most_vectors::<S>()).contains(&output.count) && output.lanes == S::LANES);
-    assert!(count >= 1 && count <= output.rows);
-    assert!(depth.saturating_mul(output.count * S::LANES) <= columns.len());
-    match *rows {
-        Rows::Packed { data, panels, ref range, depth: whole, first_step } => {
-            assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>() && first_step + depth <= whole);
-            assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
-        }
-        Rows::Plain { data, pitch, count, tile } => {
-            assert!((count - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len() && tile >= 1);
-        }
-    }
-    match start {
-        Start::Rows(values) => assert!(count <= values.len()),
-        Start::Lanes(values) => assert!(output.count * S::LANES <= values.len()),
-        Start::Zero | Start::Output => {}
-    }
-    simd.vectorize(Run { simd, product });
-}
-
-struct Run<'a, S> {
-    simd: S,
-    product: Product<'a>,
-}
-
-impl<S: Vector> WithSimd for Run<'_, S> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<T: pulp::Simd>(self, _: T) {
-        let Self { simd, product } = self;
-        with_const!(product.output.count, V in [1 2 3] => if V <= most_vectors::<S>() {
-            // SAFETY: `product` has checked every length.
-            unsafe { walk::<S, V>(simd, &product) }
-        });
-    }
-}
-
-/// The operands of the rows, step by step.
-pub(super) trait Steps: Copy {
-    /// Those of step `k + U`; the `N` steps from `k` on are used together.
-    ///
-    /// # Safety
-    ///
-    /// There are such steps, and `U < N`.
-    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand;
-}
-
-/// `[step][row]`
-impl<const R: usize> Steps for Interleaved<R> {
-    #[inline(always)]
-    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
-        // SAFETY: the caller's.
-        Self(unsafe { self.0.add((k + U) * R) })
-    }
-}
-
-/// `[row][step]`
-#[derive(Clone, Copy)]
-pub(super) struct Separate<const R: usize>(pub(super) [*const f32; R]);
-
-impl<const R: usize> Steps for Separate<R> {
-    #[inline(always)]
-    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
-        /// The pointers of the rows, and the first of `N` steps, of which it is step `U`.
-        #[derive(Clone, Copy)]
-        struct Step<const R: usize, const U: usize, const N: usize>([*const f32; R], usize);
-
-        impl<const R: usize, const U: usize, const N: usize> Operand for Step<R, U, N> {
-            #[inline(always)]
-            unsafe fn broadcast<S: Vector, const I: usize>(self, simd: S) -> S::f32s {
-                // SAFETY: the caller's, and that of `at`.
-                unsafe { simd.broadcast::<U, N>(self.0[I].add(self.1)) }
+impl Kernel for Product<'_> {
+    fn check<S: Vector>(&self) {
+        let Self { rows, columns, depth, start, output } = self;
+        let count = rows.len();
+        assert!((1..=most_vectors::<S>()).contains(&output.count) && output.lanes == S::LANES);
+        assert!(count >= 1 && count <= output.rows);
+        assert!(depth.saturating_mul(output.count * S::LANES) <= columns.len());
+        match *rows {
+            ProductRows::Packed { data, panels, ref range, depth: whole, first_step } => {
+                assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>() && first_step + depth <= whole);
+                assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
+            }
+            ProductRows::Plain { data, pitch, count, tile } => {
+                assert!((count - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len() && tile >= 1);
             }
         }
-        Step::<R, U, N>(self.0, k)
+        match start {
+            Start::Rows(values) => assert!(count <= values.len()),
+            Start::Lanes(values) => assert!(output.count * S::LANES <= values.len()),
+            Start::Zero | Start::Output => {}
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Vector>(self, simd: S) {
+        with_const!(self.output.count, V in [1 2 3] => if V <= most_vectors::<S>() {
+            // SAFETY: checked; the output has `V` vectors.
+            unsafe { walk::<S, V>(simd, &self) }
+        });
     }
 }
 
@@ -195,7 +136,7 @@ impl<const R: usize> Steps for Separate<R> {
 #[inline(always)]
 unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
     match product.rows {
-        Rows::Packed { data, panels, ref range, depth, first_step } => {
+        ProductRows::Packed { data, panels, ref range, depth, first_step } => {
             let first_row = panels.start(range.start);
             for panel in range.clone() {
                 let rows = panels.get(panel);
@@ -207,7 +148,7 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
                 });
             }
         }
-        Rows::Plain { data, pitch, count, tile: most } => {
+        ProductRows::Plain { data, pitch, count, tile: most } => {
             for rows in Panels::of_at_most(count, most.min(most_plain_rows::<S>(V))).iter() {
                 with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_plain_rows::<S>(V) {
                     let mut a = [data.as_ptr(); R];
@@ -271,39 +212,6 @@ unsafe fn tile<S: Vector, A: Steps, const R: usize, const V: usize>(simd: S, pro
             for (v, sum) in sums.into_iter().enumerate() {
                 simd.store(out[v].add(r * step), sum);
             }
-        }
-    }
-}
-
-/// `sums[r][v] += Σ_k a[r][k] · b[k][v]`
-///
-/// # Safety
-///
-/// `a` has `R` rows of `depth` steps, `b` that many steps of `V` vectors.
-#[inline(always)]
-pub(super) unsafe fn accumulate<S: Vector, A: Steps, const R: usize, const V: usize>(
-    simd: S,
-    sums: &mut Sums<S, R, V>,
-    a: A,
-    b: *const f32,
-    depth: usize,
-) {
-    /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
-    const UNROLL: usize = 4;
-    let whole = depth / UNROLL * UNROLL;
-    let mut k = 0;
-    // SAFETY: the caller's, for each step.
-    unsafe {
-        while k < whole {
-            unrolled!(U in 0..UNROLL => {
-                let columns = load::<S, V>(simd, b.add((k + U) * V * S::LANES));
-                add_products(simd, sums, a.at::<U, UNROLL>(k), columns);
-            });
-            k += UNROLL;
-        }
-        while k < depth {
-            add_products(simd, sums, a.at::<0, 1>(k), load::<S, V>(simd, b.add(k * V * S::LANES)));
-            k += 1;
         }
     }
 }

@@ -3,8 +3,10 @@
 use pulp::Simd;
 
 use super::VECTORS;
-use super::copy::transpose_4;
 use super::isa::Isa;
+
+/// The most lanes of a vector.
+pub(super) const MOST_LANES: usize = 16;
 
 /// A `pulp` token for which the kernels are built.
 pub(super) trait Vector: Simd {
@@ -226,6 +228,29 @@ impl Vector for pulp::x86::V4 {
     unsafe fn token() -> Self {
         // SAFETY: the caller's.
         unsafe { Self::new_unchecked() }
+    }
+}
+
+/// The transpose of a square of four, through arrays: the compiler makes shuffles of it.
+///
+/// # Safety
+///
+/// Four rows of four, `from_step` apart, are readable at `from`, and writable, `to_step` apart, at `to`.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "an index into each of four rows")]
+unsafe fn transpose_4(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let rows: [[f32; 4]; 4] = [
+            from.cast::<[f32; 4]>().read_unaligned(),
+            from.add(from_step).cast::<[f32; 4]>().read_unaligned(),
+            from.add(2 * from_step).cast::<[f32; 4]>().read_unaligned(),
+            from.add(3 * from_step).cast::<[f32; 4]>().read_unaligned(),
+        ];
+        for c in 0..4 {
+            let column = [rows[0][c], rows[1][c], rows[2][c], rows[3][c]];
+            to.add(c * to_step).cast::<[f32; 4]>().write_unaligned(column);
+        }
     }
 }
 

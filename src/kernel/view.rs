@@ -1,9 +1,9 @@
-//! Strided mutable views of dense tensors that split into disjoint parts, so that threads can fill one tensor.
+//! Strided mutable views of tensors, gaps and all, that split into disjoint parts, so that threads can fill one tensor.
 
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use crate::layout::Strides;
+use crate::layout::TensorLayout;
 
 /// What happens to the values already in a tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,49 +19,48 @@ impl Update {
     pub(crate) const COPY: Self = Self::Set(-0.0);
 }
 
-/// A box of a dense tensor `[image][channel][position]` that this view alone may write. Positions are counted in memory
-/// order over depth, height and width.
+/// A box of a tensor `[image][channel][position]` that this view alone may write. Positions are counted in memory order over
+/// depth, height and width, and are all equally far apart.
+///
+/// # Own
+///
+/// The elements in a view's claim are its *own*: they lie in the data that [`new`](Self::new) borrowed, each in a place of its
+/// own, and no other view claims them, because views come from `new` and [`split`](Self::split) alone. So are the gaps between
+/// elements of the claim, where all channels and positions between them are claimed. Gaps are never written.
 pub(crate) struct View<'a> {
     data: *mut f32,
-    image_stride: usize,
-    channel_stride: usize,
-    position_stride: usize,
-    /// Extents of height and width.
-    plane: [usize; 2],
+    tensor: TensorLayout,
     /// What this view may write: images, channels, positions.
     claim: [Range<usize>; 3],
     _lifetime: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a view is an exclusive borrow of the elements in its claim, and claims of different views of one tensor are
-// disjoint, so sending it is sending a `&mut [f32]`.
+// SAFETY: what it reaches is its own, so sending it is sending a `&mut [f32]`.
 unsafe impl Send for View<'_> {}
 
 impl<'a> View<'a> {
-    /// The whole of a dense tensor: `images` times `channels` of `size`, whose images follow one another.
+    /// The whole of a tensor.
     ///
     /// # Panics
     ///
-    /// If `data` is shorter than the tensor, or the strides do not give every element a place of its own.
-    pub(crate) fn new(data: &'a mut [f32], images: usize, channels: usize, size: [usize; 3], strides: Strides) -> Self {
-        let [depth, height, width] = size;
-        let positions = depth * height * width;
-        let image_stride = channels * positions;
-        assert!(images * image_stride <= data.len());
-        // Dense and free of aliases: channels beside one another at each position, or whole planes of positions.
+    /// If `data` ends before the last element, or the layout does not give every element a place of its own.
+    pub(crate) fn new(data: &'a mut [f32], tensor: &TensorLayout) -> Self {
+        let TensorLayout { images, channels, size: [depth, height, width], image_stride, strides } = *tensor;
+        let positions = depth.saturating_mul(height).saturating_mul(width);
         let [d, h, w] = strides.spatial;
-        let channels_last = strides.channel == 1 && w == channels;
-        let channels_first = w == 1 && strides.channel == positions;
-        assert!((channels_last || channels_first) && h == w * width && d == h * height);
-        Self {
-            data: data.as_mut_ptr(),
-            image_stride,
-            channel_stride: strides.channel,
-            position_stride: w,
-            plane: [height, width],
-            claim: [0..images, 0..channels, 0..positions],
-            _lifetime: PhantomData,
-        }
+        // Saturates: what the measure of the data rests on must not wrap.
+        let span = |count: usize, stride: usize| count.saturating_sub(1).saturating_mul(stride);
+        let last = span(images, image_stride).saturating_add(span(channels, strides.channel));
+        let last = last.saturating_add(span(positions, w));
+        assert!(last < data.len() || images == 0 || channels == 0 || positions == 0);
+        // Free of aliases: pixels of channels beside one another, or planes of positions beside one another.
+        let channels_last = strides.channel == 1 && w >= channels && image_stride >= positions.saturating_mul(w);
+        let channels_first =
+            w == 1 && strides.channel == positions && image_stride >= channels.saturating_mul(positions);
+        assert!(channels_last || channels_first);
+        assert!(h == w.saturating_mul(width) && d == h.saturating_mul(height));
+        let claim = [0..images, 0..channels, 0..positions];
+        Self { data: data.as_mut_ptr(), tensor: *tensor, claim, _lifetime: PhantomData }
     }
 
     /// Cuts off the part before `at` along an axis (0 images, 1 channels, 2 positions); what remains begins there.
@@ -83,9 +82,13 @@ impl<'a> View<'a> {
         (with(before), with(after))
     }
 
-    /// Channels of the tensor, where they are adjacent in memory.
-    fn channels(&self) -> usize {
-        self.position_stride
+    /// Distance of positions.
+    fn position_stride(&self) -> usize {
+        self.tensor.strides.spatial[2]
+    }
+
+    fn channel_stride(&self) -> usize {
+        self.tensor.strides.channel
     }
 
     /// The element of an image, a channel and a position.
@@ -98,8 +101,9 @@ impl<'a> View<'a> {
         let [images, channels, positions] = &self.claim;
         assert!(images.contains(&image) && channels.contains(&channel));
         assert!(positions.contains(&position) && run <= positions.end - position);
-        let start = image * self.image_stride + channel * self.channel_stride + position * self.position_stride;
-        // SAFETY: the asserts put the element in the claim, which lies inside the tensor that `new` measured.
+        let in_image = channel * self.channel_stride() + position * self.position_stride();
+        let start = image * self.tensor.image_stride + in_image;
+        // SAFETY: the asserts put the element in the claim, which lies in the data that `new` measured.
         unsafe { self.data.add(start) }
     }
 
@@ -119,14 +123,12 @@ impl<'a> View<'a> {
         update: Update,
     ) {
         let Some(last) = values.len().checked_sub(1) else { return };
-        let [height, width] = self.plane;
+        let [_, height, width] = self.tensor.size;
         assert!(h < height && w < width && last.saturating_mul(step) < width - w);
         let first = self.at(image, channel, (d * height + h) * width + w, last * step + 1);
         // One value is written where this would overflow.
-        let stride = step.saturating_mul(self.position_stride);
-        // SAFETY: `at` has found the first element and the last in the claim; no other view's claim holds them, because
-        // views come from `new` (an exclusive borrow) and `split` alone, and the strides give each element a place of
-        // its own.
+        let stride = step.saturating_mul(self.position_stride());
+        // SAFETY: `at` has found the first element and the last in the claim, so all of them are this view's own.
         unsafe {
             match update {
                 Update::Set(constant) => for_each(first, stride, values, |y, v| *y = v + constant),
@@ -146,11 +148,11 @@ impl<'a> View<'a> {
             return;
         }
         let first = self.at(image, channel, position, values.len());
-        // SAFETY: as in `row`.
+        // SAFETY: `at` has found them in the claim, so they are this view's own.
         unsafe {
             match update {
-                Update::Set(constant) => for_each(first, self.position_stride, values, |y, v| *y = v + constant),
-                Update::Add => for_each(first, self.position_stride, values, |y, v| *y += v),
+                Update::Set(constant) => for_each(first, self.position_stride(), values, |y, v| *y = v + constant),
+                Update::Add => for_each(first, self.position_stride(), values, |y, v| *y += v),
             }
         }
     }
@@ -167,8 +169,8 @@ impl<'a> View<'a> {
         }
         let first = self.at(image, channel, position, values.len());
         for (index, value) in values.iter_mut().enumerate() {
-            // SAFETY: `at` has found the run in the claim, which is this borrow's own.
-            *value = unsafe { *first.add(index * self.position_stride) };
+            // SAFETY: `at` has found the run in the claim, so it is this view's own.
+            *value = unsafe { *first.add(index * self.position_stride()) };
         }
     }
 
@@ -178,9 +180,9 @@ impl<'a> View<'a> {
     ///
     /// If they are not, or one of them lies outside the claim.
     pub(crate) fn run_mut(&mut self, image: usize, channel: usize, positions: Range<usize>) -> &mut [f32] {
-        assert!(self.position_stride == 1);
+        assert!(self.position_stride() == 1);
         let first = self.at(image, channel, positions.start, positions.len());
-        // SAFETY: `at` has found the run in the claim, which is this borrow's own.
+        // SAFETY: `at` has found the run in the claim, so it is this view's own.
         unsafe { core::slice::from_raw_parts_mut(first, positions.len()) }
     }
 
@@ -190,11 +192,11 @@ impl<'a> View<'a> {
     ///
     /// If they are not, or one of them lies outside the claim.
     pub(crate) fn planes_mut(&mut self, image: usize, channels: Range<usize>) -> &mut [f32] {
-        let positions = self.channel_stride;
-        assert!(self.position_stride == 1 && self.claim[2] == (0..positions));
+        let positions = self.tensor.positions();
+        assert!(self.position_stride() == 1 && self.channel_stride() == positions && self.claim[2] == (0..positions));
         assert!(!channels.is_empty() && channels.end <= self.claim[1].end);
         let first = self.at(image, channels.start, 0, positions);
-        // SAFETY: planes of adjacent channels follow one another, all in the claim, which is this borrow's own.
+        // SAFETY: planes of adjacent channels follow one another, all in the claim, so they are this view's own.
         unsafe { core::slice::from_raw_parts_mut(first, channels.len() * positions) }
     }
 
@@ -210,11 +212,11 @@ impl<'a> View<'a> {
             return;
         }
         let first = self.at(image, channel, position, 1);
-        // SAFETY: as in `row`.
+        // SAFETY: `at` and the assert have found the first and the last in the claim, so all are this view's own.
         unsafe {
             match update {
-                Update::Set(constant) => for_each(first, self.channel_stride, values, |y, v| *y = v + constant),
-                Update::Add => for_each(first, self.channel_stride, values, |y, v| *y += v),
+                Update::Set(constant) => for_each(first, self.channel_stride(), values, |y, v| *y = v + constant),
+                Update::Add => for_each(first, self.channel_stride(), values, |y, v| *y += v),
             }
         }
     }
@@ -230,8 +232,8 @@ impl<'a> View<'a> {
         vectors: impl ExactSizeIterator<Item = (usize, usize)>,
         lanes: usize,
     ) -> TileMut<'_> {
-        assert!(self.position_stride == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
-        let mut tile = TileMut::new(channels.len(), self.channel_stride, vectors.len(), lanes);
+        assert!(self.position_stride() == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
+        let mut tile = TileMut::new(channels.len(), self.channel_stride(), vectors.len(), lanes);
         for (start, (image, position)) in tile.vectors.iter_mut().zip(vectors) {
             *start = self.at(image, channels.start, position, lanes);
         }
@@ -243,27 +245,31 @@ impl<'a> View<'a> {
     ///
     /// # Panics
     ///
-    /// If some of it lies outside the claim, or channels are not adjacent in memory.
+    /// If some of it lies outside the claim, channels are not adjacent in memory, or images do not follow one another.
     pub(crate) fn tile_of_images(&mut self, images: Range<usize>, channels: Range<usize>, lanes: usize) -> TileMut<'_> {
-        let positions = self.image_stride / self.channels();
+        let positions = self.tensor.positions();
         assert!(self.claim[2] == (0..positions) && !images.is_empty() && images.end <= self.claim[0].end);
+        assert!(self.tensor.image_stride == positions * self.position_stride());
         let mut tile = self.tile_of_positions(images.start, 0..positions, channels, lanes);
         // The images follow one another, so rows go on at the same distance.
         tile.rows *= images.len();
         tile
     }
 
-    /// All channels of consecutive positions of an image, where channels are adjacent in memory.
+    /// All channels of consecutive positions of an image, where channels are adjacent in memory: from the first channel of the
+    /// first position to the last of the last, and the gaps between.
     ///
     /// # Panics
     ///
-    /// If they are not, or one of them lies outside the claim.
+    /// If channels are not adjacent, or one of them lies outside the claim, or there is no position.
     pub(crate) fn pixels_mut(&mut self, image: usize, positions: Range<usize>) -> &mut [f32] {
-        let channels = self.channels();
-        assert!(self.channel_stride == 1 && self.claim[1] == (0..channels));
+        let channels = self.tensor.channels;
+        assert!(self.channel_stride() == 1 && self.claim[1] == (0..channels) && !positions.is_empty());
         let first = self.at(image, 0, positions.start, positions.len());
-        // SAFETY: `at` has found the positions in the claim, which is this borrow's own, and they follow one another.
-        unsafe { core::slice::from_raw_parts_mut(first, positions.len() * channels) }
+        let len = (positions.len() - 1) * self.position_stride() + channels;
+        // SAFETY: `at` has found the positions in the claim, which holds all channels, so they and what lies between are
+        // this view's own.
+        unsafe { core::slice::from_raw_parts_mut(first, len) }
     }
 
     /// A tile whose rows are consecutive positions of an image and whose vectors are consecutive channels.
@@ -278,10 +284,10 @@ impl<'a> View<'a> {
         channels: Range<usize>,
         lanes: usize,
     ) -> TileMut<'_> {
-        assert!(self.channel_stride == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
+        assert!(self.channel_stride() == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
         assert!(channels.len().is_multiple_of(lanes) && !positions.is_empty());
         let first = self.at(image, channels.start, positions.start, positions.len());
-        let mut tile = TileMut::new(positions.len(), self.position_stride, channels.len() / lanes, lanes);
+        let mut tile = TileMut::new(positions.len(), self.position_stride(), channels.len() / lanes, lanes);
         for (v, start) in tile.vectors.iter_mut().take(tile.count).enumerate() {
             *start = first.wrapping_add(v * lanes);
         }
@@ -366,19 +372,102 @@ mod tests {
     use super::*;
     use crate::layout::Layout;
 
+    const SIZE: [usize; 3] = [1, 2, 2];
+
+    /// Distances of pixels, or of images of two channels: without gaps and with.
+    const PITCHES: [(Layout, usize); 4] = [(Layout::Nchw, 8), (Layout::Nchw, 11), (Layout::Nhwc, 2), (Layout::Nhwc, 5)];
+
+    /// Runs `test` on a tensor of two images of two channels; it must add one to each element. No gap changes.
+    fn covers(layout: Layout, pitch: usize, test: impl Fn(View<'_>)) {
+        let mut data = [0.0; 2 * 4 * 5];
+        let tensor = TensorLayout::new(layout, 2, 2, SIZE, pitch);
+        // Ends with the last element.
+        test(View::new(&mut data[..tensor.len()], &tensor));
+        let mut expected = [0.0; 2 * 4 * 5];
+        for (n, c, p) in (0..2).flat_map(|n| (0..2).flat_map(move |c| (0..4).map(move |p| (n, c, p)))) {
+            expected[n * tensor.image_stride + c * tensor.strides.channel + p * tensor.strides.spatial[2]] = 1.0;
+        }
+        assert_eq!(data, expected, "{layout:?}, {pitch}");
+    }
+
+    fn add_one(values: &mut [f32]) {
+        values.iter_mut().for_each(|value| *value += 1.0);
+    }
+
     #[test]
     fn parts_write_their_own_elements() {
-        for layout in [Layout::Nchw, Layout::Nhwc] {
-            let mut data = [0.0; 2 * 3 * 4];
-            let strides = layout.strides(3, [1, 2, 2]);
-            let (mut low, mut high) = View::new(&mut data, 2, 3, [1, 2, 2], strides).split(1, 1);
-            for (n, h) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                low.row(n, 0, [0, h, 0], 1, &[1.0, 1.0], Update::Set(0.0));
-                for c in 1..3 {
-                    high.row(n, c, [0, h, 0], 1, &[1.0, 1.0], Update::Add);
+        for (layout, pitch) in PITCHES {
+            covers(layout, pitch, |view| {
+                let (mut low, mut high) = view.split(1, 1);
+                for (n, h) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    low.row(n, 0, [0, h, 0], 1, &[1.0, 1.0], Update::Set(0.0));
+                    high.row(n, 1, [0, h, 0], 1, &[1.0, 1.0], Update::Add);
                 }
-            }
-            assert_eq!(data, [1.0; 24]);
+            });
+        }
+    }
+
+    #[test]
+    fn pieces_of_a_view_leave_out_the_gaps() {
+        for (layout, pitch) in PITCHES {
+            covers(layout, pitch, |view| {
+                let (mut low, mut high) = view.split(2, 1);
+                for n in 0..2 {
+                    low.pixel(n, 0, 0, &[1.0, 1.0], Update::Add);
+                    for c in 0..2 {
+                        high.run(n, c, 1, &[0.5; 3], Update::COPY);
+                        let mut read = [0.0; 3];
+                        high.load_run(n, c, 1, &mut read);
+                        high.run(n, c, 1, &read, Update::Add);
+                    }
+                }
+            });
+            covers(layout, pitch, |mut view| match layout {
+                Layout::Nchw => {
+                    add_one(view.planes_mut(0, 0..2));
+                    add_one(view.run_mut(1, 0, 0..4));
+                    add_one(view.planes_mut(1, 1..2));
+                }
+                Layout::Nhwc => {
+                    for positions in [0..1, 1..4] {
+                        for n in 0..2 {
+                            let pixels = view.pixels_mut(n, positions.clone());
+                            assert_eq!(pixels.len(), (positions.len() - 1) * pitch + 2);
+                            pixels.chunks_mut(pitch).for_each(|pixel| add_one(&mut pixel[..2]));
+                        }
+                    }
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn rows_of_tiles_leave_out_the_gaps() {
+        for (layout, pitch) in PITCHES {
+            covers(layout, pitch, |mut view| {
+                for n in 0..2 {
+                    for c in 0..2 {
+                        view.run(n, c, 0, &[7.0; 4], Update::COPY);
+                    }
+                }
+                // What it clears is what it reaches.
+                match layout {
+                    Layout::Nchw => {
+                        for n in 0..2 {
+                            view.tile_of_channels(0..2, [(n, 0), (n, 2)].into_iter(), 2).clear(0..2);
+                        }
+                    }
+                    Layout::Nhwc => {
+                        view.tile_of_positions(0, 0..3, 0..2, 2).clear(0..3);
+                        view.tile_of_images(0..2, 0..2, 1).clear(3..8);
+                    }
+                }
+                for n in 0..2 {
+                    for c in 0..2 {
+                        view.run(n, c, 0, &[1.0; 4], Update::Add);
+                    }
+                }
+            });
         }
     }
 
@@ -386,8 +475,35 @@ mod tests {
     #[should_panic]
     fn a_part_refuses_what_is_not_its_own() {
         let mut data = [0.0; 8];
-        let strides = Layout::Nchw.strides(2, [1, 2, 2]);
-        let (mut low, _high) = View::new(&mut data, 1, 2, [1, 2, 2], strides).split(1, 1);
+        let tensor = TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8);
+        let (mut low, _high) = View::new(&mut data, &tensor).split(1, 1);
         low.row(0, 1, [0, 0, 0], 1, &[1.0], Update::Set(0.0));
+    }
+
+    #[test]
+    #[should_panic]
+    fn a_part_refuses_pixels_of_which_it_has_some_channels() {
+        let mut data = [0.0; 12];
+        let (mut low, _high) = View::new(&mut data, &TensorLayout::new(Layout::Nhwc, 1, 2, SIZE, 3)).split(1, 1);
+        low.pixels_mut(0, 0..4);
+    }
+
+    #[test]
+    #[should_panic]
+    fn pixels_that_overlap_are_refused() {
+        View::new(&mut [0.0; 8], &TensorLayout::new(Layout::Nhwc, 1, 2, SIZE, 1));
+    }
+
+    #[test]
+    #[should_panic]
+    fn images_that_overlap_are_refused() {
+        View::new(&mut [0.0; 16], &TensorLayout::new(Layout::Nchw, 2, 2, SIZE, 7));
+    }
+
+    #[test]
+    #[should_panic]
+    fn data_that_end_too_early_are_refused() {
+        let tensor = TensorLayout::new(Layout::Nhwc, 2, 2, SIZE, 5);
+        View::new(&mut [0.0; 36], &tensor);
     }
 }

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use common::{Axis, Case, Expected, How, PASSES, Placement, Shape, Theta, Values, isas, plan, run};
+use common::{Axis, Case, Expected, How, PASSES, Placement, Shape, Theta, Values, Workers, isas, plan, run};
 
 /// Multiplications of the largest case, and elements of its largest tensor.
 const LARGEST: f64 = 20_000.0;
@@ -38,6 +38,7 @@ fn shape(u: &mut Unstructured<'_>) -> arbitrary::Result<Shape> {
         group_out: u.int_in_range(1..=70)?,
         layout: if bool::arbitrary(u)? { Layout::Nhwc } else { Layout::Nchw },
         axes: (0..u.int_in_range(1..=3)?).map(|_| axis(u)).collect::<Result<_, _>>()?,
+        gaps: if bool::arbitrary(u)? { [u.int_in_range(0..=9)?, u.int_in_range(0..=9)?] } else { [0; 2] },
     })
 }
 
@@ -63,6 +64,7 @@ impl<'a> Arbitrary<'a> for Input {
                 tile: limit(u)?,
                 positions: limit(u)?,
                 depth: limit(u)?,
+                part: 1,
                 forward: *u.choose(&[
                     None,
                     Some(ForwardAlgorithm::Direct),
@@ -84,12 +86,13 @@ impl<'a> Arbitrary<'a> for Input {
             uniform: if bool::arbitrary(u)? { Some(*u.choose(&[0.0, 0.25, f32::NEG_INFINITY])?) } else { None },
             bias: bool::arbitrary(u)?,
             tuning: if bool::arbitrary(u)? { Some(tuning(u)?) } else { None },
-            threads: u.int_in_range(1..=4)?,
+            threads: u.int_in_range(1..=8)?,
             how: How {
                 at: Placement { offset: u.int_in_range(0..=16)?, slack: u.int_in_range(0..=3)? },
-                second: bool::arbitrary(u)?,
+                wanted: <[bool; 2]>::arbitrary(u)?,
                 scatter: u.int_in_range(0..=16)?,
                 workspace: Option::arbitrary(u)?,
+                workers: *u.choose(Workers::ALL)?,
             },
         })
     }

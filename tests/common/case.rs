@@ -44,13 +44,16 @@ pub(crate) struct Shape {
     pub(crate) layout: Layout,
     /// One to three axes.
     pub(crate) axes: Vec<Axis>,
+    /// Elements between pixels (channels last) or images (channels first) of input and output.
+    pub(crate) gaps: [usize; 2],
 }
 
 impl Shape {
     /// One group, NCHW.
     pub(crate) fn new(batch: usize, in_channels: usize, out_channels: usize, axes: &[Axis]) -> Self {
         let layout = Layout::Nchw;
-        Self { batch, groups: 1, group_in: in_channels, group_out: out_channels, layout, axes: axes.to_vec() }
+        let (group_in, group_out, axes) = (in_channels, out_channels, axes.to_vec());
+        Self { batch, groups: 1, group_in, group_out, layout, axes, gaps: [0; 2] }
     }
 
     pub(crate) fn groups(self, groups: usize) -> Self {
@@ -61,6 +64,10 @@ impl Shape {
         Self { layout, ..self }
     }
 
+    pub(crate) fn gaps(self, gaps: [usize; 2]) -> Self {
+        Self { gaps, ..self }
+    }
+
     /// Through the constructor of its rank.
     pub(crate) fn build(&self) -> Result<ConvDesc, Error> {
         macro_rules! build {
@@ -69,13 +76,16 @@ impl Shape {
                     |field: fn(&Axis) -> usize| -> [usize; $rank] { std::array::from_fn(|i| field(&self.axes[i])) };
                 let (inputs, outputs) =
                     (self.groups.saturating_mul(self.group_in), self.groups.saturating_mul(self.group_out));
-                ConvDesc::$constructor(self.batch, inputs, outputs, axis(|a| a.size), axis(|a| a.kernel))
+                let builder = ConvDesc::$constructor(self.batch, inputs, outputs, axis(|a| a.size), axis(|a| a.kernel))
                     .stride(axis(|a| a.stride))
                     .dilation(axis(|a| a.dilation))
                     .padding_before_after(axis(|a| a.before), axis(|a| a.after))
                     .groups(self.groups)
-                    .layout(self.layout)
-                    .build()
+                    .layout(self.layout);
+                let packed = builder.build()?;
+                let [input, output] = self.gaps;
+                let pitched = builder.input_pitch(packed.input_pitch().saturating_add(input));
+                pitched.output_pitch(packed.output_pitch().saturating_add(output)).build()
             }};
         }
         match self.axes.len() {
@@ -160,6 +170,19 @@ pub(crate) enum Theta {
 }
 
 impl Theta {
+    /// Elements of its gradient.
+    pub(crate) fn grad_len(&self, desc: &ConvDesc) -> usize {
+        match self {
+            Self::PerTap(_) => desc.threshold_len(),
+            Self::Uniform(_) => 1,
+        }
+    }
+
+    /// Whether the layer is a plain convolution, whose gradients ask for no input.
+    pub(crate) fn is_linear(&self) -> bool {
+        matches!(self, Self::Uniform(f32::NEG_INFINITY))
+    }
+
     /// One threshold for each channel and tap.
     pub(crate) fn per_tap(&self, desc: &ConvDesc) -> Vec<f32> {
         match self {
@@ -199,10 +222,10 @@ impl fmt::Debug for Case {
 }
 
 impl Case {
-    /// Values of one kind, one threshold per tap, a bias.
+    /// Values of one kind, one threshold per tap, a bias. What lies between pixels or images is NaN.
     pub(crate) fn new(desc: ConvDesc, kind: Values, seed: u64) -> Self {
         let mut rng = Rng(seed);
-        Self {
+        let mut case = Self {
             made: (kind, seed),
             input: rng.values(kind, desc.input_len()),
             weight: rng.values(kind, desc.weight_len()),
@@ -210,7 +233,11 @@ impl Case {
             bias: Some(rng.values(kind, desc.bias_len())),
             grad_output: rng.values(kind, desc.output_len()),
             desc,
+        };
+        for (values, tensor) in [(&mut case.input, Tensor::Input), (&mut case.grad_output, Tensor::Output)] {
+            values.iter_mut().enumerate().filter(|(i, _)| tensor.is_gap(&desc, *i)).for_each(|(_, v)| *v = f32::NAN);
         }
+        case
     }
 
     pub(crate) fn with_theta(self, theta: Theta) -> Self {
@@ -219,5 +246,27 @@ impl Case {
 
     pub(crate) fn without_bias(self) -> Self {
         Self { bias: None, ..self }
+    }
+}
+
+/// A tensor of activations, or of their gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tensor {
+    Input,
+    Output,
+}
+
+impl Tensor {
+    /// Whether an element belongs to no channel.
+    pub(crate) fn is_gap(self, desc: &ConvDesc, index: usize) -> bool {
+        let (channels, size, pitch) = match self {
+            Self::Input => (desc.in_channels(), desc.input_size(), desc.input_pitch()),
+            Self::Output => (desc.out_channels(), desc.output_size(), desc.output_pitch()),
+        };
+        let used = match desc.layout() {
+            Layout::Nchw => channels * size.iter().product::<usize>(),
+            Layout::Nhwc => channels,
+        };
+        index % pitch >= used
     }
 }

@@ -5,8 +5,10 @@ mod buffer;
 mod case;
 mod oracle;
 mod runner;
+mod workers;
 
 pub(crate) use buffer::{Guarded, Placement};
-pub(crate) use case::{Axis, Case, Rng, Shape, Theta, Values};
+pub(crate) use case::{Axis, Case, Rng, Shape, Tensor, Theta, Values};
 pub(crate) use oracle::{Expected, wide};
 pub(crate) use runner::{How, PASSES, Results, isas, plan, run};
+pub(crate) use workers::Workers;

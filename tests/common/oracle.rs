@@ -1,9 +1,9 @@
 //! What a pass should give, and how far rounding may take it from there.
 
-use convrelu::reference::{self, Sum, error_bound};
+use convrelu::reference::{self, Sum, Thetas, error_bound, gradient_error_bound};
 use convrelu::{ConvDesc, Pass};
 
-use super::case::Case;
+use super::case::{Case, Theta};
 use super::runner::Results;
 
 /// `f32` values as the `f64` that the oracle computes with: exact.
@@ -14,29 +14,33 @@ pub(crate) fn wide(values: &[f32]) -> Vec<f64> {
 /// The oracle's results of one pass: of the main output and of the optional one.
 pub(crate) struct Expected {
     sums: [Vec<Sum<f64>>; 2],
-    terms: [usize; 2],
+    bounds: [Bound; 2],
 }
 
 impl Expected {
     pub(crate) fn new(case: &Case, pass: Pass) -> Self {
         let desc = &case.desc;
-        let lens = pass_lens(desc, pass);
+        let lens = pass_lens(case, pass);
         let mut sums = lens.map(|len| vec![Sum::<f64>::ZERO; len]);
         let [main, second] = &mut sums;
-        let (input, weight, theta) = (wide(&case.input), wide(&case.weight), wide(&case.theta.per_tap(desc)));
+        let (input, weight, per_tap) = (wide(&case.input), wide(&case.weight), wide(&case.theta.per_tap(desc)));
+        let theta = match case.theta {
+            Theta::PerTap(_) => Thetas::PerTap(&per_tap[..]),
+            Theta::Uniform(theta) => Thetas::Uniform(f64::from(theta)),
+        };
         let grad_output = wide(&case.grad_output);
         match pass {
             Pass::Forward | Pass::ForwardPacked => {
-                reference::forward(desc, &input, &weight, &theta, case.bias.as_deref().map(wide).as_deref(), main);
+                reference::forward(desc, &input, &weight, theta, case.bias.as_deref().map(wide).as_deref(), main);
             }
             Pass::BackwardInput | Pass::BackwardInputPacked => {
-                reference::backward_input(desc, &input, &weight, &theta, &grad_output, main, second);
+                reference::backward_input(desc, &input, &weight, theta, &grad_output, main, second);
             }
             Pass::BackwardWeight => {
-                reference::backward_weight(desc, &input, &theta, &grad_output, main, second);
+                reference::backward_weight(desc, &input, theta, &grad_output, main, second);
             }
         }
-        Self { sums, terms: pass_terms(desc, pass) }
+        Self { sums, bounds: pass_bounds(case, pass) }
     }
 
     /// Compares element by element, within the rounding error of a sum of that many terms.
@@ -54,7 +58,7 @@ impl Expected {
             for (i, (&value, sum)) in values.iter().zip(&self.sums[which]).enumerate() {
                 let found = prior.map_or(0.0, |prior| f64::from(prior[i]));
                 let want = sum.value + found;
-                let bound = error_bound(self.terms[which], sum.magnitude + found.abs());
+                let bound = self.bounds[which].of(sum.magnitude + found.abs());
                 let good = if want.is_finite() {
                     (f64::from(value) - want).abs() <= bound
                 } else {
@@ -72,22 +76,46 @@ impl Expected {
 }
 
 /// Lengths of the outputs of a pass; 0 for the second output of forward, which has one.
-pub(crate) fn pass_lens(desc: &ConvDesc, pass: Pass) -> [usize; 2] {
+pub(crate) fn pass_lens(case: &Case, pass: Pass) -> [usize; 2] {
+    let desc = &case.desc;
     match pass {
         Pass::Forward | Pass::ForwardPacked => [desc.output_len(), 0],
-        Pass::BackwardInput | Pass::BackwardInputPacked => [desc.input_len(), desc.threshold_len()],
+        Pass::BackwardInput | Pass::BackwardInputPacked => [desc.input_len(), case.theta.grad_len(desc)],
         Pass::BackwardWeight => [desc.weight_len(), desc.bias_len()],
     }
 }
 
-/// The most products that one element of each output of a pass sums.
-fn pass_terms(desc: &ConvDesc, pass: Pass) -> [usize; 2] {
+/// How far rounding may take one element of a result.
+#[derive(Clone, Copy)]
+enum Bound {
+    /// A sum of so many products.
+    Terms(usize),
+    /// A sum over so many positions, of so many products each.
+    Positions(usize, usize),
+}
+
+impl Bound {
+    fn of(self, magnitude: f64) -> f64 {
+        match self {
+            Self::Terms(terms) => error_bound(terms, magnitude),
+            Self::Positions(positions, terms) => gradient_error_bound(terms, positions, magnitude),
+        }
+    }
+}
+
+/// The bounds of the outputs of a pass.
+fn pass_bounds(case: &Case, pass: Pass) -> [Bound; 2] {
+    let desc = &case.desc;
     let positions = desc.batch() * desc.output_size().iter().product::<usize>();
     let group_in = desc.in_channels() / desc.groups();
     let group_out = desc.out_channels() / desc.groups();
     match pass {
-        Pass::Forward | Pass::ForwardPacked => [group_in * desc.taps(), 0],
-        Pass::BackwardInput | Pass::BackwardInputPacked => [group_out * desc.taps(), group_out * positions],
-        Pass::BackwardWeight => [positions, positions],
+        Pass::Forward | Pass::ForwardPacked => [Bound::Terms(group_in * desc.taps()), Bound::Terms(0)],
+        Pass::BackwardInput | Pass::BackwardInputPacked => {
+            // One threshold for all sums the gradients of all.
+            let together = desc.threshold_len() / case.theta.grad_len(desc);
+            [Bound::Terms(group_out * desc.taps()), Bound::Positions(positions, group_out + together)]
+        }
+        Pass::BackwardWeight => [Bound::Positions(positions, 1); 2],
     }
 }

@@ -1,12 +1,14 @@
 //! One runner for every pass on every instruction set, between guard words.
 
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Forward, Isa, Pass, Thresholds, Tuning, Weight,
+    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Forward, Gradient, InputGradients, Isa, Pass,
+    Thresholds, Tuning, Weight, WeightGradients,
 };
 
 use super::buffer::{Guarded, Placement};
-use super::case::{Case, Rng, Theta};
+use super::case::{Case, Rng, Tensor, Theta};
 use super::oracle::pass_lens;
+use super::workers::Workers;
 
 /// Every call of a plan.
 pub(crate) const PASSES: [Pass; 5] =
@@ -33,17 +35,19 @@ pub(crate) fn plan(desc: ConvDesc, isa: Isa, tuning: Option<Tuning>) -> ConvRelu
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct How {
     pub(crate) at: Placement,
-    /// Whether to ask for the gradient of the thresholds or of the bias.
-    pub(crate) second: bool,
+    /// Whether to ask for the gradient of the input or of the weight, and for that of the thresholds or of the bias.
+    pub(crate) wanted: [bool; 2],
     /// How many floats farther each buffer lies than the one before, up to a cache line: no two need be aligned alike.
     pub(crate) scatter: usize,
     /// The seed of what the workspace holds before: any bits, or NaN everywhere.
     pub(crate) workspace: Option<u64>,
+    pub(crate) workers: Workers,
 }
 
 impl Default for How {
     fn default() -> Self {
-        Self { at: Placement::default(), second: true, scatter: 0, workspace: None }
+        let (at, workers) = (Placement::default(), Workers::USUAL);
+        Self { at, wanted: [true; 2], scatter: 0, workspace: None, workers }
     }
 }
 
@@ -57,7 +61,7 @@ pub(crate) struct Results {
 impl Results {
     /// The values of the main output.
     pub(crate) fn main(&self) -> &[f32] {
-        self.values[0].as_deref().expect("every pass has a main output")
+        self.values[0].as_deref().expect("the main output was not asked for")
     }
 
     /// The values of the optional output.
@@ -70,10 +74,11 @@ impl Results {
         self.values.each_ref().map(|values| values.as_ref().map(|values| values.iter().map(|v| v.to_bits()).collect()))
     }
 
-    /// Numbers to accumulate on, in the form of the results of a pass.
-    pub(crate) fn prior(desc: &ConvDesc, pass: Pass, second: bool, mut fill: impl FnMut(usize) -> Vec<f32>) -> Self {
-        let [main, other] = pass_lens(desc, pass);
-        Self { names: pass_names(pass), values: [Some(fill(main)), (second && other > 0).then(|| fill(other))] }
+    /// Numbers to accumulate on, where that is asked for, in the form of the results of a pass.
+    pub(crate) fn prior(case: &Case, pass: Pass, adds: [bool; 2], mut fill: impl FnMut(usize) -> Vec<f32>) -> Self {
+        let lens = pass_lens(case, pass);
+        let values = [0, 1].map(|which| (adds[which] && lens[which] > 0).then(|| fill(lens[which])));
+        Self { names: pass_names(pass), values }
     }
 }
 
@@ -85,11 +90,11 @@ fn pass_names(pass: Pass) -> [&'static str; 2] {
     }
 }
 
-/// Runs one pass with exactly the workspace it asks for; adds to `prior` if there is one (backward passes only).
+/// Runs one pass with exactly the workspace it asks for; adds to the gradients of `prior` that there are.
 ///
 /// # Panics
 ///
-/// If the call fails, or writes outside of its buffers.
+/// If the call fails, or writes outside of its buffers or between pixels or images.
 pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Option<&Results>) -> Results {
     let desc = &case.desc;
     let at = |buffer: usize| Placement { offset: how.at.offset + buffer * how.scatter % 17, ..how.at };
@@ -99,13 +104,15 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
         let mut rng = Rng(seed);
         workspace.slice_mut().fill_with(|| f32::from_bits(rng.bits()));
     }
-    let lens = pass_lens(desc, pass);
+    let lens = pass_lens(case, pass);
+    let forward = matches!(pass, Pass::Forward | Pass::ForwardPacked);
     let output = |which: usize| match prior.and_then(|prior| prior.values[which].as_ref()) {
         Some(prior) => Guarded::new(prior, at(1 + which)),
         None => Guarded::unwritten(lens[which], at(1 + which)),
     };
-    let mut main = output(0);
-    let mut second = (how.second && lens[1] > 0).then(|| output(1));
+    let mut outputs = [0, 1].map(|which| (lens[which] > 0 && (forward || how.wanted[which])).then(|| output(which)));
+    // Gaps must stay as they are.
+    let before = outputs.each_ref().map(|output| output.as_ref().map(|output| output.slice().to_vec()));
 
     let input = Guarded::new(&case.input, at(3));
     let weight = Guarded::new(&case.weight, at(4));
@@ -120,7 +127,6 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
         }
     };
     let (input, weight, grad_output) = (input.slice(), weight.slice(), grad_output.slice());
-    let accumulation = if prior.is_some() { Accumulation::Add } else { Accumulation::Overwrite };
     let packed_len = match pass {
         Pass::Forward | Pass::ForwardPacked => plan.packed_weight_len(),
         Pass::BackwardInput | Pass::BackwardInputPacked => plan.packed_weight_transposed_len(),
@@ -140,28 +146,59 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
         _ => Weight::Plain(weight),
     };
 
+    let accumulation = |which: usize| match prior.and_then(|prior| prior.values[which].as_ref()) {
+        Some(_) => Accumulation::Add,
+        None => Accumulation::Overwrite,
+    };
+    let [main, second] = &mut outputs;
+    let gradient = |which: usize, output: &'_ mut Guarded| Gradient::new(output.slice_mut(), accumulation(which));
     let done = match pass {
         Pass::Forward | Pass::ForwardPacked => {
-            let bias = bias.as_ref().map(Guarded::slice);
-            plan.forward(Forward { input, weight, thresholds, bias }, main.slice_mut(), workspace.slice_mut())
+            let mut operands = Forward::new(input, weight, thresholds);
+            if let Some(bias) = &bias {
+                operands = operands.bias(bias.slice());
+            }
+            let output = main.as_mut().map_or(&mut [][..], Guarded::slice_mut);
+            plan.forward(operands, output, workspace.slice_mut(), &how.workers)
         }
-        Pass::BackwardInput | Pass::BackwardInputPacked => plan.backward_input(
-            BackwardInput { input, weight, thresholds, grad_output, accumulation },
-            main.slice_mut(),
-            second.as_mut().map(Guarded::slice_mut),
-            workspace.slice_mut(),
-        ),
-        Pass::BackwardWeight => plan.backward_weight(
-            BackwardWeight { input, thresholds, grad_output, accumulation },
-            main.slice_mut(),
-            second.as_mut().map(Guarded::slice_mut),
-            workspace.slice_mut(),
-        ),
+        Pass::BackwardInput | Pass::BackwardInputPacked => {
+            let operands = match case.theta.is_linear() {
+                true => BackwardInput::linear(weight, grad_output),
+                false => BackwardInput::new(input, weight, thresholds, grad_output),
+            };
+            let mut gradients = InputGradients::new();
+            gradients.grad_input = main.as_mut().map(|output| gradient(0, output));
+            gradients.grad_thresholds = second.as_mut().map(|output| gradient(1, output));
+            plan.backward_input(operands, gradients, workspace.slice_mut(), &how.workers)
+        }
+        Pass::BackwardWeight => {
+            let mut gradients = WeightGradients::new();
+            gradients.grad_weight = main.as_mut().map(|output| gradient(0, output));
+            gradients.grad_bias = second.as_mut().map(|output| gradient(1, output));
+            let operands = BackwardWeight::new(input, thresholds, grad_output);
+            plan.backward_weight(operands, gradients, workspace.slice_mut(), &how.workers)
+        }
     };
     done.unwrap_or_else(|error| panic!("{pass:?} on {}: {error}: {desc:?}", plan.isa()));
 
     workspace.into_values("workspace");
     buffer.into_values("buffer");
     let names = pass_names(pass);
-    Results { names, values: [Some(main.into_values(names[0])), second.map(|second| second.into_values(names[1]))] }
+    let tensor = match pass {
+        Pass::Forward | Pass::ForwardPacked => Some(Tensor::Output),
+        Pass::BackwardInput | Pass::BackwardInputPacked => Some(Tensor::Input),
+        Pass::BackwardWeight => None,
+    };
+    let [main, second] = outputs;
+    let mut values = [main.map(|main| main.into_values(names[0])), second.map(|second| second.into_values(names[1]))];
+    if let (Some(tensor), [Some(main), _], [Some(before), _]) = (tensor, &mut values, &before) {
+        let accumulates = accumulation(0) == Accumulation::Add;
+        for (i, (value, before)) in main.iter_mut().zip(before).enumerate().filter(|(i, _)| tensor.is_gap(desc, *i)) {
+            let untouched = cfg!(convrelu_msan) || value.to_bits() == before.to_bits();
+            assert!(untouched, "{}[{i}] was written, which belongs to no channel: {desc:?}", names[0]);
+            // What the oracle says of it.
+            *value = if accumulates { *before } else { 0.0 };
+        }
+    }
+    Results { names, values }
 }

@@ -1,7 +1,8 @@
 //! What a call demands of its buffers, and that the guards around them work.
 
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Error, Forward, Layout, Pass, Thresholds, Weight,
+    BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Error, Forward, Gradient, InputGradients, Layout, Pass, Serial,
+    Thresholds, Weight, WeightGradients,
 };
 
 use crate::common::{Axis, Case, Expected, Guarded, How, PASSES, Placement, Shape, Values, isas, plan, run};
@@ -41,7 +42,6 @@ fn call(plan: &ConvRelu, pass: Pass, argument: &str, len: usize) -> Result<(), E
     let mut workspace = buffer("workspace", plan.workspace_len(pass));
     let (input, weight, grad_output) = (&input[..], &weight[..], &grad_output[..]);
     let thresholds = Thresholds::PerTap(&thresholds);
-    let accumulation = Accumulation::Overwrite;
     let packed_len = match pass {
         Pass::BackwardInputPacked => plan.packed_weight_transposed_len(),
         _ => plan.packed_weight_len(),
@@ -62,20 +62,27 @@ fn call(plan: &ConvRelu, pass: Pass, argument: &str, len: usize) -> Result<(), E
     match pass {
         Pass::Forward | Pass::ForwardPacked => {
             let mut output = buffer("output", desc.output_len());
-            plan.forward(Forward { input, weight, thresholds, bias: Some(&bias) }, &mut output, &mut workspace)
+            let operands = Forward::new(input, weight, thresholds).bias(&bias);
+            plan.forward(operands, &mut output, &mut workspace, &Serial)
         }
-        Pass::BackwardInput | Pass::BackwardInputPacked => plan.backward_input(
-            BackwardInput { input, weight, thresholds, grad_output, accumulation },
-            &mut buffer("grad_input", desc.input_len()),
-            Some(&mut buffer("grad_thresholds", desc.threshold_len())),
-            &mut workspace,
-        ),
-        Pass::BackwardWeight => plan.backward_weight(
-            BackwardWeight { input, thresholds, grad_output, accumulation },
-            &mut buffer("grad_weight", desc.weight_len()),
-            Some(&mut buffer("grad_bias", desc.bias_len())),
-            &mut workspace,
-        ),
+        Pass::BackwardInput | Pass::BackwardInputPacked => {
+            let mut grad_input = buffer("grad_input", desc.input_len());
+            let mut grad_thresholds = buffer("grad_thresholds", desc.threshold_len());
+            let gradients = InputGradients::new()
+                .input(Gradient::overwrite(&mut grad_input))
+                .thresholds(Gradient::overwrite(&mut grad_thresholds));
+            let operands = BackwardInput::new(input, weight, thresholds, grad_output);
+            plan.backward_input(operands, gradients, &mut workspace, &Serial)
+        }
+        Pass::BackwardWeight => {
+            let mut grad_weight = buffer("grad_weight", desc.weight_len());
+            let mut grad_bias = buffer("grad_bias", desc.bias_len());
+            let gradients = WeightGradients::new()
+                .weight(Gradient::overwrite(&mut grad_weight))
+                .bias(Gradient::overwrite(&mut grad_bias));
+            let operands = BackwardWeight::new(input, thresholds, grad_output);
+            plan.backward_weight(operands, gradients, &mut workspace, &Serial)
+        }
     }
 }
 
@@ -86,6 +93,8 @@ fn descs() -> impl Iterator<Item = ConvDesc> {
         Shape::new(1, 20, 33, &[axis]),
         Shape::new(1, 1, 1, &[axis; 2]).groups(6),
         Shape::new(1, 2, 2, &[Axis::new(1, 1); 3]),
+        Shape::new(2, 3, 5, &[axis; 2]).gaps([5, 2]),
+        Shape::new(2, 1, 1, &[axis; 2]).groups(8).gaps([3, 8]),
     ];
     shapes.into_iter().flat_map(|shape| [Layout::Nchw, Layout::Nhwc].map(|layout| shape.clone().layout(layout).desc()))
 }

@@ -1,8 +1,8 @@
 //! Every mistake has its error, with the values that show it, in one line.
 
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Error, Forward, Isa, Layout, Pass, Thresholds,
-    Weight, adarelu,
+    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Error, Executor, Forward, Gradient,
+    InputGradients, Isa, Layout, Pass, Serial, Thresholds, Weight, WeightGradients, adarelu,
 };
 
 use crate::common::{Axis, Shape, isas, plan};
@@ -100,30 +100,31 @@ fn small() -> Shape {
     Shape::new(1, 3, 4, &[Axis::new(5, 3).padding(1, 1)])
 }
 
-/// The three calls with given thresholds and a packed weight if there is one.
-fn call_all(plan: &ConvRelu, thresholds: Thresholds<'_>) -> [Result<(), Error>; 3] {
+/// The three calls with given thresholds, on some executor.
+fn call_all(plan: &ConvRelu, thresholds: Thresholds<'_>, executor: &dyn Executor) -> [Result<(), Error>; 3] {
     let desc = plan.desc();
     let (input, weight, grad_output) =
         (&vec![0.0; desc.input_len()][..], &vec![0.0; desc.weight_len()][..], &vec![0.0; desc.output_len()][..]);
     let workspace = |pass| vec![0.0; plan.workspace_len(pass)];
-    let accumulation = Accumulation::Overwrite;
+    let weight = Weight::Plain(weight);
     [
         plan.forward(
-            Forward { input, weight: Weight::Plain(weight), thresholds, bias: None },
+            Forward::new(input, weight, thresholds),
             &mut vec![0.0; desc.output_len()],
             &mut workspace(Pass::Forward),
+            executor,
         ),
         plan.backward_input(
-            BackwardInput { input, weight: Weight::Plain(weight), thresholds, grad_output, accumulation },
-            &mut vec![0.0; desc.input_len()],
-            None,
+            BackwardInput::new(input, weight, thresholds, grad_output),
+            InputGradients::new().input(Gradient::overwrite(&mut vec![0.0; desc.input_len()])),
             &mut workspace(Pass::BackwardInput),
+            executor,
         ),
         plan.backward_weight(
-            BackwardWeight { input, thresholds, grad_output, accumulation },
-            &mut vec![0.0; desc.weight_len()],
-            None,
+            BackwardWeight::new(input, thresholds, grad_output),
+            WeightGradients::new().weight(Gradient::overwrite(&mut vec![0.0; desc.weight_len()])),
             &mut workspace(Pass::BackwardWeight),
+            executor,
         ),
     ]
 }
@@ -134,10 +135,10 @@ fn a_nan_threshold_is_refused() {
         let plan = plan(small().desc(), isa, None);
         let mut theta = [0.0; 9];
         theta[8] = f32::NAN;
-        let last = call_all(&plan, Thresholds::PerTap(&theta));
+        let last = call_all(&plan, Thresholds::PerTap(&theta), &Serial);
         theta[2] = f32::NAN;
-        let first = call_all(&plan, Thresholds::PerTap(&theta));
-        let uniform = call_all(&plan, Thresholds::Uniform(f32::NAN));
+        let first = call_all(&plan, Thresholds::PerTap(&theta), &Serial);
+        let uniform = call_all(&plan, Thresholds::Uniform(f32::NAN), &Serial);
         for (results, index) in [(last, 8), (first, 2), (uniform, 0)] {
             for result in results {
                 let message = format!("thresholds[{index}] is NaN: a threshold must be ordered");
@@ -146,7 +147,7 @@ fn a_nan_threshold_is_refused() {
         }
         // What lies beyond the thresholds of the layer is nobody's business.
         let longer = [&[0.0; 9][..], &[f32::NAN]].concat();
-        assert_eq!(call_all(&plan, Thresholds::PerTap(&longer)), [Ok(()); 3]);
+        assert_eq!(call_all(&plan, Thresholds::PerTap(&longer), &Serial), [Ok(()); 3]);
     }
 }
 
@@ -156,13 +157,9 @@ fn forward_packed_by(packer: &ConvRelu, plan: &ConvRelu) -> Result<Vec<f32>, Err
     let mut buffer = vec![0.0; packer.packed_weight_len()];
     let weight = packer.pack_weight(&vec![1.0; packer.desc().weight_len()], &mut buffer).unwrap();
     let mut output = vec![0.0; desc.output_len()];
-    let operands = Forward {
-        input: &vec![1.0; desc.input_len()],
-        weight: Weight::Packed(&weight),
-        thresholds: Thresholds::LINEAR,
-        bias: None,
-    };
-    plan.forward(operands, &mut output, &mut vec![0.0; plan.workspace_len(Pass::ForwardPacked)])?;
+    let input = vec![1.0; desc.input_len()];
+    let operands = Forward::new(&input, Weight::Packed(&weight), Thresholds::LINEAR);
+    plan.forward(operands, &mut output, &mut vec![0.0; plan.workspace_len(Pass::ForwardPacked)], &Serial)?;
     Ok(output)
 }
 
@@ -198,6 +195,118 @@ fn packed_weights_belong_to_a_layer_and_an_instruction_set() {
         }
         let interior_and_edge = forward_packed_by(&plan, &plan).unwrap();
         assert_eq!(interior_and_edge[..5], [6.0, 9.0, 9.0, 9.0, 6.0]);
+    }
+}
+
+#[test]
+fn a_pitch_steps_over_what_is_there() {
+    let conv = |layout| ConvDesc::conv2d(2, 3, 4, [5, 6], [1, 1]).layout(layout);
+    for (layout, input, output) in [(Layout::Nchw, 90, 120), (Layout::Nhwc, 3, 4)] {
+        let packed = conv(layout).build().unwrap();
+        assert_eq!((packed.input_pitch(), packed.output_pitch()), (input, output));
+        assert_eq!(conv(layout).input_pitch(input).output_pitch(output).build(), Ok(packed));
+        for (argument, packed, desc) in [
+            ("input_pitch", input, conv(layout).input_pitch(input - 1).build()),
+            ("output_pitch", output, conv(layout).output_pitch(output - 1).build()),
+        ] {
+            let pitch = packed - 1;
+            assert_error(
+                desc,
+                Error::PitchTooSmall { argument, pitch, packed },
+                &format!("{argument} is {pitch}: it must be at least {packed}, what lies packed"),
+            );
+        }
+        let overflow = |quantity| Err(Error::Overflow { quantity });
+        assert_eq!(conv(layout).input_pitch(usize::MAX / 8).build(), overflow("input"));
+        assert_eq!(conv(layout).output_pitch(usize::MAX / 8).build(), overflow("output"));
+    }
+    // From the first element to the last, not beyond.
+    let last = conv(Layout::Nhwc).input_pitch(10).output_pitch(7).build().unwrap();
+    assert_eq!((last.input_len(), last.output_len()), (59 * 10 + 3, 59 * 7 + 4));
+    let first = conv(Layout::Nchw).input_pitch(100).output_pitch(121).build().unwrap();
+    assert_eq!((first.input_len(), first.output_len()), (100 + 90, 121 + 120));
+    assert_eq!(first.with_batch(0).map(|empty| (empty.input_len(), empty.output_len())), Ok((0, 0)));
+    assert_eq!(first.flops(), 2.0 * 2.0 * 4.0 * 30.0 * 3.0);
+}
+
+#[test]
+fn only_linear_layers_do_without_input() {
+    for isa in isas() {
+        let plan = plan(small().desc(), isa, None);
+        let desc = plan.desc();
+        let (weight, grad_output) = (vec![1.0; desc.weight_len()], vec![1.0; desc.output_len()]);
+        let call = |thresholds, input| {
+            let mut operands = BackwardInput::linear(Weight::Plain(&weight), &grad_output);
+            operands.thresholds = thresholds;
+            operands.input = input;
+            let mut grad_input = vec![f32::NAN; desc.input_len()];
+            let gradients = InputGradients::new().input(Gradient::overwrite(&mut grad_input));
+            plan.backward_input(operands, gradients, &mut vec![0.0; plan.workspace_len(Pass::BackwardInput)], &Serial)
+                .map(|()| grad_input)
+        };
+        assert_error(
+            call(Thresholds::RELU, None),
+            Error::MissingInput,
+            "input is missing: it must be given unless thresholds are uniformly −∞ (linear)",
+        );
+        let without = call(Thresholds::LINEAR, None).unwrap();
+        assert!(without.iter().all(|g| g.is_finite()));
+        // An input is not looked at, not even for its length.
+        assert_eq!(call(Thresholds::LINEAR, Some(&[])), Ok(without.clone()));
+        assert_eq!(call(Thresholds::LINEAR, Some(&vec![f32::NAN; desc.input_len()])), Ok(without));
+    }
+}
+
+/// An executor that does something else than it should.
+struct Wrong(fn(usize, &dyn Fn(usize)));
+
+impl Executor for Wrong {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.0(tasks, &|index| task(index));
+    }
+}
+
+#[test]
+fn wrong_executors_are_reported() {
+    let shape = Shape::new(6, 20, 30, &[Axis::new(9, 3).padding(1, 1); 2]);
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        for isa in isas() {
+            let tuning = convrelu::Tuning { part: 1, ..convrelu::Tuning::default() };
+            let plan = plan(shape.clone().layout(layout).desc(), isa, Some(tuning)).with_threads(3);
+            let call = |wrong| call_all(&plan, Thresholds::RELU, &Wrong(wrong));
+            let twice = call(|tasks, task| (0..tasks).chain([1]).for_each(task));
+            let never = call(|tasks, task| (1..tasks).for_each(task));
+            let beyond = call(|tasks, task| (0..=tasks).for_each(task));
+            let nothing = call(|_, _| ());
+            for (results, task, never) in [(twice, 1, false), (never, 0, true), (beyond, 3, false), (nothing, 0, true)]
+            {
+                for result in results {
+                    let done = if never { "never ran" } else { "ran more than once" };
+                    assert_error(
+                        result,
+                        Error::Executor { tasks: 3, task, never },
+                        &format!("executor {done} task {task}: it must run each of tasks 0 to 2 once"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Any number of threads may be asked for. A layer is cut into 128 parts at most, and only where parts pay.
+#[test]
+fn threads_without_end() {
+    let desc = Shape::new(2, 8, 8, &[Axis::new(1000, 3).padding(1, 1)]).desc();
+    for isa in isas() {
+        for threads in [1_000_000, usize::MAX] {
+            let plan = plan(desc, isa, None).with_threads(threads);
+            assert_eq!(plan.threads(), threads);
+            assert_eq!(call_all(&plan, Thresholds::RELU, &crate::common::Workers::USUAL), [Ok(()); 3]);
+        }
+        // 9 multiply-adds do not pay a second thread.
+        let tiny = Shape::new(1, 1, 1, &[Axis::new(3, 3).padding(1, 1)]).desc();
+        let lens = |plan: ConvRelu| crate::common::PASSES.map(|pass| plan.workspace_len(pass));
+        assert_eq!(lens(plan(tiny, isa, None).with_threads(8)), lens(plan(tiny, isa, None)));
     }
 }
 

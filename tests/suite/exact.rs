@@ -21,8 +21,11 @@ fn check_adjoint(case: &Case, [forward, backward_input, backward_weight]: &[Resu
     let bias = case.bias.as_ref().map_or(0.0, |bias| dot(bias, backward_weight.second()));
     let through_output = dot(forward.main(), &case.grad_output);
     let through_weight = dot(&case.weight, backward_weight.main()) + bias;
-    let theta = case.theta.per_tap(&case.desc);
-    let through_input = dot(&case.input, backward_input.main()) + dot(&theta, backward_input.second()) + bias;
+    let through_theta = match &case.theta {
+        Theta::PerTap(theta) => dot(theta, backward_input.second()),
+        Theta::Uniform(theta) => dot(&[*theta], backward_input.second()),
+    };
+    let through_input = dot(&case.input, backward_input.main()) + through_theta + bias;
     assert_eq!(through_output, through_weight, "⟨y, g⟩ = ⟨w, ∂w⟩ + ⟨b, ∂b⟩ {context}");
     assert_eq!(through_output, through_input, "⟨y, g⟩ = ⟨x, ∂x⟩ + ⟨θ, ∂θ⟩ + ⟨b, ∂b⟩ {context}");
 }
@@ -85,8 +88,10 @@ impl Transposition<'_> {
     fn results(&self, results: &[Results; 3]) -> [Results; 3] {
         let [mut forward, mut backward_input, mut backward_weight] = results.clone();
         forward.values[0] = Some(self.output(forward.main()));
-        backward_input.values =
-            [Some(self.input(backward_input.main())), Some(self.thresholds(backward_input.second()))];
+        backward_input.values[0] = Some(self.input(backward_input.main()));
+        if backward_input.second().len() > 1 {
+            backward_input.values[1] = Some(self.thresholds(backward_input.second()));
+        }
         backward_weight.values[0] = Some(self.weight(backward_weight.main()));
         [forward, backward_input, backward_weight]
     }

@@ -22,4 +22,5 @@ mod oracle;
 mod passes;
 mod repeatable;
 mod strategy;
+mod sums;
 mod values;

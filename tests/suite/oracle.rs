@@ -1,6 +1,6 @@
 //! The oracle itself: against the paper's example, and its gradients against finite differences.
 
-use convrelu::reference::{self, Sum, activate, error_bound};
+use convrelu::reference::{self, Sum, Thetas, activate, error_bound, gradient_error_bound};
 use convrelu::{ConvDesc, Layout};
 use proptest::prelude::*;
 
@@ -33,7 +33,7 @@ impl Point {
     /// `E = ⟨y, g⟩`.
     fn energy(&self, desc: &ConvDesc, grad_output: &[f64]) -> f64 {
         let mut output = vec![Sum::ZERO; desc.output_len()];
-        reference::forward(desc, &self.input, &self.weight, &self.theta, Some(&self.bias), &mut output);
+        reference::forward(desc, &self.input, &self.weight, Thetas::PerTap(&self.theta), Some(&self.bias), &mut output);
         output.iter().zip(grad_output).map(|(y, g)| y.value * g).sum()
     }
 }
@@ -69,14 +69,15 @@ proptest! {
 
     #[test]
     fn gradients_match_finite_differences(shape in strategy::shape(2_000), seed in any::<u64>()) {
-        let desc = shape.desc();
+        let desc = shape.gaps([0; 2]).desc();
         let point = Point::away_from_ties(&desc, seed);
         let grad_output = wide(&Rng(seed).values(Values::Continuous, desc.output_len()));
         let sums = |len| vec![Sum::ZERO; len];
         let (mut input, mut theta) = (sums(desc.input_len()), sums(desc.threshold_len()));
         let (mut weight, mut bias) = (sums(desc.weight_len()), sums(desc.bias_len()));
-        reference::backward_input(&desc, &point.input, &point.weight, &point.theta, &grad_output, &mut input, &mut theta);
-        reference::backward_weight(&desc, &point.input, &point.theta, &grad_output, &mut weight, &mut bias);
+        let thetas = Thetas::PerTap(&point.theta[..]);
+        reference::backward_input(&desc, &point.input, &point.weight, thetas, &grad_output, &mut input, &mut theta);
+        reference::backward_weight(&desc, &point.input, thetas, &grad_output, &mut weight, &mut bias);
         check_gradient("x", &desc, &point, &grad_output, &input, |point| &mut point.input);
         check_gradient("θ", &desc, &point, &grad_output, &theta, |point| &mut point.theta);
         check_gradient("w", &desc, &point, &grad_output, &weight, |point| &mut point.weight);
@@ -100,7 +101,8 @@ fn by_hand_in_both_layouts() {
             Layout::Nhwc => ([1.0, 3.0, -2.0, 4.0], [1.0, 100.0, 10.0, 1000.0], [0.0, 3.0, -1.0, 5.0]),
         };
         let mut output = [Sum::ZERO; 2];
-        reference::forward(&desc, &input, &weight, &theta, Some(&[0.5]), &mut output);
+        let theta = Thetas::PerTap(&theta[..]);
+        reference::forward(&desc, &input, &weight, theta, Some(&[0.5]), &mut output);
         // o = 0: 1·max(1, 0) + 10·max(−2, −1) + 100·max(3, 3) + 1000·max(4, 5)
         // o = 1: 1·max(−2, 0) + 10·max(0, −1) + 100·max(4, 3) + 1000·max(0, 5), the zeros being padding
         assert_eq!(values(&output), [0.5 + 1.0 - 10.0 + 300.0 + 5000.0, 0.5 + 400.0 + 5000.0]);
@@ -109,8 +111,8 @@ fn by_hand_in_both_layouts() {
         let (mut grad_input, mut grad_theta) = ([Sum::ZERO; 4], [Sum::ZERO; 4]);
         let (mut grad_weight, mut grad_bias) = ([Sum::ZERO; 4], [Sum::ZERO; 1]);
         let g = [1.0, 2.0];
-        reference::backward_input(&desc, &input, &weight, &theta, &g, &mut grad_input, &mut grad_theta);
-        reference::backward_weight(&desc, &input, &theta, &g, &mut grad_weight, &mut grad_bias);
+        reference::backward_input(&desc, &input, &weight, theta, &g, &mut grad_input, &mut grad_theta);
+        reference::backward_weight(&desc, &input, theta, &g, &mut grad_weight, &mut grad_bias);
         // 3 ties with its threshold 3, so its gradient goes there; the padded zero exceeds θ = −1 and goes nowhere.
         let (want_input, want_theta, want_weight) = match layout {
             Layout::Nchw => ([1.0, 0.0, 0.0, 200.0], [2.0, 10.0, 100.0, 3000.0], [1.0, -1.0, 11.0, 15.0]),
@@ -137,4 +139,48 @@ fn the_error_bound_is_tight() {
     assert!(error_bound(1, 1.0) < 20.0 * f64::from(f32::EPSILON));
     assert!(error_bound(1000, 1.0) < 1010.0 * f64::from(f32::EPSILON));
     assert!(error_bound(10, 0.0) < f64::from(f32::MIN_POSITIVE));
+    // 2²⁵ positions: a segment and as many sums of segments as there are, not all of them.
+    assert!(gradient_error_bound(1, 1 << 25, 1.0) < 12_500.0 * f64::from(f32::EPSILON));
+}
+
+/// θ = −∞ everywhere is a plain convolution: no input decides, and NaN and −∞ get their gradient too.
+#[test]
+fn uniformly_unbounded_thresholds_are_linear() {
+    let desc = ConvDesc::conv1d(1, 1, 1, [3], [1]).build().unwrap();
+    let input = [f64::NAN, f64::NEG_INFINITY, 1.0];
+    let (weight, g) = ([2.0], [1.0, 10.0, 100.0]);
+    let (mut grad_input, mut grad_theta) = ([Sum::ZERO; 3], [Sum::ZERO; 1]);
+    let theta = Thetas::Uniform(f64::NEG_INFINITY);
+    reference::backward_input(&desc, &input, &weight, theta, &g, &mut grad_input, &mut grad_theta);
+    assert_eq!((values(&grad_input), values(&grad_theta)), (vec![2.0, 20.0, 200.0], vec![0.0]));
+    // The same threshold given per tap is compared with: a tie goes to it, a NaN to neither.
+    let theta = Thetas::PerTap(&[f64::NEG_INFINITY][..]);
+    reference::backward_input(&desc, &input, &weight, theta, &g, &mut grad_input, &mut grad_theta);
+    assert_eq!((values(&grad_input), values(&grad_theta)), (vec![0.0, 0.0, 200.0], vec![20.0]));
+}
+
+/// One threshold for all has one gradient, the sum of all.
+#[test]
+fn a_uniform_threshold_has_one_gradient() {
+    let desc = ConvDesc::conv1d(1, 2, 1, [2], [2]).padding_before_after([0], [1]).build().unwrap();
+    let (input, weight, g) = ([0.5, -2.0, 3.0, 1.0], [1.0, 10.0, 100.0, 1000.0], [1.0, 2.0]);
+    let (mut grad_input, mut per_tap, mut uniform) = ([Sum::ZERO; 4], [Sum::ZERO; 4], [Sum::ZERO; 1]);
+    reference::backward_input(&desc, &input, &weight, Thetas::PerTap(&[1.0; 4]), &g, &mut grad_input, &mut per_tap);
+    reference::backward_input(&desc, &input, &weight, Thetas::Uniform(1.0), &g, &mut grad_input, &mut uniform);
+    assert_eq!(values(&uniform)[0], values(&per_tap).iter().sum::<f64>());
+}
+
+/// Padding with θ ≤ 0 contributes nothing, not even NaN as the product of an infinite factor and zero.
+#[test]
+fn padding_below_its_threshold_contributes_nothing() {
+    let desc = ConvDesc::conv1d(1, 1, 1, [1], [3]).padding([1]).build().unwrap();
+    for theta in [0.0, -1.0, f64::NEG_INFINITY] {
+        let (weight, g) = ([f64::INFINITY, 2.0, f64::NAN], [f64::INFINITY]);
+        let mut output = [Sum::ZERO; 1];
+        reference::forward(&desc, &[3.0], &weight, Thetas::Uniform(theta), None, &mut output);
+        assert_eq!(output[0].value, 6.0);
+        let (mut grad_weight, mut grad_bias) = ([Sum::ZERO; 3], [Sum::ZERO; 1]);
+        reference::backward_weight(&desc, &[3.0], Thetas::Uniform(theta), &g, &mut grad_weight, &mut grad_bias);
+        assert_eq!(values(&grad_weight), [0.0, f64::INFINITY, 0.0]);
+    }
 }

@@ -3,7 +3,7 @@
 use convrelu::{Isa, Pass, Tuning};
 use proptest::prelude::*;
 
-use crate::common::{Case, Expected, How, Placement, Results, isas, plan, run};
+use crate::common::{Case, Expected, How, Placement, Results, Workers, isas, plan, run};
 use crate::strategy;
 
 /// What varies beside the case itself.
@@ -12,29 +12,46 @@ struct Variation {
     tuning: Tuning,
     threads: usize,
     at: Placement,
-    second: bool,
-    /// The seed of the numbers to accumulate on; `None` overwrites.
-    accumulate: Option<u64>,
+    workers: Workers,
+    /// Which gradients are asked for, and which of them are added to.
+    wanted: [bool; 2],
+    adds: [bool; 2],
+    /// The seed of the numbers to accumulate on.
+    seed: u64,
 }
 
 fn variation() -> impl Strategy<Value = Variation> {
-    (strategy::tuning(), strategy::threads(), strategy::placement(), any::<bool>(), any::<Option<u64>>())
-        .prop_map(|(tuning, threads, at, second, accumulate)| Variation { tuning, threads, at, second, accumulate })
+    let both = || prop_oneof![3 => Just([true; 2]), 1 => any::<[bool; 2]>()];
+    let adds = prop_oneof![2 => Just([false; 2]), 3 => any::<[bool; 2]>()];
+    let who = (strategy::threads(), strategy::workers());
+    (strategy::tuning(), who, strategy::placement(), both(), adds, any::<u64>()).prop_map(
+        |(tuning, (threads, workers), at, wanted, adds, seed)| Variation {
+            tuning,
+            threads,
+            at,
+            workers,
+            wanted,
+            adds,
+            seed,
+        },
+    )
 }
 
 /// Compares `pass` with the oracle on every instruction set, with its own tuning and with injected ones.
 fn check(case: &Case, pass: Pass, variation: Variation) {
     let expected = Expected::new(case, pass);
-    let how = How { at: variation.at, second: variation.second, ..How::default() };
+    let Variation { at, workers, wanted, .. } = variation;
+    let how = How { at, wanted, workers, ..How::default() };
     let prior = match pass {
         Pass::Forward | Pass::ForwardPacked => None,
         Pass::BackwardInput | Pass::BackwardInputPacked | Pass::BackwardWeight => {
-            variation.accumulate.map(|seed| Results::prior(&case.desc, pass, variation.second, strategy::prior(seed)))
+            let adds = [0, 1].map(|which| variation.adds[which] && wanted[which]);
+            Some(Results::prior(case, pass, adds, strategy::prior(variation.seed)))
         }
     };
     for isa in isas() {
-        for tuning in [None, Some(variation.tuning)] {
-            let plan = plan(case.desc, isa, tuning).with_threads(variation.threads);
+        for tuning in [strategy::usual(), variation.tuning] {
+            let plan = plan(case.desc, isa, Some(tuning)).with_threads(variation.threads);
             let results = run(&plan, pass, case, how, prior.as_ref());
             expected.check(&results, prior.as_ref(), || format!("{pass:?} on {isa}, {tuning:?}: {:?}", case.desc));
             let with_packed = match pass {

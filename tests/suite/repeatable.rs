@@ -4,7 +4,7 @@
 use convrelu::{ConvRelu, Pass, Tuning};
 use proptest::prelude::*;
 
-use crate::common::{Axis, Case, How, PASSES, Placement, Results, Shape, Values, isas, plan, run};
+use crate::common::{Axis, Case, How, PASSES, Placement, Results, Shape, Values, Workers, isas, plan, run};
 use crate::strategy;
 
 fn all_passes(plan: &ConvRelu, case: &Case, how: How) -> [Results; PASSES.len()] {
@@ -24,18 +24,18 @@ fn in_another_pool<T: Send>(body: impl FnOnce() -> T + Send) -> T {
 
 /// One thread on buffers as they come, against itself again, and against other thread counts, other contents of the
 /// workspace and other places, for the plans of all instruction sets.
-fn check(case: &Case, at: Placement, threads: usize, tuning: Option<Tuning>) {
+fn check(case: &Case, at: Placement, (threads, workers): (usize, Workers), tuning: Tuning) {
     let usual = How::default();
     let elsewhere = |scatter, workspace| How { at, scatter, workspace, ..usual };
     for isa in isas() {
-        let plan = plan(case.desc, isa, tuning).with_threads(1);
+        let plan = plan(case.desc, isa, Some(tuning)).with_threads(1);
         let once = all_passes(&plan, case, usual);
         for (threads, how) in [
             (1, elsewhere(5, Some(1))),
             (2, elsewhere(0, None)),
             (3, elsewhere(3, Some(3))),
             (threads, elsewhere(7, Some(7))),
-            (threads, usual),
+            (threads, How { workers, ..usual }),
         ] {
             let again = all_passes(&plan.with_threads(threads), case, how);
             for (once, again) in once.iter().zip(&again) {
@@ -65,7 +65,7 @@ fn parts_need_not_be_whole_vectors() {
     ] {
         let case = Case::new(desc, Values::Continuous, 13);
         for isa in isas() {
-            let plan = plan(desc, isa, None);
+            let plan = plan(desc, isa, Some(strategy::usual()));
             let once = run(&plan.with_threads(1), Pass::Forward, &case, How::default(), None);
             for threads in (2..=8).chain([33]) {
                 let again = run(&plan.with_threads(threads), Pass::Forward, &case, How::default(), None);
@@ -82,9 +82,9 @@ proptest! {
     fn results_do_not_depend_on_threads(
         case in prop_oneof![strategy::larger_case(), strategy::long_case()],
         at in strategy::placement(),
-        threads in strategy::threads(),
+        threads in (strategy::threads(), strategy::workers()),
     ) {
-        check(&case, at, threads, None);
+        check(&case, at, threads, strategy::usual());
     }
 
     // Small blocks and slabs, as large layers have many of.
@@ -92,14 +92,14 @@ proptest! {
     fn nor_do_those_of_small_blocks(
         case in prop_oneof![strategy::larger_case(), strategy::long_case()],
         at in strategy::placement(),
-        threads in strategy::threads(),
+        threads in (strategy::threads(), strategy::workers()),
         tuning in strategy::tuning(),
     ) {
-        check(&case, at, threads, Some(tuning));
+        check(&case, at, threads, tuning);
     }
 
     #[test]
     fn results_do_not_depend_on_the_pool(case in strategy::larger_case(), at in strategy::placement()) {
-        in_another_pool(|| check(&case, at, 7, None));
+        in_another_pool(|| check(&case, at, (7, Workers::USUAL), strategy::usual()));
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngSeed};
 
-use crate::common::{Axis, Case, Placement, Rng, Shape, Theta, Values};
+use crate::common::{Axis, Case, Placement, Rng, Shape, Theta, Values, Workers};
 
 /// `1/fraction` of the number of cases asked for, from a seed that is fixed unless `PROPTEST_RNG_SEED` is set.
 pub(crate) fn config(fraction: u32) -> Config {
@@ -54,9 +54,9 @@ fn axis() -> impl Strategy<Value = Axis> {
 pub(crate) fn shape(products: usize) -> impl Strategy<Value = Shape> {
     let batch = prop_oneof![20 => Just(1usize), 20 => 2..=3usize, 1 => Just(0usize)];
     let layout = select(vec![Layout::Nchw, Layout::Nhwc]);
-    (batch, grouping(), layout, proptest::collection::vec(axis(), 1..=3), 0..4usize).prop_map(
-        move |(batch, [groups, group_in, group_out], layout, axes, first_cut)| {
-            fit(Shape { batch, groups, group_in, group_out, layout, axes }, products, first_cut)
+    (batch, grouping(), layout, proptest::collection::vec(axis(), 1..=3), gaps(), 0..4usize).prop_map(
+        move |(batch, [groups, group_in, group_out], layout, axes, gaps, first_cut)| {
+            fit(Shape { batch, groups, group_in, group_out, layout, axes, gaps }, products, first_cut)
         },
     )
 }
@@ -109,16 +109,27 @@ fn long_shape(products: usize) -> impl Strategy<Value = Shape> {
     let channels = || prop_oneof![1..=100usize, select(vec![1, 8, 16, 24, 32, 48, 64, 96])];
     let layout = select(vec![Layout::Nchw, Layout::Nchw, Layout::Nhwc]);
     let folded = prop_oneof![2 => Just(1usize), 1 => 2..=24usize];
-    (1..=2usize, channels(), channels(), layout, row, folded, 0..4usize).prop_map(
-        move |(batch, group_in, group_out, layout, row, rows, first_cut)| {
+    (1..=2usize, channels(), channels(), layout, row, folded, gaps(), 0..4usize).prop_map(
+        move |(batch, group_in, group_out, layout, row, rows, gaps, first_cut)| {
             let axes = if rows == 1 {
                 vec![row]
             } else {
                 vec![Axis::new(rows, 1), Axis { size: (row.size / rows).max(row.kernel), ..row }]
             };
-            fit(Shape { batch, groups: 1, group_in, group_out, layout, axes }, products, first_cut)
+            fit(Shape { batch, groups: 1, group_in, group_out, layout, axes, gaps }, products, first_cut)
         },
     )
+}
+
+/// What lies between the pixels or images of input and output: mostly nothing.
+fn gaps() -> impl Strategy<Value = [usize; 2]> {
+    let gap = || prop_oneof![3 => Just(0usize), 1 => 1..=9usize, 1 => select(vec![16, 24, 61])];
+    prop_oneof![2 => Just([0; 2]), 1 => [gap(), gap()]]
+}
+
+/// Whose threads run a call's tasks.
+pub(crate) fn workers() -> impl Strategy<Value = Workers> {
+    select(Workers::ALL)
 }
 
 /// Threads of a plan. More than there are parts, too.
@@ -148,7 +159,8 @@ pub(crate) fn long_case() -> impl Strategy<Value = Case> {
 
 /// A larger case of integers, and its shape: where sums are exact, no oracle is needed.
 pub(crate) fn integer_case() -> impl Strategy<Value = (Shape, Case)> {
-    case_of(shape(200_000), Just(Values::Integers)).prop_map(|(shape, mut case)| {
+    let packed = shape(200_000).prop_map(|shape| shape.gaps([0; 2]));
+    case_of(packed, Just(Values::Integers)).prop_map(|(shape, mut case)| {
         if let Theta::Uniform(theta) = &mut case.theta {
             *theta = theta.max(-4.0).round();
         }
@@ -167,6 +179,11 @@ fn case_of(
         }
         (shape, if bias { case } else { case.without_bias() })
     })
+}
+
+/// The library's own limits, but that parts of any size pay.
+pub(crate) fn usual() -> Tuning {
+    Tuning { part: 1, ..Tuning::default() }
 }
 
 /// Limits that cut even small inputs into several tiles and tuning.
@@ -188,6 +205,7 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
             tile,
             positions,
             depth,
+            part: 1,
             forward,
             backward_input,
             depthwise,

@@ -1,6 +1,6 @@
 //! Values at the edges: ties, NaN, both zeros, both infinities, subnormal numbers.
 
-use convrelu::{ConvDesc, ConvRelu, Forward, Layout, Pass, Thresholds, Weight};
+use convrelu::{ConvDesc, ConvRelu, Forward, Layout, Pass, Serial, Thresholds, Weight};
 
 use crate::common::{Axis, Case, Expected, How, PASSES, Rng, Shape, Theta, Values, isas, plan, run};
 
@@ -43,15 +43,11 @@ fn example_of_the_paper() {
     for isa in isas() {
         let desc = ConvDesc::conv1d(1, 1, 1, [3], [2]).build().unwrap();
         let plan = ConvRelu::with_isa(desc, isa).unwrap();
-        let operands = Forward {
-            input: &[2.0, 3.0, 4.0],
-            weight: Weight::Plain(&[1.0, -1.0]),
-            thresholds: Thresholds::PerTap(&[0.0, 3.5]),
-            bias: None,
-        };
+        let (weight, thresholds) = (Weight::Plain(&[1.0, -1.0]), Thresholds::PerTap(&[0.0, 3.5]));
+        let operands = Forward::new(&[2.0, 3.0, 4.0], weight, thresholds);
         let mut output = [0.0; 2];
         let mut workspace = vec![0.0; plan.workspace_len(Pass::Forward)];
-        plan.forward(operands, &mut output, &mut workspace).unwrap();
+        plan.forward(operands, &mut output, &mut workspace, &Serial).unwrap();
         assert_eq!(output, [-1.5, -1.0], "{isa}");
     }
 }

@@ -3,8 +3,8 @@
 use crate::arith::{clamp, max, min};
 use crate::backward_input::BackwardInputAlgorithm;
 use crate::forward::ForwardAlgorithm;
+use crate::geometry::Panels;
 use crate::kernel::Runs;
-use crate::panels::Panels;
 use crate::stage::plane_pitch;
 use crate::taps::{Axis, Grid};
 

@@ -104,12 +104,12 @@ mod depthwise;
 mod desc;
 mod error;
 mod forward;
+mod geometry;
 #[allow(unsafe_code)]
 mod kernel;
 mod layout;
 #[cfg(feature = "std")]
 mod matmul;
-mod panels;
 mod parallel;
 mod plan;
 pub mod reference;

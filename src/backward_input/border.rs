@@ -7,8 +7,8 @@ use super::BackwardInputCall;
 use crate::arith::max;
 use crate::border::{is_inside, sum_outside, unpadded};
 use crate::desc::ConvDesc;
+use crate::geometry::Panels;
 use crate::kernel::{Kernels, Product, Rows, Start, TileMut, VECTORS};
-use crate::panels::Panels;
 use crate::parallel;
 use crate::weight::Packing;
 

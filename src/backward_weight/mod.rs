@@ -13,9 +13,9 @@ use core::ops::Range;
 use crate::blocking::Tuning;
 use crate::depthwise::applies;
 use crate::desc::{ConvDesc, volume};
+use crate::geometry::Panels;
 use crate::kernel::{Kernels, VECTORS};
 use crate::layout::Layout;
-use crate::panels::Panels;
 use crate::parallel;
 use crate::plan::{Accumulation, Thresholds};
 

@@ -6,8 +6,8 @@
 use super::{ForwardCall, Part, Split, panels_of_group, tabulate};
 use crate::blocking::{Planar, Tuning, block_sizes, runs};
 use crate::desc::ConvDesc;
+use crate::geometry::{Panels, chunks};
 use crate::kernel::{ForwardPanel, Kernels, Offsets, Update, View};
-use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
 use crate::workspace::{Arena, total};

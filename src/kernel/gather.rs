@@ -13,7 +13,7 @@ use super::planar::with_const;
 use super::product::{Separate, accumulate};
 use super::vector::Vector;
 use super::view::TileMut;
-use crate::panels::Panels;
+use crate::geometry::Panels;
 
 /// Which row of the output's gradient each row of the input meets, with the largest of both: what a kernel's bounds
 /// check needs to know about the table.

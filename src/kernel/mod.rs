@@ -46,7 +46,7 @@ pub(crate) use view::{TileMut, Update, View};
 
 use vector::Vector;
 
-use crate::panels::Widths;
+use crate::geometry::Widths;
 
 /// Whether the build has vectors. Where it has none (microcontrollers), the algorithms that pay with vectors alone are
 /// never planned, and their code is left out.

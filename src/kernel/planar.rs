@@ -19,7 +19,7 @@ use pulp::WithSimd;
 use super::offsets::Offsets;
 use super::tile::{Interleaved, Sums, add_products, load, store, unrolled};
 use super::vector::Vector;
-use crate::panels::Widths;
+use crate::geometry::Widths;
 
 /// Runs of consecutive positions that a kernel walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ use super::tile::{Interleaved, Operand, Sums, add_products, load, unrolled};
 use super::vector::Vector;
 use super::view::TileMut;
 use crate::arith::min;
-use crate::panels::Panels;
+use crate::geometry::Panels;
 
 /// The rows of a product.
 #[derive(Clone)]

@@ -2,10 +2,8 @@
 //!
 //! With channels first, each channel's block is staged (padded, strides resolved) and walked row by row, positions in
 //! lanes, straight into the result; rows shorter than a vector are walked as one run, the gaps between them included, and copied.
-//! With channels last, the tensors themselves are walked: the box of positions that read inside through every tap in one
-//! call, the rows and columns beside it each in one more.
-
-use core::ops::Range;
+//! With channels last, the tensors themselves are walked: each box of positions that read inside through the same taps in
+//! one call.
 
 use crate::arith::{max, min};
 use crate::blocking::{Budget, Tuning, block_size};
@@ -45,48 +43,17 @@ pub(crate) fn by_vector(kernels: &Kernels, taps: usize, by_channel: &[f32], by_v
     }
 }
 
-/// A stretch of positions of one row, `step` apart, that read through the same taps.
-pub(crate) struct Stretch {
-    pub(crate) first: usize,
-    pub(crate) step: usize,
-    pub(crate) count: usize,
-}
-
-/// Positions of a row, cut into stretches: `range` stepped by `step`, of which `complete` are one, the others alone.
-pub(crate) fn stretches(
-    range: Range<usize>,
-    step: usize,
-    complete: impl Fn(usize) -> bool,
-) -> impl Iterator<Item = Stretch> {
-    let mut next = range.start;
-    core::iter::from_fn(move || {
-        if next >= range.end {
-            return None;
-        }
-        let first = next;
-        let mut count = 1;
-        next = next.saturating_add(step);
-        if complete(first) {
-            while next < range.end && complete(next) {
-                next = next.saturating_add(step);
-                count += 1;
-            }
-        }
-        Some(Stretch { first, step, count })
-    })
-}
-
 /// The rows and columns of outputs of a layer with channels last.
-pub(crate) fn output_lines(desc: &ConvDesc, rows: &Stretch, columns: &Stretch) -> [Line; 2] {
+pub(crate) fn output_lines(desc: &ConvDesc, rows: usize, columns: usize) -> [Line; 2] {
     let channels = desc.in_channels();
-    [(1, rows, [desc.input_size()[2], desc.output_size()[2]]), (2, columns, [1, 1])].map(|(axis, stretch, size)| {
+    [(1, rows, [desc.input_size()[2], desc.output_size()[2]]), (2, columns, [1, 1])].map(|(axis, count, size)| {
         let [source, own_step] = size.map(|size| size * channels);
         // Used where there is a next position, which then bounds it.
-        Line { count: stretch.count, source_step: source.saturating_mul(desc.stride()[axis]), own_step }
+        Line { count, source_step: source.saturating_mul(desc.stride()[axis]), own_step }
     })
 }
 
-/// Fills the table of a stretch that begins at a position: for each tap, the coordinates that it reads, if any, in a
+/// Fills the table of a box that begins at a position: for each tap, the coordinates that it reads, if any, in a
 /// source of `size` with channels last.
 pub(crate) fn tabulate(
     desc: &ConvDesc,
@@ -109,24 +76,4 @@ pub(crate) fn tabulate(
             }
         }
     }
-}
-
-/// The input that output `o` reads through tap `k`, unless it is padding.
-pub(crate) fn input_of(desc: &ConvDesc, axis: usize, o: usize, k: usize) -> Option<usize> {
-    let padded = o * desc.stride()[axis] + k * desc.dilation()[axis];
-    padded.checked_sub(desc.padding_before()[axis]).filter(|&i| i < desc.input_size()[axis])
-}
-
-/// Whether an output reads inside through all taps of an axis.
-pub(crate) fn reads_inside(desc: &ConvDesc, axis: usize) -> impl Fn(usize) -> bool {
-    let last = desc.kernel()[axis] - 1;
-    move |o| [0, last].into_iter().all(|k| input_of(desc, axis, o, k).is_some())
-}
-
-/// The output that reads input `i` through tap `k`, if any.
-pub(crate) fn output_of(desc: &ConvDesc, axis: usize, i: usize, k: usize) -> Option<usize> {
-    let at = (i + desc.padding_before()[axis]).checked_sub(k * desc.dilation()[axis])?;
-    let stride = desc.stride()[axis];
-    let o = at / stride;
-    (at.is_multiple_of(stride) && o < desc.output_size()[axis]).then_some(o)
 }

@@ -3,8 +3,9 @@
 use super::{BackwardInputCall, Segment, image_of};
 use crate::arith::equal;
 use crate::blocking::Tuning;
-use crate::depthwise::{self, Stretch, by_vector, output_of, plane_blocks, stretches, tabulate};
+use crate::depthwise::{self, by_vector, plane_blocks, tabulate};
 use crate::desc::{ConvDesc, volume};
+use crate::geometry::{Progressions, Reads, Steps};
 use crate::kernel::{DepthwiseBackwardInput, Kernels, Line, View, Walk};
 use crate::layout::Layout;
 use crate::plan::Accumulation;
@@ -173,44 +174,31 @@ impl Depthwise {
         by_vector(kernels, taps, segment.thresholds, &mut coefficients[lanes..], 2);
         partial.fill(0.0);
         let [depth, height, width] = desc.input_size();
-        let [_, stride_h, stride_w] = desc.stride();
-        // The taps that any input of a residue has, are had by those that all of them reach inside.
-        let complete = |axis: usize, residue: usize| {
-            let (stride, padding) = (desc.stride()[axis], desc.padding_before()[axis]);
-            let in_phase =
-                move |k: &usize| (residue + padding) % stride == k.saturating_mul(desc.dilation()[axis]) % stride;
-            let taps = || (0..desc.kernel()[axis]).filter(in_phase);
-            let [first, last] = [taps().next(), taps().next_back()];
-            move |i| [first, last].into_iter().flatten().all(|k| output_of(desc, axis, i, k).is_some())
-        };
+        let axes = Reads::all_forward(desc);
         for image in segment.images.clone() {
             let grad_output = image_of(call.grad_output, desc.output_image_len(), image);
             let input = image_of(call.input, desc.input_image_len(), image);
-            for (d, h) in (0..depth).flat_map(|d| (0..stride_h.min(height)).map(move |h| (d, h))) {
-                for hs in stretches(h..height, stride_h, complete(1, h)) {
-                    for w in 0..stride_w.min(width) {
-                        for ws in stretches(w..width, stride_w, complete(2, w)) {
-                            let at = [d, hs.first, ws.first];
-                            tabulate(desc, desc.output_size(), |axis, k| output_of(desc, axis, at[axis], k), offsets);
-                            let line = |stretch: &Stretch, size: [usize; 2]| {
-                                let [source_step, own] = size.map(|size| size * channels);
-                                Line { count: stretch.count, source_step, own_step: own.saturating_mul(stretch.step) }
-                            };
-                            let rows = line(&hs, [desc.output_size()[2], width]);
-                            let columns = line(&ws, [1, 1]);
-                            let first = (d * height + hs.first) * width + ws.first;
-                            let end = first + (hs.count - 1) * hs.step * width + (ws.count - 1) * ws.step + 1;
-                            kernels.depthwise_backward_input(DepthwiseBackwardInput {
-                                walk: Walk::of_channels(offsets, rows, columns, channels / lanes),
-                                source: grad_output,
-                                coefficients,
-                                input: &input[first * channels..],
-                                grad_input: grad_input.pixels_mut(image, first..end),
-                                add: call.accumulation == Accumulation::Add,
-                                sums: partial,
-                            });
-                        }
-                    }
+            for (d, hs) in (0..depth).flat_map(|d| Progressions::new(&axes[1]).map(move |hs| (d, hs.inputs))) {
+                for ws in Progressions::new(&axes[2]).map(|ws| ws.inputs) {
+                    let at = [d, hs.first, ws.first];
+                    tabulate(desc, desc.output_size(), |axis, k| axes[axis].position_of(at[axis], k), offsets);
+                    let line = |inputs: Steps, size: [usize; 2]| {
+                        let [source_step, own] = size.map(|size| size * channels);
+                        Line { count: inputs.count, source_step, own_step: own.saturating_mul(inputs.step) }
+                    };
+                    let rows = line(hs, [desc.output_size()[2], width]);
+                    let columns = line(ws, [1, 1]);
+                    let first = (d * height + hs.first) * width + ws.first;
+                    let end = first + (hs.count - 1) * hs.step * width + (ws.count - 1) * ws.step + 1;
+                    kernels.depthwise_backward_input(DepthwiseBackwardInput {
+                        walk: Walk::of_channels(offsets, rows, columns, channels / lanes),
+                        source: grad_output,
+                        coefficients,
+                        input: &input[first * channels..],
+                        grad_input: grad_input.pixels_mut(image, first..end),
+                        add: call.accumulation == Accumulation::Add,
+                        sums: partial,
+                    });
                 }
             }
         }

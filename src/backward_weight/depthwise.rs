@@ -5,8 +5,9 @@ use core::ops::Range;
 use super::BackwardWeightCall;
 use crate::blocking::Tuning;
 use crate::border;
-use crate::depthwise::{input_of, output_lines, plane_blocks, reads_inside, stretches, tabulate};
+use crate::depthwise::{output_lines, plane_blocks, tabulate};
 use crate::desc::{ConvDesc, volume};
+use crate::geometry::Reads;
 use crate::kernel::{DepthwiseBackwardWeight, Kernels, Line, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
@@ -149,17 +150,16 @@ impl Depthwise {
         sums.fill(0.0);
         let stretch = (desc.in_channels() > lanes).then(|| (STRETCH_LEN / desc.in_channels()).max(4));
         let [depth, height, columns] = desc.output_size();
+        let axes = Reads::all_forward(desc);
         for image in 0..desc.batch() {
             let input = &call.input[image * desc.input_image_len()..][..desc.input_image_len()];
             let grad_output = &call.grad_output[image * desc.output_image_len()..][..desc.output_image_len()];
-            for (d, hs) in
-                (0..depth).flat_map(|d| stretches(0..height, 1, reads_inside(desc, 1)).map(move |hs| (d, hs)))
-            {
-                for ws in stretches(0..columns, 1, reads_inside(desc, 2)) {
-                    let at = [d, hs.first, ws.first];
-                    tabulate(desc, desc.input_size(), |axis, k| input_of(desc, axis, at[axis], k), offsets);
-                    let first = (d * height + hs.first) * columns + ws.first;
-                    let [rows, columns] = output_lines(desc, &hs, &ws);
+            for (d, hs) in (0..depth).flat_map(|d| axes[1].intervals().map(move |hs| (d, hs.positions))) {
+                for ws in axes[2].intervals().map(|ws| ws.positions) {
+                    let at = [d, hs.start, ws.start];
+                    tabulate(desc, desc.input_size(), |axis, k| axes[axis].source_of(at[axis], k), offsets);
+                    let first = (d * height + hs.start) * columns + ws.start;
+                    let [rows, columns] = output_lines(desc, hs.len(), ws.len());
                     kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                         walk: Walk::of_channels(offsets, rows, columns, width / lanes),
                         source: &input[channels.start..],

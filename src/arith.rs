@@ -14,6 +14,11 @@ pub(crate) const fn clamp(value: usize, low: usize, high: usize) -> usize {
     max(low, min(value, high))
 }
 
+/// The greatest common divisor.
+pub(crate) const fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 /// Product of three extents; saturates.
 pub(crate) const fn product([a, b, c]: [usize; 3]) -> usize {
     a.saturating_mul(b).saturating_mul(c)

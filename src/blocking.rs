@@ -2,7 +2,6 @@
 
 use crate::arith::{clamp, max, min};
 use crate::kernel::Runs;
-use crate::panels::Panels;
 use crate::stage::plane_pitch;
 use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;

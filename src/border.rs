@@ -3,13 +3,13 @@
 use core::ops::Range;
 
 use crate::desc::ConvDesc;
+use crate::geometry::Reads;
 use crate::sums::add_positions;
-use crate::taps::Axis;
 
 /// The output positions, a range per axis, that read inside the input through a tap.
 pub(crate) fn unpadded(desc: &ConvDesc, tap: usize) -> [Range<usize>; 3] {
     let k = desc.kernel_position(tap);
-    [0, 1, 2].map(|axis| Axis::forward(desc, axis).unpadded(k[axis]))
+    [0, 1, 2].map(|axis| Reads::forward(desc, axis).unpadded(k[axis]).range())
 }
 
 /// Whether all output positions do.

@@ -2,10 +2,8 @@
 //!
 //! With channels first, each channel's block is staged (padded, strides resolved) and walked row by row, positions in
 //! lanes, straight into the result; rows shorter than a vector are walked as one run, the gaps between them included, and copied.
-//! With channels last, the tensors themselves are walked: the box of positions that read inside through every tap in one
-//! call, the rows and columns beside it each in one more.
-
-use core::ops::Range;
+//! With channels last, the tensors themselves are walked: each box of positions that read inside through the same taps in
+//! one call.
 
 use crate::arith::{max, min};
 use crate::blocking::{Budget, block_size};
@@ -46,58 +44,25 @@ pub(crate) fn by_vector(kernels: &Kernels, taps: usize, by_channel: &[f32], by_v
     }
 }
 
-/// A stretch of positions of one row, `step` apart, that read through the same taps.
-pub(crate) struct Stretch {
-    pub(crate) first: usize,
-    pub(crate) step: usize,
-    pub(crate) count: usize,
-}
-
-/// Positions of a row, cut into stretches: `range` stepped by `step`, of which `complete` are one, the others alone.
-pub(crate) fn stretches(
-    range: Range<usize>,
-    step: usize,
-    complete: impl Fn(usize) -> bool,
-) -> impl Iterator<Item = Stretch> {
-    let mut next = range.start;
-    core::iter::from_fn(move || {
-        if next >= range.end {
-            return None;
-        }
-        let first = next;
-        let mut count = 1;
-        next = next.saturating_add(step);
-        if complete(first) {
-            while next < range.end && complete(next) {
-                next = next.saturating_add(step);
-                count += 1;
-            }
-        }
-        Some(Stretch { first, step, count })
-    })
-}
-
-/// Stretches of at most `most` positions.
-pub(crate) fn shorter(stretches: impl Iterator<Item = Stretch>, most: usize) -> impl Iterator<Item = Stretch> {
-    stretches.flat_map(move |Stretch { first, step, count }| {
-        (0..count.div_ceil(most)).map(move |part| {
-            let done = part * most;
-            Stretch { first: first + done * step, step, count: most.min(count - done) }
-        })
+/// Consecutive parts of at most `most` steps.
+pub(crate) fn shorter(steps: Steps, most: usize) -> impl Iterator<Item = Steps> {
+    let Steps { first, step, count } = steps;
+    (0..count.div_ceil(most)).map(move |part| {
+        let done = part * most;
+        Steps { first: first + done * step, step, count: most.min(count - done) }
     })
 }
 
 /// The rows and columns of outputs of a layer with channels last.
-pub(crate) fn output_lines(desc: &ConvDesc, rows: &Stretch, columns: &Stretch) -> [Line; 2] {
+pub(crate) fn output_lines(desc: &ConvDesc, rows: usize, columns: usize) -> [Line; 2] {
     let [input, output] = [desc.input_tensor(), desc.output_tensor()].map(|tensor| tensor.strides.spatial);
-    [(1, rows), (2, columns)].map(|(axis, stretch)| {
-        let (source, own_step) = (input[axis], output[axis]);
+    [(1, rows), (2, columns)].map(|(axis, count)| {
         // Used where there is a next position, which then bounds it.
-        Line { count: stretch.count, source_step: source.saturating_mul(desc.stride()[axis]), own_step }
+        Line { count, source_step: input[axis].saturating_mul(desc.stride()[axis]), own_step: output[axis] }
     })
 }
 
-/// Fills the table of a stretch that begins at a position: for each tap, the coordinates that it reads, if any, in a
+/// Fills the table of a box that begins at a position: for each tap, the coordinates that it reads, if any, in a
 /// source of `size` with channels last, its pixels `pitch` apart.
 pub(crate) fn tabulate(
     desc: &ConvDesc,
@@ -121,24 +86,4 @@ pub(crate) fn tabulate(
             }
         }
     }
-}
-
-/// The input that output `o` reads through tap `k`, unless it is padding.
-pub(crate) fn input_of(desc: &ConvDesc, axis: usize, o: usize, k: usize) -> Option<usize> {
-    let padded = o * desc.stride()[axis] + k * desc.dilation()[axis];
-    padded.checked_sub(desc.padding_before()[axis]).filter(|&i| i < desc.input_size()[axis])
-}
-
-/// Whether an output reads inside through all taps of an axis.
-pub(crate) fn reads_inside(desc: &ConvDesc, axis: usize) -> impl Fn(usize) -> bool {
-    let last = desc.kernel()[axis] - 1;
-    move |o| [0, last].into_iter().all(|k| input_of(desc, axis, o, k).is_some())
-}
-
-/// The output that reads input `i` through tap `k`, if any.
-pub(crate) fn output_of(desc: &ConvDesc, axis: usize, i: usize, k: usize) -> Option<usize> {
-    let at = (i + desc.padding_before()[axis]).checked_sub(k * desc.dilation()[axis])?;
-    let stride = desc.stride()[axis];
-    let o = at / stride;
-    (at.is_multiple_of(stride) && o < desc.output_size()[axis]).then_some(o)
 }

@@ -111,7 +111,6 @@ mod layout;
 #[cfg(feature = "std")]
 mod matmul;
 mod operands;
-mod panels;
 mod plan;
 pub mod reference;
 mod stage;

@@ -6,12 +6,13 @@ use crate::backward_weight::{BackwardWeightCall, BackwardWeightPlan};
 use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::forward::{ForwardCall, ForwardPlan};
+use crate::geometry::parts;
 use crate::kernel::{Isa, Kernels};
 use crate::operands::{
     BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Weight, WeightGradients, checked,
     checked_mut,
 };
-use crate::threads::{Executor, parts};
+use crate::threads::Executor;
 use crate::thresholds::ThresholdGradient;
 use crate::tuning::Tuning;
 use crate::weight::{PackedWeight, Packing};

@@ -2,9 +2,9 @@
 
 use core::ops::Range;
 
+use crate::geometry::chunks;
 use crate::kernel::{CopyBlock, Kernels, TransposeBlock};
 use crate::layout::{Strides, TensorLayout};
-use crate::panels::chunks;
 use crate::taps::Grid;
 
 /// One image to copy from.

@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use crate::geometry::SEGMENT;
+use crate::geometry::{SEGMENT, Segments};
 use crate::layout::TensorLayout;
 
 /// Many sums at a time: those of the current segment of positions, and of all segments before.
@@ -15,7 +15,7 @@ pub(crate) struct SegmentedSums<'a> {
     pub(crate) current: &'a mut [f32],
     /// As long as `current`, or empty where one segment holds all positions.
     before: &'a mut [f32],
-    positions: usize,
+    segments: Segments,
 }
 
 impl<'a> SegmentedSums<'a> {
@@ -28,14 +28,12 @@ impl<'a> SegmentedSums<'a> {
     pub(crate) fn new(current: &'a mut [f32], before: &'a mut [f32]) -> Self {
         current.fill(0.0);
         before.fill(0.0);
-        Self { current, before, positions: 0 }
+        Self { current, before, segments: Segments::default() }
     }
 
     /// Notes that so many positions have been added to every sum.
     pub(crate) fn advance(&mut self, positions: usize) {
-        self.positions += positions;
-        if self.positions >= SEGMENT {
-            self.positions = 0;
+        if self.segments.advance(positions) {
             self.end_segment(0..self.current.len());
         }
     }

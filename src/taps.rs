@@ -12,7 +12,9 @@
 //! one constant offset. A stride that shares no factor with the dilation splits the taps into as many segments as the
 //! stride has phases; where the taps are so far apart that the gaps would outweigh them, each has a segment of its own.
 
+use crate::arith::gcd;
 use crate::desc::ConvDesc;
+use crate::geometry::{self, Reads, Steps};
 
 /// One axis of a gather.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,26 +32,25 @@ pub(crate) struct Axis {
     origin: isize,
 }
 
-const fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
 impl Axis {
     /// Outputs that read inputs: `o · stride + t · dilation − padding`.
     pub(crate) const fn forward(desc: &ConvDesc, axis: usize) -> Self {
-        // The dilation of a single tap separates nothing, so it may be any number.
-        let dilation = if desc.kernel()[axis] == 1 { 1 } else { desc.dilation()[axis] };
-        let stride = desc.stride()[axis];
+        Self::of(Reads::forward(desc, axis))
+    }
+
+    /// Positions that read a source through taps.
+    const fn of(reads: Reads) -> Self {
+        let Reads { positions, source, taps, stride, dilation, origin } = reads;
         let common = gcd(stride, dilation);
         Self {
-            positions: desc.output_size()[axis],
-            source: desc.input_size()[axis],
-            taps: desc.kernel()[axis],
+            positions,
+            source,
+            taps,
             stride,
             segments: stride / common,
             segment_step: dilation,
             shift: dilation / common,
-            origin: -(desc.padding_before()[axis] as isize),
+            origin,
         }
         .normalized()
     }
@@ -122,11 +123,6 @@ impl Axis {
         from.min(until)..until
     }
 
-    /// The positions that read inside the source through `tap`; the others read padding.
-    pub(crate) fn unpadded(&self, tap: usize) -> core::ops::Range<usize> {
-        self.inside(tap % self.segments, tap / self.segments * self.shift, self.positions)
-    }
-
     /// The source coordinate of element `e`, which [`inside`](Self::inside) has found to lie in the source.
     pub(crate) const fn source_index(&self, segment: usize, position: usize, element: usize) -> usize {
         (self.coordinate(segment, position) + (element * self.stride) as isize) as usize
@@ -148,9 +144,8 @@ pub(crate) struct Phase {
     pub(crate) step: usize,
     /// How those inputs read the output gradient; `None` where no tap reaches them.
     pub(crate) gather: Option<Axis>,
-    /// The kernel position of the last tap of `gather`, and the distance to that of the tap before.
-    last_kernel: usize,
-    kernel_step: usize,
+    /// The kernel positions of the taps of `gather`, the last first.
+    taps: Steps,
     /// Inputs of the phase.
     pub(crate) positions: usize,
 }
@@ -158,41 +153,14 @@ pub(crate) struct Phase {
 impl Phase {
     /// How many phases an axis has.
     pub(crate) const fn count(desc: &ConvDesc, axis: usize) -> usize {
-        let (stride, size) = (desc.stride()[axis], desc.input_size()[axis]);
-        if stride < size { stride } else { size }
+        geometry::Phase::count(&Reads::forward(desc, axis))
     }
 
-    /// Phase `first` of an axis. Input `first + t · stride` meets tap `k` at output
-    /// `t + (first + padding − k · dilation) / stride`, where that is an integer.
+    /// Phase `first` of an axis.
     pub(crate) const fn new(desc: &ConvDesc, axis: usize, first: usize) -> Self {
-        let (stride, dilation) = (desc.stride()[axis], desc.dilation()[axis]);
-        let (kernel, input) = (desc.kernel()[axis], desc.input_size()[axis]);
-        let padded = first + desc.padding_before()[axis];
-        let common = gcd(stride, dilation);
-        let kernel_step = stride / common;
-        let positions = (input - first).div_ceil(stride);
-        // The first tap with the residue of this phase, if any, is one of the first `kernel_step`.
-        let (mut k, residue) = (0, padded % stride);
-        while k < kernel && k < kernel_step && (k * dilation) % stride != residue {
-            k += 1;
-        }
-        if k >= kernel || k >= kernel_step {
-            return Self { first, step: stride, gather: None, last_kernel: 0, kernel_step, positions };
-        }
-        let taps = (kernel - 1 - k) / kernel_step + 1;
-        let last = k + (taps - 1) * kernel_step;
-        let gather = Axis {
-            positions,
-            source: desc.output_size()[axis],
-            taps,
-            stride: 1,
-            segments: 1,
-            segment_step: 0,
-            shift: dilation / common,
-            // Exact: both terms have the same residue.
-            origin: (padded as isize - (last * dilation) as isize) / stride as isize,
-        };
-        Self { first, step: stride, gather: Some(gather), last_kernel: last, kernel_step, positions }
+        let geometry::Phase { inputs, taps, reads } = geometry::Phase::new(&Reads::forward(desc, axis), first);
+        let gather = if taps.count == 0 { None } else { Some(Axis::of(reads)) };
+        Self { first, step: inputs.step, gather, taps, positions: inputs.count }
     }
 
     /// The most inputs and taps that any phase of an axis has, as a gather.
@@ -223,7 +191,7 @@ impl Phase {
 
     /// The kernel position of tap `t`: a later tap reads a later output, that is, lies earlier in the kernel.
     pub(crate) const fn kernel(&self, tap: usize) -> usize {
-        self.last_kernel - tap * self.kernel_step
+        self.taps.at(self.taps.count - 1 - tap)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Threads belong to the caller: calls split their work into tasks, and an [`Executor`] runs them.
 
 use crate::error::Error;
+use crate::geometry::MOST_PARTS;
 #[cfg(target_has_atomic = "8")]
 use crate::kernel::Deal;
 
@@ -77,17 +78,6 @@ impl Executor for Rayon {
         }
         run(0, tasks, task);
     }
-}
-
-/// The most parts that work is cut into.
-pub(crate) const MOST_PARTS: usize = 128;
-
-/// The parts that pay for `threads` threads: at most [`MOST_PARTS`], each of at least `least` multiply-adds of all there are.
-pub(crate) const fn parts(threads: usize, multiply_adds: usize, least: usize) -> usize {
-    let pay = multiply_adds / if least == 0 { 1 } else { least };
-    let most = if threads < MOST_PARTS { threads } else { MOST_PARTS };
-    let parts = if pay < most { pay } else { most };
-    if parts == 0 { 1 } else { parts }
 }
 
 /// Runs `work` on each of the `count` jobs, at most [`MOST_PARTS`], in any order and at the same time where the executor has

@@ -1,8 +1,8 @@
 //! Packed weights: the order in which the kernels read them.
 
 use crate::desc::ConvDesc;
+use crate::geometry::Panels;
 use crate::kernel::{Isa, Kernels, TransposeBlock, VECTORS};
-use crate::panels::Panels;
 use crate::strided;
 
 /// Weights packed for many calls: by [`ConvRelu::pack_weight`](crate::ConvRelu::pack_weight) for the forward pass, or by

@@ -2,9 +2,9 @@
 
 use super::{BackwardInputCall, InputGradient, Segment};
 use crate::arith::equal;
-use crate::depthwise::{self, Stretch, by_vector, output_of, plane_blocks, shorter, stretches, tabulate};
+use crate::depthwise::{self, by_vector, plane_blocks, shorter, tabulate};
 use crate::desc::{ConvDesc, volume};
-use crate::geometry::SEGMENT;
+use crate::geometry::{Progressions, Reads, SEGMENT, Segments, Steps};
 use crate::kernel::{DepthwiseBackwardInput, Kernels, Line, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
@@ -117,7 +117,7 @@ impl Depthwise {
                     theta.fill(segment.thresholds[index * taps + tap]);
                 }
                 let own_sums = index * taps * lanes..(index + 1) * taps * lanes;
-                let mut positions = 0;
+                let mut segments = Segments::default();
                 for block in blocks(desc.input_size().map(|size| 0..size), self.block) {
                     staging.copy(kernels, grad_output, channel..channel + 1, block, staged);
                     let [d, h, w] = block.start;
@@ -161,9 +161,7 @@ impl Depthwise {
                             }
                         }
                     }
-                    positions += block.len();
-                    if long && (positions >= SEGMENT || end == plane) {
-                        positions = 0;
+                    if segments.advance(block.len()) || long && end == plane {
                         sums.end_segment(own_sums.clone());
                     }
                 }
@@ -191,60 +189,51 @@ impl Depthwise {
         by_vector(kernels, taps, segment.thresholds, &mut coefficients[lanes..], 2);
         partial.fill(0.0);
         let [depth, height, width] = desc.input_size();
-        let [_, stride_h, stride_w] = desc.stride();
-        // The taps that any input of a residue has, are had by those that all of them reach inside.
-        let complete = |axis: usize, residue: usize| {
-            let (stride, padding) = (desc.stride()[axis], desc.padding_before()[axis]);
-            let in_phase =
-                move |k: &usize| (residue + padding) % stride == k.saturating_mul(desc.dilation()[axis]) % stride;
-            let taps = || (0..desc.kernel()[axis]).filter(in_phase);
-            let [first, last] = [taps().next(), taps().next_back()];
-            move |i| [first, last].into_iter().flatten().all(|k| output_of(desc, axis, i, k).is_some())
-        };
+        let axes = Reads::all_forward(desc);
         let (own, source) = (desc.input_tensor(), desc.output_tensor());
         let [[_, own_row, own_pixel], [_, source_row, source_pixel]] = [own, source].map(|t| t.strides.spatial);
-        let mut positions = 0;
+        let mut segments = Segments::default();
         for image in segment.images.clone() {
             let grad_output = source.image(call.grad_output, image);
             let input = call.input.map(|input| own.image(input, image));
-            for (d, h) in (0..depth).flat_map(|d| (0..stride_h.min(height)).map(move |h| (d, h))) {
-                let most_rows = (SEGMENT / width).max(1);
-                for hs in shorter(stretches(h..height, stride_h, complete(1, h)), most_rows) {
-                    for w in 0..stride_w.min(width) {
-                        for ws in shorter(stretches(w..width, stride_w, complete(2, w)), SEGMENT) {
-                            let at = [d, hs.first, ws.first];
-                            let read = |axis: usize, k| output_of(desc, axis, at[axis], k);
-                            tabulate(desc, desc.output_size(), desc.output_pitch(), read, offsets);
-                            let line = |stretch: &Stretch, [source_step, own]: [usize; 2]| Line {
-                                count: stretch.count,
-                                source_step,
-                                own_step: own.saturating_mul(stretch.step),
-                            };
-                            let rows = line(&hs, [source_row, own_row]);
-                            let columns = line(&ws, [source_pixel, own_pixel]);
-                            let first = (d * height + hs.first) * width + ws.first;
-                            let end = first + (hs.count - 1) * hs.step * width + (ws.count - 1) * ws.step + 1;
-                            kernels.depthwise_backward_input(DepthwiseBackwardInput {
-                                walk: Walk::of_channels(offsets, rows, columns, channels / lanes),
-                                source: grad_output,
-                                coefficients,
-                                input: input.map(|input| &input[first * own_pixel..]),
-                                grad_input: grad_input.view.as_mut().map(|view| view.pixels_mut(image, first..end)),
-                                add: grad_input.add,
-                                sums: partial,
-                            });
-                            positions += hs.count * ws.count;
-                            if positions >= SEGMENT {
-                                add_partial(partial, sums, taps, lanes);
-                                sums.advance(core::mem::take(&mut positions));
-                            }
-                        }
+            let most_rows = (SEGMENT / width).max(1);
+            for (d, hs) in (0..depth).flat_map(|d| parts(&axes[1], most_rows).map(move |hs| (d, hs))) {
+                for ws in parts(&axes[2], SEGMENT) {
+                    let at = [d, hs.first, ws.first];
+                    let read = |axis: usize, k| axes[axis].position_of(at[axis], k);
+                    tabulate(desc, desc.output_size(), desc.output_pitch(), read, offsets);
+                    let line = |inputs: Steps, [source_step, own]: [usize; 2]| Line {
+                        count: inputs.count,
+                        source_step,
+                        own_step: own.saturating_mul(inputs.step),
+                    };
+                    let rows = line(hs, [source_row, own_row]);
+                    let columns = line(ws, [source_pixel, own_pixel]);
+                    let first = (d * height + hs.first) * width + ws.first;
+                    let end = first + (hs.count - 1) * hs.step * width + (ws.count - 1) * ws.step + 1;
+                    kernels.depthwise_backward_input(DepthwiseBackwardInput {
+                        walk: Walk::of_channels(offsets, rows, columns, channels / lanes),
+                        source: grad_output,
+                        coefficients,
+                        input: input.map(|input| &input[first * own_pixel..]),
+                        grad_input: grad_input.view.as_mut().map(|view| view.pixels_mut(image, first..end)),
+                        add: grad_input.add,
+                        sums: partial,
+                    });
+                    if segments.advance(hs.count * ws.count) {
+                        add_partial(partial, sums, taps, lanes);
+                        sums.end_segment(0..sums.current.len());
                     }
                 }
             }
         }
         add_partial(partial, sums, taps, lanes);
     }
+}
+
+/// Inputs of an axis that are read through the same taps, at most so many of them together.
+fn parts(axis: &Reads, most: usize) -> impl Iterator<Item = Steps> {
+    Progressions::new(axis).flat_map(move |progression| shorter(progression.inputs, most))
 }
 
 /// Adds sums by vectors, `[vector][tap][lane]`, to those by channel and tap, and zeroes them.

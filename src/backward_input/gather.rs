@@ -13,9 +13,9 @@ use super::{BackwardInputCall, InputGradient, Segment};
 use crate::arith::{clamp, equal, max, min, product};
 use crate::blocking::Halving;
 use crate::desc::ConvDesc;
+use crate::geometry::{Panels, Reads, chunks};
 use crate::kernel::{GatherPanel, Kernels, Pairs, TileMut, TransposeBlock, Update, View};
 use crate::layout::Layout;
-use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::sums::SegmentedSums;
 use crate::taps::{Axis, Grid};
@@ -174,29 +174,12 @@ const fn reach(desc: &ConvDesc, inputs: [usize; 3]) -> [usize; 3] {
     outputs
 }
 
-/// The output that reads input `i` through tap `k`, if any.
-fn output_of(desc: &ConvDesc, axis: usize, i: usize, k: usize) -> Option<usize> {
-    let at = (i + desc.padding_before()[axis]).checked_sub(k * desc.dilation()[axis])?;
-    let stride = desc.stride()[axis];
-    let o = at / stride;
-    (at.is_multiple_of(stride) && o < desc.output_size()[axis]).then_some(o)
-}
-
 /// The inputs among `range` that a tap reads: the first of them, the output that reads it, and their number; they are
 /// `stride` apart, their outputs adjacent.
-fn row_of(desc: &ConvDesc, range: Range<usize>, k: usize) -> (usize, usize, usize) {
-    let (stride, shift) = (desc.stride()[2], k * desc.dilation()[2]);
-    let padding = desc.padding_before()[2];
-    // The first input that is not read from before the first output, in the tap's phase.
-    let from = range.start.max(shift.saturating_sub(padding));
-    let padded = from + padding - shift;
-    let output = padded.div_ceil(stride);
-    let first = from + (output * stride - padded);
-    if first >= range.end || output >= desc.output_size()[2] {
-        return (range.start, 0, 0);
-    }
-    let count = (range.end - first).div_ceil(stride).min(desc.output_size()[2] - output);
-    (first, output, count)
+fn row_of(reads: &Reads, range: Range<usize>, k: usize) -> (usize, usize, usize) {
+    let outputs = reads.positions_of(range.clone(), k);
+    let first = if outputs.is_empty() { None } else { reads.source_of(outputs.start, k) };
+    (first.unwrap_or(range.start), outputs.start, outputs.len())
 }
 
 impl Worker<'_, '_, '_> {
@@ -259,16 +242,17 @@ impl Worker<'_, '_, '_> {
         let row = |size: [usize; 3], first: [usize; 3], at: [usize; 3]| {
             ((at[0] - first[0]) * size[1] + at[1] - first[1]) * size[2] + at[2] - first[2]
         };
+        let axes = Reads::all_forward(desc);
         let (inputs, out_positions) = (block.len(), output_size.iter().product::<usize>());
         let (mut next, mut used) = (self.pairs.iter_mut(), 0);
         for (tap, end) in taps.zip(self.ends.iter_mut()) {
             let [kd, kh, kw] = desc.kernel_position(tap);
-            let (first_w, output_w, count) = row_of(desc, block.start[2]..block.start[2] + block.size[2], kw);
+            let (first_w, output_w, count) = row_of(&axes[2], block.start[2]..block.start[2] + block.size[2], kw);
             for image in 0..images.len() {
                 for d in block.start[0]..block.start[0] + block.size[0] {
-                    let Some(od) = output_of(desc, 0, d, kd) else { continue };
+                    let Some(od) = axes[0].position_of(d, kd) else { continue };
                     for h in block.start[1]..block.start[1] + block.size[1] {
-                        let Some(oh) = output_of(desc, 1, h, kh) else { continue };
+                        let Some(oh) = axes[1].position_of(h, kh) else { continue };
                         if count == 0 {
                             continue;
                         }

@@ -4,9 +4,9 @@ use core::ops::Range;
 
 use super::BackwardWeightCall;
 use crate::border;
-use crate::depthwise::{input_of, output_lines, plane_blocks, reads_inside, shorter, stretches, tabulate};
+use crate::depthwise::{output_lines, plane_blocks, tabulate};
 use crate::desc::{ConvDesc, volume};
-use crate::geometry::SEGMENT;
+use crate::geometry::{Reads, SEGMENT, Segments, chunks};
 use crate::kernel::{DepthwiseBackwardWeight, Kernels, Line, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
@@ -93,7 +93,7 @@ impl Depthwise {
                 theta.fill(call.thresholds.at(channel, tap));
             }
             sums.fill(0.0);
-            let mut positions = 0;
+            let mut segments = Segments::default();
             for image in 0..desc.batch() {
                 let input = Image::of(&desc.input_tensor(), call.input, image);
                 let output = Image::of(&desc.output_tensor(), call.grad_output, image);
@@ -124,9 +124,7 @@ impl Depthwise {
                         grad_output: own,
                         sums,
                     });
-                    positions += block.len();
-                    if positions >= SEGMENT {
-                        positions = 0;
+                    if segments.advance(block.len()) {
                         add_lanes(sums, lanes, grad_weight);
                     }
                 }
@@ -153,22 +151,21 @@ impl Depthwise {
         let mut segmented = SegmentedSums::new(sums, before);
         let stretch = (desc.in_channels() > lanes).then(|| (STRETCH_LEN / desc.in_channels()).max(4));
         let [depth, height, columns] = desc.output_size();
+        let axes = Reads::all_forward(desc);
         let (input_tensor, output_tensor) = (desc.input_tensor(), desc.output_tensor());
         for image in 0..desc.batch() {
             let input = input_tensor.image(call.input, image);
             let grad_output = output_tensor.image(call.grad_output, image);
-            let rows = |d| {
-                shorter(stretches(0..height, 1, reads_inside(desc, 1)), (SEGMENT / columns).max(1))
-                    .map(move |hs| (d, hs))
-            };
-            for (d, hs) in (0..depth).flat_map(rows) {
-                for ws in shorter(stretches(0..columns, 1, reads_inside(desc, 2)), SEGMENT) {
-                    let at = [d, hs.first, ws.first];
-                    let read = |axis: usize, k| input_of(desc, axis, at[axis], k);
+            let most_rows = (SEGMENT / columns).max(1);
+            for (d, hs) in (0..depth).flat_map(|d| axes[1].intervals().map(move |hs| (d, hs.positions))) {
+                for (hs, ws) in
+                    chunks(hs, most_rows).flat_map(|hs| parts_of_rows(&axes[2]).map(move |ws| (hs.clone(), ws)))
+                {
+                    let at = [d, hs.start, ws.start];
+                    let read = |axis: usize, k| axes[axis].source_of(at[axis], k);
                     tabulate(desc, desc.input_size(), desc.input_pitch(), read, offsets);
-                    let first = (d * height + hs.first) * columns + ws.first;
-                    let positions = hs.count * ws.count;
-                    let [rows, columns] = output_lines(desc, &hs, &ws);
+                    let first = (d * height + hs.start) * columns + ws.start;
+                    let [rows, columns] = output_lines(desc, hs.len(), ws.len());
                     kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                         walk: Walk::of_channels(offsets, rows, columns, width / lanes),
                         source: &input[channels.start..],
@@ -177,7 +174,7 @@ impl Depthwise {
                         grad_output: &grad_output[first * desc.output_pitch() + channels.start..],
                         sums: segmented.current,
                     });
-                    segmented.advance(positions);
+                    segmented.advance(hs.len() * ws.len());
                 }
             }
         }
@@ -201,6 +198,11 @@ impl Depthwise {
             }
         }
     }
+}
+
+/// Outputs of a row that read through the same taps, no more of them than a segment has.
+fn parts_of_rows(axis: &Reads) -> impl Iterator<Item = Range<usize>> {
+    axis.intervals().flat_map(|ws| chunks(ws.positions, SEGMENT))
 }
 
 /// Adds sums by lanes, `[tap][lane]`, to the gradients of a channel's taps, and zeroes them.

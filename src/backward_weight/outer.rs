@@ -14,9 +14,8 @@ use super::BackwardWeightCall;
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, block_size};
 use crate::desc::{ConvDesc, volume};
-use crate::geometry::SEGMENT;
+use crate::geometry::{Panels, Segments, chunks};
 use crate::kernel::{Kernels, Offsets, TransposeBlock, WeightPanels};
-use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::strided;
 use crate::taps::{Axis, Grid};
@@ -172,19 +171,19 @@ impl Outer {
                     let out = (slab.channels.start - first_channel) * filter;
                     let out = &mut all_grad_weight[out..][..slab.channels.len() * filter];
                     buffers.grad_weight.fill(0.0);
-                    let mut positions = 0;
+                    let mut segments = Segments::default();
                     for images in chunks(0..desc.batch(), self.images) {
                         for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
-                            if positions >= SEGMENT {
+                            self.run_block(call, &slab, images.clone(), block, &mut buffers);
+                            if segments.advance(images.len() * block.len()) {
                                 self.unpack(call, &slab, &mut buffers, out);
                                 buffers.grad_weight.fill(0.0);
-                                positions = 0;
                             }
-                            self.run_block(call, &slab, images.clone(), block, &mut buffers);
-                            positions += images.len() * block.len();
                         }
                     }
-                    self.unpack(call, &slab, &mut buffers, out);
+                    if !segments.is_new() {
+                        self.unpack(call, &slab, &mut buffers, out);
+                    }
                 }
             }
         }

@@ -15,7 +15,6 @@ use crate::blocking::{Budget, block_size, block_sizes};
 use crate::desc::ConvDesc;
 use crate::kernel::{Kernels, Offsets, PatchColumns, Product, ProductRows, Start, TileMut, Update, View};
 use crate::layout::Layout;
-use crate::panels::{Panels, chunks};
 use crate::stage::{Block, Image, Staging, blocks, plane_pitch};
 use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;

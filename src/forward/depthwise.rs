@@ -1,8 +1,9 @@
 //! One channel per group: see [`crate::depthwise`].
 
 use super::{ForwardCall, OutputPart};
-use crate::depthwise::{by_vector, input_of, output_lines, plane_blocks, reads_inside, stretches, tabulate};
+use crate::depthwise::{by_vector, output_lines, plane_blocks, tabulate};
 use crate::desc::ConvDesc;
+use crate::geometry::Reads;
 use crate::kernel::{CopyBlock, DepthwiseForward, Kernels, Line, Walk};
 use crate::layout::Layout;
 use crate::stage::{Image, Staging, blocks};
@@ -135,24 +136,18 @@ impl Depthwise {
             None => start.fill(0.0),
         }
         let [_, height, width] = desc.output_size();
+        let axes = Reads::all_forward(desc);
         let [ds, hs, ws] = space;
         for image in images {
             let source = desc.input_tensor().image(call.input, image);
-            for (d, hs) in
-                ds.clone().flat_map(|d| stretches(hs.clone(), 1, reads_inside(desc, 1)).map(move |hs| (d, hs)))
-            {
-                for ws in stretches(ws.clone(), 1, reads_inside(desc, 2)) {
-                    let at = [d, hs.first, ws.first];
-                    tabulate(
-                        desc,
-                        desc.input_size(),
-                        desc.input_pitch(),
-                        |axis, k| input_of(desc, axis, at[axis], k),
-                        offsets,
-                    );
-                    let [rows, columns] = output_lines(desc, &hs, &ws);
-                    let first = (d * height + hs.first) * width + ws.first;
-                    let end = first + (hs.count - 1) * width + ws.count;
+            for (d, hs) in ds.clone().flat_map(|d| axes[1].intervals_in(hs.clone()).map(move |hs| (d, hs.positions))) {
+                for ws in axes[2].intervals_in(ws.clone()).map(|ws| ws.positions) {
+                    let at = [d, hs.start, ws.start];
+                    let read = |axis: usize, k| axes[axis].source_of(at[axis], k);
+                    tabulate(desc, desc.input_size(), desc.input_pitch(), read, offsets);
+                    let [rows, columns] = output_lines(desc, hs.len(), ws.len());
+                    let first = (d * height + hs.start) * width + ws.start;
+                    let end = first + (hs.len() - 1) * width + ws.len();
                     kernels.depthwise_forward(DepthwiseForward {
                         walk: Walk::of_channels(offsets, rows, columns, channels / kernels.lanes),
                         source,

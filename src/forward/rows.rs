@@ -10,9 +10,9 @@ use super::{ForwardCall, OutputPart, panels_of_group};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, block_size};
 use crate::desc::ConvDesc;
+use crate::geometry::{Panels, Reads, Runs, chunks, classes_in};
 use crate::kernel::{Kernels, PatchRows, PatchRun, Product, ProductRows, Start, TileMut, Update, View};
 use crate::layout::Layout;
-use crate::panels::{Panels, chunks};
 use crate::stage::{Block, blocks};
 use crate::taps::Axis;
 use crate::tuning::Tuning;
@@ -51,13 +51,10 @@ impl Rows {
             let addressable = u32::MAX as usize / desc.input_tensor().image_stride;
             images = clamp(min(most / (block[1] * block[2]), addressable), 1, max(desc.batch(), 1));
         }
-        let adjacent = desc.groups() == 1
-            && desc.input_pitch() == desc.in_channels()
-            && (desc.dilation()[2] == 1 || desc.kernel()[2] == 1);
         Self {
             block,
             images,
-            taps_per_run: if adjacent { desc.kernel()[2] } else { 1 },
+            taps_per_run: Runs::new(desc, desc.input_tensor().strides).most_taps(),
             chunk,
             packing,
             tile: tuning.panel,
@@ -132,35 +129,30 @@ impl Rows {
     }
 
     /// Where every run of every position of a block of some images comes from, in the first group.
-    fn tabulate_runs(&self, desc: &ConvDesc, images: usize, block: Block, runs: &mut [PatchRun]) {
-        let [kd, kh, kw] = desc.kernel();
-        let size = desc.input_size();
-        let (pitch, group_in) = (desc.input_pitch(), desc.group_in_channels());
-        // Where a tap of an output coordinate reads; negative in the padding before.
-        let coordinate = |axis: usize, o: usize, k: usize| {
-            (o * desc.stride()[axis] + k * desc.dilation()[axis]) as isize - desc.padding_before()[axis] as isize
-        };
-        let inside = |axis: usize, i: isize| i >= 0 && (i as usize) < size[axis];
-        let mut next = runs.iter_mut();
-        for image in 0..images {
-            for (h, w) in (0..block.size[1]).flat_map(|h| (0..block.size[2]).map(move |w| (h, w))) {
-                let [od, oh, ow] = [block.start[0], block.start[1] + h, block.start[2] + w];
-                for (d, h) in (0..kd).flat_map(|d| (0..kh).map(move |h| (d, h))) {
-                    let (id, ih) = (coordinate(0, od, d), coordinate(1, oh, h));
-                    let row_inside = inside(0, id) && inside(1, ih);
-                    for (w, run) in (0..kw).step_by(self.taps_per_run).zip(&mut next) {
-                        let iw = coordinate(2, ow, w);
-                        // The run's taps that are inside.
-                        let start = iw.min(0).unsigned_abs();
-                        let end = (size[2] as isize - iw).clamp(0, self.taps_per_run as isize) as usize;
-                        *run = if row_inside && start < end {
-                            let row = (image * size[0] + id as usize) * size[1] + ih as usize;
-                            let first = (row * size[2] + (iw + start as isize) as usize) * pitch;
-                            // Fits: `new` bounds what the images of a block hold, `applies` a run.
-                            [first, start * group_in, end * group_in].map(|n| n as u32)
-                        } else {
-                            [0; 3]
-                        };
+    fn tabulate_runs(&self, desc: &ConvDesc, images: usize, block: Block, table: &mut [PatchRun]) {
+        let per_position = self.runs_per_row(desc);
+        let table = &mut table[..images * block.len() * per_position];
+        // Runs that read padding alone are empty.
+        table.fill([0; 3]);
+        let (runs, group_in) = (Runs::new(desc, desc.input_tensor().strides), desc.group_in_channels());
+        let image_stride = desc.input_tensor().image_stride;
+        let ([_, step_h, step_w], [_, kernel_h, kernel_w]) = (runs.steps(), desc.kernel());
+        let [_, rows, columns] = block.size;
+        let range = |axis: usize| block.start[axis]..block.start[axis] + block.size[axis];
+        // A block is one position deep.
+        for class in classes_in(&Reads::all_forward(desc), [range(0), range(1), range(2)]) {
+            let [_, hs, ws] = class.positions;
+            for run in runs.of(&class) {
+                let [d, h, w] = run.tap;
+                let index = ((d * kernel_h + h) * kernel_w + w) / self.taps_per_run;
+                let start = w % self.taps_per_run * group_in;
+                for (image, h) in (0..images).flat_map(|image| (0..hs.len()).map(move |h| (image, h))) {
+                    let row = image * image_stride + run.offset + h * step_h;
+                    let position = (image * rows + hs.start - block.start[1] + h) * columns + ws.start - block.start[2];
+                    let own = &mut table[position * per_position..][..ws.len() * per_position];
+                    for (w, own) in own.chunks_exact_mut(per_position).enumerate() {
+                        // Fits: `new` bounds what the images of a block hold, `applies` a run.
+                        own[index] = [row + w * step_w, start, start + run.elements].map(|n| n as u32);
                     }
                 }
             }

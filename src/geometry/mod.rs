@@ -1,4 +1,40 @@
-pub(crate) const SEGMENT: usize = 8192;
-pub(crate) const fn chain(positions: usize) -> usize {
-    (if positions < SEGMENT { positions } else { SEGMENT }).saturating_add(positions.div_ceil(SEGMENT))
-}
+//! Which positions read what, in numbers only: no buffers, no instruction sets.
+//!
+//! ```text
+//! input   i = o · stride + k · dilation − padding      of output o through tap k
+//!
+//! taps     ┌ 0 1 ┐┌ 0 1 2 ┐┌ 1 2 ┐       kernel 3, padding 1: outputs of an interval read
+//! outputs  0       1 2 3 4  5            inside through the same taps
+//! ```
+//!
+//! | module | enumerates |
+//! |---|---|
+//! | [`reads`] | along one axis: what reads what |
+//! | [`interval`] | along one axis: positions in a row that read inside through the same taps |
+//! | [`class`] | boxes of three intervals |
+//! | [`progression`] | along one axis: inputs a stride apart that are read through the same taps; boxes of three |
+//! | [`run`] | taps of a class whose elements follow one another in memory |
+//! | [`segment`] | sums over positions: where one partial sum ends |
+//! | [`share`] | parts of nearly equal size, for threads and for panels of channels |
+//!
+//! All of it follows from the descriptor by arithmetic. The time it takes grows with the number of things enumerated, never
+//! with the number of positions.
+
+mod class;
+mod interval;
+mod progression;
+mod reads;
+mod run;
+mod segment;
+#[cfg(test)]
+mod shapes;
+mod share;
+mod span;
+
+pub(crate) use class::classes_in;
+pub(crate) use progression::{Phase, Progressions};
+pub(crate) use reads::Reads;
+pub(crate) use run::Runs;
+pub(crate) use segment::{SEGMENT, Segments, chain};
+pub(crate) use share::{MOST_PARTS, Panels, Widths, chunks, parts};
+pub(crate) use span::Steps;

@@ -10,7 +10,7 @@ use super::Kernel;
 use super::tile::{Separate, accumulate, with_const};
 use super::vector::{MOST_LANES, Vector};
 use super::view::TileMut;
-use crate::panels::Panels;
+use crate::geometry::Panels;
 
 /// Which row of the output's gradient each row of the input meets, with the largest of both: what a kernel's bounds
 /// check needs to know about the table.

@@ -53,7 +53,7 @@ use pulp::{Simd, WithSimd};
 use isa::Available;
 use vector::Vector;
 
-use crate::panels::Widths;
+use crate::geometry::Widths;
 
 /// Whether the build has vectors. Where it has none (microcontrollers), the algorithms that pay with vectors alone are
 /// never planned, and their code is left out.

@@ -9,7 +9,7 @@ use super::offsets::Offsets;
 use super::tile::{Interleaved, Sums, add_products, load, panel_widths, unrolled, with_const};
 use super::vector::Vector;
 use crate::arith::min;
-use crate::panels::{Panels, Widths};
+use crate::geometry::{Panels, Widths};
 
 /// `grad_weight[d][l] += Σ_p grad_output[p][d] · f(input[position[p] + l]; θ[l])` for one tap, `l` over `vectors` vectors of input
 /// channels, `d` over panels of output channels.

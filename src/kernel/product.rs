@@ -23,7 +23,7 @@ use super::tile::{Interleaved, Separate, Steps, accumulate, with_const};
 use super::vector::Vector;
 use super::view::TileMut;
 use crate::arith::min;
-use crate::panels::Panels;
+use crate::geometry::Panels;
 
 /// The rows of a product.
 #[derive(Clone)]

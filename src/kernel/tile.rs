@@ -4,7 +4,7 @@
 //! compiler optimises for size, it would not unroll them, and where an epilogue is long, it gives up.
 
 use super::vector::Vector;
-use crate::panels::Widths;
+use crate::geometry::Widths;
 
 /// Runs `$body` for each constant `$i < $n`, at most 12.
 macro_rules! unrolled {

@@ -1,8 +1,20 @@
-//! Balanced partitions of channels (and of work) into parts of nearly equal size.
+//! Shares: parts of nearly equal size, of channels for panels and of work for threads.
+//!
+//! ```text
+//! 64 channels, panels of at most 12:   11 11 11 11 10 10
+//! ```
 
 use core::ops::Range;
 
-use crate::arith::min;
+use crate::arith::{clamp, max, min};
+
+/// The most parts that a call is cut into, whatever the threads: what they have of their own is not without bounds.
+pub(crate) const MOST_PARTS: usize = 128;
+
+/// How many parts pay: one per thread, where each gets `least` multiply-adds or more.
+pub(crate) const fn parts(threads: usize, multiply_adds: usize, least: usize) -> usize {
+    clamp(multiply_adds / max(least, 1), 1, clamp(threads, 1, MOST_PARTS))
+}
 
 /// `len` items in `count` consecutive parts whose sizes differ by at most one, the larger first.
 ///
@@ -123,6 +135,22 @@ mod tests {
         }
         assert!(Panels::of_at_most(64, 12).iter().map(|r| r.len()).eq([11, 11, 11, 11, 10, 10]));
         assert_eq!(Panels::into_parts(3, 8).count(), 3);
+    }
+
+    #[test]
+    fn parts_are_no_smaller_than_pays() {
+        for threads in [0, 1, 2, 5, 127, 128, 129, usize::MAX] {
+            for multiply_adds in [0, 1, 999, 1000, 1999, 2000, 10_000, usize::MAX] {
+                for least in [0, 1, 1000, usize::MAX] {
+                    let parts = parts(threads, multiply_adds, least);
+                    assert!(parts >= 1 && parts <= threads.max(1) && parts <= MOST_PARTS);
+                    assert!(parts == 1 || multiply_adds / parts >= least);
+                    // One more would be too many, or too small.
+                    let more = parts + 1;
+                    assert!(more > threads.min(MOST_PARTS) || multiply_adds / more < least.max(1));
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,158 @@
+//! What reads what along one axis.
+//!
+//! ```text
+//! position p reads through tap t the source coordinate   origin + p · stride + t · dilation
+//! ```
+//!
+//! Coordinates outside `0..source` are padding. Outputs that read inputs have this form, and so have the inputs of one
+//! residue modulo the stride, read by outputs ([`Phase`](super::Phase)).
+
+use core::ops::Range;
+
+use super::interval::Intervals;
+use super::span::Span;
+use crate::arith::{max, min};
+use crate::desc::ConvDesc;
+
+/// One axis. All coordinates that positions read fit `isize`: [`ConvDesc`] sees to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reads {
+    pub(crate) positions: usize,
+    /// Extent of the source.
+    pub(crate) source: usize,
+    pub(crate) taps: usize,
+    pub(crate) stride: usize,
+    pub(crate) dilation: usize,
+    pub(crate) origin: isize,
+}
+
+impl Reads {
+    /// Outputs that read inputs along an axis.
+    pub(crate) const fn forward(desc: &ConvDesc, axis: usize) -> Self {
+        let taps = desc.kernel()[axis];
+        Self {
+            positions: desc.output_size()[axis],
+            source: desc.input_size()[axis],
+            taps,
+            stride: desc.stride()[axis],
+            // That of a single tap separates nothing, so it may be any number.
+            dilation: if taps == 1 { 1 } else { desc.dilation()[axis] },
+            origin: -(desc.padding_before()[axis] as isize),
+        }
+    }
+
+    /// [`forward`](Self::forward) along all axes.
+    pub(crate) const fn all_forward(desc: &ConvDesc) -> [Self; 3] {
+        [Self::forward(desc, 0), Self::forward(desc, 1), Self::forward(desc, 2)]
+    }
+
+    /// The coordinate that a position reads through a tap, perhaps padding.
+    pub(super) const fn coordinate(&self, position: usize, tap: usize) -> isize {
+        self.origin + (position * self.stride) as isize + (tap * self.dilation) as isize
+    }
+
+    /// The source that a position reads through a tap, unless it is padding.
+    pub(crate) const fn source_of(&self, position: usize, tap: usize) -> Option<usize> {
+        let at = self.coordinate(position, tap);
+        if at >= 0 && (at as usize) < self.source { Some(at as usize) } else { None }
+    }
+
+    /// The position that reads a source through a tap, if any.
+    pub(crate) const fn position_of(&self, source: usize, tap: usize) -> Option<usize> {
+        let steps = source as isize - self.coordinate(0, tap);
+        if steps < 0 || !(steps as usize).is_multiple_of(self.stride) {
+            return None;
+        }
+        let position = steps as usize / self.stride;
+        if position < self.positions { Some(position) } else { None }
+    }
+
+    /// The first position, perhaps beyond the last, that reads `coordinate` or a later one through a tap.
+    pub(super) const fn reaches(&self, coordinate: usize, tap: usize) -> usize {
+        let steps = coordinate as isize - self.coordinate(0, tap);
+        if steps > 0 { (steps as usize).div_ceil(self.stride) } else { 0 }
+    }
+
+    /// The positions that read one of `sources` through a tap.
+    pub(crate) const fn positions_of(&self, sources: Range<usize>, tap: usize) -> Span {
+        let end = min(self.reaches(sources.end, tap), self.positions);
+        Span { start: min(self.reaches(sources.start, tap), end), end }
+    }
+
+    /// The positions that read inside through a tap; the others read padding.
+    pub(crate) const fn unpadded(&self, tap: usize) -> Span {
+        self.positions_of(0..self.source, tap)
+    }
+
+    /// How many taps read before `coordinate` at a position. They are the first ones.
+    pub(super) const fn taps_before(&self, coordinate: usize, position: usize) -> usize {
+        let room = coordinate as isize - self.coordinate(position, 0);
+        if room > 0 { min((room as usize).div_ceil(self.dilation), self.taps) } else { 0 }
+    }
+
+    /// The taps through which a position reads inside.
+    pub(crate) const fn taps_of(&self, position: usize) -> Span {
+        let taps = Span { start: self.taps_before(0, position), end: self.taps_before(self.source, position) };
+        // Where all sources lie between two taps, there are none.
+        if taps.is_empty() { Span::EMPTY } else { taps }
+    }
+
+    /// All positions, cut where the taps change that read inside.
+    pub(crate) const fn intervals(&self) -> Intervals {
+        self.intervals_in(0..self.positions)
+    }
+
+    /// The positions of a range, cut where the taps change that read inside.
+    pub(crate) const fn intervals_in(&self, positions: Range<usize>) -> Intervals {
+        Intervals::new(*self, Span { start: positions.start, end: max(positions.start, positions.end) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shapes::{axes, extreme_axes, valid};
+    use super::*;
+
+    #[test]
+    fn reading_and_being_read_are_the_formula() {
+        for desc in axes() {
+            let reads = Reads::forward(&desc, 2);
+            let (inputs, outputs) = (desc.input_size()[2], desc.output_size()[2]);
+            for tap in 0..desc.kernel()[2] {
+                for o in 0..outputs {
+                    assert_eq!(reads.source_of(o, tap), valid(&desc, 2, o, tap), "{desc:?}");
+                }
+                for i in 0..inputs {
+                    let reader = (0..outputs).find(|&o| valid(&desc, 2, o, tap) == Some(i));
+                    assert_eq!(reads.position_of(i, tap), reader, "{desc:?}");
+                }
+                // A range from any input to the end, and one from the start to any input.
+                for sources in (0..=inputs).flat_map(|i| [i..inputs, 0..i]) {
+                    let readers =
+                        || (0..outputs).filter(|&o| valid(&desc, 2, o, tap).is_some_and(|i| sources.contains(&i)));
+                    assert!(reads.positions_of(sources.clone(), tap).range().eq(readers()), "{desc:?} {sources:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn far_coordinates_do_not_overflow() {
+        for desc in extreme_axes() {
+            let reads = Reads::forward(&desc, 2);
+            for tap in 0..desc.kernel()[2] {
+                let readers = reads.unpadded(tap);
+                for o in [0, readers.start, readers.end - usize::from(!readers.is_empty()), reads.positions - 1] {
+                    if o < reads.positions {
+                        let source = reads.source_of(o, tap);
+                        assert_eq!(source, valid(&desc, 2, o, tap), "{desc:?}");
+                        assert_eq!(source.is_some(), readers.range().contains(&o), "{desc:?}");
+                        if let Some(i) = source {
+                            assert_eq!(reads.position_of(i, tap), Some(o), "{desc:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Segments: gradients that sum over positions are sums of partial sums, of about [`SEGMENT`] positions each.
+//!
+//! ```text
+//! ∂w = (g₀·f₀ + … + g₈₁₉₁·f₈₁₉₁) + (g₈₁₉₂·f₈₁₉₂ + …) + …
+//! ```
+//!
+//! One chain over all positions rounds in proportion to their number: ones in f32 add up to no more than 2²⁴. Segments
+//! depend on the descriptor and the instruction set alone, so the bits do not depend on threads.
+
+use crate::arith::min;
+
+/// The positions after which a partial sum ends. A segment is as many, and at most one block of positions more, which is no
+/// longer.
+pub(crate) const SEGMENT: usize = 8192;
+
+/// Tells who adds block after block of positions when the partial sum ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Segments {
+    /// Positions in the partial sum.
+    len: usize,
+}
+
+impl Segments {
+    /// Whether the partial sum ends with a block of so many positions, which has just been added.
+    pub(crate) const fn advance(&mut self, positions: usize) -> bool {
+        self.len += positions;
+        let ends = self.len >= SEGMENT;
+        if ends {
+            self.len = 0;
+        }
+        ends
+    }
+
+    /// Whether the partial sum is empty.
+    pub(crate) const fn is_new(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The longest chain of additions in a sum over `positions`: those of a segment, then the segments.
+pub(crate) const fn chain(positions: usize) -> usize {
+    min(positions, 2 * SEGMENT) + positions.div_ceil(SEGMENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partial_sums_hold_about_a_segment() {
+        for block in [1, 2, 7, 100, 256, 1000, 2049, 4095, SEGMENT - 1, SEGMENT] {
+            for positions in [0, 1, 5, 4095, 8191, 8192, 8193, 16384, 16385, 100_003] {
+                let mut segments = Segments::default();
+                let (mut left, mut partial, mut longest, mut ended) = (positions, 0, 0, 0);
+                while left > 0 {
+                    let own = block.min(left);
+                    partial += own;
+                    longest = longest.max(partial);
+                    if segments.advance(own) {
+                        assert!(partial >= SEGMENT && segments.is_new());
+                        ended += 1;
+                        partial = 0;
+                    }
+                    left -= own;
+                }
+                assert!(longest < 2 * SEGMENT);
+                assert!(longest + ended <= chain(positions), "{block} {positions}");
+            }
+        }
+        assert_eq!(chain(100), 101);
+    }
+}

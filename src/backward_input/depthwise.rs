@@ -121,6 +121,7 @@ impl Depthwise {
                     let sums = &mut sums[index * taps * lanes..][..taps * lanes];
                     let mut run = |walk, input: &[f32], grad_input: &mut [f32], add| {
                         let (source, coefficients, sums) = (&*staged, &*coefficients, &mut *sums);
+                        let (input, grad_input) = (Some(input), Some(grad_input));
                         let call = DepthwiseBackwardInput { walk, source, coefficients, input, grad_input, add, sums };
                         kernels.depthwise_backward_input(call);
                     };
@@ -204,8 +205,8 @@ impl Depthwise {
                                 walk: Walk::of_channels(offsets, rows, columns, channels / lanes),
                                 source: grad_output,
                                 coefficients,
-                                input: &input[first * channels..],
-                                grad_input: grad_input.pixels_mut(image, first..end),
+                                input: Some(&input[first * channels..]),
+                                grad_input: Some(grad_input.pixels_mut(image, first..end)),
                                 add: call.accumulation == Accumulation::Add,
                                 sums: partial,
                             });

@@ -378,7 +378,7 @@ impl Worker<'_, '_> {
                 depth: chunk.len(),
                 weight: &weight[(tap * depth + chunk.start) * width..],
                 thresholds: &thresholds[tap * width..],
-                input,
+                input: Some(input),
                 grad_input,
                 replace: Some(index) == complete,
                 grad_thresholds: &mut sums[tap * width..][..width],

@@ -195,7 +195,7 @@ impl Worker<'_, '_> {
             thresholds: &self.segment.thresholds[table..][..width * desc.taps()],
             channels: width,
             runs: site.runs,
-            input: self.panel_input,
+            input: Some(self.panel_input),
             grad_input: self.panel_grad_input,
             pitch,
             grad_thresholds: &mut self.sums[table * lanes..][..width * desc.taps() * lanes],

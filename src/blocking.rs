@@ -1,6 +1,7 @@
 //! How large a block of positions a pass stages at a time.
 
 use crate::arith::{clamp, max, min};
+use crate::geometry::Panels;
 use crate::kernel::Runs;
 use crate::stage::plane_pitch;
 use crate::taps::{Axis, Grid};

@@ -8,6 +8,7 @@
 use crate::arith::{max, min};
 use crate::blocking::{Budget, block_size};
 use crate::desc::ConvDesc;
+use crate::geometry::Steps;
 use crate::kernel::{ABSENT, Kernels, Line, MOST_TAPS, TransposeBlock};
 use crate::layout::Layout;
 use crate::taps::{Axis, Grid};

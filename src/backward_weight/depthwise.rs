@@ -159,7 +159,7 @@ impl Depthwise {
             let most_rows = (SEGMENT / columns).max(1);
             for (d, hs) in (0..depth).flat_map(|d| axes[1].intervals().map(move |hs| (d, hs.positions))) {
                 for (hs, ws) in
-                    chunks(hs, most_rows).flat_map(|hs| parts_of_rows(&axes[2]).map(move |ws| (hs.clone(), ws)))
+                    chunks(hs.range(), most_rows).flat_map(|hs| parts_of_rows(&axes[2]).map(move |ws| (hs.clone(), ws)))
                 {
                     let at = [d, hs.start, ws.start];
                     let read = |axis: usize, k| axes[axis].source_of(at[axis], k);
@@ -202,7 +202,7 @@ impl Depthwise {
 
 /// Outputs of a row that read through the same taps, no more of them than a segment has.
 fn parts_of_rows(axis: &Reads) -> impl Iterator<Item = Range<usize>> {
-    axis.intervals().flat_map(|ws| chunks(ws.positions, SEGMENT))
+    axis.intervals().flat_map(|ws| chunks(ws.positions.range(), SEGMENT))
 }
 
 /// Adds sums by lanes, `[tap][lane]`, to the gradients of a channel's taps, and zeroes them.

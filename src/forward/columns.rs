@@ -13,6 +13,7 @@ use super::{ForwardCall, OutputPart, Split, panels_of_group, tabulate};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, block_size, block_sizes};
 use crate::desc::ConvDesc;
+use crate::geometry::{Panels, chunks};
 use crate::kernel::{Kernels, Offsets, PatchColumns, Product, ProductRows, Start, TileMut, Update, View};
 use crate::layout::Layout;
 use crate::stage::{Block, Image, Staging, blocks, plane_pitch};

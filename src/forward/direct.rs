@@ -6,7 +6,7 @@
 use super::{ForwardCall, OutputPart, Split, panels_of_group, tabulate};
 use crate::blocking::{Planar, block_sizes, runs};
 use crate::desc::ConvDesc;
-use crate::geometry::{Panels, chunks};
+use crate::geometry::chunks;
 use crate::kernel::{ForwardPanel, Kernels, Offsets, Update, View};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::taps::{Axis, Grid};

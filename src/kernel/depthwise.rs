@@ -12,7 +12,7 @@ use core::ops::Range;
 
 use super::Kernel;
 use super::tile::with_const;
-use super::vector::{MOST_LANES, Vector};
+use super::vector::{INFINITE, MOST_LANES, Vector, tensor_or};
 
 /// The offset of a tap that reads padding.
 pub(crate) const ABSENT: u32 = u32::MAX;
@@ -109,13 +109,16 @@ pub(crate) struct DepthwiseForward<'a> {
 /// With `G[k][p][l] = w[k][l] · source[offset[k] + p][l]`: `grad_input[p][l]` is the sum of `G` over the taps whose
 /// threshold `input[p][l]` exceeds (added to, if `add`); `sums[k][l]` adds `G` over the positions that do not exceed it. NaN
 /// inputs do neither.
+///
+/// Without `input` the layer is linear, all thresholds are −∞: every position exceeds them, even NaN and −∞. Without
+/// `grad_input` only `sums` are wanted.
 pub(crate) struct DepthwiseBackwardInput<'a> {
     pub(crate) walk: Walk<'a>,
     pub(crate) source: &'a [f32],
     /// `[vector][tap][w, θ][lane]`
     pub(crate) coefficients: &'a [f32],
-    pub(crate) input: &'a [f32],
-    pub(crate) grad_input: &'a mut [f32],
+    pub(crate) input: Option<&'a [f32]>,
+    pub(crate) grad_input: Option<&'a mut [f32]>,
     pub(crate) add: bool,
     /// `[vector][tap][lane]`
     pub(crate) sums: &'a mut [f32],
@@ -219,7 +222,10 @@ unsafe fn forward_tile<S: Vector, const R: usize>(
             let (weight, theta) = (simd.load(coefficients), simd.load(coefficients.add(S::LANES)));
             coefficients = coefficients.add(2 * S::LANES);
             if offset == ABSENT {
-                let padded = simd.activate(simd.splat_f32s(0.0), theta);
+                // Padding is zero: where it stays zero it adds nothing, not even times an infinite weight.
+                let zero = simd.splat_f32s(0.0);
+                let weight = simd.keep(simd.greater_than_f32s(theta, zero), weight);
+                let padded = simd.activate(zero, theta);
                 for sum in &mut sums {
                     *sum = simd.mul_add(weight, padded, *sum);
                 }
@@ -240,7 +246,7 @@ unsafe fn forward_tile<S: Vector, const R: usize>(
 impl Kernel for DepthwiseBackwardInput<'_> {
     fn check<S: Vector>(&self) {
         let Self { walk, source, coefficients, input, grad_input, sums, .. } = self;
-        let own = input.len().min(grad_input.len());
+        let own = input.map_or(usize::MAX, <[f32]>::len).min(grad_input.as_ref().map_or(usize::MAX, |own| own.len()));
         walk.check(S::LANES, [source.len(), own], coefficients.len() / 2, 1);
         walk.check(S::LANES, [source.len(), own], sums.len(), 1);
     }
@@ -248,21 +254,29 @@ impl Kernel for DepthwiseBackwardInput<'_> {
     #[inline(always)]
     unsafe fn run<S: Vector>(mut self, simd: S) {
         let Walk { rows, columns, odd, vectors, .. } = self.walk.clone();
+        let mut unwanted = [0.0; MOST_LANES];
+        let own = Own {
+            input: tensor_or(self.input, &INFINITE),
+            grad_input: match &mut self.grad_input {
+                Some(own) => (own.as_mut_ptr(), usize::MAX),
+                None => (unwanted.as_mut_ptr(), 0),
+            },
+        };
         let tiles = tiles(columns.count, MOST_BACKWARD);
         for row in 0..rows.count {
             let at = [row * rows.source_step, row * rows.own_step];
             if let Some(odd) = &odd {
                 // First: it writes zeros where it overlaps others.
-                let own = lanes_between(simd, &odd.lanes);
+                let counts = lanes_between(simd, &odd.lanes);
                 // SAFETY: checked; the tile lies in a row of the walk.
-                unsafe { backward_input_tile::<S, 1>(simd, &mut self, 0, at.map(|at| at + odd.at), Some(own)) }
+                unsafe { backward_input_tile::<S, 1>(simd, &mut self, own, 0, at.map(|at| at + odd.at), Some(counts)) }
             }
             for tile in tiles.clone() {
                 let at = [at[0] + tile.start * columns.source_step, at[1] + tile.start * columns.own_step];
                 for lane in (0..vectors * S::LANES).step_by(S::LANES) {
                     with_const!(tile.len(), R in [1 2 3 4] => {
                         // SAFETY: checked; the tile lies in a row of the walk.
-                        unsafe { backward_input_tile::<S, R>(simd, &mut self, lane, at, None) }
+                        unsafe { backward_input_tile::<S, R>(simd, &mut self, own, lane, at, None) }
                     });
                 }
             }
@@ -270,16 +284,24 @@ impl Kernel for DepthwiseBackwardInput<'_> {
     }
 }
 
+/// Where the inputs and their gradients begin, and the bits of offsets that count: none where a vector stands in for them.
+#[derive(Clone, Copy)]
+struct Own {
+    input: (*const f32, usize),
+    grad_input: (*mut f32, usize),
+}
+
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked); `R` positions of a row, or its odd vector, of which only some lanes count, begin at
-/// `source` and `own`, and a vector follows `lane`.
+/// The call is [checked](Kernel#checked), and `own` is its own; `R` positions of a row, or its odd vector, of which only some
+/// lanes count, begin at `source` and `at`, and a vector follows `lane`.
 #[inline(always)]
 unsafe fn backward_input_tile<S: Vector, const R: usize>(
     simd: S,
     call: &mut DepthwiseBackwardInput<'_>,
+    own: Own,
     lane: usize,
-    [source, own]: [usize; 2],
+    [source, at]: [usize; 2],
     counts: Option<S::m32s>,
 ) {
     let Walk { offsets, columns, .. } = call.walk;
@@ -289,7 +311,8 @@ unsafe fn backward_input_tile<S: Vector, const R: usize>(
         let mut coefficients = call.coefficients.as_ptr().add(lane * 2 * offsets.len());
         let mut sums = call.sums.as_mut_ptr().add(lane * offsets.len());
         let source = call.source.as_ptr().add(source + lane);
-        let input = apart::<R>(call.input.as_ptr().add(own + lane), columns.own_step);
+        let (input, look) = own.input;
+        let input = apart::<R>(input.add((at + lane) & look), columns.own_step & look);
         let mut x = [zero; R];
         for r in 0..R {
             x[r] = simd.load(input[r]);
@@ -315,7 +338,8 @@ unsafe fn backward_input_tile<S: Vector, const R: usize>(
             coefficients = coefficients.add(2 * S::LANES);
             sums = sums.add(S::LANES);
         }
-        let to = apart::<R>(call.grad_input.as_mut_ptr().add(own + lane), columns.own_step);
+        let (to, keep) = own.grad_input;
+        let to = apart::<R>(to.add((at + lane) & keep), columns.own_step & keep);
         for r in 0..R {
             let before = if call.add { simd.load(to[r]) } else { zero };
             // A NaN exceeds nothing, though it is not less or equal either.

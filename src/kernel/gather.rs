@@ -8,7 +8,7 @@
 
 use super::Kernel;
 use super::tile::{Separate, accumulate, with_const};
-use super::vector::{MOST_LANES, Vector};
+use super::vector::{INFINITE, MOST_LANES, Vector, tensor_or};
 use super::view::TileMut;
 use crate::geometry::Panels;
 
@@ -42,6 +42,8 @@ impl<'a> Pairs<'a> {
 /// grad_input[pair[r][1]][l]  += G[r][l] where input[pair[r][1]][l] > θ[l]
 /// grad_thresholds[l]         += G[r][l] where input[pair[r][1]][l] ≤ θ[l]
 /// ```
+///
+/// Without `input` the layer is linear, all thresholds are −∞: every input exceeds them, even NaN and −∞.
 pub(crate) struct GatherPanel<'a> {
     pub(crate) pairs: Pairs<'a>,
     /// `[row][pitch]`
@@ -54,7 +56,7 @@ pub(crate) struct GatherPanel<'a> {
     /// One per lane.
     pub(crate) thresholds: &'a [f32],
     /// Rows as far apart as those of `grad_input`.
-    pub(crate) input: &'a [f32],
+    pub(crate) input: Option<&'a [f32]>,
     /// Added to, or replaced where there are pairs.
     pub(crate) grad_input: TileMut<'a>,
     pub(crate) replace: bool,
@@ -80,7 +82,9 @@ impl Kernel for GatherPanel<'_> {
         let [g, x] = self.pairs.max;
         assert!(self.pairs.len() == 0 || x < output.rows);
         assert!(g.saturating_mul(self.grad_output_pitch).saturating_add(self.depth) <= self.grad_output.len());
-        assert!(x.saturating_mul(output.row_step).saturating_add(lanes) <= self.input.len());
+        if let Some(input) = self.input {
+            assert!(x.saturating_mul(output.row_step).saturating_add(lanes) <= input.len());
+        }
         assert!(self.depth.saturating_mul(lanes) <= self.weight.len());
         assert!(lanes <= self.thresholds.len() && lanes <= self.grad_thresholds.len());
     }
@@ -154,15 +158,16 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize>(
     // What gradients are added to: a branch at each of them would cost more than an address.
     let zeros = [0.0; MOST_LANES];
     let keep = if panel.replace { 0 } else { usize::MAX };
-    // SAFETY: the caller's, for every pointer below: no row exceeds the maxima that were checked.
+    let (input, look) = tensor_or(panel.input, &INFINITE);
+    // SAFETY: checked; no row exceeds the largest of the table, and a vector that stands in is read at its first lane.
     unsafe {
         let theta = simd.load(panel.thresholds.as_ptr().add(v * S::LANES));
-        let x = panel.input.as_ptr().add(v * S::LANES);
+        let x = input.add((v * S::LANES) & look);
         let to = panel.grad_input.vectors[v];
         let before = if panel.replace { zeros.as_ptr() } else { to };
         let mut held = simd.splat_f32s(0.0);
         for r in 0..R {
-            let x = simd.load(x.add(offsets[r]));
+            let x = simd.load(x.add(offsets[r] & look));
             let passed = simd.keep(simd.greater_than_f32s(x, theta), sums[r][v]);
             simd.store(to.add(offsets[r]), simd.add_f32s(simd.load(before.add(offsets[r] & keep)), passed));
             held = simd.add_f32s(held, simd.keep(simd.less_than_or_equal_f32s(x, theta), sums[r][v]));

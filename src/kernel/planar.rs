@@ -17,7 +17,7 @@
 use super::Kernel;
 use super::offsets::Offsets;
 use super::tile::{Interleaved, Sums, add_products, load, panel_widths, store, unrolled, with_const};
-use super::vector::Vector;
+use super::vector::{INFINITE, Vector, tensor_or};
 
 /// Runs of consecutive positions that a kernel walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,8 @@ pub(crate) struct ForwardPanel<'a> {
 /// grad_thresholds[k][c] += G[k][c][p] where input[c][p] ≤ θ[k][c], lane by lane
 /// ```
 ///
-/// Positions that are no inputs hold NaN in `input`, which is neither.
+/// Positions that are no inputs hold NaN in `input`, which is neither. Without `input` the layer is linear, all thresholds are
+/// −∞: every position exceeds them, those that are no inputs too.
 pub(crate) struct BackwardInputPanel<'a> {
     pub(crate) source: &'a [f32],
     pub(crate) source_pitch: usize,
@@ -98,7 +99,7 @@ pub(crate) struct BackwardInputPanel<'a> {
     pub(crate) channels: usize,
     pub(crate) runs: Runs,
     /// `[channel][pitch]`.
-    pub(crate) input: &'a [f32],
+    pub(crate) input: Option<&'a [f32]>,
     /// `[channel][pitch]`, added to.
     pub(crate) grad_input: &'a mut [f32],
     pub(crate) pitch: usize,
@@ -279,7 +280,7 @@ impl Kernel for BackwardInputPanel<'_> {
         assert!(slots <= self.thresholds.len() && slots.saturating_mul(lanes) <= self.grad_thresholds.len());
         let planes = (self.channels - 1).saturating_mul(self.pitch);
         let result = planes.saturating_add(self.runs.result_len(lanes));
-        assert!(result <= self.input.len() && result <= self.grad_input.len());
+        assert!(self.input.is_none_or(|input| result <= input.len()) && result <= self.grad_input.len());
     }
 
     #[inline(always)]
@@ -306,6 +307,7 @@ impl Tiles for BackwardInputPanel<'_> {
     unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, at: usize, result: usize) {
         let zero = simd.splat_f32s(0.0);
         let (offsets, weight_taps) = (self.offsets.table(), self.weight_taps.table());
+        let (input, look) = tensor_or(self.input, &INFINITE);
         let (grad_input, grad_thresholds) = (self.grad_input.as_mut_ptr(), self.grad_thresholds.as_mut_ptr());
         for (&offset, &weight_tap) in offsets.iter().zip(weight_taps) {
             let tap = weight_tap as usize;
@@ -329,7 +331,7 @@ impl Tiles for BackwardInputPanel<'_> {
                     let mut clamped = simd.load(to_theta);
                     for (m, &sum) in sums.iter().enumerate() {
                         let index = n * self.pitch + result + m * S::LANES;
-                        let x = simd.load(self.input.as_ptr().add(index));
+                        let x = simd.load(input.add(index & look));
                         let to_input = grad_input.add(index);
                         let passed = simd.keep(simd.greater_than_f32s(x, theta), sum);
                         simd.store(to_input, simd.add_f32s(simd.load(to_input), passed));

@@ -8,6 +8,19 @@ use super::isa::Isa;
 /// The most lanes of a vector.
 pub(super) const MOST_LANES: usize = 16;
 
+/// A vector that exceeds thresholds of −∞ (and all others that are finite): what stands in for the inputs of a linear layer.
+pub(super) static INFINITE: [f32; MOST_LANES] = [f32::INFINITY; MOST_LANES];
+
+/// Where a tensor begins, and the bits of offsets that count: all of them, or none where a vector stands in for it at every
+/// offset. A branch at each would cost more than an address.
+#[inline(always)]
+pub(super) fn tensor_or(tensor: Option<&[f32]>, vector: &[f32; MOST_LANES]) -> (*const f32, usize) {
+    match tensor {
+        Some(tensor) => (tensor.as_ptr(), usize::MAX),
+        None => (vector.as_ptr(), 0),
+    }
+}
+
 /// A `pulp` token for which the kernels are built.
 pub(super) trait Vector: Simd {
     /// The instruction set.

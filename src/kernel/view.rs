@@ -25,7 +25,7 @@ impl Update {
 /// # Own
 ///
 /// The elements in a view's claim are its *own*: they lie in the data that [`new`](Self::new) borrowed, each in a place of its
-/// own, and no other view claims them, because views come from `new` and [`split`](Self::split) alone. So are the gaps between
+/// own, and no other view claims them, because views come from `new` and [`cut`](Self::split) alone. So are the gaps between
 /// elements of the claim, where all channels and positions between them are claimed. Gaps are never written.
 pub(crate) struct View<'a> {
     data: *mut f32,
@@ -70,16 +70,6 @@ impl<'a> View<'a> {
         claim[axis].end = at;
         self.claim[axis].start = at;
         View { claim, ..*self }
-    }
-
-    /// The part before `at` along an axis (0 images, 1 channels, 2 positions) and the part from there.
-    pub(crate) fn split(self, axis: usize, at: usize) -> (Self, Self) {
-        let at = at.clamp(self.claim[axis].start, self.claim[axis].end);
-        let (mut before, mut after) = (self.claim.clone(), self.claim);
-        before[axis].end = at;
-        after[axis].start = at;
-        let with = |claim| Self { claim, ..self };
-        (with(before), with(after))
     }
 
     /// Distance of positions.
@@ -397,8 +387,8 @@ mod tests {
     #[test]
     fn parts_write_their_own_elements() {
         for (layout, pitch) in PITCHES {
-            covers(layout, pitch, |view| {
-                let (mut low, mut high) = view.split(1, 1);
+            covers(layout, pitch, |mut high| {
+                let mut low = high.cut(1, 1);
                 for (n, h) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                     low.row(n, 0, [0, h, 0], 1, &[1.0, 1.0], Update::Set(0.0));
                     high.row(n, 1, [0, h, 0], 1, &[1.0, 1.0], Update::Add);
@@ -410,8 +400,8 @@ mod tests {
     #[test]
     fn pieces_of_a_view_leave_out_the_gaps() {
         for (layout, pitch) in PITCHES {
-            covers(layout, pitch, |view| {
-                let (mut low, mut high) = view.split(2, 1);
+            covers(layout, pitch, |mut high| {
+                let mut low = high.cut(2, 1);
                 for n in 0..2 {
                     low.pixel(n, 0, 0, &[1.0, 1.0], Update::Add);
                     for c in 0..2 {
@@ -476,7 +466,7 @@ mod tests {
     fn a_part_refuses_what_is_not_its_own() {
         let mut data = [0.0; 8];
         let tensor = TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8);
-        let (mut low, _high) = View::new(&mut data, &tensor).split(1, 1);
+        let mut low = View::new(&mut data, &tensor).cut(1, 1);
         low.row(0, 1, [0, 0, 0], 1, &[1.0], Update::Set(0.0));
     }
 
@@ -484,7 +474,7 @@ mod tests {
     #[should_panic]
     fn a_part_refuses_pixels_of_which_it_has_some_channels() {
         let mut data = [0.0; 12];
-        let (mut low, _high) = View::new(&mut data, &TensorLayout::new(Layout::Nhwc, 1, 2, SIZE, 3)).split(1, 1);
+        let mut low = View::new(&mut data, &TensorLayout::new(Layout::Nhwc, 1, 2, SIZE, 3)).cut(1, 1);
         low.pixels_mut(0, 0..4);
     }
 

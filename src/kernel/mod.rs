@@ -31,6 +31,9 @@ mod tile;
 mod vector;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use copy::{CopyBlock, TransposeBlock};
 pub(crate) use depthwise::{
     ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Line, MOST_TAPS, Walk,
@@ -135,7 +138,7 @@ trait Kernel {
 ///
 /// # Safety
 ///
-/// The instruction set of `S` is available.
+/// The instruction set of `S` is [offered](Vector#offered).
 unsafe fn run<S: Vector, K: Kernel>(call: K) {
     /// A [checked](Kernel#checked) call, to be run where the instructions of `S` may be used. All that it calls must be
     /// inlined: what is not is compiled without them.
@@ -155,7 +158,7 @@ unsafe fn run<S: Vector, K: Kernel>(call: K) {
     }
 
     call.check::<S>();
-    // SAFETY: the instruction set is available, says the caller.
+    // SAFETY: offered, as this function asks.
     let simd = unsafe { S::token() };
     simd.vectorize(Checked { simd, call });
 }
@@ -166,7 +169,7 @@ macro_rules! kernels {
     ($($name:ident($call:ident);)*) => {
         impl Kernels {
             $(pub(crate) fn $name(&self, call: $call<'_>) {
-                // SAFETY: the instruction set is available, for `Available::kernels` alone hands out a `Kernels`.
+                // SAFETY: offered: only `Available::kernels` hands out a `Kernels`, and only what is available is `Available`.
                 with_vocabulary!(self.isa, S => unsafe { run::<S, _>(call) })
             })*
         }

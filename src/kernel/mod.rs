@@ -33,6 +33,9 @@ mod tile;
 mod vector;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use copy::{CopyBlock, TransposeBlock};
 #[cfg(target_has_atomic = "8")]
 pub(crate) use deal::Deal;
@@ -139,7 +142,7 @@ trait Kernel {
 ///
 /// # Safety
 ///
-/// The instruction set of `S` is available.
+/// The instruction set of `S` is [offered](Vector#offered).
 unsafe fn run<S: Vector, K: Kernel>(call: K) {
     /// A [checked](Kernel#checked) call, to be run where the instructions of `S` may be used. All that it calls must be
     /// inlined: what is not is compiled without them.
@@ -159,7 +162,7 @@ unsafe fn run<S: Vector, K: Kernel>(call: K) {
     }
 
     call.check::<S>();
-    // SAFETY: the instruction set is available, says the caller.
+    // SAFETY: offered, as this function asks.
     let simd = unsafe { S::token() };
     simd.vectorize(Checked { simd, call });
 }
@@ -170,7 +173,7 @@ macro_rules! kernels {
     ($($name:ident($call:ident);)*) => {
         impl Kernels {
             $(pub(crate) fn $name(&self, call: $call<'_>) {
-                // SAFETY: the instruction set is available, for `Available::kernels` alone hands out a `Kernels`.
+                // SAFETY: offered: only `Available::kernels` hands out a `Kernels`, and only what is available is `Available`.
                 with_vocabulary!(self.isa, S => unsafe { run::<S, _>(call) })
             })*
         }

@@ -43,7 +43,7 @@
 //!
 //! | a new … | touches |
 //! |---|---|
-//! | instruction set | `kernel/isa.rs` (name and detection), `kernel/vector.rs` (its vocabulary), `with_vocabulary!` in `kernel/mod.rs` |
+//! | instruction set | `isa.rs` (its name), `kernel/detect.rs`, `kernel/vector.rs` (its vocabulary), `with_vocabulary!` in `kernel/mod.rs` |
 //! | element type | `kernel/` (its documentation says how), `weight.rs` |
 //! | padding mode | `desc.rs`, `geometry/`, `stage.rs` (what padding holds), `border.rs` (gradients of padding) |
 //! | layout | `layout.rs`, `stage.rs`, `kernel/view.rs`, entry and exit of the drivers |
@@ -146,6 +146,7 @@ mod desc;
 mod error;
 mod forward;
 mod geometry;
+mod isa;
 #[allow(unsafe_code)]
 mod kernel;
 mod layout;
@@ -169,7 +170,7 @@ mod workspace;
 
 pub use desc::{ConvDesc, ConvDescBuilder};
 pub use error::Error;
-pub use kernel::{Isa, ParseIsaError};
+pub use isa::{Isa, ParseIsaError};
 pub use layout::Layout;
 pub use operands::{
     Accumulation, BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight,

@@ -190,7 +190,8 @@ unsafe fn transpose_apart(from: *const f32, from_step: usize, from_column: usize
 #[cfg(test)]
 mod tests {
     extern crate std;
-    use crate::kernel::{CopyBlock, Isa, TransposeBlock};
+    use crate::isa::Isa;
+    use crate::kernel::{CopyBlock, TransposeBlock};
     use std::vec::Vec;
 
     #[test]

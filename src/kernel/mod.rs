@@ -22,8 +22,8 @@ mod copy;
 #[cfg(target_has_atomic = "8")]
 mod deal;
 mod depthwise;
+mod detect;
 mod gather;
-mod isa;
 mod offsets;
 mod outer;
 mod pack;
@@ -43,7 +43,6 @@ pub(crate) use depthwise::{
     ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Line, MOST_TAPS, Walk,
 };
 pub(crate) use gather::{GatherPanel, Pairs};
-pub use isa::{Isa, ParseIsaError};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
 pub(crate) use pack::{PatchColumns, PatchRows, PatchRun};
@@ -53,10 +52,11 @@ pub(crate) use view::{TileMut, Update, View};
 
 use pulp::{Simd, WithSimd};
 
-use isa::Available;
+use detect::Available;
 use vector::Vector;
 
 use crate::geometry::Widths;
+use crate::isa::Isa;
 
 /// Whether the build has vectors. Where it has none (microcontrollers), the algorithms that pay with vectors alone are
 /// never planned, and their code is left out.

@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 use super::VECTORS;
-use super::isa::Isa;
+use crate::isa::Isa;
 
 /// The most lanes of a vector.
 pub(super) const MOST_LANES: usize = 16;

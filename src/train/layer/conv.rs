@@ -5,7 +5,7 @@ use rand::rngs::ChaCha8Rng;
 use super::{Layer, LayerKind, Peaks, Units};
 use crate::desc::ConvDesc;
 use crate::error::Error;
-use crate::kernel::Isa;
+use crate::isa::Isa;
 use crate::plan::{Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, Pass, Thresholds, Weight};
 use crate::train::context::{Context, Mode};
 use crate::train::init::{ThresholdInit, WeightInit};

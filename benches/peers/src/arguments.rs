@@ -51,6 +51,9 @@ pub(crate) struct Arguments {
     /// Measures nothing: summary of files that --csv=FILE has written
     #[arg(long, value_name = "FILE", conflicts_with_all = ["csv", "shapes", "notations"])]
     pub(crate) from_csv: Vec<PathBuf>,
+    /// Measures no shape: checks that neither side's threads disturb the other's, and fails if they do
+    #[arg(long)]
+    pub(crate) check_quiet: bool,
     /// Samples per side, of which the median counts
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
@@ -69,6 +72,9 @@ impl Arguments {
             return Err(String::from(
                 "--clock cpu is the time of the measuring thread alone: it needs --threads 1 (several: --clock wall)",
             ));
+        }
+        if self.check_quiet && self.threads == 1 {
+            return Err(String::from("--check-quiet needs --threads 2 or more"));
         }
         if self.csv == Some(None) && self.summary.is_some() {
             return Err(String::from("--summary with --csv: give the rows a file, --csv=FILE"));
@@ -102,8 +108,10 @@ mod tests {
     #[test]
     fn options_that_rule_each_other_out() {
         assert!(check("--clock cpu --threads 2").unwrap_err().contains("--threads 1"));
+        assert!(check("--check-quiet").is_err());
         assert!(check("--csv --summary").is_err());
-        for options in ["--clock cpu", "--clock wall --threads 2", "--csv=f --summary=0.8"] {
+        for options in ["--clock cpu", "--clock wall --threads 2", "--check-quiet --threads 2", "--csv=f --summary=0.8"]
+        {
             assert_eq!(check(options), Ok(()), "{options}");
         }
     }

@@ -33,6 +33,11 @@ impl Clock {
     }
 }
 
+/// CPU time of all threads of this process.
+pub(crate) fn process_cpu() -> Duration {
+    read(ClockId::ProcessCPUTime)
+}
+
 fn read(clock: ClockId) -> Duration {
     // These clocks do not go below zero.
     clock_gettime(clock).try_into().unwrap_or_default()
@@ -49,5 +54,17 @@ mod tests {
         let [wall, cpu] = starts.map(|(clock, start)| clock.now() - start);
         assert!(wall >= Duration::from_millis(50), "{wall:?}");
         assert!(cpu < Duration::from_millis(25), "{cpu:?}");
+    }
+
+    #[test]
+    fn the_process_includes_its_threads() {
+        let start = process_cpu();
+        let spent = std::thread::spawn(|| {
+            let start = Clock::Cpu.now();
+            while Clock::Cpu.now() - start < Duration::from_millis(5) {}
+            Clock::Cpu.now() - start
+        });
+        let spent = spent.join().unwrap();
+        assert!(process_cpu() - start >= spent);
     }
 }

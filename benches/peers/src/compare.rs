@@ -13,9 +13,9 @@ use crate::notation::Problem;
 use crate::operands::Operands;
 use crate::ours::{Ours, Theta};
 use crate::pass::{LayoutName, Pass};
-use crate::peak;
 use crate::peer::{Peer, Task};
 use crate::row::{Row, Setting};
+use crate::{quiet, roof};
 
 /// What all comparisons of a run share.
 pub(crate) struct Comparison<'a> {
@@ -64,22 +64,32 @@ impl Comparison<'_> {
             }),
         );
         let flops_per_call = Cell::new(0.0);
-        let multiply_adds = peak::multiply_adds(self.isa);
+        let roof = roof::ours(self.isa, threads);
         let mut peak = Sampler::new(
             sample,
             clock,
             Box::new(|| {
-                if let Some(multiply_adds) = multiply_adds {
+                if let Some(multiply_adds) = &roof {
                     flops_per_call.set(multiply_adds());
                 }
             }),
         );
+        // Two pools of threads: ours, which the Rust peers share, and OpenMP's. On one thread nobody waits awake.
+        let two_pools = threads > 1 && contestants.iter().any(|(peer, _)| peer.is_onednn());
         for _ in 0..self.arguments.rounds {
-            peak.sample();
-            ours.sample();
-            contestants.iter_mut().for_each(|(_, contestant)| contestant.sample());
+            for onednn in [false, true] {
+                if two_pools {
+                    quiet::pause()?;
+                }
+                if !onednn {
+                    peak.sample();
+                    ours.sample();
+                }
+                let block = contestants.iter_mut().filter(|(peer, _)| peer.is_onednn() == onednn);
+                block.for_each(|(_, contestant)| contestant.sample());
+            }
         }
-        let roof = flops_per_call.get() / peak.median() * threads as f64;
+        let roof = flops_per_call.get() / peak.median();
         let ours = ours.median();
         let row = |peer: Peer, theirs: Option<f64>| Row {
             shape: problem.name.clone(),

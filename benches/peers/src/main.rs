@@ -16,7 +16,10 @@ mod operands;
 mod ours;
 mod pass;
 mod peer;
+mod placement;
+mod quiet;
 mod report;
+mod roof;
 mod row;
 mod summary;
 
@@ -25,6 +28,7 @@ use std::rc::Rc;
 
 use clap::{CommandFactory, Parser};
 use convrelu::Isa;
+use core_affinity::CoreId;
 
 use arguments::Arguments;
 use compare::Comparison;
@@ -36,6 +40,9 @@ use row::Setting;
 
 /// The summary's, where none is asked for.
 const THRESHOLD: f64 = 0.9;
+
+/// Rounds of the check that precedes a run.
+const CHECK_ROUNDS: u32 = 5;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -60,30 +67,28 @@ fn start(arguments: &Arguments) -> Result<ExitCode, String> {
     }
     let threads = usize::from(arguments.threads);
     let isa = arguments.isa.unwrap_or_else(Isa::detect);
-    set_environment(isa, threads);
+    let cores = placement::cores(threads);
+    set_environment(isa, threads, &cores);
     let problems = arguments.problems()?;
-    if problems.is_empty() {
+    if problems.is_empty() && !arguments.check_quiet {
         let _ = Arguments::command().print_help();
         return Ok(ExitCode::from(2));
     }
     if !isa.is_available() {
         return Err(format!("--isa {isa}: this machine does not have it"));
     }
-    let pinned = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(move |_| {
-        // The last core: the first one serves most interrupts. Several threads are left to the scheduler, because
-        // OpenMP's inherit the place of the one that starts them.
-        let last = core_affinity::get_core_ids().and_then(|cores| cores.last().copied());
-        if threads == 1 && !last.is_some_and(core_affinity::set_for_current) {
-            eprintln!("note: the thread could not be pinned to a core");
-        }
-    });
-    let pool = pinned.build().map_err(|error| error.to_string())?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| error.to_string())?;
     // Inside the pool, so that no call pays for entering it.
-    pool.install(|| run(arguments, &problems, isa, threads))
+    pool.install(|| {
+        // oneDNN first: OpenMP takes only cores that are free to the thread that loads it.
+        let dnnl = load_onednn(arguments)?;
+        placement::pin(&cores);
+        run(arguments, &problems, isa, threads, dnnl)
+    })
 }
 
 /// What the libraries read from the environment when they are loaded or first used.
-fn set_environment(isa: Isa, threads: usize) {
+fn set_environment(isa: Isa, threads: usize, cores: &[CoreId]) {
     let set = |name: &str, value: &str| {
         // SAFETY: called before any other thread runs.
         unsafe { std::env::set_var(name, value) };
@@ -96,6 +101,14 @@ fn set_environment(isa: Isa, threads: usize) {
     set("ONEDNN_MAX_CPU_ISA", limit);
     set("OMP_NUM_THREADS", &threads.to_string());
     set("RAYON_NUM_THREADS", &threads.to_string());
+    if !cores.is_empty() {
+        set("OMP_PLACES", &placement::openmp(cores));
+        set("OMP_PROC_BIND", "true");
+    }
+    // Awake between the calls of a sample, asleep in the pause: see the README.
+    if std::env::var_os("OMP_WAIT_POLICY").is_none() && std::env::var_os("GOMP_SPINCOUNT").is_none() {
+        set("GOMP_SPINCOUNT", "300000");
+    }
 }
 
 /// oneDNN, if it is wanted and there.
@@ -116,8 +129,30 @@ fn load_onednn(arguments: &Arguments) -> Result<Option<Rc<Dnnl>>, String> {
     }
 }
 
-fn run(arguments: &Arguments, problems: &[Problem], isa: Isa, threads: usize) -> Result<ExitCode, String> {
-    let dnnl = load_onednn(arguments)?;
+fn run(
+    arguments: &Arguments,
+    problems: &[Problem],
+    isa: Isa,
+    threads: usize,
+    dnnl: Option<Rc<Dnnl>>,
+) -> Result<ExitCode, String> {
+    if arguments.check_quiet {
+        let dnnl = dnnl.ok_or("--check-quiet needs oneDNN: there is no other side")?;
+        let check = quiet::Check::run(isa, threads, &dnnl, arguments.rounds)?;
+        let check =
+            check.ok_or_else(|| format!("--check-quiet: no loop of multiply-adds for {isa} and this OpenMP"))?;
+        println!("{check}");
+        return Ok(ExitCode::from(u8::from(!check.is_quiet())));
+    }
+    if threads > 1
+        && let Some(dnnl) = &dnnl
+        && let Some(check) = quiet::Check::run(isa, threads, dnnl, CHECK_ROUNDS)?
+    {
+        eprintln!("note: {check}");
+        if !check.is_quiet() {
+            eprintln!("note: the sides disturb one another, or another program disturbs both: see --check-quiet");
+        }
+    }
     let all = [Peer::Onednn, Peer::Im2colGemm, Peer::Candle, Peer::BurnFlex];
     let setting = Setting { isa: isa.to_string(), threads, theta: arguments.theta, clock: arguments.clock };
     let mut report = match &arguments.csv {

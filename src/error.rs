@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::kernel::Isa;
+use crate::isa::Isa;
 
 /// Why a descriptor, a plan or a call was refused.
 ///

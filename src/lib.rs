@@ -11,27 +11,58 @@
 //! one. This crate computes it in one, two and three dimensions, forward and backward, channels first or last, with SIMD
 //! kernels chosen at run time, without the standard library and without allocating.
 //!
+//! # The architecture in one screen
+//!
+//! A call goes one way, and each room knows those below it only:
+//!
+//! ```text
+//! call     plan.rs              ConvRelu: checks the operands (operands.rs), packs the weight (weight.rs)
+//!   pass   forward/mod.rs       splits the work into tasks for the caller's executor (threads.rs)
+//!     driver   forward/rows.rs  walks blocks of positions, panels of channels, chunks of the sum
+//!       kernel   kernel/        one register tile after another, on the instruction set of the plan
+//!
+//! beside them: desc.rs, layout.rs   what the layer is, where its tensors lie
+//!              geometry/            which positions read what: numbers only
+//!              thresholds.rs        θ by channel and tap
+//!              taps.rs, stage.rs    staged copies of blocks;  sums.rs  sums over positions in segments
+//!              workspace.rs         the buffers of a driver
+//! ```
+//!
+//! The loops of a pass, outermost first (here the forward pass of layers with channels last):
+//!
+//! ```text
+//! for each task                                  its images, positions or panels      forward/mod.rs
+//!   for each block of positions of some images   runs of patches are listed           forward/rows.rs
+//!     for each chunk of (tap, input channel)     clamped patches are packed           kernel/pack.rs
+//!       for each panel of output channels        the panel's weights stay in L1
+//!         for each tile of positions             accumulators in registers            kernel/product.rs
+//!           for each (tap, input channel)        broadcasts, loads, multiply-adds
+//! ```
+//!
+//! What a new thing touches:
+//!
+//! | a new … | touches |
+//! |---|---|
+//! | instruction set | `isa.rs` (its name), `kernel/detect.rs`, `kernel/vector.rs` (its vocabulary), `with_vocabulary!` in `kernel/mod.rs` |
+//! | element type | `kernel/` (its documentation says how), `weight.rs` |
+//! | padding mode | `desc.rs`, `geometry/`, `stage.rs` (what padding holds), `border.rs` (gradients of padding) |
+//! | layout | `layout.rs`, `stage.rs`, `kernel/view.rs`, entry and exit of the drivers |
+//! | algorithm | a driver beside the others, its name in `tuning.rs`, the choice in `mod.rs` of its pass |
+//!
 //! # The paper's example
 //!
 //! Input `[2, 3, 4]`, weights `[1, −1]`, thresholds `[0, 3.5]`, no padding:
 //!
 //! ```
-//! use convrelu::{ConvDesc, ConvRelu, Forward, Pass, Thresholds, Weight};
+//! use convrelu::{ConvDesc, ConvRelu, Forward, Pass, Serial, Thresholds, Weight};
 //!
 //! let desc = ConvDesc::conv1d(1, 1, 1, [3], [2]).build()?;
 //! let plan = ConvRelu::new(desc);
 //! let mut workspace = vec![0.0; plan.workspace_len(Pass::Forward)];
 //! let mut output = [0.0; 2];
-//! plan.forward(
-//!     Forward {
-//!         input: &[2.0, 3.0, 4.0],
-//!         weight: Weight::Plain(&[1.0, -1.0]),
-//!         thresholds: Thresholds::PerTap(&[0.0, 3.5]),
-//!         bias: None,
-//!     },
-//!     &mut output,
-//!     &mut workspace,
-//! )?;
+//! let (weight, thresholds) = (Weight::Plain(&[1.0, -1.0]), Thresholds::PerTap(&[0.0, 3.5]));
+//! let operands = Forward::new(&[2.0, 3.0, 4.0], weight, thresholds);
+//! plan.forward(operands, &mut output, &mut workspace, &Serial)?;
 //! assert_eq!(output, [-1.5, -1.0]);
 //! # Ok::<(), convrelu::Error>(())
 //! ```
@@ -42,9 +73,15 @@
 //! 2. Plan it: [`ConvRelu::new`] picks the best instruction set of the machine, [`ConvRelu::with_isa`] forces one.
 //! 3. Call [`forward`](ConvRelu::forward), [`backward_input`](ConvRelu::backward_input) (gradients of input and
 //!    thresholds) and [`backward_weight`](ConvRelu::backward_weight) (of weight and bias) with your own buffers and a
-//!    workspace of [`workspace_len`](ConvRelu::workspace_len) elements. For many calls with one weight, pack it with
+//!    workspace of [`workspace_len`](ConvRelu::workspace_len) elements. Each gradient may be left out, and each replaces
+//!    or adds to what its buffer holds ([`Gradient`]). For many calls with one weight, pack it with
 //!    [`pack_weight`](ConvRelu::pack_weight) (forward) or [`pack_weight_transposed`](ConvRelu::pack_weight_transposed)
 //!    (backward).
+//! 4. For several threads, plan for them ([`with_threads`](ConvRelu::with_threads)) and hand the calls an [`Executor`] that
+//!    has them: `Rayon` (feature `rayon`), or one of your own. [`Serial`] is the calling thread.
+//!
+//! A tensor may be a range of channels of a wider one: [`input_pitch`](ConvDescBuilder::input_pitch),
+//! [`output_pitch`](ConvDescBuilder::output_pitch).
 //!
 //! Buffers may lie anywhere. Tensors that begin at a multiple of 64 bytes are the fastest, for no vector of theirs crosses
 //! cache lines that it need not; workspaces and packed weights see to it themselves.
@@ -55,10 +92,14 @@
 //! # Semantics
 //!
 //! - `f(x; θ) = x` if `x > θ`, else `θ`. A **tie** sends its gradient to θ (eq. 6).
-//! - **Padding** is zero before the activation: a padded tap contributes `w · max(0, θ)`, and its gradient goes to θ
-//!   where `θ ≥ 0`.
+//! - **Padding** is zero before the activation: a padded tap contributes `w · max(0, θ)`, nothing at all where `θ ≤ 0`, and
+//!   its gradient goes to θ where `θ ≥ 0`.
+//! - [`Thresholds::LINEAR`], **uniformly −∞**, makes the layer linear: the gradient always goes to the input, which is not
+//!   read. A uniform threshold has one gradient, the sum of all.
 //! - A **NaN** in the input reaches exactly the outputs whose window holds it; going backward it passes its gradient to
 //!   neither side. A NaN threshold is an error.
+//! - Gradients that **sum over positions** (of weight, bias, thresholds) are sums of partial sums over segments of positions,
+//!   so that millions of them round no worse than thousands ([`reference::gradient_error_bound`]).
 //! - **Determinism**: the same plan gives the same bits, whatever the number of threads. Instruction sets differ by
 //!   rounding, within [`reference::error_bound`].
 //! - An **empty batch** is a no-op that still writes zero gradients.
@@ -69,7 +110,7 @@
 //! |---|---|---|---|
 //! | none | | the kernels, `no_std` and without `alloc` | `pulp`, `bytemuck`, `libm` |
 //! | `std` | yes | detection of the CPU through the operating system; the reference trainer `train` | `gemm` and crates for data sets, files and random numbers |
-//! | `rayon` | | the same calls, spread over the threads of the current pool | `std`, `rayon` |
+//! | `rayon` | | the executor `Rayon`: calls spread over the threads of the current pool | `rayon` |
 //! | `capi` | | the C interface `capi`, `src/capi/convrelu.h` | |
 //! | `panic-handler` | | for a static library without operating system: a panic calls C's `abort` | `capi` |
 //! | `cli` | | the program `convrelu` | `std`, `rayon`, crates for terminals and plots |
@@ -105,6 +146,7 @@ mod desc;
 mod error;
 mod forward;
 mod geometry;
+mod isa;
 #[allow(unsafe_code)]
 mod kernel;
 mod layout;
@@ -128,7 +170,7 @@ mod workspace;
 
 pub use desc::{ConvDesc, ConvDescBuilder};
 pub use error::Error;
-pub use kernel::{Isa, ParseIsaError};
+pub use isa::{Isa, ParseIsaError};
 pub use layout::Layout;
 pub use operands::{
     Accumulation, BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight,

@@ -2,7 +2,7 @@
 
 use crate::desc::ConvDesc;
 use crate::error::Error;
-use crate::thresholds::{ThresholdTable, threshold_strides};
+use crate::thresholds::{ThresholdStrides, ThresholdTable};
 use crate::weight::PackedWeight;
 
 /// The calls of a plan, each with its own workspace ([`ConvRelu::workspace_len`](crate::ConvRelu::workspace_len)).
@@ -48,6 +48,17 @@ impl<'a> Thresholds<'a> {
         matches!(self, Self::Uniform(f32::NEG_INFINITY))
     }
 
+    const fn strides(&self, desc: &ConvDesc) -> ThresholdStrides {
+        match self {
+            Self::Uniform(_) => [0, 0],
+            Self::PerTap(_) => {
+                // Taps are dense in both layouts, so one stride walks all three kernel axes.
+                let strides = desc.threshold_strides();
+                [strides.channel, strides.spatial[2]]
+            }
+        }
+    }
+
     /// The thresholds that a layer uses, or why it cannot.
     pub(crate) fn checked(&'a self, desc: &ConvDesc) -> Result<ThresholdTable<'a>, Error> {
         let used = match self {
@@ -56,7 +67,7 @@ impl<'a> Thresholds<'a> {
         };
         match used.iter().position(|theta| theta.is_nan()) {
             Some(index) => Err(Error::NanThreshold { index }),
-            None => Ok(ThresholdTable::new(used, threshold_strides(self, desc), self.is_linear())),
+            None => Ok(ThresholdTable::new(used, self.strides(desc), self.is_linear())),
         }
     }
 }

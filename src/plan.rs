@@ -7,7 +7,8 @@ use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::forward::{ForwardCall, ForwardPlan};
 use crate::geometry::parts;
-use crate::kernel::{Isa, Kernels};
+use crate::isa::Isa;
+use crate::kernel::Kernels;
 use crate::operands::{
     BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Weight, WeightGradients, checked,
     checked_mut,

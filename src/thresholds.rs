@@ -3,23 +3,10 @@
 
 use core::ops::Range;
 
-use crate::desc::ConvDesc;
-use crate::operands::Thresholds;
 use crate::strided;
 
 /// Distances of (input channels of all groups, taps in memory order); both 0 where one threshold serves all.
 pub(crate) type ThresholdStrides = [usize; 2];
-
-pub(crate) const fn threshold_strides(thresholds: &Thresholds<'_>, desc: &ConvDesc) -> ThresholdStrides {
-    match thresholds {
-        Thresholds::Uniform(_) => [0, 0],
-        Thresholds::PerTap(_) => {
-            // Taps are dense in both layouts, so one stride walks all three kernel axes.
-            let strides = desc.threshold_strides();
-            [strides.channel, strides.spatial[2]]
-        }
-    }
-}
 
 /// Checked thresholds: none of them is NaN.
 #[derive(Clone, Copy)]

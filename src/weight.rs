@@ -2,7 +2,8 @@
 
 use crate::desc::ConvDesc;
 use crate::geometry::Panels;
-use crate::kernel::{Isa, Kernels, TransposeBlock, VECTORS};
+use crate::isa::Isa;
+use crate::kernel::{Kernels, TransposeBlock, VECTORS};
 use crate::strided;
 
 /// Weights packed for many calls: by [`ConvRelu::pack_weight`](crate::ConvRelu::pack_weight) for the forward pass, or by

@@ -111,9 +111,10 @@ impl Depthwise {
             let grad_output = Image::of(&desc.output_tensor(), call.grad_output, image);
             let inputs = call.input.map(|input| Image::of(&desc.input_tensor(), input, image));
             for (index, channel) in segment.panels.clone().enumerate() {
+                let weights = segment.packing.panel(desc, call.weight, channel);
                 for (tap, vectors) in coefficients.chunks_exact_mut(2 * lanes).enumerate() {
                     let (weight, theta) = vectors.split_at_mut(lanes);
-                    weight.fill(call.weight[channel * taps + tap]);
+                    weight.fill(weights[tap]);
                     theta.fill(segment.thresholds[index * taps + tap]);
                 }
                 let own_sums = index * taps * lanes..(index + 1) * taps * lanes;

@@ -12,7 +12,7 @@ use super::types::*;
 use crate::adarelu;
 use crate::desc::{ConvDesc, ConvDescBuilder};
 use crate::error::Error;
-use crate::kernel::Isa;
+use crate::isa::Isa;
 use crate::plan::{Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, Pass, Thresholds, Weight};
 use crate::weight::PackedWeight;
 

@@ -6,7 +6,7 @@ use core::fmt::{self, Write};
 use super::check::{bytes_mut, pointer, read_struct, write};
 use super::types::{isa_of, number_of};
 use crate::error::Error;
-use crate::kernel::Isa;
+use crate::isa::Isa;
 
 /// What a function returns: 0 for success.
 #[repr(u32)]

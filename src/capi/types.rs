@@ -1,6 +1,6 @@
 //! Structs and numbers that cross the boundary.
 
-use crate::kernel::Isa;
+use crate::isa::Isa;
 use crate::layout::Layout;
 use crate::plan::{Accumulation, Pass};
 

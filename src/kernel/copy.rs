@@ -78,10 +78,10 @@ impl Kernel for CopyBlock<'_> {
 
 /// # Safety
 ///
-/// `len` elements are readable at `from` and writable at `to`, and do not overlap.
+/// [In reach](Vector#in-reach): `len` elements at `from`, and `len` at `to` that do not overlap them.
 #[inline(always)]
 unsafe fn copy_row<S: Vector>(simd: S, from: *const f32, to: *mut f32, len: usize) {
-    // SAFETY: the caller's; the last vector ends with the row.
+    // SAFETY: in reach: the last vector ends with the row.
     unsafe {
         if len < S::LANES {
             for i in 0..len {
@@ -103,11 +103,11 @@ unsafe fn copy_row<S: Vector>(simd: S, from: *const f32, to: *mut f32, len: usiz
 
 /// # Safety
 ///
-/// `len` elements, `step` apart, are readable at `from`, and writable at `to`.
+/// [In reach](Vector#in-reach): `len` elements `step` apart at `from`, and `len` elements at `to`.
 #[inline(always)]
 unsafe fn copy_strided(from: *const f32, step: usize, to: *mut f32, len: usize) {
     for i in 0..len {
-        // SAFETY: the caller's.
+        // SAFETY: in reach: `i < len`.
         unsafe { *to.add(i) = *from.add(i * step) };
     }
 }
@@ -174,11 +174,11 @@ impl Kernel for TransposeBlock<'_> {
 ///
 /// # Safety
 ///
-/// Four rows of four, `from_step` apart, are readable at `from`, and writable, `to_step` apart, at `to`.
+/// [In reach](Vector#in-reach): four rows of four, `from_step` apart at `from`, `to_step` apart at `to`.
 #[inline(always)]
 unsafe fn transpose_apart(from: *const f32, from_step: usize, from_column: usize, to: *mut f32, to_step: usize) {
     for c in 0..4 {
-        // SAFETY: the caller's.
+        // SAFETY: in reach: element `c` of each of the four rows; row `c` of `to`.
         unsafe {
             let from = from.add(c * from_column);
             let column = [*from, *from.add(from_step), *from.add(2 * from_step), *from.add(3 * from_step)];
@@ -190,7 +190,8 @@ unsafe fn transpose_apart(from: *const f32, from_step: usize, from_column: usize
 #[cfg(test)]
 mod tests {
     extern crate std;
-    use crate::kernel::{CopyBlock, Isa, TransposeBlock};
+    use crate::isa::Isa;
+    use crate::kernel::{CopyBlock, TransposeBlock};
     use std::vec::Vec;
 
     #[test]

@@ -142,12 +142,12 @@ pub(crate) struct DepthwiseBackwardWeight<'a> {
 ///
 /// # Safety
 ///
-/// They lie within one allocation.
+/// [In reach](Vector#in-reach): the elements.
 #[inline(always)]
 unsafe fn apart<const R: usize>(at: *const f32, step: usize) -> [*const f32; R] {
     let mut all = [at; R];
     for r in 1..R {
-        // SAFETY: the caller's.
+        // SAFETY: in reach: the element, and those before it that it is counted from.
         all[r] = unsafe { if r % 4 == 0 { all[r - 4].add(4 * step) } else { all[r / 4 * 4].add(r % 4 * step) } };
     }
     all
@@ -213,10 +213,12 @@ unsafe fn forward_tile<S: Vector, const R: usize>(
     [source, to]: [usize; 2],
 ) {
     let Walk { offsets, columns, .. } = call.walk;
-    // SAFETY: the caller's, for every pointer below.
+    // SAFETY: checked: the positions read inside the source through each tap that is present, and lie in the output; each
+    // tap has a weight and a threshold per lane.
     unsafe {
         let mut coefficients = call.coefficients.as_ptr().add(lane * 2 * offsets.len());
-        let source = call.source.as_ptr().add(source + lane);
+        // Beyond the source, perhaps, where all taps are absent.
+        let source = call.source.as_ptr().wrapping_add(source + lane);
         let mut sums = [simd.load(call.start.as_ptr().add(lane)); R];
         for &offset in offsets {
             let (weight, theta) = (simd.load(coefficients), simd.load(coefficients.add(S::LANES)));
@@ -268,7 +270,7 @@ impl Kernel for DepthwiseBackwardInput<'_> {
             if let Some(odd) = &odd {
                 // First: it writes zeros where it overlaps others.
                 let counts = lanes_between(simd, &odd.lanes);
-                // SAFETY: checked; the tile lies in a row of the walk.
+                // SAFETY: checked; the odd vector lies in each row of the walk.
                 unsafe { backward_input_tile::<S, 1>(simd, &mut self, own, 0, at.map(|at| at + odd.at), Some(counts)) }
             }
             for tile in tiles.clone() {
@@ -306,11 +308,14 @@ unsafe fn backward_input_tile<S: Vector, const R: usize>(
 ) {
     let Walk { offsets, columns, .. } = call.walk;
     let zero = simd.splat_f32s(0.0);
-    // SAFETY: the caller's, for every pointer below.
+    // SAFETY: checked: the positions read inside the source through each tap that is present, and lie in the inputs and
+    // gradients; each tap has a weight, a threshold and a sum per lane. A vector that stands in for a tensor is met at its
+    // beginning alone.
     unsafe {
         let mut coefficients = call.coefficients.as_ptr().add(lane * 2 * offsets.len());
         let mut sums = call.sums.as_mut_ptr().add(lane * offsets.len());
-        let source = call.source.as_ptr().add(source + lane);
+        // Beyond the source, perhaps, where all taps are absent.
+        let source = call.source.as_ptr().wrapping_add(source + lane);
         let (input, look) = own.input;
         let input = apart::<R>(input.add((at + lane) & look), columns.own_step & look);
         let mut x = [zero; R];
@@ -378,7 +383,7 @@ impl Kernel for DepthwiseBackwardWeight<'_> {
                     let own = &present[taps * group / groups..taps * (group + 1) / groups];
                     with_const!(own.len(), N in [1 2 3 4 5 6 7 8 9] => if N <= most_taps::<S>() {
                         let taps: [usize; N] = from_fn(|t| own[t] as usize);
-                        // SAFETY: checked; absent taps were left out.
+                        // SAFETY: checked; rows and positions lie in the walk, and absent taps were left out.
                         unsafe { backward_weight_group(simd, &mut self, taps, row..row + together, positions.clone()) }
                     });
                 }
@@ -400,7 +405,8 @@ unsafe fn backward_weight_group<S: Vector, const T: usize>(
 ) {
     let Walk { offsets, columns, rows: Line { source_step, own_step, .. }, ref odd, vectors } = call.walk;
     for lane in (0..vectors * S::LANES).step_by(S::LANES) {
-        // SAFETY: the caller's, for every pointer below; a vector follows `lane`.
+        // SAFETY: checked: a vector follows `lane` at each position; the positions lie in the gradients and, as the taps are
+        // present, read inside the source; each tap has a threshold and a sum per lane.
         unsafe {
             let thresholds = call.thresholds.as_ptr().add(lane * offsets.len());
             // Loops, for closures are not sure to be inlined where the instruction set is.

@@ -100,7 +100,7 @@ impl Kernel for GatherPanel<'_> {
 
 /// # Safety
 ///
-/// The checks of [`gather`], with `V` vectors.
+/// The call is [checked](Kernel#checked), and its tile has `V` vectors.
 #[inline(always)]
 unsafe fn walk<S: Vector, const V: usize>(simd: S, panel: &mut GatherPanel<'_>) {
     let most = most_rows::<S>(V).min(panel.tile);
@@ -108,7 +108,7 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, panel: &mut GatherPanel<'_>) 
     for index in 0..tiles.count() {
         let rows = tiles.get(index);
         with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>(V) {
-            // SAFETY: `R` pairs follow the first of the tile.
+            // SAFETY: checked; `R` pairs follow the first of the tile.
             unsafe { tile::<S, R, V>(simd, panel, rows.start) }
         });
     }
@@ -116,12 +116,12 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, panel: &mut GatherPanel<'_>) 
 
 /// # Safety
 ///
-/// The checks of [`gather`], with `V` vectors; the table has `R` pairs from `first` on.
+/// The call is [checked](Kernel#checked), and its tile has `V` vectors; the table has `R` pairs from `first` on.
 #[inline(always)]
 unsafe fn tile<S: Vector, const R: usize, const V: usize>(simd: S, panel: &mut GatherPanel<'_>, first: usize) {
     let zero = simd.splat_f32s(0.0);
     let mut g = [panel.grad_output.as_ptr(); R];
-    // SAFETY: the caller's, for every pointer below: no row exceeds the maxima that were checked.
+    // SAFETY: checked: no row exceeds the largest of the table, and each has `depth` steps, as the weights have.
     unsafe {
         let pairs = panel.pairs.table.as_ptr().add(first);
         for (r, g) in g.iter_mut().enumerate() {
@@ -146,7 +146,8 @@ unsafe fn tile<S: Vector, const R: usize, const V: usize>(simd: S, panel: &mut G
 ///
 /// # Safety
 ///
-/// The checks of [`gather`], with `V` vectors; the offsets are those of rows in the table.
+/// The call is [checked](Kernel#checked), and its tile has `V` vectors, of which `v` is one; the offsets are those of rows in
+/// the table.
 #[inline(always)]
 unsafe fn mask<S: Vector, const R: usize, const V: usize>(
     simd: S,
@@ -159,7 +160,7 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize>(
     let zeros = [0.0; MOST_LANES];
     let keep = if panel.replace { 0 } else { usize::MAX };
     let (input, look) = tensor_or(panel.input, &INFINITE);
-    // SAFETY: checked; no row exceeds the largest of the table, and a vector that stands in is read at its first lane.
+    // SAFETY: checked: no row exceeds the largest of the table. A vector that stands in for a tensor is read at offset 0.
     unsafe {
         let theta = simd.load(panel.thresholds.as_ptr().add(v * S::LANES));
         let x = input.add((v * S::LANES) & look);

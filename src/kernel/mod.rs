@@ -22,8 +22,8 @@ mod copy;
 #[cfg(target_has_atomic = "8")]
 mod deal;
 mod depthwise;
+mod detect;
 mod gather;
-mod isa;
 mod offsets;
 mod outer;
 mod pack;
@@ -33,6 +33,9 @@ mod tile;
 mod vector;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use copy::{CopyBlock, TransposeBlock};
 #[cfg(target_has_atomic = "8")]
 pub(crate) use deal::Deal;
@@ -40,7 +43,6 @@ pub(crate) use depthwise::{
     ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Line, MOST_TAPS, Walk,
 };
 pub(crate) use gather::{GatherPanel, Pairs};
-pub use isa::{Isa, ParseIsaError};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
 pub(crate) use pack::{PatchColumns, PatchRows, PatchRun};
@@ -50,10 +52,11 @@ pub(crate) use view::{TileMut, Update, View};
 
 use pulp::{Simd, WithSimd};
 
-use isa::Available;
+use detect::Available;
 use vector::Vector;
 
 use crate::geometry::Widths;
+use crate::isa::Isa;
 
 /// Whether the build has vectors. Where it has none (microcontrollers), the algorithms that pay with vectors alone are
 /// never planned, and their code is left out.
@@ -139,7 +142,7 @@ trait Kernel {
 ///
 /// # Safety
 ///
-/// The instruction set of `S` is available.
+/// The instruction set of `S` is [offered](Vector#offered).
 unsafe fn run<S: Vector, K: Kernel>(call: K) {
     /// A [checked](Kernel#checked) call, to be run where the instructions of `S` may be used. All that it calls must be
     /// inlined: what is not is compiled without them.
@@ -159,7 +162,7 @@ unsafe fn run<S: Vector, K: Kernel>(call: K) {
     }
 
     call.check::<S>();
-    // SAFETY: the instruction set is available, says the caller.
+    // SAFETY: offered, as this function asks.
     let simd = unsafe { S::token() };
     simd.vectorize(Checked { simd, call });
 }
@@ -170,7 +173,7 @@ macro_rules! kernels {
     ($($name:ident($call:ident);)*) => {
         impl Kernels {
             $(pub(crate) fn $name(&self, call: $call<'_>) {
-                // SAFETY: the instruction set is available, for `Available::kernels` alone hands out a `Kernels`.
+                // SAFETY: offered: only `Available::kernels` hands out a `Kernels`, and only what is available is `Available`.
                 with_vocabulary!(self.isa, S => unsafe { run::<S, _>(call) })
             })*
         }

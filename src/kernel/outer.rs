@@ -76,7 +76,7 @@ impl Kernel for WeightPanels<'_> {
 
 /// # Safety
 ///
-/// The checks of [`backward_weight`], with `NV` vectors; `first` begins a panel of `ND` channels.
+/// The call is [checked](Kernel#checked) and has `NV` vectors; `first` begins a panel of `ND` channels.
 #[inline(always)]
 unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
     simd: S,
@@ -87,29 +87,28 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
         return;
     }
     let mut sums = [[simd.splat_f32s(0.0); NV]; ND];
-    // SAFETY: the caller's: a threshold per lane.
+    // SAFETY: checked: a threshold per lane.
     let thetas = unsafe { load::<S, NV>(simd, call.thresholds.as_ptr()) };
     let (trips, rest) = call.positions.trips::<S>();
-    // SAFETY: the caller's, here and below: positions up to the largest are readable, and the panels before hold a gradient
-    // per position and channel.
+    // SAFETY: checked: panels hold a gradient per position and channel, and `first` channels come before.
     let mut g = unsafe { call.grad_output.as_ptr().add(first * call.positions.table().len()) };
     let input = call.input.as_ptr();
     for trip in trips {
         unrolled!(STEP in 0..S::STEPS => {
-            // SAFETY: as above.
+            // SAFETY: checked: the vectors at the largest position, and `ND` gradients for each.
             unsafe { add_position(simd, &mut sums, thetas, input.add(trip[STEP] as usize), g) };
             g = g.wrapping_add(ND);
         });
     }
     for &position in rest {
-        // SAFETY: as above.
+        // SAFETY: checked: the vectors at the largest position, and `ND` gradients for each.
         unsafe { add_position(simd, &mut sums, thetas, input.add(position as usize), g) };
         g = g.wrapping_add(ND);
     }
-    // SAFETY: the panels before hold a gradient per channel and lane.
+    // SAFETY: checked: a gradient per channel and lane, and `first` channels come before.
     let to = unsafe { call.grad_weight.as_mut_ptr().add(first * NV * S::LANES) };
     unrolled!(D in 0..ND => {
-        // SAFETY: the caller's: a gradient per channel and lane.
+        // SAFETY: checked: so has channel `D` of the panel.
         unsafe {
             let to = to.add(D * NV * S::LANES);
             let before = load::<S, NV>(simd, to);
@@ -122,7 +121,7 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
 ///
 /// # Safety
 ///
-/// `NV` vectors are readable at `x` and `ND` gradients at `g`.
+/// [In reach](Vector#in-reach): `NV` vectors at `x` and `ND` gradients at `g`.
 #[inline(always)]
 unsafe fn add_position<S: Vector, const ND: usize, const NV: usize>(
     simd: S,
@@ -131,7 +130,7 @@ unsafe fn add_position<S: Vector, const ND: usize, const NV: usize>(
     x: *const f32,
     g: *const f32,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: in reach: what is loaded from `x`, and the rows at `g`.
     unsafe {
         let mut x = load::<S, NV>(simd, x);
         unrolled!(V in 0..NV => x[V] = simd.activate(x[V], thetas[V]));

@@ -107,7 +107,8 @@ const MOST_TILES: usize = 8;
 ///
 /// # Safety
 ///
-/// The checks of [`columns`]; `from` is where the first position reads, `to` where the first tile begins.
+/// The call is [checked](Kernel#checked), and its parts are given: `from` is where the first position reads, `to` where the
+/// first of `tiles` tiles begins, all of them whole and of consecutive positions.
 #[inline(always)]
 unsafe fn pack_stretch<S: Vector>(
     simd: S,
@@ -119,7 +120,8 @@ unsafe fn pack_stretch<S: Vector>(
 ) {
     let table = offsets.table();
     for (k, &offset) in table.iter().enumerate() {
-        // SAFETY: the caller's.
+        // SAFETY: checked: the last position of the last tile reads inside through each offset; columns and thresholds have
+        // a place per step.
         unsafe {
             let theta = simd.splat_f32s(*thresholds.as_ptr().add(k));
             let mut x = from.add(offset as usize);
@@ -139,7 +141,8 @@ unsafe fn pack_stretch<S: Vector>(
 ///
 /// # Safety
 ///
-/// The checks of [`columns`]; at `to`, a vector is writable at each step, `pitch` apart.
+/// The call is [checked](Kernel#checked), and its parts are given: `positions` is one vector of its positions, and at `to`,
+/// `pitch` apart, lie that vector's columns.
 #[inline(always)]
 unsafe fn pack_vector<S: Vector>(
     simd: S,
@@ -169,7 +172,8 @@ unsafe fn pack_vector<S: Vector>(
         }
     }
     for (k, &offset) in offsets.table().iter().enumerate() {
-        // SAFETY: the caller's.
+        // SAFETY: checked: the last position reads inside through each offset, and no vector is read that ends after it;
+        // columns and thresholds have a place per step.
         unsafe {
             let x = source.as_ptr().add(offset as usize);
             let mut value = simd.load(x.add(shifts[0]));
@@ -250,7 +254,7 @@ fn clamp<S: Vector>(simd: S, x: &[f32], thetas: &[f32], out: &mut [f32]) {
         i += S::STEPS * S::LANES;
     }
     while i < len {
-        // SAFETY: as above: the last vector overlaps the one before.
+        // SAFETY: the last vector ends with the slices, all of one length, and overlaps the one before.
         unsafe { clamp_vector(simd, x, thetas, out, i.min(len - S::LANES)) };
         i += S::LANES;
     }
@@ -258,10 +262,10 @@ fn clamp<S: Vector>(simd: S, x: &[f32], thetas: &[f32], out: &mut [f32]) {
 
 /// # Safety
 ///
-/// All slices have a vector from `at` on.
+/// [In reach](Vector#in-reach): a vector from `at` on in each slice.
 #[inline(always)]
 unsafe fn clamp_vector<S: Vector>(simd: S, x: &[f32], thetas: &[f32], out: &mut [f32], at: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: in reach: one vector of each.
     unsafe {
         let theta = simd.load(thetas.as_ptr().add(at));
         simd.store(out.as_mut_ptr().add(at), simd.activate(simd.load(x.as_ptr().add(at)), theta));

@@ -200,7 +200,7 @@ impl Kernel for ForwardPanel<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Vector>(self, simd: S) {
-        // SAFETY: checked.
+        // SAFETY: checked, as `walk` asks.
         unsafe { walk(simd, self) }
     }
 }
@@ -222,25 +222,25 @@ impl Tiles for ForwardPanel<'_> {
     unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, at: usize, result: usize) {
         let mut sums = [[simd.splat_f32s(0.0); MR]; NR];
         let (trips, rest) = self.offsets.trips::<S>();
+        // They advance by wrapping arithmetic, because those after the last offset are never read.
         let (mut theta, mut weight) = (self.thresholds.as_ptr(), self.weight.as_ptr());
-        // SAFETY: the caller's, here and below, for each pointer: there is a threshold per offset, and `NR` weights. Pointers
-        // advance by wrapping arithmetic, because those after the last offset are never read.
+        // SAFETY: checked: the vectors lie in a run, which begins in the source.
         let source = unsafe { self.source.as_ptr().add(at) };
         for trip in trips {
             unrolled!(STEP in 0..S::STEPS => {
-                // SAFETY: as above.
+                // SAFETY: checked: the vectors at the largest offset; a threshold and `NR` weights for each.
                 unsafe { forward_step::<S, MR, NR>(simd, &mut sums, source.add(trip[STEP] as usize), theta, weight) };
                 theta = theta.wrapping_add(1);
                 weight = weight.wrapping_add(NR);
             });
         }
         for &offset in rest {
-            // SAFETY: as above.
+            // SAFETY: checked: the vectors at the largest offset; a threshold and `NR` weights for each.
             unsafe { forward_step::<S, MR, NR>(simd, &mut sums, source.add(offset as usize), theta, weight) };
             theta = theta.wrapping_add(1);
             weight = weight.wrapping_add(NR);
         }
-        // SAFETY: the caller's.
+        // SAFETY: checked: the run lies in the result, and its last whole vector in each of `NR` channels.
         unsafe { store(simd, sums, self.result.as_mut_ptr().add(result), self.pitch) };
     }
 }
@@ -249,7 +249,7 @@ impl Tiles for ForwardPanel<'_> {
 ///
 /// # Safety
 ///
-/// `MR` vectors are readable at `x`, a threshold at `theta`, and `NR` weights.
+/// [In reach](Vector#in-reach): `MR` vectors at `x`, a threshold at `theta`, `NR` weights at `weight`.
 #[inline(always)]
 unsafe fn forward_step<S: Vector, const MR: usize, const NR: usize>(
     simd: S,
@@ -258,7 +258,7 @@ unsafe fn forward_step<S: Vector, const MR: usize, const NR: usize>(
     theta: *const f32,
     weight: *const f32,
 ) {
-    // SAFETY: the caller's, for each pointer.
+    // SAFETY: in reach: one threshold, and what `load` and `add_products` take.
     unsafe {
         let theta = simd.splat_f32s(*theta);
         let mut x = load::<S, MR>(simd, x);
@@ -276,7 +276,7 @@ impl Kernel for BackwardInputPanel<'_> {
         assert!(self.weight_taps.table().len() == taps);
         let last_tap = self.weight_taps.max().saturating_mul(self.weight_pitch);
         assert!(self.depth.saturating_mul(self.channels).saturating_add(last_tap) <= self.weight.len());
-        let slots = (self.weight_taps.max() + 1).saturating_mul(self.channels);
+        let slots = self.weight_taps.max().saturating_add(1).saturating_mul(self.channels);
         assert!(slots <= self.thresholds.len() && slots.saturating_mul(lanes) <= self.grad_thresholds.len());
         let planes = (self.channels - 1).saturating_mul(self.pitch);
         let result = planes.saturating_add(self.runs.result_len(lanes));
@@ -285,7 +285,7 @@ impl Kernel for BackwardInputPanel<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Vector>(self, simd: S) {
-        // SAFETY: checked.
+        // SAFETY: checked, as `walk` asks.
         unsafe { walk(simd, self) }
     }
 }
@@ -312,8 +312,9 @@ impl Tiles for BackwardInputPanel<'_> {
         for (&offset, &weight_tap) in offsets.iter().zip(weight_taps) {
             let tap = weight_tap as usize;
             let mut sums = [[zero; MR]; NR];
-            // SAFETY: the caller's, for each pointer below; offsets never exceed the maxima that were checked. Pointers
-            // advance by wrapping arithmetic, because the one after the last channel is never read.
+            // SAFETY: checked: the vectors at the largest offset in each of `depth` channels, weights and thresholds up to the
+            // last tap, and the run in each plane of inputs and gradients; a vector that stands in for inputs is read at
+            // offset 0. Pointers advance by wrapping arithmetic, because the one after the last channel is never read.
             unsafe {
                 let mut g = self.source.as_ptr().add(at + offset as usize);
                 let mut weight = self.weight.as_ptr().add(tap * self.weight_pitch);

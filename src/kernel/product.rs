@@ -107,7 +107,8 @@ impl Kernel for Product<'_> {
         assert!(depth.saturating_mul(output.count * S::LANES) <= columns.len());
         match *rows {
             ProductRows::Packed { data, panels, ref range, depth: whole, first_step } => {
-                assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>() && first_step + depth <= whole);
+                assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>());
+                assert!(first_step.saturating_add(*depth) <= whole);
                 assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
             }
             ProductRows::Plain { data, pitch, count, tile } => {
@@ -132,7 +133,7 @@ impl Kernel for Product<'_> {
 
 /// # Safety
 ///
-/// The checks of [`product`], with `V` vectors.
+/// The call is [checked](Kernel#checked), and its output has `V` vectors.
 #[inline(always)]
 unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
     match product.rows {
@@ -140,10 +141,10 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
             let first_row = panels.start(range.start);
             for panel in range.clone() {
                 let rows = panels.get(panel);
-                // SAFETY: the panel lies in the data, `first_step` in the panel.
+                // SAFETY: checked: the panel lies in the data, `first_step` in the panel.
                 let a = unsafe { data.as_ptr().add(rows.start * depth + first_step * rows.len()) };
                 with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>() {
-                    // SAFETY: `R` rows of `product.depth` steps lie there.
+                    // SAFETY: checked: `R` rows of `product.depth` steps lie at `a`, and have their output.
                     unsafe { tile::<S, _, R, V>(simd, product, Interleaved::<R>(a), rows.start - first_row) }
                 });
             }
@@ -155,10 +156,10 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
                     for (r, a) in a.iter_mut().enumerate() {
                         // Hidden from the compiler, which would else compute the rows' addresses from one another at each
                         // step, load several steps at each, and spill them.
-                        // SAFETY: the row lies in the data.
+                        // SAFETY: checked: the row lies in the data.
                         *a = black_box(unsafe { a.add((rows.start + r) * pitch) });
                     }
-                    // SAFETY: `R` rows of `product.depth` steps lie there.
+                    // SAFETY: checked: `R` rows of `product.depth` steps lie at `a`, and have their output.
                     unsafe { tile::<S, _, R, V>(simd, product, Separate(a), rows.start) }
                 });
             }
@@ -170,18 +171,19 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
 ///
 /// # Safety
 ///
-/// The checks of [`product`], with `V` vectors; `a` has `R` rows of `product.depth` steps; the output and `start` have
-/// those rows.
+/// The call is [checked](Kernel#checked), and its output has `V` vectors; `R` rows of `product.depth` steps are
+/// [in reach](Vector#in-reach) at `a`; they are rows of the call, the first of which is `row`.
 #[inline(always)]
 unsafe fn tile<S: Vector, A: Steps, const R: usize, const V: usize>(simd: S, product: &Product<'_>, a: A, row: usize) {
     let mut out = [core::ptr::null_mut(); V];
     for (v, out) in out.iter_mut().enumerate() {
-        // SAFETY: the row lies in the output.
+        // SAFETY: checked: the output has as many rows as the call.
         *out = unsafe { product.output.vectors[v].add(row * product.output.row_step) };
     }
     let step = product.output.row_step;
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    // SAFETY: the caller's, for every pointer below.
+    // SAFETY: checked: the output and what sums start from have the `R` rows and `V` vectors; columns have `V` vectors for
+    // each of `depth` steps, and `a` is in reach for as many.
     unsafe {
         match product.start {
             Start::Zero => {}

@@ -2,6 +2,9 @@
 //!
 //! All loops over registers are unrolled by hand, for an array that is indexed by a variable lives in memory: where the
 //! compiler optimises for size, it would not unroll them, and where an epilogue is long, it gives up.
+//!
+//! Unsafe functions trust that the rows, steps and vectors that their constants and depths count are
+//! [in reach](Vector#in-reach).
 
 use super::vector::Vector;
 use crate::geometry::Widths;
@@ -40,7 +43,7 @@ pub(super) trait Operand: Copy {
     ///
     /// # Safety
     ///
-    /// There is such a row.
+    /// In reach: the operands of all rows, of which `I` is one.
     unsafe fn broadcast<S: Vector, const I: usize>(self, simd: S) -> S::f32s;
 }
 
@@ -51,7 +54,7 @@ pub(super) struct Interleaved<const R: usize>(pub(super) *const f32);
 impl<const R: usize> Operand for Interleaved<R> {
     #[inline(always)]
     unsafe fn broadcast<S: Vector, const I: usize>(self, simd: S) -> S::f32s {
-        // SAFETY: the caller's.
+        // SAFETY: in reach: `R` operands lie side by side.
         unsafe { simd.broadcast::<I, R>(self.0) }
     }
 }
@@ -62,7 +65,7 @@ pub(super) trait Steps: Copy {
     ///
     /// # Safety
     ///
-    /// There are such steps, and `U < N`.
+    /// In reach: the `N` steps from `k` on; `U < N`.
     unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand;
 }
 
@@ -70,7 +73,7 @@ pub(super) trait Steps: Copy {
 impl<const R: usize> Steps for Interleaved<R> {
     #[inline(always)]
     unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
-        // SAFETY: the caller's.
+        // SAFETY: in reach: step `k + U` is one of the `N`.
         Self(unsafe { self.0.add((k + U) * R) })
     }
 }
@@ -89,7 +92,7 @@ impl<const R: usize> Steps for Separate<R> {
         impl<const R: usize, const U: usize, const N: usize> Operand for Step<R, U, N> {
             #[inline(always)]
             unsafe fn broadcast<S: Vector, const I: usize>(self, simd: S) -> S::f32s {
-                // SAFETY: the caller's, and that of `at`.
+                // SAFETY: in reach: `at` was told of `N` steps of each row from this one on.
                 unsafe { simd.broadcast::<U, N>(self.0[I].add(self.1)) }
             }
         }
@@ -101,7 +104,7 @@ impl<const R: usize> Steps for Separate<R> {
 ///
 /// # Safety
 ///
-/// `a` has `R` rows.
+/// In reach: `R` rows at `a`.
 #[inline(always)]
 pub(super) unsafe fn add_products<S: Vector, A: Operand, const R: usize, const V: usize>(
     simd: S,
@@ -110,7 +113,7 @@ pub(super) unsafe fn add_products<S: Vector, A: Operand, const R: usize, const V
     b: [S::f32s; V],
 ) {
     unrolled!(ROW in 0..R => {
-        // SAFETY: the caller's.
+        // SAFETY: in reach: `ROW < R`.
         let a = unsafe { a.broadcast::<S, ROW>(simd) };
         unrolled!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(a, b[VECTOR], sums[ROW][VECTOR]));
     });
@@ -120,7 +123,7 @@ pub(super) unsafe fn add_products<S: Vector, A: Operand, const R: usize, const V
 ///
 /// # Safety
 ///
-/// `a` has `R` rows of `depth` steps, `b` that many steps of `V` vectors.
+/// In reach: `R` rows of `depth` steps at `a`, `depth` steps of `V` vectors at `b`.
 #[inline(always)]
 pub(super) unsafe fn accumulate<S: Vector, A: Steps, const R: usize, const V: usize>(
     simd: S,
@@ -133,7 +136,7 @@ pub(super) unsafe fn accumulate<S: Vector, A: Steps, const R: usize, const V: us
     const UNROLL: usize = 4;
     let whole = depth / UNROLL * UNROLL;
     let mut k = 0;
-    // SAFETY: the caller's, for each step.
+    // SAFETY: in reach: no step is used that is not before `depth`.
     unsafe {
         while k < whole {
             unrolled!(U in 0..UNROLL => {
@@ -153,11 +156,11 @@ pub(super) unsafe fn accumulate<S: Vector, A: Steps, const R: usize, const V: us
 ///
 /// # Safety
 ///
-/// They are readable.
+/// In reach: the vectors at `from`.
 #[inline(always)]
 pub(super) unsafe fn load<S: Vector, const V: usize>(simd: S, from: *const f32) -> [S::f32s; V] {
     let mut vectors = [simd.splat_f32s(0.0); V];
-    // SAFETY: the caller's.
+    // SAFETY: in reach: `VECTOR < V`.
     unrolled!(VECTOR in 0..V => vectors[VECTOR] = unsafe { simd.load(from.add(VECTOR * S::LANES)) });
     vectors
 }
@@ -166,7 +169,7 @@ pub(super) unsafe fn load<S: Vector, const V: usize>(simd: S, from: *const f32) 
 ///
 /// # Safety
 ///
-/// At each row, `V` vectors that follow one another are writable.
+/// In reach: `V` vectors that follow one another at each of `R` rows.
 #[inline(always)]
 pub(super) unsafe fn store<S: Vector, const R: usize, const V: usize>(
     simd: S,
@@ -174,7 +177,7 @@ pub(super) unsafe fn store<S: Vector, const R: usize, const V: usize>(
     first: *mut f32,
     row_step: usize,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
     unrolled!(ROW in 0..R => unsafe {
         let row = first.add(ROW * row_step);
         unrolled!(VECTOR in 0..V => simd.store(row.add(VECTOR * S::LANES), sums[ROW][VECTOR]));

@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 use super::VECTORS;
-use super::isa::Isa;
+use crate::isa::Isa;
 
 /// The most lanes of a vector.
 pub(super) const MOST_LANES: usize = 16;
@@ -22,6 +22,16 @@ pub(super) fn tensor_or(tensor: Option<&[f32]>, vector: &[f32; MOST_LANES]) -> (
 }
 
 /// A `pulp` token for which the kernels are built.
+///
+/// # Offered
+///
+/// The CPU and the operating system *offer* the instruction set: what [`token`](Self::token) asks for, and what a token proves
+/// from then on.
+///
+/// # In reach
+///
+/// What an unsafe function of the kernels reads or writes at a pointer, it says. That is *in reach* if it lies in one
+/// allocation, all of it readable, or writable where it is written, and elements are aligned as those of slices are.
 pub(super) trait Vector: Simd {
     /// The instruction set.
     const ISA: Isa;
@@ -53,7 +63,7 @@ pub(super) trait Vector: Simd {
     ///
     /// # Safety
     ///
-    /// The CPU and the operating system offer the instruction set.
+    /// The instruction set is [offered](Self#offered).
     unsafe fn token() -> Self;
 
     /// `x` if `x > θ`, else `θ` (eq. 4), and NaN where `x` is NaN; `θ` is never NaN.
@@ -86,10 +96,10 @@ pub(super) trait Vector: Simd {
     ///
     /// # Safety
     ///
-    /// The square is readable at `from` and writable at `to`.
+    /// [In reach](Self#in-reach): the square at `from` and that at `to`; the side is not 1.
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: in reach: the side is 4, unless this is overridden.
         unsafe { transpose_4(from, from_step, to, to_step) }
     }
 
@@ -97,10 +107,10 @@ pub(super) trait Vector: Simd {
     ///
     /// # Safety
     ///
-    /// `R` elements at `from` are readable, and `I < R`.
+    /// [In reach](Self#in-reach): `R` elements at `from`; `I < R`.
     #[inline(always)]
     unsafe fn broadcast<const I: usize, const R: usize>(self, from: *const f32) -> Self::f32s {
-        // SAFETY: the caller's.
+        // SAFETY: in reach: it is one of the `R`.
         self.splat_f32s(unsafe { *from.add(I) })
     }
 
@@ -108,10 +118,10 @@ pub(super) trait Vector: Simd {
     ///
     /// # Safety
     ///
-    /// `LANES` elements at `from` are readable.
+    /// [In reach](Self#in-reach): `LANES` elements at `from`.
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> Self::f32s {
-        // SAFETY: the caller's; `f32s` is plain data of LANES elements.
+        // SAFETY: in reach; `f32s` is plain data of LANES elements, whatever their bits.
         unsafe { from.cast::<Self::f32s>().read_unaligned() }
     }
 
@@ -119,10 +129,10 @@ pub(super) trait Vector: Simd {
     ///
     /// # Safety
     ///
-    /// `LANES` elements at `to` are writable.
+    /// [In reach](Self#in-reach): `LANES` elements at `to`.
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, value: Self::f32s) {
-        // SAFETY: the caller's; `f32s` is plain data of LANES elements.
+        // SAFETY: in reach; `f32s` is plain data of LANES elements.
         unsafe { to.cast::<Self::f32s>().write_unaligned(value) }
     }
 }
@@ -152,13 +162,13 @@ impl Vector for pulp::Scalar {
     // Known to be aligned: where unaligned loads are no instruction of the floating-point unit, they take a detour.
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> f32 {
-        // SAFETY: the caller's.
+        // SAFETY: in reach, and so aligned.
         unsafe { from.read() }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, value: f32) {
-        // SAFETY: the caller's.
+        // SAFETY: in reach, and so aligned.
         unsafe { to.write(value) }
     }
 
@@ -212,12 +222,12 @@ impl Vector for pulp::x86::V3 {
 
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: in reach: the side is 8.
         unsafe { transpose_8(self, from, from_step, to, to_step) }
     }
 
     unsafe fn token() -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: offered, which is all that `pulp` asks.
         unsafe { Self::new_unchecked() }
     }
 }
@@ -234,12 +244,12 @@ impl Vector for pulp::x86::V4 {
 
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
-        // SAFETY: the caller's; AVX-512 includes AVX2.
+        // SAFETY: in reach: the side is 8.
         unsafe { transpose_8(*self, from, from_step, to, to_step) }
     }
 
     unsafe fn token() -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: offered, which is all that `pulp` asks.
         unsafe { Self::new_unchecked() }
     }
 }
@@ -248,11 +258,11 @@ impl Vector for pulp::x86::V4 {
 ///
 /// # Safety
 ///
-/// Four rows of four, `from_step` apart, are readable at `from`, and writable, `to_step` apart, at `to`.
+/// [In reach](Vector#in-reach): four rows of four, `from_step` apart at `from`, `to_step` apart at `to`.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "an index into each of four rows")]
 unsafe fn transpose_4(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: in reach: an array is one of the four rows.
     unsafe {
         let rows: [[f32; 4]; 4] = [
             from.cast::<[f32; 4]>().read_unaligned(),
@@ -271,7 +281,7 @@ unsafe fn transpose_4(from: *const f32, from_step: usize, to: *mut f32, to_step:
 ///
 /// # Safety
 ///
-/// Eight rows of eight, `from_step` apart, are readable at `from`, and writable, `to_step` apart, at `to`.
+/// [In reach](Vector#in-reach): eight rows of eight, `from_step` apart at `from`, `to_step` apart at `to`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn transpose_8(simd: pulp::x86::V3, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
@@ -281,7 +291,7 @@ unsafe fn transpose_8(simd: pulp::x86::V3, from: *const f32, from_step: usize, t
     let mut halves = [avx._mm256_setzero_ps(); 8];
     // Rows r and r + 4 side by side, once for the left four columns and once for the right four.
     for (i, half) in halves.iter_mut().enumerate() {
-        // SAFETY: the caller's; four elements of rows `i % 4` and `i % 4 + 4`.
+        // SAFETY: in reach: halves of rows `i % 4` and `i % 4 + 4`.
         let [low, high] = unsafe {
             let from = from.add(i % 4 * from_step + i / 4 * 4);
             [from, from.add(4 * from_step)].map(|from| from.cast::<__m128>().read_unaligned())
@@ -301,7 +311,7 @@ unsafe fn transpose_8(simd: pulp::x86::V3, from: *const f32, from_step: usize, t
         columns[4 * side + 3] = avx._mm256_shuffle_ps::<0b11_10_11_10>(high01, high23);
     }
     for (c, column) in columns.into_iter().enumerate() {
-        // SAFETY: the caller's.
+        // SAFETY: in reach: one of the eight rows of `to`.
         unsafe { to.add(c * to_step).cast::<__m256>().write_unaligned(column) };
     }
 }
@@ -317,7 +327,7 @@ impl Vector for pulp::aarch64::Neon {
     const STEPS: usize = 2;
 
     unsafe fn token() -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: offered, which is all that `pulp` asks.
         unsafe { Self::new_unchecked() }
     }
 
@@ -328,11 +338,11 @@ impl Vector for pulp::aarch64::Neon {
         use core::arch::aarch64::float32x4_t;
 
         if R < 4 {
-            // SAFETY: the caller's.
+            // SAFETY: in reach: it is one of the `R`.
             return self.splat_f32s(unsafe { *from.add(I) });
         }
         let first = if I / 4 * 4 + 4 <= R { I / 4 * 4 } else { R - 4 };
-        // SAFETY: the caller's: the four elements are among the `R`.
+        // SAFETY: in reach: the four elements are among the `R`.
         let four = unsafe { from.add(first).cast::<float32x4_t>().read_unaligned() };
         let neon = self.neon;
         pulp::cast(match I - first {
@@ -360,7 +370,7 @@ impl Vector for pulp::wasm::Simd128 {
     }
 
     unsafe fn token() -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: offered, which is all that `pulp` asks.
         unsafe { Self::new_unchecked() }
     }
 }

@@ -339,17 +339,17 @@ impl<'a> TileMut<'a> {
 ///
 /// # Safety
 ///
-/// From `first`, `values.len()` elements `stride` apart are writable, and no one else reads or writes them meanwhile.
+/// In reach: from `first`, `values.len()` elements `stride` apart, which are the caller's [own](View#own).
 #[inline(always)]
 unsafe fn for_each(first: *mut f32, stride: usize, values: &[f32], update: impl Fn(&mut f32, f32)) {
     if stride == 1 {
-        // SAFETY: the caller's, for consecutive elements.
+        // SAFETY: in reach, and own: consecutive elements are a slice.
         let row = unsafe { core::slice::from_raw_parts_mut(first, values.len()) };
         row.iter_mut().zip(values).for_each(|(y, v)| update(y, *v));
     } else {
         let mut next = first;
         for v in values {
-            // SAFETY: the caller's.
+            // SAFETY: in reach, and own: as many are updated as there are values.
             update(unsafe { &mut *next }, *v);
             // Not `add`: after the last element it may point beyond the tensor.
             next = next.wrapping_add(stride);

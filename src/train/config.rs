@@ -8,7 +8,7 @@ use super::data::DataConfig;
 use super::error::TrainError;
 use super::models::ModelConfig;
 use super::optimizer::{Decay, Schedule};
-use crate::kernel::Isa;
+use crate::isa::Isa;
 
 /// Everything that determines a run's result on one instruction set, and the threads, which do not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! What a pass should give, and how far rounding may take it from there.
 
+use convrelu::Pass;
 use convrelu::reference::{self, Sum, Thetas, error_bound, gradient_error_bound};
-use convrelu::{ConvDesc, Pass};
 
 use super::case::{Case, Theta};
 use super::runner::Results;

@@ -150,8 +150,8 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
         Some(_) => Accumulation::Add,
         None => Accumulation::Overwrite,
     };
+    let accumulations = [0, 1].map(accumulation);
     let [main, second] = &mut outputs;
-    let gradient = |which: usize, output: &'_ mut Guarded| Gradient::new(output.slice_mut(), accumulation(which));
     let done = match pass {
         Pass::Forward | Pass::ForwardPacked => {
             let mut operands = Forward::new(input, weight, thresholds);
@@ -167,14 +167,14 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
                 false => BackwardInput::new(input, weight, thresholds, grad_output),
             };
             let mut gradients = InputGradients::new();
-            gradients.grad_input = main.as_mut().map(|output| gradient(0, output));
-            gradients.grad_thresholds = second.as_mut().map(|output| gradient(1, output));
+            gradients.grad_input = main.as_mut().map(|to| Gradient::new(to.slice_mut(), accumulations[0]));
+            gradients.grad_thresholds = second.as_mut().map(|to| Gradient::new(to.slice_mut(), accumulations[1]));
             plan.backward_input(operands, gradients, workspace.slice_mut(), &how.workers)
         }
         Pass::BackwardWeight => {
             let mut gradients = WeightGradients::new();
-            gradients.grad_weight = main.as_mut().map(|output| gradient(0, output));
-            gradients.grad_bias = second.as_mut().map(|output| gradient(1, output));
+            gradients.grad_weight = main.as_mut().map(|to| Gradient::new(to.slice_mut(), accumulations[0]));
+            gradients.grad_bias = second.as_mut().map(|to| Gradient::new(to.slice_mut(), accumulations[1]));
             let operands = BackwardWeight::new(input, thresholds, grad_output);
             plan.backward_weight(operands, gradients, workspace.slice_mut(), &how.workers)
         }
@@ -192,7 +192,7 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
     let [main, second] = outputs;
     let mut values = [main.map(|main| main.into_values(names[0])), second.map(|second| second.into_values(names[1]))];
     if let (Some(tensor), [Some(main), _], [Some(before), _]) = (tensor, &mut values, &before) {
-        let accumulates = accumulation(0) == Accumulation::Add;
+        let accumulates = accumulations[0] == Accumulation::Add;
         for (i, (value, before)) in main.iter_mut().zip(before).enumerate().filter(|(i, _)| tensor.is_gap(desc, *i)) {
             let untouched = cfg!(convrelu_msan) || value.to_bits() == before.to_bits();
             assert!(untouched, "{}[{i}] was written, which belongs to no channel: {desc:?}", names[0]);

@@ -4,7 +4,7 @@
 use convrelu::{ConvDesc, Isa, Layout, Pass};
 use proptest::prelude::*;
 
-use crate::common::{Axis, Case, How, Results, Shape, Theta, Values, isas, plan, run, wide};
+use crate::common::{Axis, Case, How, Results, Shape, Tensor, Theta, Values, isas, plan, run, wide};
 use crate::strategy;
 
 /// The passes that compute something different.
@@ -132,6 +132,47 @@ proptest! {
     #[test]
     fn adjoints_layouts_and_instruction_sets_agree((shape, case) in strategy::integer_case()) {
         check(&shape, &case);
+    }
+}
+
+/// A case whose tensors are ranges of channels of wider ones.
+fn spread(case: &Case, desc: ConvDesc) -> Case {
+    let spread = |values: &[f32], len: usize, tensor: Tensor| {
+        let mut next = values.iter();
+        let mut value = |i| if tensor.is_gap(&desc, i) { f32::NAN } else { *next.next().expect("as many elements") };
+        (0..len).map(&mut value).collect::<Vec<f32>>()
+    };
+    let input = spread(&case.input, desc.input_len(), Tensor::Input);
+    let grad_output = spread(&case.grad_output, desc.output_len(), Tensor::Output);
+    Case { desc, input, grad_output, ..case.clone() }
+}
+
+/// The elements that belong to channels.
+fn gathered(values: &[f32], desc: &ConvDesc, tensor: Tensor) -> Vec<f32> {
+    values.iter().enumerate().filter(|(i, _)| !tensor.is_gap(desc, *i)).map(|(_, value)| *value).collect()
+}
+
+proptest! {
+    #![proptest_config(strategy::config(8))]
+
+    #[test]
+    fn ranges_of_channels_give_what_packed_tensors_give(
+        (shape, case) in strategy::integer_case(),
+        gaps in any::<[u8; 2]>(),
+    ) {
+        let desc = shape.gaps(gaps.map(|gap| usize::from(gap % 20))).desc();
+        let wide = spread(&case, desc);
+        for isa in isas() {
+            for pass in DISTINCT {
+                let [packed, wide] = [&case, &wide].map(|case| run(&plan(case.desc, isa, None), pass, case, How::default(), None));
+                let main = match pass {
+                    Pass::BackwardWeight => wide.main().to_vec(),
+                    Pass::BackwardInput => gathered(wide.main(), &desc, Tensor::Input),
+                    _ => gathered(wide.main(), &desc, Tensor::Output),
+                };
+                prop_assert_eq!((&main[..], &wide.values[1]), (packed.main(), &packed.values[1]));
+            }
+        }
     }
 }
 

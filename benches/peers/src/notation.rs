@@ -12,6 +12,8 @@ use convrelu::{ConvDesc, Layout};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) name: String,
+    /// The shape as written, without the name: names need not be unique.
+    pub(crate) notation: String,
     pub(crate) rank: usize,
     pub(crate) batch: usize,
     pub(crate) groups: usize,
@@ -117,11 +119,12 @@ impl Problem {
     fn read(text: &str) -> Result<Self, String> {
         let (mut batch, mut groups, mut channels) = (2, 1, [None; 2]);
         let mut axes = [Written::default(); 3];
-        let mut name = text.to_owned();
+        let (mut name, mut notation) = (text, text);
         let mut rest = text;
         while !rest.is_empty() {
             if let Some(quoted) = rest.strip_prefix('n') {
-                name = quoted.trim_matches('"').to_owned();
+                name = quoted.trim_matches('"');
+                notation = text[..text.len() - rest.len()].trim_end_matches('_');
                 break;
             }
             if let Some(after) = rest.strip_prefix('_') {
@@ -174,9 +177,15 @@ impl Problem {
             }
             resolved[axis] = axes[axis].axis(['d', 'h', 'w'][axis])?;
         }
-        let problem = Self { name, rank, batch, groups, in_channels, out_channels, axes: resolved };
+        let (name, notation) = (name.to_owned(), notation.to_owned());
+        let problem = Self { name, notation, rank, batch, groups, in_channels, out_channels, axes: resolved };
         problem.desc(Layout::Nchw)?;
         Ok(problem)
+    }
+
+    /// Whether each channel is a group of its own.
+    pub(crate) fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.groups == self.in_channels
     }
 
     /// The problem for our library.
@@ -228,6 +237,23 @@ mod tests {
         let axis = Axis { input: 32, output: 32, kernel: 3, stride: 1, dilation: 1, before: 1, after: 1 };
         assert_eq!((problem.name.as_str(), problem.rank, problem.batch), ("d1", 2, 8));
         assert_eq!(problem.axes, [Axis::UNUSED, axis, axis]);
+        assert_eq!(problem.notation, "mb8_g1ic48oc12_ih32oh32kh3sh1ph1_iw32ow32kw3sw1pw1");
+    }
+
+    #[test]
+    fn the_lists() {
+        for (text, shapes, depthwise) in
+            [(include_str!("../shapes"), 17, 1), (include_str!("../shapes-networks"), 40, 10)]
+        {
+            let problems = parse_file(text).unwrap();
+            assert_eq!(problems.len(), shapes);
+            assert_eq!(problems.iter().filter(|problem| problem.is_depthwise()).count(), depthwise);
+            for (index, problem) in problems.iter().enumerate() {
+                assert!(problems[..index].iter().all(|other| other.notation != problem.notation), "{}", problem.name);
+                let plain = Problem::parse(&problem.notation).unwrap();
+                assert_eq!((plain.axes, plain.groups), (problem.axes, problem.groups));
+            }
+        }
     }
 
     #[test]

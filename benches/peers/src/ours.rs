@@ -2,10 +2,12 @@
 
 use std::rc::Rc;
 
+use clap::ValueEnum;
 use convrelu::{
     Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Error, Forward, Isa, PackedWeight,
     Pass as OurPass, Thresholds, Weight,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
 use crate::operands::Operands;
@@ -25,12 +27,25 @@ pub(crate) struct Ours {
 }
 
 /// Which thresholds a call uses.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Theta {
-    /// One for each weight position: ConvReLU.
+    /// One for each weight position: ConvReLU
     PerTap,
-    /// −∞: a plain convolution, to compare results.
+    /// −∞: a plain convolution, with which results are compared
     Linear,
+    /// 0: ReLU before a convolution
+    Relu,
+}
+
+impl Theta {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::PerTap => "per-tap",
+            Self::Linear => "linear",
+            Self::Relu => "relu",
+        }
+    }
 }
 
 impl Ours {
@@ -76,6 +91,7 @@ impl Ours {
         let thresholds = match theta {
             Theta::PerTap => Thresholds::PerTap(thresholds),
             Theta::Linear => Thresholds::LINEAR,
+            Theta::Relu => Thresholds::RELU,
         };
         let accumulation = Accumulation::Overwrite;
         match pass {

@@ -3,16 +3,18 @@
 use std::rc::Rc;
 
 use clap::ValueEnum;
-use convrelu::{ConvDesc, Layout};
+use convrelu::ConvDesc;
+use serde::{Deserialize, Serialize};
 
 use crate::dnnl::{Convolution, Dnnl, Format};
 use crate::im2col::Im2Col;
 use crate::notation::Problem;
 use crate::operands::Operands;
-use crate::pass::Pass;
+use crate::pass::{LayoutName, Pass};
 
 /// A peer, as `--peers` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Peer {
     /// Both oneDNN peers of a layout.
     Onednn,
@@ -34,15 +36,19 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// The peers of one row of the table, in order, among those chosen.
-    pub(crate) fn of_layout(chosen: &[Self], layout: Layout) -> Vec<Self> {
-        let plain = match layout {
-            Layout::Nchw => Self::OnednnNchw,
-            Layout::Nhwc => Self::OnednnNhwc,
-        };
-        [Self::OnednnAny, plain, Self::Im2colGemm, Self::Candle, Self::BurnFlex]
+    pub(crate) fn of_layout(chosen: &[Self], layout: LayoutName) -> Vec<Self> {
+        [Self::OnednnAny, Self::onednn_plain(layout), Self::Im2colGemm, Self::Candle, Self::BurnFlex]
             .into_iter()
             .filter(|peer| chosen.contains(peer) || peer.is_onednn() && chosen.contains(&Self::Onednn))
             .collect()
+    }
+
+    /// oneDNN on tensors in a plain layout.
+    pub(crate) fn onednn_plain(layout: LayoutName) -> Self {
+        match layout {
+            LayoutName::Nchw => Self::OnednnNchw,
+            LayoutName::Nhwc => Self::OnednnNhwc,
+        }
     }
 
     pub(crate) fn is_onednn(self) -> bool {
@@ -122,7 +128,7 @@ impl Task<'_> {
         use candle_core::{Device, Tensor};
 
         let (problem, operands) = (self.problem, &self.operands);
-        if self.pass != Pass::Forward || operands.layout != Layout::Nchw || problem.rank == 3 {
+        if self.pass != Pass::Forward || operands.layout != convrelu::Layout::Nchw || problem.rank == 3 {
             return Err(String::from("forward, NCHW, one or two dimensions only"));
         }
         let axes = &problem.axes[3 - problem.rank..];
@@ -169,7 +175,7 @@ impl Task<'_> {
         use burn_flex::{Flex, FlexTensor};
 
         let (problem, operands, pass) = (self.problem, &self.operands, self.pass);
-        if operands.layout != Layout::Nchw {
+        if operands.layout != convrelu::Layout::Nchw {
             return Err(String::from("NCHW only"));
         }
         let axes = &problem.axes[3 - problem.rank..];

@@ -5,7 +5,7 @@ use rand::rngs::ChaCha8Rng;
 use super::{Layer, LayerKind, Peaks, Units};
 use crate::desc::ConvDesc;
 use crate::error::Error;
-use crate::kernel::Isa;
+use crate::isa::Isa;
 use crate::operands::{
     BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight, WeightGradients,
 };

@@ -2,7 +2,7 @@
 
 use super::{Activation, ModelConfig, Place};
 use crate::desc::ConvDesc;
-use crate::kernel::Isa;
+use crate::isa::Isa;
 use crate::train::error::TrainError;
 use crate::train::layer::{
     Activate, BatchNorm, Clamp, Conv, Embedding, Flatten, GlobalAveragePool, Layer, Linear, MaxPool, Pointwise,

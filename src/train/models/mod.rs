@@ -32,7 +32,7 @@ use super::layer::{Pointwise, Sharing};
 use super::named::named;
 use super::network::Network;
 use super::shape::Shape;
-use crate::kernel::Isa;
+use crate::isa::Isa;
 use crate::layout::Layout;
 use builder::Builder;
 

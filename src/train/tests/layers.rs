@@ -3,7 +3,7 @@
 
 use crate::desc::ConvDesc;
 use crate::error::Error;
-use crate::kernel::Isa;
+use crate::isa::Isa;
 use crate::layout::Layout;
 use crate::strided::transpose;
 use crate::train::random::{Purpose, stream};

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::kernel::Isa;
+use crate::isa::Isa;
 use crate::train::data::{Values, synthetic};
 use crate::train::models::{Activation, Architecture, Input, ModelConfig, Region};
 use crate::train::*;

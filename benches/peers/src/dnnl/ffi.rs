@@ -5,6 +5,8 @@ use std::path::Path;
 
 use libloading::Library;
 
+use super::openmp::OpenMp;
+
 pub(super) type Handle = *mut c_void;
 pub(super) type Dims = [i64; 12];
 
@@ -51,7 +53,7 @@ macro_rules! functions {
         /// Functions of the library, which stays loaded as long as the table lives.
         pub(super) struct Functions {
             $(pub(super) $name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
-            _library: Library,
+            library: Library,
         }
 
         impl Functions {
@@ -61,11 +63,19 @@ macro_rules! functions {
                 Ok(Self {
                     // SAFETY: the types are those of oneDNN 3's `dnnl.h`.
                     $($name: *unsafe { library.get(concat!("dnnl_", stringify!($name)).as_bytes()) }?,)*
-                    _library: library,
+                    library,
                 })
             }
         }
     };
+}
+
+impl Functions {
+    /// Looked up among the libraries that this one needs, too.
+    pub(super) fn openmp(&self) -> Option<OpenMp<'_>> {
+        // SAFETY: the type is that of GNU OpenMP, which other OpenMPs imitate.
+        unsafe { self.library.get(b"GOMP_parallel") }.ok().map(OpenMp)
+    }
 }
 
 functions! {

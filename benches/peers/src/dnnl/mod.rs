@@ -1,6 +1,7 @@
 //! Plain convolutions of oneDNN, from tensors in our layouts.
 
 mod ffi;
+mod openmp;
 
 use std::ffi::c_int;
 use std::path::Path;
@@ -14,6 +15,7 @@ use crate::notation::Problem;
 use crate::operands::Operands;
 use crate::pass::Pass;
 use ffi::{ALLOCATE, ExecArg, Functions, Handle, arg, query};
+pub(crate) use openmp::OpenMp;
 
 /// How a convolution may lay out its tensors, and what is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,11 @@ impl Dnnl {
             check((functions.stream_create)(&mut stream, engine, 1), "dnnl_stream_create")?;
         }
         Ok(Rc::new(Self { functions, engine, stream }))
+    }
+
+    /// The pool of threads that the library computes with, if it is OpenMP's.
+    pub(crate) fn openmp(&self) -> Option<OpenMp<'_>> {
+        self.functions.openmp()
     }
 }
 

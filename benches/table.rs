@@ -41,6 +41,9 @@ impl Options {
                 layer => options.layers.push(layer.to_owned()),
             }
         }
+        if options.threads > 1 && !cfg!(feature = "rayon") {
+            return Err(format!("{} threads need the feature rayon", options.threads));
+        }
         Ok(options)
     }
 }

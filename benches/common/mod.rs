@@ -4,8 +4,14 @@ mod im2col;
 mod peak;
 mod shapes;
 
+#[cfg(feature = "rayon")]
+use convrelu::Rayon as Pool;
+use convrelu::Serial;
+#[cfg(not(feature = "rayon"))]
+use convrelu::Serial as Pool;
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Forward, Isa, Layout, Pass, Thresholds, Weight,
+    BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Forward, Gradient, InputGradients, Isa, Layout, Pass,
+    Thresholds, Weight, WeightGradients,
 };
 
 pub(crate) use peak::multiply_adds;
@@ -62,7 +68,6 @@ pub(crate) fn call(task: Task, desc: ConvDesc, isa: Isa, threads: usize) -> Box<
     let workspace = |pass| vec![0.0; plan.workspace_len(pass)];
     let (input, weight) = (values(desc.input_len(), 1), values(desc.weight_len(), 2));
     let (theta, grad_output) = (values(desc.threshold_len(), 3), values(desc.output_len(), 4));
-    let accumulation = Accumulation::Overwrite;
     match task {
         Task::Forward => {
             // Packed weights borrow their buffer, which here lives as long as the program.
@@ -71,8 +76,8 @@ pub(crate) fn call(task: Task, desc: ConvDesc, isa: Isa, threads: usize) -> Box<
             let (mut output, mut workspace) = (vec![0.0; desc.output_len()], workspace(Pass::ForwardPacked));
             Box::new(move || {
                 let (weight, thresholds) = (Weight::Packed(&packed), Thresholds::PerTap(&theta));
-                let operands = Forward { input: &input, weight, thresholds, bias: None };
-                plan.forward(operands, &mut output, &mut workspace).expect("buffers of the right lengths");
+                let operands = Forward::new(&input, weight, thresholds);
+                plan.forward(operands, &mut output, &mut workspace, &Pool).expect("buffers of the right lengths");
             })
         }
         Task::BackwardInput => {
@@ -81,26 +86,23 @@ pub(crate) fn call(task: Task, desc: ConvDesc, isa: Isa, threads: usize) -> Box<
             let packed = plan.pack_weight_transposed(&weight, buffer).expect("a buffer of the right length");
             let mut workspace = workspace(Pass::BackwardInputPacked);
             Box::new(move || {
-                let (thresholds, grad_output) = (Thresholds::PerTap(&theta), &grad_output[..]);
-                let operands = BackwardInput {
-                    input: &input,
-                    weight: Weight::Packed(&packed),
-                    thresholds,
-                    grad_output,
-                    accumulation,
-                };
-                plan.backward_input(operands, &mut grad_input, Some(&mut grad_theta), &mut workspace)
-                    .expect("buffers of the right lengths");
+                let (weight, thresholds) = (Weight::Packed(&packed), Thresholds::PerTap(&theta));
+                let operands = BackwardInput::new(&input, weight, thresholds, &grad_output);
+                let gradients = InputGradients::new()
+                    .input(Gradient::overwrite(&mut grad_input))
+                    .thresholds(Gradient::overwrite(&mut grad_theta));
+                plan.backward_input(operands, gradients, &mut workspace, &Pool).expect("buffers of the right lengths");
             })
         }
         Task::BackwardWeight => {
             let (mut grad_weight, mut grad_bias) = (vec![0.0; desc.weight_len()], vec![0.0; desc.bias_len()]);
             let mut workspace = workspace(Pass::BackwardWeight);
             Box::new(move || {
-                let (thresholds, grad_output) = (Thresholds::PerTap(&theta), &grad_output[..]);
-                let operands = BackwardWeight { input: &input, thresholds, grad_output, accumulation };
-                plan.backward_weight(operands, &mut grad_weight, Some(&mut grad_bias), &mut workspace)
-                    .expect("buffers of the right lengths");
+                let operands = BackwardWeight::new(&input, Thresholds::PerTap(&theta), &grad_output);
+                let gradients = WeightGradients::new()
+                    .weight(Gradient::overwrite(&mut grad_weight))
+                    .bias(Gradient::overwrite(&mut grad_bias));
+                plan.backward_weight(operands, gradients, &mut workspace, &Pool).expect("buffers of the right lengths");
             })
         }
         Task::Im2Col => {
@@ -117,9 +119,9 @@ pub(crate) fn check_baseline(desc: ConvDesc) {
     let (input, weight, theta) =
         (values(desc.input_len(), 1), values(desc.weight_len(), 2), values(desc.threshold_len(), 3));
     let (mut ours, mut theirs) = (vec![0.0; desc.output_len()], vec![0.0; desc.output_len()]);
-    let operands =
-        Forward { input: &input, weight: Weight::Plain(&weight), thresholds: Thresholds::PerTap(&theta), bias: None };
-    plan.forward(operands, &mut ours, &mut vec![0.0; plan.workspace_len(Pass::Forward)]).expect("good buffers");
+    let operands = Forward::new(&input, Weight::Plain(&weight), Thresholds::PerTap(&theta));
+    let mut workspace = vec![0.0; plan.workspace_len(Pass::Forward)];
+    plan.forward(operands, &mut ours, &mut workspace, &Serial).expect("good buffers");
     im2col::Im2Col::new(desc).forward(&input, &weight, &theta, &mut theirs);
     let terms = desc.in_channels() / desc.groups() * desc.taps();
     let bound = convrelu::reference::error_bound(terms, terms as f64) as f32;

@@ -47,7 +47,7 @@ pub struct TrainConfig {
     pub label_smoothing: f32,
     /// Seed of initial values, order, augmentation and dropout.
     pub seed: u64,
-    /// Threads; without it those of the current pool. Results do not depend on it.
+    /// Threads; without it those of the current rayon pool, or one without the feature `rayon`. Results do not depend on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<NonZeroUsize>,
     /// Name of the instruction set of the kernels; without it the best.
@@ -120,7 +120,7 @@ impl TrainConfig {
 
     /// Threads that layers use.
     pub fn threads(&self) -> usize {
-        self.threads.map_or_else(crate::parallel::default_threads, NonZeroUsize::get)
+        self.threads.map_or_else(super::threads::of_pool, NonZeroUsize::get)
     }
 
     /// Examples that go through the network at once.

@@ -4,6 +4,8 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use super::layer::LayerKind;
+use super::threads::Threads;
+use crate::threads::Executor;
 
 /// Whether a forward pass belongs to training or to evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Context {
     pub(super) batch: usize,
-    pub(super) threads: usize,
+    pub(super) threads: Threads,
     pub(super) mode: Mode,
     pub(super) seed: u64,
     pub(super) step: u64,
@@ -34,7 +36,7 @@ impl Context {
     pub fn new(batch: usize, threads: usize, mode: Mode) -> Self {
         Self {
             batch,
-            threads,
+            threads: Threads::new(threads),
             mode,
             seed: 0,
             step: 0,
@@ -51,7 +53,12 @@ impl Context {
 
     /// Threads that a layer may use.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.threads.count()
+    }
+
+    /// Whose threads they are: the current rayon pool's with the feature `rayon`, else the calling thread alone.
+    pub fn executor(&self) -> &dyn Executor {
+        self.threads.executor()
     }
 
     /// Training or evaluation.

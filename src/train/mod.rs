@@ -49,6 +49,7 @@ pub mod run;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod trainer;
 mod vectorized;
 

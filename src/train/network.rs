@@ -6,6 +6,7 @@ use super::context::{Context, Mode, Part, Profile, grown};
 use super::layer::{Layer, Sequence, Units};
 use super::parameter::{Kind, Parameter};
 use super::shape::Shape;
+use super::threads::Threads;
 use crate::error::Error;
 
 /// A sequence of layers with buffers for its input, its output and the output's gradient, which grow to the largest batch
@@ -76,12 +77,12 @@ impl Network {
 
     /// Threads that the layers may use. Results do not depend on it.
     pub fn set_threads(&mut self, threads: usize) {
-        self.context.threads = threads.max(1);
+        self.context.threads = Threads::new(threads);
     }
 
     /// Threads that the layers, and the optimiser, may use.
     pub fn threads(&self) -> usize {
-        self.context.threads
+        self.context.threads()
     }
 
     /// Seed of the run and number of the next pass, which determine what dropout drops.

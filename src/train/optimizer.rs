@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::network::Network;
 use super::parameter::{Kind, Parameter};
-use super::vectorized::{for_each, share, vectorized};
+use super::threads::{Threads, for_each, share};
+use super::vectorized::vectorized;
 
 /// Weight decay of each group of parameters; by default 5·10⁻⁴ for all, as in the paper's training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ impl Sgd {
 
     /// One step at a learning rate; the gradients are zero afterwards.
     pub fn step(&mut self, network: &mut Network, rate: f32) {
-        let threads = network.threads();
+        let threads = Threads::new(network.threads());
         let mut index = 0;
         network.visit_mut(|parameter| {
             if parameter.is_trained() {
@@ -86,7 +87,7 @@ impl Sgd {
         });
     }
 
-    fn descend(&mut self, parameter: &mut Parameter, index: usize, rate: f32, threads: usize) {
+    fn descend(&mut self, parameter: &mut Parameter, index: usize, rate: f32, threads: Threads) {
         if self.velocities.len() == index {
             self.velocities.push(vec![0.0; parameter.value.len()]);
         }

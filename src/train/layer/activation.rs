@@ -11,7 +11,8 @@ use crate::train::context::{Context, Mode, grown};
 use crate::train::init::ThresholdInit;
 use crate::train::parameter::{Kind, Parameter};
 use crate::train::shape::{Runs, Shape};
-use crate::train::vectorized::{LANES, fold, for_each, share, vectorized};
+use crate::train::threads::{for_each, share};
+use crate::train::vectorized::{LANES, fold, vectorized};
 
 /// Which elements of an image share a parameter of an activation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -6,7 +6,10 @@ use super::{Layer, LayerKind, Peaks, Units};
 use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::plan::{Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, Pass, Thresholds, Weight};
+use crate::operands::{
+    BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight, WeightGradients,
+};
+use crate::plan::ConvRelu;
 use crate::train::context::{Context, Mode};
 use crate::train::init::{ThresholdInit, WeightInit};
 use crate::train::parameter::{Kind, Parameter};
@@ -91,20 +94,21 @@ impl Conv {
 
     /// A plan for the batch and threads of a pass; made anew only when one of them changes.
     fn plan(&mut self, context: &Context) -> Result<ConvRelu, Error> {
-        if self.plan.desc().batch() != context.batch || self.plan.threads() != context.threads {
+        if self.plan.desc().batch() != context.batch || self.plan.threads() != context.threads() {
             let desc = self.plan.desc().with_batch(context.batch)?;
-            self.plan = ConvRelu::with_isa(desc, self.plan.isa())?.with_threads(context.threads);
+            self.plan = ConvRelu::with_isa(desc, self.plan.isa())?.with_threads(context.threads());
         }
         Ok(self.plan)
     }
 }
 
-/// What the kernels clamp with.
-fn theta(clamp: Clamp, thresholds: Option<&Parameter>) -> Thresholds<'_> {
-    match (clamp, thresholds) {
-        (_, Some(thresholds)) => Thresholds::PerTap(&thresholds.value),
-        (Clamp::Relu, None) => Thresholds::RELU,
-        (_, None) => Thresholds::LINEAR,
+impl Clamp {
+    /// What the kernels clamp with where no thresholds are trained.
+    fn uniform(self) -> Thresholds<'static> {
+        match self {
+            Self::Relu => Thresholds::RELU,
+            Self::Linear | Self::Trained(_) => Thresholds::LINEAR,
+        }
     }
 }
 
@@ -128,13 +132,13 @@ impl Layer for Conv {
             self.peaks.record(context, self.input(), input);
         }
         let mut workspace = context.take(plan.workspace_len(Pass::Forward));
-        let operands = Forward {
-            input,
-            weight: Weight::Plain(&self.weight.value),
-            thresholds: theta(self.clamp, self.thresholds.as_ref()),
-            bias: self.bias.as_ref().map(|bias| &bias.value[..]),
+        let thresholds = match &self.thresholds {
+            Some(thresholds) => Thresholds::PerTap(&thresholds.value),
+            None => self.clamp.uniform(),
         };
-        let result = plan.forward(operands, output, &mut workspace);
+        let mut operands = Forward::new(input, Weight::Plain(&self.weight.value), thresholds);
+        operands.bias = self.bias.as_ref().map(|bias| &bias.value[..]);
+        let result = plan.forward(operands, output, &mut workspace, context.executor());
         context.give(workspace);
         result
     }
@@ -149,32 +153,25 @@ impl Layer for Conv {
         let plan = self.plan(context)?;
         let passes = [Pass::BackwardWeight, Pass::BackwardInput].map(|pass| plan.workspace_len(pass));
         let mut workspace = context.take(passes[0].max(passes[1]));
-        let theta = theta(self.clamp, self.thresholds.as_ref());
-        let operands = BackwardWeight { input, thresholds: theta, grad_output, accumulation: Accumulation::Add };
-        let grad_bias = self.bias.as_mut().map(|bias| &mut bias.grad[..]);
-        let mut result = plan.backward_weight(operands, &mut self.weight.grad, grad_bias, &mut workspace);
-        // One pass computes the gradients of the input and of the thresholds, which are wanted even if the input's is not.
-        let unwanted = grad_input.is_none() && self.thresholds.is_some();
-        let mut spare = context.take(if unwanted { input.len() } else { 0 });
-        let grad_input = if unwanted { Some(&mut spare[..]) } else { grad_input };
-        if let (Some(grad_input), Ok(())) = (grad_input, result) {
-            // The pass has one mode for both results: the input's gradient is overwritten, so the thresholds' is too.
-            let mut grad_thresholds = context.take(self.thresholds.as_ref().map_or(0, |theta| theta.grad.len()));
-            let operands = BackwardInput {
-                input,
-                weight: Weight::Plain(&self.weight.value),
-                thresholds: theta,
-                grad_output,
-                accumulation: Accumulation::Overwrite,
+        let Self { clamp, weight: Parameter { value: weight, grad: grad_weight, .. }, bias, thresholds, .. } = self;
+        // A threshold that is not trained needs no gradient.
+        let (thresholds, grad_thresholds) = match thresholds {
+            Some(Parameter { value, grad, .. }) => (Thresholds::PerTap(value), Some(Gradient::add(grad))),
+            None => (clamp.uniform(), None),
+        };
+        let operands = BackwardWeight::new(input, thresholds, grad_output);
+        let grad_bias = bias.as_mut().map(|bias| Gradient::add(&mut bias.grad));
+        let gradients = WeightGradients { grad_weight: Some(Gradient::add(grad_weight)), grad_bias };
+        let mut result = plan.backward_weight(operands, gradients, &mut workspace, context.executor());
+        if result.is_ok() && (grad_input.is_some() || grad_thresholds.is_some()) {
+            let weight = Weight::Plain(weight);
+            let operands = match clamp {
+                Clamp::Linear => BackwardInput::linear(weight, grad_output),
+                Clamp::Relu | Clamp::Trained(_) => BackwardInput::new(input, weight, thresholds, grad_output),
             };
-            let grads = self.thresholds.is_some().then_some(&mut grad_thresholds[..]);
-            result = plan.backward_input(operands, grad_input, grads, &mut workspace);
-            if let Some(thresholds) = &mut self.thresholds {
-                super::add(&grad_thresholds, &mut thresholds.grad);
-            }
-            context.give(grad_thresholds);
+            let gradients = InputGradients { grad_input: grad_input.map(Gradient::overwrite), grad_thresholds };
+            result = plan.backward_input(operands, gradients, &mut workspace, context.executor());
         }
-        context.give(spare);
         context.give(workspace);
         result
     }

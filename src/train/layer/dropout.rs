@@ -7,7 +7,8 @@ use crate::error::Error;
 use crate::train::context::{Context, Mode};
 use crate::train::random::{Purpose, stream};
 use crate::train::shape::Shape;
-use crate::train::vectorized::{for_each, share, vectorized};
+use crate::train::threads::{for_each, share};
+use crate::train::vectorized::vectorized;
 
 /// Inverted dropout: in training an element is 0 with probability `rate`, else divided by `1 − rate`; in evaluation
 /// nothing happens.

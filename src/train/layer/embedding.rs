@@ -9,7 +9,7 @@ use crate::train::context::Context;
 use crate::train::parameter::{Kind, Parameter};
 use crate::train::random::gaussian;
 use crate::train::shape::Shape;
-use crate::train::vectorized::{for_each, share};
+use crate::train::threads::{for_each, share};
 
 /// Standard deviation of the initial vectors, as in PyTorch: small ones leave a deep network without normalisation nothing to
 /// learn from.
@@ -108,7 +108,7 @@ impl Layer for Embedding {
     ) -> Result<(), Error> {
         let (shape, last, dim) = (self.output, self.last(), self.output.channels);
         // Every thread reads all tokens and adds up the gradients of its own part of the vocabulary: in one order.
-        let tokens = self.weight.shape[0].div_ceil(context.threads.max(1));
+        let tokens = self.weight.shape[0].div_ceil(context.threads());
         for_each(context.threads, self.weight.grad.chunks_mut(tokens * dim).enumerate(), |(job, grad)| {
             let own = job * tokens..job * tokens + grad.len() / dim;
             for (image, g) in input.chunks_exact(shape.positions()).zip(grad_output.chunks_exact(shape.len())) {

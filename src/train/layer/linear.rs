@@ -9,7 +9,7 @@ use crate::train::context::Context;
 use crate::train::init::WeightInit;
 use crate::train::parameter::{Kind, Parameter};
 use crate::train::shape::Shape;
-use crate::train::vectorized::for_each;
+use crate::train::threads::for_each;
 
 /// Rows of a product that one thread computes: part of the result's bits, so it does not follow the number of threads.
 const ROWS: usize = 32;

@@ -27,7 +27,8 @@ pub use sequence::Sequence;
 use super::context::Context;
 use super::parameter::Parameter;
 use super::shape::Shape;
-use super::vectorized::{for_each, share, vectorized};
+use super::threads::{for_each, share};
+use super::vectorized::vectorized;
 use crate::error::Error;
 use crate::layout::Layout;
 
@@ -138,9 +139,9 @@ impl Peaks {
         let images = &images[..runs.outer * runs.step()];
         match shape.layout {
             Layout::Nchw => {
-                let channels = share(runs.channels, runs.outer * runs.inner, context.threads());
+                let channels = share(runs.channels, runs.outer * runs.inner, context.threads);
                 let jobs = self.0.chunks_mut(channels).enumerate();
-                for_each(context.threads(), jobs, |(job, peaks)| {
+                for_each(context.threads, jobs, |(job, peaks)| {
                     for image in images.chunks_exact(runs.step()) {
                         let planes = image[job * channels * runs.inner..].chunks_exact(runs.inner);
                         peaks.iter_mut().zip(planes).for_each(|(peak, plane)| *peak = peak.max(greatest(plane)));
@@ -186,6 +187,6 @@ vectorized! {
 
 /// `to += from` on all threads.
 fn add_all(context: &Context, from: &[f32], to: &mut [f32]) {
-    let len = share(to.len(), 1, context.threads());
-    for_each(context.threads(), to.chunks_mut(len).zip(from.chunks(len)), |(to, from)| add(from, to));
+    let len = share(to.len(), 1, context.threads);
+    for_each(context.threads, to.chunks_mut(len).zip(from.chunks(len)), |(to, from)| add(from, to));
 }

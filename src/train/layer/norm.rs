@@ -6,7 +6,8 @@ use crate::layout::Layout;
 use crate::train::context::{Context, Mode};
 use crate::train::parameter::{Kind, Parameter};
 use crate::train::shape::{Runs, Shape};
-use crate::train::vectorized::{LANES, fold, for_each, share, vectorized};
+use crate::train::threads::{Threads, for_each, share};
+use crate::train::vectorized::{LANES, fold, vectorized};
 
 /// Added to the variance, as in PyTorch.
 const EPSILON: f32 = 1e-5;
@@ -58,7 +59,7 @@ impl Channels {
     }
 
     /// Jobs for disjoint outer steps of a tensor: so many steps each.
-    fn steps(&self, threads: usize) -> usize {
+    fn steps(&self, threads: Threads) -> usize {
         share(self.runs.outer, self.runs.step(), threads)
     }
 }

@@ -9,7 +9,8 @@ use crate::layout::Layout;
 use crate::train::context::Context;
 use crate::train::error::TrainError;
 use crate::train::shape::Shape;
-use crate::train::vectorized::{LANES, fold, for_each, share, vectorized};
+use crate::train::threads::{for_each, share};
+use crate::train::vectorized::{LANES, fold, vectorized};
 
 /// Windows of a pooling layer over `[depth, height, width]`, without padding. What is left behind the last whole window is
 /// left out, as by default in PyTorch.

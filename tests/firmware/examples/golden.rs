@@ -7,7 +7,7 @@ use std::error::Error;
 use std::io::BufRead;
 use std::path::PathBuf;
 
-use convrelu::reference::{self, Sum, error_bound};
+use convrelu::reference::{self, Sum, Thetas, error_bound, gradient_error_bound};
 use convrelu_firmware::golden::{BYTES, STAGES, Stage};
 use convrelu_firmware::network::{
     BATCH, CLASSES, INITIAL, LAYERS, LEARNING_RATE, Parameters, Samples, TRAINING, class, loss,
@@ -44,8 +44,9 @@ impl Results {
         results
     }
 
-    fn of_sums(sums: &[Sum<f64>], terms: usize) -> Self {
-        Self::new(sums.iter().map(|sum| (sum.value, error_bound(terms, sum.magnitude))))
+    /// With the bound of their magnitudes.
+    fn of_sums(sums: &[Sum<f64>], bound: impl Fn(f64) -> f64) -> Self {
+        Self::new(sums.iter().map(|sum| (sum.value, bound(sum.magnitude))))
     }
 }
 
@@ -68,9 +69,11 @@ impl Network {
         for (layer, plan) in TRAINING.iter().enumerate() {
             let desc = plan.desc();
             let Parameters { weight, thresholds, bias } = self.layer(layer);
+            let (input, thresholds) = (wide(&self.outputs[layer]), Thetas::PerTap(&thresholds));
             let mut sums = vec![Sum::ZERO; desc.output_len()];
-            reference::forward(desc, &wide(&self.outputs[layer]), &weight, &thresholds, Some(&bias), &mut sums);
-            let result = Results::of_sums(&sums, desc.in_channels() * desc.taps());
+            reference::forward(desc, &input, &weight, thresholds, Some(&bias), &mut sums);
+            let terms = desc.in_channels() * desc.taps();
+            let result = Results::of_sums(&sums, |magnitude| error_bound(terms, magnitude));
             self.outputs.push(result.values.clone());
             results.push(result);
         }
@@ -135,17 +138,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         let desc = TRAINING[layer].desc();
         let Parameters { weight, thresholds, .. } = network.layer(layer);
         let (input, above) = (wide(&network.outputs[layer]), wide(&grad_output));
+        let thresholds = Thetas::PerTap(&thresholds);
         let positions = desc.batch() * desc.output_size().iter().product::<usize>();
+        // Of sums over positions, each a sum of so many terms.
+        let over_positions = |terms| move |magnitude| gradient_error_bound(terms, positions, magnitude);
 
         let mut sums = (vec![Sum::ZERO; desc.weight_len()], vec![Sum::ZERO; desc.bias_len()]);
-        reference::backward_weight(desc, &input, &thresholds, &above, &mut sums.0, &mut sums.1);
+        reference::backward_weight(desc, &input, thresholds, &above, &mut sums.0, &mut sums.1);
         let (weight_results, bias_results) =
-            (Results::of_sums(&sums.0, positions), Results::of_sums(&sums.1, positions));
+            (Results::of_sums(&sums.0, over_positions(1)), Results::of_sums(&sums.1, over_positions(1)));
 
         let mut sums = (vec![Sum::ZERO; desc.input_len()], vec![Sum::ZERO; desc.threshold_len()]);
-        reference::backward_input(desc, &input, &weight, &thresholds, &above, &mut sums.0, &mut sums.1);
-        let input_results = Results::of_sums(&sums.0, desc.out_channels() * desc.taps());
-        let threshold_results = Results::of_sums(&sums.1, desc.out_channels() * positions);
+        reference::backward_input(desc, &input, &weight, thresholds, &above, &mut sums.0, &mut sums.1);
+        let terms = desc.out_channels() * desc.taps();
+        let input_results = Results::of_sums(&sums.0, |magnitude| error_bound(terms, magnitude));
+        let threshold_results = Results::of_sums(&sums.1, over_positions(desc.out_channels()));
 
         let all = gradients.as_mut_slice().try_into()?;
         let of_layer = Parameters::of_mut(all, layer);

@@ -17,7 +17,10 @@ pub use stub::*;
 mod library {
     use super::*;
     use crate::network::{INFERENCE, TRAINING};
-    use convrelu::{Accumulation, BackwardInput, BackwardWeight, Forward, PackedWeight, Thresholds, Weight};
+    use convrelu::{
+        BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, PackedWeight, Serial, Thresholds, Weight,
+        WeightGradients,
+    };
 
     pub type Packed<'a> = PackedWeight<'a>;
 
@@ -36,8 +39,8 @@ mod library {
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         let (weight, thresholds) = (Weight::Packed(packed), Thresholds::PerTap(parameters.thresholds));
-        let operands = Forward { input, weight, thresholds, bias: Some(parameters.bias) };
-        const { &INFERENCE[LAYER] }.forward(operands, output, workspace)
+        let operands = Forward::new(input, weight, thresholds).bias(parameters.bias);
+        const { &INFERENCE[LAYER] }.forward(operands, output, workspace, &Serial)
     }
 
     /// The outputs of one layer for a batch.
@@ -49,8 +52,8 @@ mod library {
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         let (weight, thresholds) = (Weight::Plain(parameters.weight), Thresholds::PerTap(parameters.thresholds));
-        let operands = Forward { input, weight, thresholds, bias: Some(parameters.bias) };
-        const { &TRAINING[LAYER] }.forward(operands, output, workspace)
+        let operands = Forward::new(input, weight, thresholds).bias(parameters.bias);
+        const { &TRAINING[LAYER] }.forward(operands, output, workspace, &Serial)
     }
 
     /// The gradients of a layer's weight and bias.
@@ -62,9 +65,11 @@ mod library {
         gradients: &mut Parameters<&mut [f32]>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let thresholds = Thresholds::PerTap(parameters.thresholds);
-        let operands = BackwardWeight { input, thresholds, grad_output, accumulation: Accumulation::Overwrite };
-        const { &TRAINING[LAYER] }.backward_weight(operands, gradients.weight, Some(gradients.bias), workspace)
+        let operands = BackwardWeight::new(input, Thresholds::PerTap(parameters.thresholds), grad_output);
+        let gradients = WeightGradients::new()
+            .weight(Gradient::overwrite(gradients.weight))
+            .bias(Gradient::overwrite(gradients.bias));
+        const { &TRAINING[LAYER] }.backward_weight(operands, gradients, workspace, &Serial)
     }
 
     /// The gradients of a layer's input and thresholds.
@@ -78,9 +83,11 @@ mod library {
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         let (weight, thresholds) = (Weight::Plain(parameters.weight), Thresholds::PerTap(parameters.thresholds));
-        let accumulation = Accumulation::Overwrite;
-        let operands = BackwardInput { input, weight, thresholds, grad_output, accumulation };
-        const { &TRAINING[LAYER] }.backward_input(operands, grad_input, Some(gradients.thresholds), workspace)
+        let operands = BackwardInput::new(input, weight, thresholds, grad_output);
+        let gradients = InputGradients::new()
+            .input(Gradient::overwrite(grad_input))
+            .thresholds(Gradient::overwrite(gradients.thresholds));
+        const { &TRAINING[LAYER] }.backward_input(operands, gradients, workspace, &Serial)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use core::slice;
 
-use convrelu::{ConvDesc, ConvRelu, Error, Forward, Pass, Thresholds, Weight};
+use convrelu::{ConvDesc, ConvRelu, Error, Forward, Pass, Serial, Thresholds, Weight};
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -69,7 +69,6 @@ pub unsafe extern "C" fn forward(
             slice::from_raw_parts_mut(workspace, plan.workspace_len(Pass::Forward)),
         )
     };
-    let operands =
-        Forward { input, weight: Weight::Plain(weight), thresholds: Thresholds::PerTap(thresholds), bias: None };
-    plan.forward(operands, output, workspace).is_ok()
+    let operands = Forward::new(input, Weight::Plain(weight), Thresholds::PerTap(thresholds));
+    plan.forward(operands, output, workspace, &Serial).is_ok()
 }

@@ -12,7 +12,7 @@ use core::ops::Range;
 
 use super::Kernel;
 use super::tile::with_const;
-use super::vector::{INFINITE, MOST_LANES, Vector, tensor_or};
+use super::vector::{MOST_LANES, Vector, inputs_or_infinite};
 
 /// The offset of a tap that reads padding.
 pub(crate) const ABSENT: u32 = u32::MAX;
@@ -258,7 +258,7 @@ impl Kernel for DepthwiseBackwardInput<'_> {
         let Walk { rows, columns, odd, vectors, .. } = self.walk.clone();
         let mut unwanted = [0.0; MOST_LANES];
         let own = Own {
-            input: tensor_or(self.input, &INFINITE),
+            input: inputs_or_infinite(self.input),
             grad_input: match &mut self.grad_input {
                 Some(own) => (own.as_mut_ptr(), usize::MAX),
                 None => (unwanted.as_mut_ptr(), 0),

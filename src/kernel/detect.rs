@@ -47,7 +47,7 @@ impl Available {
     /// The greatest of those available that detection may find.
     pub(super) fn best() -> Self {
         // Scalar is always there, so the iterator is never empty.
-        DETECTABLE.into_iter().filter_map(Self::new).last().unwrap_or(Self(Isa::Scalar))
+        DETECTABLE.into_iter().filter_map(Self::new).next_back().unwrap_or(Self(Isa::Scalar))
     }
 
     pub(super) const fn isa(self) -> Isa {

@@ -17,7 +17,7 @@
 use super::Kernel;
 use super::offsets::Offsets;
 use super::tile::{Interleaved, Sums, add_products, load, panel_widths, store, unrolled, with_const};
-use super::vector::{INFINITE, Vector, tensor_or};
+use super::vector::{Vector, inputs_or_infinite};
 
 /// Runs of consecutive positions that a kernel walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,14 +307,14 @@ impl Tiles for BackwardInputPanel<'_> {
     unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, at: usize, result: usize) {
         let zero = simd.splat_f32s(0.0);
         let (offsets, weight_taps) = (self.offsets.table(), self.weight_taps.table());
-        let (input, look) = tensor_or(self.input, &INFINITE);
+        let (input, look) = inputs_or_infinite(self.input);
         let (grad_input, grad_thresholds) = (self.grad_input.as_mut_ptr(), self.grad_thresholds.as_mut_ptr());
         for (&offset, &weight_tap) in offsets.iter().zip(weight_taps) {
             let tap = weight_tap as usize;
             let mut sums = [[zero; MR]; NR];
             // SAFETY: checked: the vectors at the largest offset in each of `depth` channels, weights and thresholds up to the
-            // last tap, and the run in each plane of inputs and gradients; a vector that stands in for inputs is read at
-            // offset 0. Pointers advance by wrapping arithmetic, because the one after the last channel is never read.
+            // last tap, and the run in each plane of inputs and gradients; what stands in for inputs has the
+            // `MR` vectors. Pointers advance by wrapping arithmetic, because the one after the last channel is never read.
             unsafe {
                 let mut g = self.source.as_ptr().add(at + offset as usize);
                 let mut weight = self.weight.as_ptr().add(tap * self.weight_pitch);
@@ -330,9 +330,10 @@ impl Tiles for BackwardInputPanel<'_> {
                     let theta = simd.splat_f32s(*self.thresholds.as_ptr().add(tap * NR + n));
                     let to_theta = grad_thresholds.add((tap * NR + n) * S::LANES);
                     let mut clamped = simd.load(to_theta);
+                    let x = input.add((n * self.pitch + result) & look);
                     for (m, &sum) in sums.iter().enumerate() {
                         let index = n * self.pitch + result + m * S::LANES;
-                        let x = simd.load(input.add(index & look));
+                        let x = simd.load(x.add(m * S::LANES));
                         let to_input = grad_input.add(index);
                         let passed = simd.keep(simd.greater_than_f32s(x, theta), sum);
                         simd.store(to_input, simd.add_f32s(simd.load(to_input), passed));

@@ -8,16 +8,17 @@ use crate::isa::Isa;
 /// The most lanes of a vector.
 pub(super) const MOST_LANES: usize = 16;
 
-/// A vector that exceeds thresholds of −∞ (and all others that are finite): what stands in for the inputs of a linear layer.
-pub(super) static INFINITE: [f32; MOST_LANES] = [f32::INFINITY; MOST_LANES];
+/// Vectors that exceed thresholds of −∞ (and all others that are finite), as many as a tile reads beside one another: what stands
+/// in for the inputs of a linear layer.
+pub(super) static INFINITE: [f32; 4 * MOST_LANES] = [f32::INFINITY; 4 * MOST_LANES];
 
-/// Where a tensor begins, and the bits of offsets that count: all of them, or none where a vector stands in for it at every
-/// offset. A branch at each would cost more than an address.
+/// Where the inputs begin, and the bits of offsets and steps that count: all of them, or none where [`INFINITE`] stands in for
+/// the inputs. A branch at each would cost more than an address.
 #[inline(always)]
-pub(super) fn tensor_or(tensor: Option<&[f32]>, vector: &[f32; MOST_LANES]) -> (*const f32, usize) {
-    match tensor {
-        Some(tensor) => (tensor.as_ptr(), usize::MAX),
-        None => (vector.as_ptr(), 0),
+pub(super) fn inputs_or_infinite(inputs: Option<&[f32]>) -> (*const f32, usize) {
+    match inputs {
+        Some(inputs) => (inputs.as_ptr(), usize::MAX),
+        None => (INFINITE.as_ptr(), 0),
     }
 }
 

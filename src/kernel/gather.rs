@@ -8,7 +8,7 @@
 
 use super::Kernel;
 use super::tile::{Separate, accumulate, with_const};
-use super::vector::{MOST_LANES, Vector, inputs_or_infinite};
+use super::vector::{Vector, inputs_or_infinite};
 use super::view::TileMut;
 use crate::geometry::Panels;
 
@@ -129,17 +129,15 @@ unsafe fn tile<S: Vector, const R: usize, const V: usize>(simd: S, panel: &mut G
         }
         let mut sums = [[zero; V]; R];
         accumulate(simd, &mut sums, Separate(g), panel.weight.as_ptr(), panel.depth);
-        let (x, look) = inputs_or_infinite(panel.input);
-        let (mut offsets, mut inputs) = ([0; R], [x; R]);
-        for r in 0..R {
-            offsets[r] = (*pairs.add(r))[1] as usize * panel.grad_input.row_step;
-            inputs[r] = x.add(offsets[r] & look);
+        let mut offsets = [0; R];
+        for (r, offset) in offsets.iter_mut().enumerate() {
+            *offset = (*pairs.add(r))[1] as usize * panel.grad_input.row_step;
         }
         // One call per vector: as a loop around the rows it is too long to unroll, and sums that are indexed by a loop
         // live in memory all through the sum above.
-        mask(simd, panel, &sums, &inputs, &offsets, 0);
+        mask(simd, panel, &sums, &offsets, 0);
         if V == 2 {
-            mask(simd, panel, &sums, &inputs, &offsets, V - 1);
+            mask(simd, panel, &sums, &offsets, V - 1);
         }
     }
 }
@@ -149,29 +147,30 @@ unsafe fn tile<S: Vector, const R: usize, const V: usize>(simd: S, panel: &mut G
 /// # Safety
 ///
 /// The call is [checked](Kernel#checked), and its tile has `V` vectors, of which `v` is one; the offsets are those of rows in
-/// the table, and `V` vectors are in reach at each of `inputs`.
+/// the table.
 #[inline(always)]
 unsafe fn mask<S: Vector, const R: usize, const V: usize>(
     simd: S,
     panel: &mut GatherPanel<'_>,
     sums: &[[S::f32s; V]; R],
-    inputs: &[*const f32; R],
     offsets: &[usize; R],
     v: usize,
 ) {
-    // What gradients are added to: a branch at each of them would cost more than an address.
-    let zeros = [0.0; MOST_LANES];
-    let keep = if panel.replace { 0 } else { usize::MAX };
-    // SAFETY: checked: no row exceeds the largest of the table; what is added to lies at offset 0 if it is not the tile.
+    let (x, look) = inputs_or_infinite(panel.input);
+    // What is added to is masked, for a branch at each would cost more.
+    let adds = simd.splat_f32s(if panel.replace { 0.0 } else { 1.0 });
+    let adds = simd.greater_than_f32s(adds, simd.splat_f32s(0.0));
+    // SAFETY: checked: no row exceeds the largest of the table, and what stands in for inputs has two vectors.
     unsafe {
         let theta = simd.load(panel.thresholds.as_ptr().add(v * S::LANES));
+        let x = x.add(v * S::LANES);
         let to = panel.grad_input.vectors[v];
-        let before = if panel.replace { zeros.as_ptr() } else { to };
         let mut held = simd.splat_f32s(0.0);
         for r in 0..R {
-            let x = simd.load(inputs[r].add(v * S::LANES));
+            let x = simd.load(x.add(offsets[r] & look));
             let passed = simd.keep(simd.greater_than_f32s(x, theta), sums[r][v]);
-            simd.store(to.add(offsets[r]), simd.add_f32s(simd.load(before.add(offsets[r] & keep)), passed));
+            let before = simd.keep(adds, simd.load(to.add(offsets[r])));
+            simd.store(to.add(offsets[r]), simd.add_f32s(before, passed));
             held = simd.add_f32s(held, simd.keep(simd.less_than_or_equal_f32s(x, theta), sums[r][v]));
         }
         let to = panel.grad_thresholds.as_mut_ptr().add(v * S::LANES);

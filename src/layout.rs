@@ -78,9 +78,9 @@ impl TensorLayout {
         }
     }
 
-    /// Whether channels are adjacent in memory.
+    /// Whether each position has its channels together. (Planes of one position are not taken for it.)
     pub(crate) const fn channels_last(&self) -> bool {
-        self.strides.channel == 1
+        self.strides.channel == 1 && self.strides.spatial[2] >= self.channels
     }
 
     /// One image, up to its last element.

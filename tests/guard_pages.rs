@@ -111,7 +111,7 @@ impl Regions {
             Pass::BackwardWeight => [desc.weight_len(), desc.bias_len()],
         };
         let prior = |which: usize| call.prior.and_then(|prior| prior.values[which].as_ref());
-        let wanted = [0, 1].map(|which| lens[which] > 0 && (forward || call.wanted[which]));
+        let wanted = [forward || call.wanted[0], !forward && call.wanted[1]];
         let (main, other) = (main.stale(lens[0], edge), other.stale(lens[1], edge));
         for (which, buffer) in [&mut *main, &mut *other].into_iter().enumerate() {
             if let Some(prior) = prior(which) {

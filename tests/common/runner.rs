@@ -77,7 +77,7 @@ impl Results {
     /// Numbers to accumulate on, where that is asked for, in the form of the results of a pass.
     pub(crate) fn prior(case: &Case, pass: Pass, adds: [bool; 2], mut fill: impl FnMut(usize) -> Vec<f32>) -> Self {
         let lens = pass_lens(case, pass);
-        let values = [0, 1].map(|which| (adds[which] && lens[which] > 0).then(|| fill(lens[which])));
+        let values = [0, 1].map(|which| adds[which].then(|| fill(lens[which])));
         Self { names: pass_names(pass), values }
     }
 }
@@ -110,7 +110,8 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
         Some(prior) => Guarded::new(prior, at(1 + which)),
         None => Guarded::unwritten(lens[which], at(1 + which)),
     };
-    let mut outputs = [0, 1].map(|which| (lens[which] > 0 && (forward || how.wanted[which])).then(|| output(which)));
+    let asked = [forward || how.wanted[0], !forward && how.wanted[1]];
+    let mut outputs = [0, 1].map(|which| asked[which].then(|| output(which)));
     // Gaps must stay as they are.
     let before = outputs.each_ref().map(|output| output.as_ref().map(|output| output.slice().to_vec()));
 

@@ -10,7 +10,7 @@ fn millions_of_positions_are_counted() {
     for (batch, width) in [(1, (1 << 25) + 64), (1 << 21, 16)] {
         for layout in [Layout::Nchw, Layout::Nhwc] {
             let desc = ConvDesc::conv1d(batch, 1, 1, [width], [1]).layout(layout).build().unwrap();
-            let mut case = Case::new(desc, Values::Integers, 0).without_bias();
+            let mut case = Case::new(desc, Values::Integers, 0).without_bias().with_theta(Theta::Uniform(1.0));
             for values in [&mut case.input, &mut case.weight, &mut case.grad_output] {
                 values.fill(1.0);
             }

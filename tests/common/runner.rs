@@ -185,21 +185,24 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
     workspace.into_values("workspace");
     buffer.into_values("buffer");
     let names = pass_names(pass);
-    let tensor = match pass {
-        Pass::Forward | Pass::ForwardPacked => Some(Tensor::Output),
-        Pass::BackwardInput | Pass::BackwardInputPacked => Some(Tensor::Input),
-        Pass::BackwardWeight => None,
-    };
     let [main, second] = outputs;
     let mut values = [main.map(|main| main.into_values(names[0])), second.map(|second| second.into_values(names[1]))];
-    if let (Some(tensor), [Some(main), _], [Some(before), _]) = (tensor, &mut values, &before) {
-        let accumulates = accumulations[0] == Accumulation::Add;
-        for (i, (value, before)) in main.iter_mut().zip(before).enumerate().filter(|(i, _)| tensor.is_gap(desc, *i)) {
-            let untouched = cfg!(convrelu_msan) || value.to_bits() == before.to_bits();
-            assert!(untouched, "{}[{i}] was written, which belongs to no channel: {desc:?}", names[0]);
-            // What the oracle says of it.
-            *value = if accumulates { *before } else { 0.0 };
-        }
+    if let ([Some(main), _], [Some(before), _]) = (&mut values, &before) {
+        check_gaps(desc, pass, main, before, accumulations[0]);
     }
     Results { names, values }
+}
+
+/// That nothing was written between pixels or images. Puts there what the oracle says of it.
+fn check_gaps(desc: &ConvDesc, pass: Pass, main: &mut [f32], before: &[f32], accumulation: Accumulation) {
+    let tensor = match pass {
+        Pass::Forward | Pass::ForwardPacked => Tensor::Output,
+        Pass::BackwardInput | Pass::BackwardInputPacked => Tensor::Input,
+        Pass::BackwardWeight => return,
+    };
+    for (i, (value, before)) in main.iter_mut().zip(before).enumerate().filter(|(i, _)| tensor.is_gap(desc, *i)) {
+        let untouched = cfg!(convrelu_msan) || value.to_bits() == before.to_bits();
+        assert!(untouched, "{}[{i}] was written, which belongs to no channel: {desc:?}", pass_names(pass)[0]);
+        *value = if accumulation == Accumulation::Add { *before } else { 0.0 };
+    }
 }

@@ -1,8 +1,8 @@
 //! Micro-kernels, once over a SIMD vocabulary, and the table that names them per instruction set.
 //!
-//! The only module with unsafe code. What it offers the layers above is safe: every entry checks the lengths of its
-//! slices against its shape before it follows a pointer ([`Kernel`]), and entries are reached only through the [`Kernels`] that
-//! are handed out where the instruction set is available ([`Available`]).
+//! The only module with unsafe code. What it offers the layers above is safe: every call checks the lengths of its
+//! slices against its shape before it follows a pointer ([`Kernel`]), and is made only through the [`Kernels`] that are handed
+//! out where the instruction set is available ([`Available`]).
 //!
 //! # Another element type
 //!
@@ -14,7 +14,7 @@
 //! - The calls (`ForwardPanel` and its siblings) and [`View`] get the same parameter: they hold slices, lengths in elements
 //!   and strides in elements, never in bytes.
 //! - [`Kernels`] is made per (instruction set, element type), for the lanes and the most steps differ; `kernels!` lists the
-//!   entries of both.
+//!   calls of both.
 //! - Above, `ConvRelu` names the element type in its plan and packs weights in groups of as many steps as one
 //!   multiply-add takes ([`crate::weight`]); geometry ([`crate::taps`], [`crate::blocking`]) does not know of elements at all.
 

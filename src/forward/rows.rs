@@ -10,7 +10,7 @@ use super::{ForwardCall, OutputPart, panels_of_group};
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, block_size};
 use crate::desc::ConvDesc;
-use crate::geometry::{Panels, Reads, Runs, chunks, classes_in};
+use crate::geometry::{Panels, Reads, TapRuns, chunks, classes_in};
 use crate::kernel::{Kernels, PatchRows, PatchRun, Product, ProductRows, Start, TileMut, Update, View};
 use crate::layout::Layout;
 use crate::stage::{Block, blocks};
@@ -54,7 +54,7 @@ impl Rows {
         Self {
             block,
             images,
-            taps_per_run: Runs::new(desc, desc.input_tensor().strides).most_taps(),
+            taps_per_run: TapRuns::new(desc, desc.input_tensor().strides).most_taps(),
             chunk,
             packing,
             tile: tuning.panel,
@@ -134,7 +134,7 @@ impl Rows {
         let table = &mut table[..images * block.len() * per_position];
         // Runs that read padding alone are empty.
         table.fill([0; 3]);
-        let (runs, group_in) = (Runs::new(desc, desc.input_tensor().strides), desc.group_in_channels());
+        let (runs, group_in) = (TapRuns::new(desc, desc.input_tensor().strides), desc.group_in_channels());
         let image_stride = desc.input_tensor().image_stride;
         let ([_, step_h, step_w], [_, kernel_h, kernel_w]) = (runs.steps(), desc.kernel());
         let [_, rows, columns] = block.size;

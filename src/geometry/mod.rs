@@ -34,7 +34,7 @@ mod span;
 pub(crate) use class::classes_in;
 pub(crate) use progression::{Phase, Progressions};
 pub(crate) use reads::Reads;
-pub(crate) use run::Runs;
+pub(crate) use run::TapRuns;
 pub(crate) use segment::{SEGMENT, Segments, chain};
 pub(crate) use share::{MOST_PARTS, Panels, Widths, chunks, parts};
 pub(crate) use span::Steps;

@@ -14,7 +14,7 @@ use crate::layout::Strides;
 
 /// Where the taps of classes lie in an input image.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Runs {
+pub(crate) struct TapRuns {
     reads: [Reads; 3],
     strides: Strides,
     /// Of a group.
@@ -34,7 +34,7 @@ pub(crate) struct TapRun {
     pub(crate) elements: usize,
 }
 
-impl Runs {
+impl TapRuns {
     /// `strides` are those of the input.
     pub(crate) const fn new(desc: &ConvDesc, strides: Strides) -> Self {
         let reads = Reads::all_forward(desc);
@@ -98,7 +98,7 @@ mod tests {
                     Layout::Nhwc => channels,
                 };
                 let strides = TensorLayout::new(desc.layout(), 1, channels, size, packed + gap).strides;
-                let runs = Runs::new(&desc, strides);
+                let runs = TapRuns::new(&desc, strides);
                 let row = runs.most_taps() > 1;
                 rows += usize::from(row);
                 assert!(!row || gap == 0 && desc.layout() == Layout::Nhwc && desc.groups() == 1);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     /// Compares with a loop over positions, taps and channels.
-    fn check(desc: &ConvDesc, strides: Strides, runs: &Runs, class: &Class) {
+    fn check(desc: &ConvDesc, strides: Strides, runs: &TapRuns, class: &Class) {
         let [ds, hs, ws] = class.positions.map(|positions| positions.range());
         for (index_d, d) in ds.enumerate() {
             for (index_h, h) in hs.clone().enumerate() {

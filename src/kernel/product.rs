@@ -19,7 +19,7 @@ use core::hint::black_box;
 use core::ops::Range;
 
 use super::Kernel;
-use super::tile::{Interleaved, Separate, Steps, accumulate, with_const};
+use super::tile::{Interleaved, Separate, StepOperands, accumulate, with_const};
 use super::vector::Vector;
 use super::view::TileMut;
 use crate::arith::min;
@@ -33,7 +33,7 @@ pub(crate) enum ProductRows<'a> {
         data: &'a [f32],
         panels: Panels,
         range: Range<usize>,
-        /// Steps of the whole panel.
+        /// StepOperands of the whole panel.
         depth: usize,
         first_step: usize,
     },
@@ -174,7 +174,12 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
 /// The call is [checked](Kernel#checked), and its output has `V` vectors; `R` rows of `product.depth` steps are
 /// [in reach](Vector#in-reach) at `a`; they are rows of the call, the first of which is `row`.
 #[inline(always)]
-unsafe fn tile<S: Vector, A: Steps, const R: usize, const V: usize>(simd: S, product: &Product<'_>, a: A, row: usize) {
+unsafe fn tile<S: Vector, A: StepOperands, const R: usize, const V: usize>(
+    simd: S,
+    product: &Product<'_>,
+    a: A,
+    row: usize,
+) {
     let mut out = [core::ptr::null_mut(); V];
     for (v, out) in out.iter_mut().enumerate() {
         // SAFETY: checked: the output has as many rows as the call.

@@ -60,7 +60,7 @@ impl<const R: usize> Operand for Interleaved<R> {
 }
 
 /// The operands of the rows, step by step.
-pub(super) trait Steps: Copy {
+pub(super) trait StepOperands: Copy {
     /// Those of step `k + U`; the `N` steps from `k` on are used together.
     ///
     /// # Safety
@@ -70,7 +70,7 @@ pub(super) trait Steps: Copy {
 }
 
 /// `[step][row]`
-impl<const R: usize> Steps for Interleaved<R> {
+impl<const R: usize> StepOperands for Interleaved<R> {
     #[inline(always)]
     unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
         // SAFETY: in reach: step `k + U` is one of the `N`.
@@ -82,7 +82,7 @@ impl<const R: usize> Steps for Interleaved<R> {
 #[derive(Clone, Copy)]
 pub(super) struct Separate<const R: usize>(pub(super) [*const f32; R]);
 
-impl<const R: usize> Steps for Separate<R> {
+impl<const R: usize> StepOperands for Separate<R> {
     #[inline(always)]
     unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
         /// The pointers of the rows, and the first of `N` steps, of which it is step `U`.
@@ -125,14 +125,14 @@ pub(super) unsafe fn add_products<S: Vector, A: Operand, const R: usize, const V
 ///
 /// In reach: `R` rows of `depth` steps at `a`, `depth` steps of `V` vectors at `b`.
 #[inline(always)]
-pub(super) unsafe fn accumulate<S: Vector, A: Steps, const R: usize, const V: usize>(
+pub(super) unsafe fn accumulate<S: Vector, A: StepOperands, const R: usize, const V: usize>(
     simd: S,
     sums: &mut Sums<S, R, V>,
     a: A,
     b: *const f32,
     depth: usize,
 ) {
-    /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
+    /// StepOperands per trip of the loop: its counters would cost a tenth of the instructions.
     const UNROLL: usize = 4;
     let whole = depth / UNROLL * UNROLL;
     let mut k = 0;

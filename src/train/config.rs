@@ -82,8 +82,8 @@ impl Config {
     /// [`TrainError::Data`] that names the file, the line and what is wrong with it.
     pub fn from_toml(file: &str, text: &str) -> Result<Self, TrainError> {
         toml::from_str(text).map_err(|error| {
-            let place = error.span().map_or(super::Place::Whole, |span| {
-                super::Place::Line(text[..span.start.min(text.len())].matches('\n').count() as u64 + 1)
+            let place = error.span().map_or(super::FilePosition::Whole, |span| {
+                super::FilePosition::Line(text[..span.start.min(text.len())].matches('\n').count() as u64 + 1)
             });
             TrainError::data(file, place, error.message())
         })

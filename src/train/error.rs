@@ -15,7 +15,7 @@ pub enum TrainError {
         /// The file.
         file: String,
         /// Where in it.
-        place: Place,
+        place: FilePosition,
         /// The rule, and what was found instead.
         rule: String,
     },
@@ -49,9 +49,9 @@ pub enum TrainError {
     },
 }
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum FilePosition {
     /// The file as a whole.
     Whole,
     /// A line, from 1.
@@ -62,7 +62,7 @@ pub enum Place {
 
 impl TrainError {
     /// A file that breaks a rule.
-    pub(super) fn data(file: impl fmt::Display, place: Place, rule: impl fmt::Display) -> Self {
+    pub(super) fn data(file: impl fmt::Display, place: FilePosition, rule: impl fmt::Display) -> Self {
         Self::Data { file: file.to_string(), place, rule: rule.to_string() }
     }
 
@@ -81,9 +81,11 @@ impl fmt::Display for TrainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kernel(error) => error.fmt(f),
-            Self::Data { file, place: Place::Whole, rule } => write!(f, "{file}: {rule}"),
-            Self::Data { file, place: Place::Line(line), rule } => write!(f, "{file}, line {line}: {rule}"),
-            Self::Data { file, place: Place::Offset(offset), rule } => write!(f, "{file}, byte {offset}: {rule}"),
+            Self::Data { file, place: FilePosition::Whole, rule } => write!(f, "{file}: {rule}"),
+            Self::Data { file, place: FilePosition::Line(line), rule } => write!(f, "{file}, line {line}: {rule}"),
+            Self::Data { file, place: FilePosition::Offset(offset), rule } => {
+                write!(f, "{file}, byte {offset}: {rule}")
+            }
             Self::Io { file, error } => write!(f, "{file}: {error}"),
             Self::Checkpoint { file, rule } => write!(f, "checkpoint {file}: {rule}"),
             Self::Setting { name, value, rule } => write!(f, "{name} is {value}: {rule}"),

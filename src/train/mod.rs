@@ -56,7 +56,7 @@ mod vectorized;
 pub use config::{Config, TrainConfig};
 pub use context::{Context, Mode, Part, Profile};
 pub use data::{Augment, DataConfig, Dataset, Encoding, Source, Text};
-pub use error::{Place, TrainError};
+pub use error::{FilePosition, TrainError};
 pub use init::{ThresholdInit, WeightInit};
 pub use layer::*;
 pub use loss::softmax_cross_entropy;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Augment, Dataset, Values, files};
-use crate::train::error::{Place, TrainError};
+use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
 const SHAPE: Shape = Shape::new(3, [1, 32, 32]);
@@ -78,7 +78,8 @@ fn part(directory: &Path, variant: &Variant, names: &[&str]) -> Result<Dataset, 
     for name in names {
         let path = files::find(directory, &[name.into(), Path::new(variant.folder).join(name)], variant.hint)?;
         let bytes = files::read(&path)?;
-        let broken = |offset: usize, rule: String| TrainError::data(path.display(), Place::Offset(offset as u64), rule);
+        let broken =
+            |offset: usize, rule: String| TrainError::data(path.display(), FilePosition::Offset(offset as u64), rule);
         if bytes.is_empty() || bytes.len() % record != 0 {
             let rule = format!("{} bytes must be a whole number of records of {record}, and one at least", bytes.len());
             return Err(broken(bytes.len(), rule));

@@ -1,7 +1,7 @@
 //! The bundled data set: 1797 handwritten digits of 8×8 pixels (UCI, test part; CC BY 4.0, see `digits/README.md`).
 
 use super::{Dataset, Values, files};
-use crate::train::error::{Place, TrainError};
+use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
 const FILE: &str = "digits.csv.gz";
@@ -21,7 +21,7 @@ pub fn load() -> Result<(Dataset, Dataset), TrainError> {
     let all = parse(FILE, &files::decompress(FILE, ARCHIVE)?)?;
     if all.len() <= TRAIN_LEN {
         let rule = format!("{} rows must be more than the {TRAIN_LEN} of the training part", all.len());
-        return Err(TrainError::data(FILE, Place::Whole, rule));
+        return Err(TrainError::data(FILE, FilePosition::Whole, rule));
     }
     let (train, test) = all.split(TRAIN_LEN);
     let (mean, deviation) = train.moments();
@@ -33,7 +33,7 @@ fn parse(file: &str, text: &[u8]) -> Result<Dataset, TrainError> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     let lines = text.strip_suffix(b"\n").unwrap_or(text).split(|&byte| byte == b'\n');
     for (row, line) in lines.enumerate() {
-        let broken = |rule| TrainError::data(file, Place::Line(row as u64 + 1), rule);
+        let broken = |rule| TrainError::data(file, FilePosition::Line(row as u64 + 1), rule);
         let mut fields = 0;
         for field in line.split(|&byte| byte == b',') {
             let most = if fields < SHAPE.len() { 16 } else { 9 };

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::train::error::{Place, TrainError};
+use crate::train::error::{FilePosition, TrainError};
 
 /// The first of these files that is there; `hint` says how to get them.
 pub(super) fn find<S: AsRef<Path>>(directory: &Path, names: &[S], hint: &str) -> Result<PathBuf, TrainError> {
@@ -35,7 +35,11 @@ pub(super) fn decompress(file: impl std::fmt::Display, bytes: &[u8]) -> Result<V
         Ok(_) => Ok(out),
         Err(error) => {
             let offset = bytes.len() - decoder.get_ref().len();
-            Err(TrainError::data(file, Place::Offset(offset as u64), format!("must be whole gzip data: {error}")))
+            Err(TrainError::data(
+                file,
+                FilePosition::Offset(offset as u64),
+                format!("must be whole gzip data: {error}"),
+            ))
         }
     }
 }
@@ -44,7 +48,7 @@ pub(super) fn decompress(file: impl std::fmt::Display, bytes: &[u8]) -> Result<V
 pub(super) fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, TrainError> {
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to() as u64;
-        TrainError::data(path.display(), Place::Offset(offset), "must be UTF-8")
+        TrainError::data(path.display(), FilePosition::Offset(offset), "must be UTF-8")
     })
 }
 

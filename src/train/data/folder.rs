@@ -14,7 +14,7 @@ use image::imageops::FilterType;
 use image::{ImageError, ImageReader, RgbImage};
 
 use super::{Augment, Dataset, Limits, Values, files, shuffled};
-use crate::train::error::{Place, TrainError};
+use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -68,7 +68,7 @@ pub fn tiny_imagenet(
             let name = line.trim();
             if !is_plain(name) || !root.join(name).is_dir() {
                 let rule = format!("'{name}' must be a folder in {}", root.display());
-                return Err(TrainError::data(ids.display(), Place::Line(row as u64 + 1), rule));
+                return Err(TrainError::data(ids.display(), FilePosition::Line(row as u64 + 1), rule));
             }
             names.push(name.to_owned());
         }
@@ -83,7 +83,7 @@ pub fn tiny_imagenet(
     let annotations = files::find(directory, &["val/val_annotations.txt"], hint)?;
     let mut test = Listing::new();
     for (row, line) in files::utf8(&annotations, files::read(&annotations)?)?.lines().enumerate() {
-        let broken = |rule| TrainError::data(annotations.display(), Place::Line(row as u64 + 1), rule);
+        let broken = |rule| TrainError::data(annotations.display(), FilePosition::Line(row as u64 + 1), rule);
         let mut fields = line.split('\t');
         let (Some(file), Some(id)) = (fields.next(), fields.next()) else {
             return Err(broken(format!("'{line}' must be a file and an id, separated by a tabulator")));
@@ -125,7 +125,7 @@ fn folders(path: &Path) -> Result<Vec<String>, TrainError> {
     let mut names = Vec::new();
     for entry in entries(path)?.iter().filter(|entry| entry.is_dir()) {
         let name = entry.file_name().and_then(|name| name.to_str());
-        let broken = || TrainError::data(entry.display(), Place::Whole, "the name of a class must be UTF-8");
+        let broken = || TrainError::data(entry.display(), FilePosition::Whole, "the name of a class must be UTF-8");
         names.push(name.ok_or_else(broken)?.to_owned());
     }
     Ok(names)
@@ -137,7 +137,7 @@ fn classed(root: &Path, classes: &BTreeMap<String, u16>) -> Result<Listing, Trai
     for name in folders(root)? {
         let path = root.join(&name);
         let label = classes.get(&name);
-        let broken = || TrainError::data(path.display(), Place::Whole, "must be a class of the training part");
+        let broken = || TrainError::data(path.display(), FilePosition::Whole, "must be a class of the training part");
         listed(&path, *label.ok_or_else(broken)?, &mut listing)?;
     }
     Ok(listing)
@@ -158,7 +158,11 @@ fn listed(path: &Path, label: u16, listing: &mut Listing) -> Result<(), TrainErr
         }
     }
     if listing.len() == before {
-        return Err(TrainError::data(path.display(), Place::Whole, "must hold a .png, .jpg or .jpeg image at least"));
+        return Err(TrainError::data(
+            path.display(),
+            FilePosition::Whole,
+            "must hold a .png, .jpg or .jpeg image at least",
+        ));
     }
     Ok(())
 }
@@ -176,7 +180,7 @@ fn assemble(
         return Err(TrainError::setting("resize", format!("[{height}, {width}]"), rule));
     }
     let [Some((first, _)), Some(_)] = parts.each_ref().map(|part| part.first()) else {
-        return Err(TrainError::data(name, Place::Whole, "both parts must hold an image at least"));
+        return Err(TrainError::data(name, FilePosition::Whole, "both parts must hold an image at least"));
     };
     let first = first.clone();
     let size = match resize {
@@ -240,7 +244,7 @@ fn fitted(path: &Path, [height, width]: [usize; 2], resize: bool, first: &Path) 
         "{h}x{w} pixels must be {height}x{width}, as in {}; the option `resize` makes them so",
         first.display()
     );
-    Err(TrainError::data(path.display(), Place::Whole, rule))
+    Err(TrainError::data(path.display(), FilePosition::Whole, rule))
 }
 
 /// Decodes an image of whatever kind its first bytes say.
@@ -249,7 +253,7 @@ fn open(path: &Path) -> Result<RgbImage, TrainError> {
     let reader = ImageReader::open(path).map_err(io)?.with_guessed_format().map_err(io)?;
     let image = reader.decode().map_err(|error| match error {
         ImageError::IoError(error) => io(error),
-        error => TrainError::data(path.display(), Place::Whole, format!("must be a PNG or JPEG image: {error}")),
+        error => TrainError::data(path.display(), FilePosition::Whole, format!("must be a PNG or JPEG image: {error}")),
     })?;
     Ok(image.into_rgb8())
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Augment, Dataset, Values, files};
-use crate::train::error::{Place, TrainError};
+use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
 const CLASSES: usize = 10;
@@ -56,22 +56,22 @@ fn parse(name: &str, [images, labels]: [&PathBuf; 2], expected: Option<[usize; 2
     let file = images.display();
     if let Some([h, w]) = expected.filter(|&size| size != [height, width]) {
         let rule = format!("{height}x{width} pixels must be {h}x{w}, as in the training part");
-        return Err(TrainError::data(&file, Place::Offset(8), rule));
+        return Err(TrainError::data(&file, FilePosition::Offset(8), rule));
     }
     if [count, height, width].contains(&0) {
         let rule = format!("{count} images of {height}x{width} pixels must be at least one of at least one");
-        return Err(TrainError::data(&file, Place::Offset(4), rule));
+        return Err(TrainError::data(&file, FilePosition::Offset(4), rule));
     }
     pixels.drain(..16);
     let (bytes, [labelled]) = body(labels, LABELS)?;
     let file = labels.display();
     if labelled != count {
         let rule = format!("{labelled} labels must be {count}, one for each image");
-        return Err(TrainError::data(&file, Place::Offset(4), rule));
+        return Err(TrainError::data(&file, FilePosition::Offset(4), rule));
     }
     if let Some(at) = bytes[8..].iter().position(|&label| usize::from(label) >= CLASSES) {
         let rule = format!("label {} must be less than the number of classes, {CLASSES}", bytes[8 + at]);
-        return Err(TrainError::data(&file, Place::Offset(8 + at as u64), rule));
+        return Err(TrainError::data(&file, FilePosition::Offset(8 + at as u64), rule));
     }
     let labels = bytes[8..].iter().map(|&label| label.into()).collect();
     Dataset::new(name, Shape::new(1, [1, height, width]), CLASSES, Values::Bytes(pixels), labels)
@@ -80,7 +80,7 @@ fn parse(name: &str, [images, labels]: [&PathBuf; 2], expected: Option<[usize; 2
 /// A file's bytes, header included, and its axes.
 fn body<const AXES: usize>(path: &Path, magic: u32) -> Result<(Vec<u8>, [usize; AXES]), TrainError> {
     let bytes = files::read(path)?;
-    let broken = |offset, rule: String| TrainError::data(path.display(), Place::Offset(offset), rule);
+    let broken = |offset, rule: String| TrainError::data(path.display(), FilePosition::Offset(offset), rule);
     let header = 4 * (1 + AXES);
     let (words, _) = bytes.as_chunks::<4>();
     if bytes.len() < header {

@@ -17,7 +17,7 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 
-use super::error::{Place, TrainError};
+use super::error::{FilePosition, TrainError};
 use super::random::{Purpose, stream};
 use super::shape::Shape;
 use crate::layout::Layout;
@@ -129,7 +129,7 @@ impl Dataset {
     ///
     /// [`TrainError::Data`] where the number of values, a label or a token does not fit.
     pub fn new(name: &str, shape: Shape, classes: usize, values: Values, labels: Vec<u16>) -> Result<Self, TrainError> {
-        let broken = |rule: String| Err(TrainError::data(name, Place::Whole, rule));
+        let broken = |rule: String| Err(TrainError::data(name, FilePosition::Whole, rule));
         let shape = shape.with_layout(Layout::Nchw);
         if shape.is_empty() {
             return broken(format!("{}x{:?} must hold a value at least", shape.channels, shape.size));
@@ -176,7 +176,7 @@ impl Dataset {
         let channels = self.shape.channels;
         if mean.len() != channels || deviation.len() != channels {
             let rule = format!("{} means and {} deviations must be {channels} each", mean.len(), deviation.len());
-            return Err(TrainError::data(&self.name, Place::Whole, rule));
+            return Err(TrainError::data(&self.name, FilePosition::Whole, rule));
         }
         self.moments = mean.iter().zip(deviation).map(|(&mean, &deviation)| [mean, deviation]).collect();
         if let Some(c) = self.moments.iter().position(|[m, d]| !(m.is_finite() && d.is_finite() && *d > 0.0)) {
@@ -184,7 +184,7 @@ impl Dataset {
             let rule = format!(
                 "mean {mean} and deviation {deviation} of channel {c} must be finite and the deviation positive"
             );
-            return Err(TrainError::data(&self.name, Place::Whole, rule));
+            return Err(TrainError::data(&self.name, FilePosition::Whole, rule));
         }
         self.tabulate();
         Ok(self)

@@ -9,7 +9,7 @@ use csv::{ErrorKind, ReaderBuilder, StringRecord};
 use serde::{Deserialize, Serialize};
 
 use super::{Dataset, Limits, Text, Values, files, shuffled};
-use crate::train::error::{Place, TrainError};
+use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
 /// The characters of Zhang, Zhao and LeCun (2015): 70, for `-` is in their list twice. The number of one is its place
@@ -127,7 +127,7 @@ pub fn movie_review(directory: &Path, encoding: Encoding, limits: Limits) -> Res
     }
     if corpus.texts.len() < TEST_FRACTION {
         let rule = format!("{} sentences must be {TEST_FRACTION} at least", corpus.texts.len());
-        return Err(TrainError::data(path.display(), Place::Whole, rule));
+        return Err(TrainError::data(path.display(), FilePosition::Whole, rule));
     }
     corpus.shuffle();
     let at = corpus.texts.len() - corpus.texts.len() / TEST_FRACTION;
@@ -182,7 +182,7 @@ fn numbered(
             corpus.push(fields.collect::<Vec<_>>().join(" ").replace("\\n", "\n"), label - 1);
         }
         if corpus.texts.is_empty() {
-            return Err(TrainError::data(path.display(), Place::Whole, "must hold a row at least"));
+            return Err(TrainError::data(path.display(), FilePosition::Whole, "must hold a row at least"));
         }
         Ok(corpus)
     };
@@ -222,7 +222,11 @@ fn sentences(path: &Path, label: u16, corpus: &mut Corpus) -> Result<(), TrainEr
     let text = String::from_utf8(files::read(path)?).unwrap_or_else(|error| latin(error.as_bytes()));
     for (row, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
-            return Err(TrainError::data(path.display(), Place::Line(row as u64 + 1), "a line must be a sentence"));
+            return Err(TrainError::data(
+                path.display(),
+                FilePosition::Line(row as u64 + 1),
+                "a line must be a sentence",
+            ));
         }
         corpus.push(line.trim().to_owned(), label);
     }
@@ -247,7 +251,7 @@ impl<'a> Rows<'a> {
     /// Reads the next record, if there is one.
     fn next(&mut self) -> Result<bool, TrainError> {
         self.reader.read_record(&mut self.record).map_err(|error| {
-            let place = error.position().map_or(Place::Whole, |position| Place::Line(position.line()));
+            let place = error.position().map_or(FilePosition::Whole, |position| FilePosition::Line(position.line()));
             let rule = match error.kind() {
                 ErrorKind::Utf8 { err, .. } => format!("field {} must be UTF-8", err.field() + 1),
                 _ => error.to_string(),
@@ -261,7 +265,7 @@ impl<'a> Rows<'a> {
 
     /// An error at the record that was read last.
     fn broken(&self, rule: String) -> TrainError {
-        let place = self.record.position().map_or(Place::Whole, |position| Place::Line(position.line()));
+        let place = self.record.position().map_or(FilePosition::Whole, |position| FilePosition::Line(position.line()));
         TrainError::data(self.path.display(), place, rule)
     }
 }

@@ -33,7 +33,7 @@ pub(crate) enum ProductRows<'a> {
         data: &'a [f32],
         panels: Panels,
         range: Range<usize>,
-        /// StepOperands of the whole panel.
+        /// Steps of the whole panel.
         depth: usize,
         first_step: usize,
     },

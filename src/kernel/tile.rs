@@ -132,7 +132,7 @@ pub(super) unsafe fn accumulate<S: Vector, A: StepOperands, const R: usize, cons
     b: *const f32,
     depth: usize,
 ) {
-    /// StepOperands per trip of the loop: its counters would cost a tenth of the instructions.
+    /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
     const UNROLL: usize = 4;
     let whole = depth / UNROLL * UNROLL;
     let mut k = 0;

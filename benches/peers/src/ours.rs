@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use clap::ValueEnum;
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Error, Forward, Isa, PackedWeight,
-    Pass as OurPass, Thresholds, Weight,
+    BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Error, Forward, Gradient, InputGradients, Isa, PackedWeight,
+    Pass as OurPass, Rayon, Thresholds, Weight, WeightGradients,
 };
 use serde::{Deserialize, Serialize};
 
@@ -93,21 +93,26 @@ impl Ours {
             Theta::Linear => Thresholds::LINEAR,
             Theta::Relu => Thresholds::RELU,
         };
-        let accumulation = Accumulation::Overwrite;
         match pass {
-            Pass::Forward => plan.forward(Forward { input, weight, thresholds, bias: None }, result, workspace),
-            Pass::BackwardInput => plan.backward_input(
-                BackwardInput { input, weight, thresholds, grad_output, accumulation },
-                result,
-                Some(second),
-                workspace,
-            ),
-            Pass::BackwardWeight => plan.backward_weight(
-                BackwardWeight { input, thresholds, grad_output, accumulation },
-                result,
-                Some(second),
-                workspace,
-            ),
+            Pass::Forward => plan.forward(Forward::new(input, weight, thresholds), result, workspace, &Rayon),
+            Pass::BackwardInput => {
+                let mut gradients = InputGradients::new().input(Gradient::overwrite(result));
+                let operands = match theta {
+                    Theta::PerTap => {
+                        gradients = gradients.thresholds(Gradient::overwrite(second));
+                        BackwardInput::new(input, weight, thresholds, grad_output)
+                    }
+                    // Of ReLU and of a plain convolution, nobody trains the threshold.
+                    Theta::Relu => BackwardInput::new(input, weight, thresholds, grad_output),
+                    Theta::Linear => BackwardInput::linear(weight, grad_output),
+                };
+                plan.backward_input(operands, gradients, workspace, &Rayon)
+            }
+            Pass::BackwardWeight => {
+                let gradients =
+                    WeightGradients::new().weight(Gradient::overwrite(result)).bias(Gradient::overwrite(second));
+                plan.backward_weight(BackwardWeight::new(input, thresholds, grad_output), gradients, workspace, &Rayon)
+            }
         }
     }
 

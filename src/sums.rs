@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use crate::geometry::{SEGMENT, Segments};
+use crate::geometry::{SEGMENT, Segments, chunks};
 use crate::layout::TensorLayout;
 
 /// Many sums at a time: those of the current segment of positions, and of all segments before.
@@ -53,34 +53,54 @@ impl<'a> SegmentedSums<'a> {
     }
 }
 
-/// One sum of consecutive elements, in sixteen partial sums: one would wait for each addition.
+/// One sum of rows of elements.
 struct SegmentedSum {
-    partial: [f32; 16],
+    /// Of short rows.
+    short: f32,
+    /// Of long ones, in sixteen partial sums: one would wait for each addition.
+    long: [f32; 16],
     positions: usize,
     before: f32,
 }
 
 impl SegmentedSum {
-    const ZERO: Self = Self { partial: [0.0; 16], positions: 0, before: 0.0 };
+    const ZERO: Self = Self { short: 0.0, long: [0.0; 16], positions: 0, before: 0.0 };
 
-    fn add(&mut self, mut values: &[f32]) {
-        while !values.is_empty() {
-            let (now, later) = values.split_at(values.len().min(SEGMENT - self.positions));
-            let (chunks, rest) = now.as_chunks::<16>();
+    #[inline(always)]
+    fn add(&mut self, row: &[f32]) {
+        if row.len() >= self.long.len() {
+            self.add_long(row);
+            return;
+        }
+        self.short += row.iter().sum::<f32>();
+        self.advance(row.len());
+    }
+
+    #[inline(never)]
+    fn add_long(&mut self, row: &[f32]) {
+        for part in row.chunks(SEGMENT) {
+            // A copy, which stays in registers.
+            let mut long = self.long;
+            let (chunks, rest) = part.as_chunks::<16>();
             for chunk in chunks {
-                self.partial.iter_mut().zip(chunk).for_each(|(sum, v)| *sum += v);
+                long.iter_mut().zip(chunk).for_each(|(sum, v)| *sum += v);
             }
-            self.partial.iter_mut().zip(rest).for_each(|(sum, v)| *sum += v);
-            self.positions += now.len();
-            if self.positions == SEGMENT {
-                *self = Self { before: self.value(), ..Self::ZERO };
-            }
-            values = later;
+            long.iter_mut().zip(rest).for_each(|(sum, v)| *sum += v);
+            self.long = long;
+            self.advance(part.len());
+        }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, positions: usize) {
+        self.positions += positions;
+        if self.positions >= SEGMENT {
+            *self = Self { before: self.value(), ..Self::ZERO };
         }
     }
 
     fn value(&self) -> f32 {
-        self.before + self.partial.iter().sum::<f32>()
+        self.before + self.short + self.long.iter().sum::<f32>()
     }
 }
 
@@ -103,9 +123,12 @@ pub(crate) fn add_positions(
             let (mut current, mut before) = ([0.0; MOST], [0.0; MOST]);
             let mut segmented = SegmentedSums::new(&mut current[..sums.len()], &mut before[..sums.len()]);
             for_each_row(tensor, data, boxes, |row, pixels| {
-                for pixel in row[first..].chunks(tensor.strides.spatial[2]).take(pixels) {
-                    segmented.current.iter_mut().zip(pixel).for_each(|(sum, v)| *sum += v);
-                    segmented.advance(1);
+                let mut row = row[first..].chunks(tensor.strides.spatial[2]).take(pixels);
+                for part in chunks(0..pixels, SEGMENT) {
+                    for pixel in row.by_ref().take(part.len()) {
+                        segmented.current.iter_mut().zip(pixel).for_each(|(sum, v)| *sum += v);
+                    }
+                    segmented.advance(part.len());
                 }
             });
             segmented.finish();

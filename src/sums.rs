@@ -66,32 +66,35 @@ struct SegmentedSum {
 impl SegmentedSum {
     const ZERO: Self = Self { short: 0.0, long: [0.0; 16], positions: 0, before: 0.0 };
 
-    #[inline(always)]
-    fn add(&mut self, row: &[f32]) {
-        if row.len() >= self.long.len() {
-            self.add_long(row);
+    /// Adds rows of planes.
+    fn add(&mut self, data: &[f32], Strip { rows, row_step, len }: Strip) {
+        if len < self.long.len() {
+            let mut sum = 0.0;
+            for row in 0..rows {
+                for v in &data[row * row_step..][..len] {
+                    sum += v;
+                }
+            }
+            self.short += sum;
+            self.advance(rows * len);
             return;
         }
-        self.short += row.iter().sum::<f32>();
-        self.advance(row.len());
-    }
-
-    #[inline(never)]
-    fn add_long(&mut self, row: &[f32]) {
-        for part in row.chunks(SEGMENT) {
-            // A copy, which stays in registers.
-            let mut long = self.long;
-            let (chunks, rest) = part.as_chunks::<16>();
-            for chunk in chunks {
-                long.iter_mut().zip(chunk).for_each(|(sum, v)| *sum += v);
+        for row in 0..rows {
+            for part in data[row * row_step..][..len].chunks(SEGMENT) {
+                // Copies, which stay in registers.
+                let (mut long, mut short) = (self.long, 0.0);
+                let (chunks, rest) = part.as_chunks::<16>();
+                for chunk in chunks {
+                    long.iter_mut().zip(chunk).for_each(|(sum, v)| *sum += v);
+                }
+                rest.iter().for_each(|v| short += v);
+                self.long = long;
+                self.short += short;
+                self.advance(part.len());
             }
-            long.iter_mut().zip(rest).for_each(|(sum, v)| *sum += v);
-            self.long = long;
-            self.advance(part.len());
         }
     }
 
-    #[inline(always)]
     fn advance(&mut self, positions: usize) {
         self.positions += positions;
         if self.positions >= SEGMENT {
@@ -122,13 +125,15 @@ pub(crate) fn add_positions(
         for sums in sums[..channels.len()].chunks_mut(MOST) {
             let (mut current, mut before) = ([0.0; MOST], [0.0; MOST]);
             let mut segmented = SegmentedSums::new(&mut current[..sums.len()], &mut before[..sums.len()]);
-            for_each_row(tensor, data, boxes, |row, pixels| {
-                let mut row = row[first..].chunks(tensor.strides.spatial[2]).take(pixels);
-                for part in chunks(0..pixels, SEGMENT) {
-                    for pixel in row.by_ref().take(part.len()) {
-                        segmented.current.iter_mut().zip(pixel).for_each(|(sum, v)| *sum += v);
+            for_each_strip(tensor, data, boxes, |data, Strip { rows, row_step, len }| {
+                for row in 0..rows {
+                    let mut pixels = data[row * row_step + first..].chunks(tensor.strides.spatial[2]);
+                    for part in chunks(0..len, SEGMENT) {
+                        for pixel in pixels.by_ref().take(part.len()) {
+                            segmented.current.iter_mut().zip(pixel).for_each(|(sum, v)| *sum += v);
+                        }
+                        segmented.advance(part.len());
                     }
-                    segmented.advance(part.len());
                 }
             });
             segmented.finish();
@@ -138,27 +143,38 @@ pub(crate) fn add_positions(
     } else {
         for (channel, sum) in channels.zip(sums) {
             let mut segmented = SegmentedSum::ZERO;
-            for_each_row(tensor, data, boxes, |row, pixels| {
-                segmented.add(&row[channel * tensor.strides.channel..][..pixels]);
-            });
+            let first = channel * tensor.strides.channel;
+            for_each_strip(tensor, data, boxes, |data, strip| segmented.add(&data[first..], strip));
             *sum += segmented.value();
         }
     }
 }
 
-/// Visits the rows of boxes of positions: from the first channel of each row's first position on, and its positions.
+/// Rows of positions, some distance apart; no more than a segment together, unless there is one alone.
+#[derive(Clone, Copy)]
+struct Strip {
+    rows: usize,
+    row_step: usize,
+    /// Positions of a row.
+    len: usize,
+}
+
+/// Visits the rows of boxes of positions: from the first channel of a strip's first position on, and the strip. Rows that
+/// follow one another without a gap are one.
 #[inline(always)]
-fn for_each_row(tensor: &TensorLayout, data: &[f32], boxes: &[Positions], mut visit: impl FnMut(&[f32], usize)) {
-    let [depth_stride, row_stride, pixel_stride] = tensor.strides.spatial;
+fn for_each_strip(tensor: &TensorLayout, data: &[f32], boxes: &[Positions], mut visit: impl FnMut(&[f32], Strip)) {
+    let ([depth_stride, row_step, pixel_stride], [_, _, width]) = (tensor.strides.spatial, tensor.size);
     for image in 0..tensor.images {
         let image = tensor.image(data, image);
         for [ds, hs, ws] in boxes {
-            if ws.is_empty() {
+            if hs.is_empty() || ws.is_empty() {
                 continue;
             }
+            let (rows, len) = if ws.len() == width { (1, hs.len() * width) } else { (hs.len(), ws.len()) };
             for d in ds.clone() {
-                for h in hs.clone() {
-                    visit(&image[d * depth_stride + h * row_stride + ws.start * pixel_stride..], ws.len());
+                let plane = &image[d * depth_stride + hs.start * row_step + ws.start * pixel_stride..];
+                for rows in chunks(0..rows, (SEGMENT / len).max(1)) {
+                    visit(&plane[rows.start * row_step..], Strip { rows: rows.len(), row_step, len });
                 }
             }
         }
@@ -179,9 +195,9 @@ mod tests {
         let ones = vec![1.0; 1_000_003];
         for chunk in 0..count / ones.len() {
             let _ = chunk;
-            sum.add(&ones);
+            sum.add(&ones, Strip { rows: 1, row_step: 0, len: ones.len() });
         }
-        sum.add(&ones[..count % ones.len()]);
+        sum.add(&ones, Strip { rows: 1, row_step: 0, len: count % ones.len() });
         assert!((f64::from(sum.value()) - count as f64).abs() <= 4.0);
     }
 

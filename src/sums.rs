@@ -164,8 +164,9 @@ struct Strip {
 #[inline(always)]
 fn for_each_strip(tensor: &TensorLayout, data: &[f32], boxes: &[Positions], mut visit: impl FnMut(&[f32], Strip)) {
     let ([depth_stride, row_step, pixel_stride], [_, _, width]) = (tensor.strides.spatial, tensor.size);
+    let image_len = tensor.image_len();
     for image in 0..tensor.images {
-        let image = tensor.image(data, image);
+        let image = &data[image * tensor.image_stride..][..image_len];
         for [ds, hs, ws] in boxes {
             if hs.is_empty() || ws.is_empty() {
                 continue;
@@ -173,6 +174,10 @@ fn for_each_strip(tensor: &TensorLayout, data: &[f32], boxes: &[Positions], mut 
             let (rows, len) = if ws.len() == width { (1, hs.len() * width) } else { (hs.len(), ws.len()) };
             for d in ds.clone() {
                 let plane = &image[d * depth_stride + hs.start * row_step + ws.start * pixel_stride..];
+                if rows * len <= SEGMENT {
+                    visit(plane, Strip { rows, row_step, len });
+                    continue;
+                }
                 for rows in chunks(0..rows, (SEGMENT / len).max(1)) {
                     visit(&plane[rows.start * row_step..], Strip { rows: rows.len(), row_step, len });
                 }

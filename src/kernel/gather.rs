@@ -8,7 +8,7 @@
 
 use super::Kernel;
 use super::tile::{Separate, accumulate, with_const};
-use super::vector::{Vector, inputs_or_infinite};
+use super::vector::{MOST_LANES, Vector, inputs_or_infinite};
 use super::view::TileMut;
 use crate::geometry::Panels;
 
@@ -157,20 +157,21 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize>(
     v: usize,
 ) {
     let (x, look) = inputs_or_infinite(panel.input);
-    // What is added to is masked, for a branch at each would cost more.
-    let adds = simd.splat_f32s(if panel.replace { 0.0 } else { 1.0 });
-    let adds = simd.greater_than_f32s(adds, simd.splat_f32s(0.0));
-    // SAFETY: checked: no row exceeds the largest of the table, and what stands in for inputs has two vectors.
+    // What is replaced is not read: it may lie in memory. A branch at each would cost more than an address.
+    let zeros = [0.0; MOST_LANES];
+    let keep = if panel.replace { 0 } else { usize::MAX };
+    // SAFETY: checked: no row exceeds the largest of the table; what is added to lies at offset 0 if it is not the tile; and
+    // what stands in for inputs has two vectors.
     unsafe {
         let theta = simd.load(panel.thresholds.as_ptr().add(v * S::LANES));
         let x = x.add(v * S::LANES);
         let to = panel.grad_input.vectors[v];
+        let before = if panel.replace { zeros.as_ptr() } else { to };
         let mut held = simd.splat_f32s(0.0);
         for r in 0..R {
             let x = simd.load(x.add(offsets[r] & look));
             let passed = simd.keep(simd.greater_than_f32s(x, theta), sums[r][v]);
-            let before = simd.keep(adds, simd.load(to.add(offsets[r])));
-            simd.store(to.add(offsets[r]), simd.add_f32s(before, passed));
+            simd.store(to.add(offsets[r]), simd.add_f32s(simd.load(before.add(offsets[r] & keep)), passed));
             held = simd.add_f32s(held, simd.keep(simd.less_than_or_equal_f32s(x, theta), sums[r][v]));
         }
         let to = panel.grad_thresholds.as_mut_ptr().add(v * S::LANES);

@@ -7,20 +7,23 @@
 #[path = "../../tests/common/rehash.rs"]
 mod rehash;
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::mem::{MaybeUninit, offset_of};
 use std::ptr;
 
 use arbitrary::{Arbitrary, Unstructured};
 use convrelu::capi::*;
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Forward, Isa, Layout, Thresholds,
-    Weight, adarelu,
+    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Error, Forward, Gradient,
+    InputGradients, Isa, Layout, Serial, Thresholds, Weight, WeightGradients, adarelu,
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Elements of the largest buffer, and multiplications of the largest layer.
+/// Elements of the largest buffer.
 const LARGEST: usize = 20_000;
+
+/// Multiply-adds of the largest layer: enough for several tasks.
+const MOST_WORK: f64 = 300_000.0;
 
 /// A number: small, or any at all.
 fn number(u: &mut Unstructured<'_>, small: usize) -> arbitrary::Result<usize> {
@@ -183,6 +186,16 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(data, len) }.to_vec()
     }
 
+    /// Whether a buffer is given as it was allocated.
+    fn is_own(&self, index: usize) -> bool {
+        self.given[index].0.cast_const() == self.allocations[index].as_ptr()
+    }
+
+    /// Whether a buffer is given within an allocation.
+    fn lies_in(&self, index: usize, allocation: usize) -> bool {
+        self.allocations[allocation].as_ptr_range().contains(&self.given[index].0.cast_const())
+    }
+
     fn bits(&self) -> Vec<Vec<u32>> {
         self.allocations.iter().map(|values| values.iter().map(|value| value.to_bits()).collect()).collect()
     }
@@ -200,6 +213,83 @@ enum Call {
     Numbers,
 }
 
+/// What a caller's function does with the tasks of a call.
+#[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
+enum Workers {
+    /// There is no function.
+    None,
+    Serial,
+    Reversed,
+    Scoped,
+    /// This task again.
+    Twice(u8),
+    /// Not this task.
+    Never(u8),
+    /// Another one.
+    Another(usize),
+    /// All at once, each on two threads.
+    Doubled,
+    /// All, without their context.
+    Forgotten,
+}
+
+impl Workers {
+    /// Good ones more often than not.
+    fn chosen(u: &mut Unstructured<'_>) -> arbitrary::Result<Self> {
+        if u.ratio(1, 4)? {
+            return Self::arbitrary(u);
+        }
+        Ok(*u.choose(&[Self::None, Self::Serial, Self::Reversed, Self::Scoped])?)
+    }
+
+    fn are_good(self) -> bool {
+        matches!(self, Self::None | Self::Serial | Self::Reversed | Self::Scoped)
+    }
+
+    fn callback(self) -> convrelu_parallel_for {
+        if self == Self::None { None } else { Some(parallel_for) }
+    }
+}
+
+/// # Safety
+///
+/// The context is where [`Workers`] lie.
+unsafe extern "C-unwind" fn parallel_for(
+    context: *mut c_void,
+    tasks: usize,
+    task: convrelu_task,
+    task_context: *mut c_void,
+) {
+    struct Shared(*mut c_void);
+    // SAFETY: tasks run on any thread.
+    unsafe impl Sync for Shared {}
+    let shared = Shared(task_context);
+    let run = |index: usize| {
+        let Shared(task_context) = &shared;
+        // SAFETY: before this function returns.
+        unsafe { task(*task_context, index) };
+    };
+    let scoped = |times: usize| {
+        std::thread::scope(|scope| {
+            for index in (0..tasks).flat_map(|index| std::iter::repeat_n(index, times)) {
+                scope.spawn(move || run(index));
+            }
+        });
+    };
+    // SAFETY: the caller's promise.
+    match unsafe { *context.cast::<Workers>() } {
+        Workers::None | Workers::Serial => (0..tasks).for_each(run),
+        Workers::Reversed => (0..tasks).rev().for_each(run),
+        Workers::Scoped => scoped(1),
+        Workers::Twice(again) => (0..tasks).chain([usize::from(again) % tasks]).for_each(run),
+        Workers::Never(left) => (0..tasks).filter(|index| *index != usize::from(left) % tasks).for_each(run),
+        Workers::Another(other) => (0..tasks).chain([other]).for_each(run),
+        Workers::Doubled => scoped(2),
+        // SAFETY: null is no task.
+        Workers::Forgotten => (0..tasks).for_each(|index| unsafe { task(ptr::null_mut(), index) }),
+    }
+}
+
 #[derive(Debug)]
 struct Input {
     desc: convrelu_desc,
@@ -214,7 +304,8 @@ struct Input {
     weight_kind: u32,
     threshold_kind: u32,
     threshold: f32,
-    accumulation: u32,
+    accumulation: [u32; 2],
+    workers: Workers,
     nan: Option<u16>,
     pass: u32,
     inner: usize,
@@ -244,23 +335,32 @@ impl<'a> Arbitrary<'a> for Input {
             }
         };
         let offset = |u: &mut Unstructured<'a>| if u.ratio(1, 40)? { u8::arbitrary(u) } else { Ok(0) };
+        let mut desc = convrelu_desc {
+            struct_size: size_of::<convrelu_desc>(),
+            rank,
+            layout: name(u, 1)?,
+            batch: number(u, 3)?,
+            in_channels: number(u, 9)?.wrapping_mul(groups),
+            out_channels: number(u, 9)?.wrapping_mul(groups),
+            groups,
+            size,
+            kernel,
+            stride,
+            dilation,
+            padding_before,
+            padding_after,
+            input_pitch: 0,
+            output_pitch: 0,
+            reserved: [0; 2],
+        };
+        if u.ratio(1, 3)? {
+            // One too few, packed, or with gaps.
+            let packed = rust_desc(&desc).map_or([0; 2], |desc| [desc.input_pitch(), desc.output_pitch()]);
+            let mut pitch = |packed: usize| Ok(packed.wrapping_add(number(u, 4)?).wrapping_sub(1));
+            (desc.input_pitch, desc.output_pitch) = (pitch(packed[0])?, pitch(packed[1])?);
+        }
         Ok(Self {
-            desc: convrelu_desc {
-                struct_size: size_of::<convrelu_desc>(),
-                rank,
-                layout: name(u, 1)?,
-                batch: number(u, 3)?,
-                in_channels: number(u, 9)?.wrapping_mul(groups),
-                out_channels: number(u, 9)?.wrapping_mul(groups),
-                groups,
-                size,
-                kernel,
-                stride,
-                dilation,
-                padding_before,
-                padding_after,
-                reserved: [0; 4],
-            },
+            desc,
             isa: name(u, 5)?,
             threads: number(u, 4)?,
             desc_damage: rare(u)?,
@@ -272,7 +372,8 @@ impl<'a> Arbitrary<'a> for Input {
             weight_kind: name(u, 1)?,
             threshold_kind: name(u, 1)?,
             threshold: if u.ratio(1, 8)? { f32::arbitrary(u)? } else { 0.25 },
-            accumulation: name(u, 1)?,
+            accumulation: [name(u, 1)?, name(u, 1)?],
+            workers: Workers::chosen(u)?,
             nan: if u.ratio(1, 16)? { Some(u16::arbitrary(u)?) } else { None },
             pass: name(u, 4)?,
             inner: number(u, 5)?,
@@ -294,13 +395,18 @@ const ERROR: convrelu_error = convrelu_error {
     reserved: [0; 2],
 };
 
-/// Makes a call with an error to fill, with none, or with one that cannot be filled; whatever it says can be shown.
+/// Whether a call succeeds.
 fn reported(input: &Input, call: impl FnOnce(*mut convrelu_error) -> convrelu_status) -> bool {
+    status_of(input, call) == convrelu_status::CONVRELU_OK
+}
+
+/// Makes a call with an error to fill, with none, or with one that cannot be filled; whatever it says can be shown.
+fn status_of(input: &Input, call: impl FnOnce(*mut convrelu_error) -> convrelu_status) -> convrelu_status {
     if input.error_given % 16 == 1 {
         let mut odd = convrelu_error { struct_size: 8, ..ERROR };
         assert_ne!(call(&mut odd), convrelu_status::CONVRELU_OK);
         assert_eq!(odd, convrelu_error { struct_size: 8, ..ERROR });
-        return false;
+        return convrelu_status::CONVRELU_STRUCT_SIZE;
     }
     let mut error = ERROR;
     let given = !input.error_given.is_multiple_of(16);
@@ -322,23 +428,50 @@ fn reported(input: &Input, call: impl FnOnce(*mut convrelu_error) -> convrelu_st
         assert!(str::from_utf8(&text).is_ok());
         assert!(if len <= room { text.len() == len } else { text.len() <= room && text.len() + 3 >= room });
     }
-    status == convrelu_status::CONVRELU_OK
+    status
+}
+
+/// Makes a call of a pass. Whether it succeeds; where it is refused, nothing is written but by wrong workers.
+fn passes(
+    input: &Input,
+    memory: &Memory,
+    written: &[usize],
+    call: impl FnOnce(*mut convrelu_error) -> convrelu_status,
+) -> bool {
+    let before = memory.bits();
+    let status = status_of(input, call);
+    if status == convrelu_status::CONVRELU_OK {
+        return true;
+    }
+    let spoiled = status == convrelu_status::CONVRELU_EXECUTOR;
+    assert!(!spoiled || !input.workers.are_good(), "good workers were refused");
+    for (index, (before, after)) in before.iter().zip(memory.bits()).enumerate() {
+        // What is written may lie anywhere then.
+        let may_change = spoiled && written.iter().any(|&w| memory.lies_in(w, index));
+        assert!(may_change || *before == after, "a call that was refused has written");
+    }
+    false
 }
 
 /// The descriptor as the safe interface makes it.
-fn safe_desc(desc: &convrelu_desc) -> ConvDesc {
-    fn build<const R: usize>(builder: ConvDescBuilder<R>, desc: &convrelu_desc) -> ConvDesc {
+fn rust_desc(desc: &convrelu_desc) -> Result<ConvDesc, Error> {
+    fn build<const R: usize>(builder: ConvDescBuilder<R>, desc: &convrelu_desc) -> Result<ConvDesc, Error> {
         fn first<const R: usize>(values: &[usize; 3]) -> [usize; R] {
             std::array::from_fn(|axis| values[axis])
         }
-        builder
+        let mut builder = builder
             .stride(first(&desc.stride))
             .dilation(first(&desc.dilation))
             .padding_before_after(first(&desc.padding_before), first(&desc.padding_after))
             .groups(desc.groups)
-            .layout(if desc.layout == CONVRELU_NHWC { Layout::Nhwc } else { Layout::Nchw })
-            .build()
-            .expect("a descriptor that the C interface accepts")
+            .layout(if desc.layout == CONVRELU_NHWC { Layout::Nhwc } else { Layout::Nchw });
+        if desc.input_pitch > 0 {
+            builder = builder.input_pitch(desc.input_pitch);
+        }
+        if desc.output_pitch > 0 {
+            builder = builder.output_pitch(desc.output_pitch);
+        }
+        builder.build()
     }
     let convrelu_desc { batch, in_channels: i, out_channels: o, size: s, kernel: k, .. } = *desc;
     match desc.rank {
@@ -421,243 +554,302 @@ unsafe fn run(input: &Input) {
     let all =
         [lens.input, lens.output, lens.weight, lens.thresholds, lens.packed_weight, lens.packed_weight_transposed];
     let safe = measured.then(|| {
-        let plan =
-            ConvRelu::with_isa(safe_desc(&value.desc), safe_isa(value.isa)).expect("an accepted instruction set");
+        let desc = rust_desc(&value.desc).expect("a descriptor that the C interface accepts");
+        let plan = ConvRelu::with_isa(desc, safe_isa(value.isa)).expect("an accepted instruction set");
         plan.with_threads(value.threads)
     });
-    if safe.is_some_and(|safe| safe.desc().flops() > 2.0 * LARGEST as f64)
+    if safe.is_some_and(|safe| safe.desc().flops() > 2.0 * MOST_WORK)
         || all.iter().chain(&workspace).any(|&len| len > LARGEST && measured && len < usize::MAX / 8)
     {
         return;
     }
 
-    let packed = input.weight_kind == CONVRELU_WEIGHT_PACKED;
-    let per_tap = input.threshold_kind == CONVRELU_THRESHOLDS_PER_TAP;
-    let accumulation = if input.accumulation == CONVRELU_ADD { Accumulation::Add } else { Accumulation::Overwrite };
-    let intact = input.args_damage.is_empty();
-    let set_nan = |memory: &mut Memory, index: usize| {
-        if let Some(at) = input.nan
+    let mut workers = input.workers;
+    let made = Made {
+        input,
+        plan,
+        lens,
+        workspace,
+        safe,
+        packed: input.weight_kind == CONVRELU_WEIGHT_PACKED,
+        per_tap: input.threshold_kind == CONVRELU_THRESHOLDS_PER_TAP,
+        accumulation: input.accumulation.map(|accumulation| match accumulation {
+            CONVRELU_ADD => Accumulation::Add,
+            _ => Accumulation::Overwrite,
+        }),
+        parallel_for: workers.callback(),
+        context: ptr::from_mut(&mut workers).cast::<c_void>(),
+    };
+    match input.call {
+        Call::Forward => made.forward(),
+        Call::BackwardInput => made.backward_input(),
+        Call::BackwardWeight => made.backward_weight(),
+        Call::AdareluForward => made.adarelu_forward(),
+        Call::AdareluBackward => made.adarelu_backward(),
+        Call::Pack => made.pack(),
+        Call::CheckPacked => made.check_packed(),
+        Call::Numbers => unsafe { numbers(input, plan) },
+    }
+}
+
+/// A plan and all else that calls are made of.
+#[derive(Clone, Copy)]
+struct Made<'a> {
+    input: &'a Input,
+    plan: *mut convrelu_plan,
+    lens: convrelu_lens,
+    workspace: [usize; 5],
+    /// The same plan in the safe interface.
+    safe: Option<ConvRelu>,
+    packed: bool,
+    per_tap: bool,
+    accumulation: [Accumulation; 2],
+    parallel_for: convrelu_parallel_for,
+    context: *mut c_void,
+}
+
+/// Calls, and what the safe interface makes of the same. Pointers are as [`run`] says.
+impl Made<'_> {
+    fn is_intact(&self) -> bool {
+        self.input.args_damage.is_empty()
+    }
+
+    /// Elements of the gradient of the thresholds.
+    fn grad_thresholds(&self) -> usize {
+        if self.per_tap { self.lens.thresholds } else { 1 }
+    }
+
+    fn set_nan(&self, memory: &mut Memory, index: usize) {
+        if let Some(at) = self.input.nan
             && !memory.allocations[index].is_empty()
         {
             let at = usize::from(at) % memory.allocations[index].len();
             memory.allocations[index][at] = f32::NAN;
         }
-    };
-    // Damage that is not a size, a kind or a reserved field would move pointers, which is the caller's promise to keep.
-    let damage = |buffers_end: usize, size: usize| -> Vec<Damage> {
-        input
-            .args_damage
-            .iter()
-            .map(|damage| {
-                let at = usize::from(damage.at);
-                let at = if at % 4 == 0 { 0 } else { buffers_end + at % (size - buffers_end) };
-                // Eight bytes from the last ones would begin before.
-                Damage { at: at as u16, value: damage.value, wide: damage.wide && at + 8 <= size }
-            })
-            .collect()
-    };
-
-    match input.call {
-        Call::Forward => {
-            let weight = if packed { lens.packed_weight } else { lens.weight };
-            let work = workspace[if packed { 1 } else { 0 }];
-            let required = [lens.input, weight, lens.thresholds, lens.bias, lens.output, work];
-            let mut memory = Memory::new(&input.buffers, &required, input.seed);
-            let sound = !packed || pack(input, plan, CONVRELU_FORWARD, &mut memory, 1, lens.weight);
-            set_nan(&mut memory, 2);
-            let args = convrelu_forward_args {
-                struct_size: size_of::<convrelu_forward_args>(),
-                input: memory.input(0),
-                weight: memory.input(1),
-                thresholds: memory.input(2),
-                bias: memory.input(3),
-                output: memory.output(4),
-                workspace: memory.output(5),
-                weight_kind: input.weight_kind,
-                threshold_kind: input.threshold_kind,
-                threshold: input.threshold,
-                reserved: [0; 5],
-            };
-            let end = offset_of!(convrelu_forward_args, weight_kind);
-            let mut args = Raw::new(args, &damage(end, size_of::<convrelu_forward_args>()), input.offsets[2].into());
-            let (before, args) = (memory.bits(), args.as_mut_ptr());
-            if !reported(input, |error| unsafe { convrelu_forward(plan, args, error) }) {
-                assert_eq!(memory.bits(), before, "a call that was refused has written");
-            } else if let Some(safe) = safe.filter(|_| sound && intact) {
-                let read = [0, 1, 2, 3].map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
-                let mut memory_of_weight = vec![0.0; safe.packed_weight_len()];
-                let plain = vec![0.5; lens.weight];
-                let packed_weight;
-                let weight = if packed {
-                    packed_weight = safe.pack_weight(&plain, &mut memory_of_weight).expect("the right length");
-                    Weight::Packed(&packed_weight)
-                } else {
-                    Weight::Plain(&read[1])
-                };
-                let thresholds =
-                    if per_tap { Thresholds::PerTap(&read[2]) } else { Thresholds::Uniform(input.threshold) };
-                let bias = (!memory.given[3].0.is_null()).then_some(&*read[3]);
-                let found = memory.values(4);
-                let mut expected = vec![0.0; lens.output];
-                let operands = Forward { input: &read[0], weight, thresholds, bias };
-                safe.forward(operands, &mut expected, &mut vec![0.0; work]).expect("what the C interface accepts");
-                same(&found[..lens.output], &expected, "output");
-            }
-        }
-        Call::BackwardInput => {
-            let weight = if packed { lens.packed_weight_transposed } else { lens.weight };
-            let work = workspace[if packed { 3 } else { 2 }];
-            let required = [lens.input, weight, lens.thresholds, lens.output, lens.input, lens.thresholds, work];
-            let mut memory = Memory::new(&input.buffers, &required, input.seed);
-            let sound = !packed || pack(input, plan, CONVRELU_BACKWARD_INPUT, &mut memory, 1, lens.weight);
-            set_nan(&mut memory, 2);
-            let args = convrelu_backward_input_args {
-                struct_size: size_of::<convrelu_backward_input_args>(),
-                input: memory.input(0),
-                weight: memory.input(1),
-                thresholds: memory.input(2),
-                grad_output: memory.input(3),
-                grad_input: memory.output(4),
-                grad_thresholds: memory.output(5),
-                workspace: memory.output(6),
-                weight_kind: input.weight_kind,
-                threshold_kind: input.threshold_kind,
-                threshold: input.threshold,
-                accumulation: input.accumulation,
-                reserved: [0; 4],
-            };
-            let end = offset_of!(convrelu_backward_input_args, weight_kind);
-            let mut args =
-                Raw::new(args, &damage(end, size_of::<convrelu_backward_input_args>()), input.offsets[2].into());
-            let (before, args) = (memory.bits(), args.as_mut_ptr());
-            let prior = memory.allocations[4].clone();
-            if !reported(input, |error| unsafe { convrelu_backward_input(plan, args, error) }) {
-                assert_eq!(memory.bits(), before, "a call that was refused has written");
-            } else if let Some(safe) =
-                safe.filter(|_| sound && intact && !packed && memory.given[4].0 == prior_at(&mut memory, 4))
-            {
-                let read = [0, 1, 2, 3].map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
-                let thresholds =
-                    if per_tap { Thresholds::PerTap(&read[2]) } else { Thresholds::Uniform(input.threshold) };
-                let mut expected = prior.to_vec();
-                let mut second = vec![0.0; lens.thresholds];
-                let operands = BackwardInput {
-                    input: &read[0],
-                    weight: Weight::Plain(&read[1]),
-                    thresholds,
-                    grad_output: &read[3],
-                    accumulation,
-                };
-                let second = (!memory.given[5].0.is_null()).then_some(&mut second[..]);
-                safe.backward_input(operands, &mut expected, second, &mut vec![0.0; work])
-                    .expect("what the C interface accepts");
-                let found = memory.values(4);
-                same(&found, &expected[..found.len()], "grad_input");
-            }
-        }
-        Call::BackwardWeight => {
-            let work = workspace[4];
-            let required = [lens.input, lens.thresholds, lens.output, lens.weight, lens.bias, work];
-            let mut memory = Memory::new(&input.buffers, &required, input.seed);
-            set_nan(&mut memory, 1);
-            let args = convrelu_backward_weight_args {
-                struct_size: size_of::<convrelu_backward_weight_args>(),
-                input: memory.input(0),
-                thresholds: memory.input(1),
-                grad_output: memory.input(2),
-                grad_weight: memory.output(3),
-                grad_bias: memory.output(4),
-                workspace: memory.output(5),
-                threshold_kind: input.threshold_kind,
-                threshold: input.threshold,
-                accumulation: input.accumulation,
-                reserved: [0; 5],
-            };
-            let end = offset_of!(convrelu_backward_weight_args, threshold_kind);
-            let mut args =
-                Raw::new(args, &damage(end, size_of::<convrelu_backward_weight_args>()), input.offsets[2].into());
-            let (before, args) = (memory.bits(), args.as_mut_ptr());
-            let prior = memory.allocations[3].clone();
-            if !reported(input, |error| unsafe { convrelu_backward_weight(plan, args, error) }) {
-                assert_eq!(memory.bits(), before, "a call that was refused has written");
-            } else if let Some(safe) = safe.filter(|_| intact && memory.given[3].0 == prior_at(&mut memory, 3)) {
-                let read = [0, 1, 2].map(|index| if index == 1 && !per_tap { vec![] } else { memory.values(index) });
-                let thresholds =
-                    if per_tap { Thresholds::PerTap(&read[1]) } else { Thresholds::Uniform(input.threshold) };
-                let mut expected = prior.to_vec();
-                let operands = BackwardWeight { input: &read[0], thresholds, grad_output: &read[2], accumulation };
-                safe.backward_weight(operands, &mut expected, None, &mut vec![0.0; work])
-                    .expect("what the C interface accepts");
-                let found = memory.values(3);
-                same(&found, &expected[..found.len()], "grad_weight");
-            }
-        }
-        Call::AdareluForward => {
-            let required = [60, 12, 60];
-            let mut memory = Memory::new(&input.buffers, &required, input.seed);
-            set_nan(&mut memory, 1);
-            let before = memory.bits();
-            let (x, theta, y) = (memory.input(0), memory.input(1), memory.output(2));
-            if !reported(input, |error| unsafe { convrelu_adarelu_forward(x, theta, input.inner, y, error) }) {
-                assert_eq!(memory.bits(), before, "a call that was refused has written");
-            } else {
-                let (x, theta) = (memory.values(0), memory.values(1));
-                let mut expected = vec![0.0; x.len()];
-                adarelu::forward(&x, &theta, input.inner, &mut expected).expect("what the C interface accepts");
-                same(&memory.values(2)[..x.len()], &expected, "y");
-            }
-        }
-        Call::AdareluBackward => {
-            let required = [60, 12, 60, 60, 12];
-            let mut memory = Memory::new(&input.buffers, &required, input.seed);
-            set_nan(&mut memory, 1);
-            let args = convrelu_adarelu_backward_args {
-                struct_size: size_of::<convrelu_adarelu_backward_args>(),
-                input: memory.input(0),
-                thresholds: memory.input(1),
-                grad_output: memory.input(2),
-                grad_input: memory.output(3),
-                grad_thresholds: memory.output(4),
-                inner: input.inner,
-                accumulation: input.accumulation,
-                reserved: [0; 5],
-            };
-            let end = offset_of!(convrelu_adarelu_backward_args, inner);
-            let mut args =
-                Raw::new(args, &damage(end, size_of::<convrelu_adarelu_backward_args>()), input.offsets[2].into());
-            let (before, args) = (memory.bits(), args.as_mut_ptr());
-            if !reported(input, |error| unsafe { convrelu_adarelu_backward(args, error) }) {
-                assert_eq!(memory.bits(), before, "a call that was refused has written");
-            }
-        }
-        Call::Pack => {
-            let required =
-                [lens.weight, if input.pass <= 1 { lens.packed_weight } else { lens.packed_weight_transposed }];
-            let memory = Memory::new(&input.buffers, &required, input.seed);
-            let before = memory.bits();
-            let (from, to) = (memory.input(0), memory.output(1));
-            if !reported(input, |error| unsafe { convrelu_pack_weight(plan, input.pass, from, to, error) }) {
-                assert_eq!(memory.bits(), before, "a call that was refused has written");
-            } else {
-                let packed = memory.input(1);
-                let checked = unsafe { convrelu_check_packed_weight(plan, input.pass, packed, ptr::null_mut()) };
-                assert_eq!(checked, convrelu_status::CONVRELU_OK);
-            }
-        }
-        Call::CheckPacked => {
-            let required = [if input.pass <= 1 { lens.packed_weight } else { lens.packed_weight_transposed }];
-            let mut memory = Memory::new(&input.buffers[..1], &required, input.seed);
-            pack(input, plan, input.pass, &mut memory, 0, lens.weight);
-            let packed = memory.input(0);
-            reported(input, |error| unsafe { convrelu_check_packed_weight(plan, input.pass, packed, error) });
-        }
-        Call::Numbers => unsafe { numbers(input, plan) },
     }
-}
 
-/// Where an allocation begins.
-fn prior_at(memory: &mut Memory, index: usize) -> *mut f32 {
-    memory.allocations[index].as_mut_ptr()
+    /// Damage that is not a size, a kind or a reserved field would move pointers, which is the caller's promise to keep.
+    fn damage(&self, buffers_end: usize, size: usize) -> Vec<Damage> {
+        let damage = self.input.args_damage.iter().map(|damage| {
+            let at = usize::from(damage.at);
+            let at = if at % 4 == 0 { 0 } else { buffers_end + at % (size - buffers_end) };
+            // Eight bytes from the last ones would begin before.
+            Damage { at: at as u16, value: damage.value, wide: damage.wide && at + 8 <= size }
+        });
+        damage.collect()
+    }
+
+    fn forward(&self) {
+        let Self { input, plan, lens, workspace, safe, packed, per_tap, parallel_for, context, .. } = *self;
+        let weight = if packed { lens.packed_weight } else { lens.weight };
+        let work = workspace[if packed { 1 } else { 0 }];
+        let required = [lens.input, weight, lens.thresholds, lens.bias, lens.output, work];
+        let mut memory = Memory::new(&input.buffers, &required, input.seed);
+        let sound = !packed || pack(input, plan, CONVRELU_FORWARD, &mut memory, 1, lens.weight);
+        self.set_nan(&mut memory, 2);
+        let args = convrelu_forward_args {
+            struct_size: size_of::<convrelu_forward_args>(),
+            input: memory.input(0),
+            weight: memory.input(1),
+            thresholds: memory.input(2),
+            bias: memory.input(3),
+            output: memory.output(4),
+            workspace: memory.output(5),
+            parallel_for,
+            context,
+            weight_kind: input.weight_kind,
+            threshold_kind: input.threshold_kind,
+            threshold: input.threshold,
+            reserved: [0; 5],
+        };
+        let end = offset_of!(convrelu_forward_args, weight_kind);
+        let mut args = Raw::new(args, &self.damage(end, size_of::<convrelu_forward_args>()), input.offsets[2].into());
+        let args = args.as_mut_ptr();
+        let prior = memory.allocations[4].clone();
+        let done = passes(input, &memory, &[4, 5], |error| unsafe { convrelu_forward(plan, args, error) });
+        if let Some(safe) = safe.filter(|_| done && sound && self.is_intact() && memory.is_own(4)) {
+            let read = [0, 1, 2, 3].map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
+            let mut memory_of_weight = vec![0.0; safe.packed_weight_len()];
+            let plain = vec![0.5; lens.weight];
+            let packed_weight;
+            let weight = if packed {
+                packed_weight = safe.pack_weight(&plain, &mut memory_of_weight).expect("the right length");
+                Weight::Packed(&packed_weight)
+            } else {
+                Weight::Plain(&read[1])
+            };
+            let thresholds = if per_tap { Thresholds::PerTap(&read[2]) } else { Thresholds::Uniform(input.threshold) };
+            let bias = (!memory.given[3].0.is_null()).then_some(&*read[3]);
+            let mut expected = prior.to_vec();
+            let mut operands = Forward::new(&read[0], weight, thresholds);
+            operands.bias = bias;
+            safe.forward(operands, &mut expected, &mut vec![0.0; work], &Serial).expect("what the C interface accepts");
+            same(&memory.values(4), &expected, "output");
+        }
+    }
+
+    fn backward_input(&self) {
+        let Self { input, plan, lens, workspace, safe, packed, per_tap, accumulation, parallel_for, context } = *self;
+        let weight = if packed { lens.packed_weight_transposed } else { lens.weight };
+        let work = workspace[if packed { 3 } else { 2 }];
+        let required = [lens.input, weight, lens.thresholds, lens.output, lens.input, self.grad_thresholds(), work];
+        let mut memory = Memory::new(&input.buffers, &required, input.seed);
+        let sound = !packed || pack(input, plan, CONVRELU_BACKWARD_INPUT, &mut memory, 1, lens.weight);
+        self.set_nan(&mut memory, 2);
+        let args = convrelu_backward_input_args {
+            struct_size: size_of::<convrelu_backward_input_args>(),
+            input: memory.input(0),
+            weight: memory.input(1),
+            thresholds: memory.input(2),
+            grad_output: memory.input(3),
+            grad_input: memory.output(4),
+            grad_thresholds: memory.output(5),
+            workspace: memory.output(6),
+            parallel_for,
+            context,
+            weight_kind: input.weight_kind,
+            threshold_kind: input.threshold_kind,
+            threshold: input.threshold,
+            grad_input_accumulation: input.accumulation[0],
+            grad_thresholds_accumulation: input.accumulation[1],
+            reserved: [0; 5],
+        };
+        let end = offset_of!(convrelu_backward_input_args, weight_kind);
+        let mut args =
+            Raw::new(args, &self.damage(end, size_of::<convrelu_backward_input_args>()), input.offsets[2].into());
+        let args = args.as_mut_ptr();
+        let mut expected = [4, 5].map(|index| memory.allocations[index].to_vec());
+        let given = [4, 5].map(|index| !memory.given[index].0.is_null());
+        let own = [4, 5].iter().all(|&index| memory.given[index].0.is_null() || memory.is_own(index));
+        let done = passes(input, &memory, &[4, 5, 6], |error| unsafe { convrelu_backward_input(plan, args, error) });
+        if let Some(safe) = safe.filter(|_| done && sound && self.is_intact() && !packed && own) {
+            let read = [0, 1, 2, 3].map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
+            let thresholds = if per_tap { Thresholds::PerTap(&read[2]) } else { Thresholds::Uniform(input.threshold) };
+            let mut operands = BackwardInput::new(&read[0], Weight::Plain(&read[1]), thresholds, &read[3]);
+            operands.input = operands.input.filter(|_| !memory.given[0].0.is_null());
+            let [first, second] = &mut expected;
+            let mut gradients = InputGradients::new();
+            gradients.grad_input = given[0].then(|| Gradient::new(first, accumulation[0]));
+            gradients.grad_thresholds = given[1].then(|| Gradient::new(second, accumulation[1]));
+            safe.backward_input(operands, gradients, &mut vec![0.0; work], &Serial)
+                .expect("what the C interface accepts");
+            for (which, name) in ["grad_input", "grad_thresholds"].iter().enumerate().filter(|(i, _)| given[*i]) {
+                same(&memory.values(4 + which), &expected[which], name);
+            }
+        }
+    }
+
+    fn backward_weight(&self) {
+        let Self { input, plan, lens, workspace, safe, per_tap, accumulation, parallel_for, context, .. } = *self;
+        let work = workspace[4];
+        let required = [lens.input, lens.thresholds, lens.output, lens.weight, lens.bias, work];
+        let mut memory = Memory::new(&input.buffers, &required, input.seed);
+        self.set_nan(&mut memory, 1);
+        let args = convrelu_backward_weight_args {
+            struct_size: size_of::<convrelu_backward_weight_args>(),
+            input: memory.input(0),
+            thresholds: memory.input(1),
+            grad_output: memory.input(2),
+            grad_weight: memory.output(3),
+            grad_bias: memory.output(4),
+            workspace: memory.output(5),
+            parallel_for,
+            context,
+            threshold_kind: input.threshold_kind,
+            threshold: input.threshold,
+            grad_weight_accumulation: input.accumulation[0],
+            grad_bias_accumulation: input.accumulation[1],
+            reserved: [0; 4],
+        };
+        let end = offset_of!(convrelu_backward_weight_args, threshold_kind);
+        let mut args =
+            Raw::new(args, &self.damage(end, size_of::<convrelu_backward_weight_args>()), input.offsets[2].into());
+        let args = args.as_mut_ptr();
+        let mut expected = [3, 4].map(|index| memory.allocations[index].to_vec());
+        let given = [3, 4].map(|index| !memory.given[index].0.is_null());
+        let own = [3, 4].iter().all(|&index| memory.given[index].0.is_null() || memory.is_own(index));
+        let done = passes(input, &memory, &[3, 4, 5], |error| unsafe { convrelu_backward_weight(plan, args, error) });
+        if let Some(safe) = safe.filter(|_| done && self.is_intact() && own) {
+            let read = [0, 1, 2].map(|index| if index == 1 && !per_tap { vec![] } else { memory.values(index) });
+            let thresholds = if per_tap { Thresholds::PerTap(&read[1]) } else { Thresholds::Uniform(input.threshold) };
+            let [first, second] = &mut expected;
+            let mut gradients = WeightGradients::new();
+            gradients.grad_weight = given[0].then(|| Gradient::new(first, accumulation[0]));
+            gradients.grad_bias = given[1].then(|| Gradient::new(second, accumulation[1]));
+            let operands = BackwardWeight::new(&read[0], thresholds, &read[2]);
+            safe.backward_weight(operands, gradients, &mut vec![0.0; work], &Serial)
+                .expect("what the C interface accepts");
+            for (which, name) in ["grad_weight", "grad_bias"].iter().enumerate().filter(|(i, _)| given[*i]) {
+                same(&memory.values(3 + which), &expected[which], name);
+            }
+        }
+    }
+
+    fn adarelu_forward(&self) {
+        let Self { input, .. } = *self;
+        let required = [60, 12, 60];
+        let mut memory = Memory::new(&input.buffers, &required, input.seed);
+        self.set_nan(&mut memory, 1);
+        let before = memory.bits();
+        let (x, theta, y) = (memory.input(0), memory.input(1), memory.output(2));
+        if !reported(input, |error| unsafe { convrelu_adarelu_forward(x, theta, input.inner, y, error) }) {
+            assert_eq!(memory.bits(), before, "a call that was refused has written");
+        } else {
+            let (x, theta) = (memory.values(0), memory.values(1));
+            let mut expected = vec![0.0; x.len()];
+            adarelu::forward(&x, &theta, input.inner, &mut expected).expect("what the C interface accepts");
+            same(&memory.values(2)[..x.len()], &expected, "y");
+        }
+    }
+
+    fn adarelu_backward(&self) {
+        let Self { input, .. } = *self;
+        let required = [60, 12, 60, 60, 12];
+        let mut memory = Memory::new(&input.buffers, &required, input.seed);
+        self.set_nan(&mut memory, 1);
+        let args = convrelu_adarelu_backward_args {
+            struct_size: size_of::<convrelu_adarelu_backward_args>(),
+            input: memory.input(0),
+            thresholds: memory.input(1),
+            grad_output: memory.input(2),
+            grad_input: memory.output(3),
+            grad_thresholds: memory.output(4),
+            inner: input.inner,
+            accumulation: input.accumulation[0],
+            reserved: [0; 5],
+        };
+        let end = offset_of!(convrelu_adarelu_backward_args, inner);
+        let mut args =
+            Raw::new(args, &self.damage(end, size_of::<convrelu_adarelu_backward_args>()), input.offsets[2].into());
+        let (before, args) = (memory.bits(), args.as_mut_ptr());
+        if !reported(input, |error| unsafe { convrelu_adarelu_backward(args, error) }) {
+            assert_eq!(memory.bits(), before, "a call that was refused has written");
+        }
+    }
+
+    fn pack(&self) {
+        let Self { input, plan, lens, .. } = *self;
+        let required = [lens.weight, if input.pass <= 1 { lens.packed_weight } else { lens.packed_weight_transposed }];
+        let memory = Memory::new(&input.buffers, &required, input.seed);
+        let before = memory.bits();
+        let (from, to) = (memory.input(0), memory.output(1));
+        if !reported(input, |error| unsafe { convrelu_pack_weight(plan, input.pass, from, to, error) }) {
+            assert_eq!(memory.bits(), before, "a call that was refused has written");
+        } else {
+            let packed = memory.input(1);
+            let checked = unsafe { convrelu_check_packed_weight(plan, input.pass, packed, ptr::null_mut()) };
+            assert_eq!(checked, convrelu_status::CONVRELU_OK);
+        }
+    }
+
+    fn check_packed(&self) {
+        let Self { input, plan, lens, .. } = *self;
+        let required = [if input.pass <= 1 { lens.packed_weight } else { lens.packed_weight_transposed }];
+        let mut memory = Memory::new(&input.buffers[..1], &required, input.seed);
+        pack(input, plan, input.pass, &mut memory, 0, lens.weight);
+        let packed = memory.input(0);
+        reported(input, |error| unsafe { convrelu_check_packed_weight(plan, input.pass, packed, error) });
+    }
 }
 
 /// The small functions, and errors of any bytes.

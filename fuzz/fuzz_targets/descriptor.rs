@@ -22,6 +22,24 @@ enum Rank {
     Three(Axes<3>),
 }
 
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Pitch {
+    Packed,
+    /// So much more than packed.
+    Wider(usize),
+    Any(usize),
+}
+
+impl Pitch {
+    fn of(self, packed: usize) -> Option<usize> {
+        match self {
+            Self::Packed => None,
+            Self::Wider(by) => Some(packed.wrapping_add(by)),
+            Self::Any(pitch) => Some(pitch),
+        }
+    }
+}
+
 #[derive(Arbitrary, Debug)]
 struct Descriptor {
     batch: usize,
@@ -29,6 +47,8 @@ struct Descriptor {
     in_channels: usize,
     out_channels: usize,
     channels_last: bool,
+    /// Distances of the input's and the output's pixels or images.
+    pitches: [Pitch; 2],
     /// Right shifts of every number: without them nearly all are refused for their size.
     shifts: [u8; 4],
     rank: Rank,
@@ -42,7 +62,7 @@ impl Descriptor {
 
     fn build<const R: usize>(&self, builder: ConvDescBuilder<R>, axes: &Axes<R>) -> Option<ConvDesc> {
         let layout = if self.channels_last { Layout::Nhwc } else { Layout::Nchw };
-        builder
+        let mut builder = builder
             .stride(axes.stride.map(|stride| self.shifted(2, stride)))
             .dilation(axes.dilation.map(|dilation| self.shifted(3, dilation)))
             .padding_before_after(
@@ -50,9 +70,21 @@ impl Descriptor {
                 axes.after.map(|padding| self.shifted(3, padding)),
             )
             .groups(self.shifted(0, self.groups))
-            .layout(layout)
-            .build()
-            .ok()
+            .layout(layout);
+        let packed = builder.build().ok()?;
+        let [input, output] = self.pitches.map(|pitch| match pitch {
+            Pitch::Wider(by) => Pitch::Wider(self.shifted(0, by)),
+            other => other,
+        });
+        if let Some(pitch) = input.of(packed.input_pitch()) {
+            builder = builder.input_pitch(pitch);
+        }
+        if let Some(pitch) = output.of(packed.output_pitch()) {
+            builder = builder.output_pitch(pitch);
+        }
+        let desc = builder.build().ok()?;
+        assert!(desc.input_len() >= packed.input_len() && desc.output_len() >= packed.output_len());
+        Some(desc)
     }
 
     fn desc(&self) -> Option<ConvDesc> {

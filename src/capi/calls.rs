@@ -1,6 +1,7 @@
 //! The functions.
 //!
-//! Each is a thin shell: it turns pointers into references ([`check`](super::check)), calls the library, and reports.
+//! Each is a thin shell: it turns pointers into references ([`check`](super::check)), calls the library, and reports. The
+//! contracts that they cite are those of [the module](super).
 
 use core::hash::{Hash, Hasher};
 
@@ -8,12 +9,17 @@ use super::check::{
     Extents, check_reserved, expect_size, finish, known, pointer, read_struct, slice, slice_mut, write, write_struct,
 };
 use super::error::{Fault, convrelu_error, convrelu_status};
+use super::executor::Callback;
 use super::types::*;
 use crate::adarelu;
 use crate::desc::{ConvDesc, ConvDescBuilder};
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::plan::{Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, Pass, Thresholds, Weight};
+use crate::operands::{
+    Accumulation, BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight,
+    WeightGradients,
+};
+use crate::plan::ConvRelu;
 use crate::weight::PackedWeight;
 
 /// What `convrelu_plan.magic` holds: "CvRP".
@@ -29,7 +35,7 @@ const HEADER: usize = 16;
 ///
 /// # Safety
 ///
-/// Pointers are null or point to numbers; `error` is null or points to a `convrelu_error` with its size set.
+/// `error` is a **Struct pointer**, the others are **Number pointers**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_version(
     major: *mut u32,
@@ -41,14 +47,14 @@ pub unsafe extern "C" fn convrelu_version(
         pointer(major, "major")?;
         pointer(minor, "minor")?;
         pointer(patch, "patch")?;
-        // SAFETY: the caller's.
+        // SAFETY: **Number pointer**.
         unsafe {
             write(major, "major", CONVRELU_VERSION_MAJOR)?;
             write(minor, "minor", CONVRELU_VERSION_MINOR)?;
             write(patch, "patch", CONVRELU_VERSION_PATCH)
         }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(get, error) }
 }
 
@@ -56,10 +62,10 @@ pub unsafe extern "C" fn convrelu_version(
 ///
 /// # Safety
 ///
-/// `isa` is null or points to a number; `error` is null or points to a `convrelu_error` with its size set.
+/// `error` is a **Struct pointer**, `isa` a **Number pointer**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_isa_detect(isa: *mut u32, error: *mut convrelu_error) -> convrelu_status {
-    // SAFETY: the caller's.
+    // SAFETY: **Number pointer** and **Struct pointer**.
     unsafe { finish(|| write(isa, "isa", number_of(Isa::detect())), error) }
 }
 
@@ -67,7 +73,7 @@ pub unsafe extern "C" fn convrelu_isa_detect(isa: *mut u32, error: *mut convrelu
 ///
 /// # Safety
 ///
-/// `available` is null or points to a number; `error` is null or points to a `convrelu_error` with its size set.
+/// `error` is a **Struct pointer**, `available` a **Number pointer**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_isa_available(
     isa: u32,
@@ -76,20 +82,21 @@ pub unsafe extern "C" fn convrelu_isa_available(
 ) -> convrelu_status {
     let get = || {
         let isa = known(isa_of(isa), "isa", isa)?;
-        // SAFETY: the caller's.
+        // SAFETY: **Number pointer**.
         unsafe { write(available, "available", u32::from(isa.is_available())) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(get, error) }
 }
 
-/// Fills a descriptor: stride, dilation, batch and groups 1, padding 0, channels first; everything else is 0 and to be set.
+/// Fills a descriptor: stride, dilation, batch and groups 1, padding 0, channels first, packed tensors; everything else is 0
+/// and to be set.
 ///
 /// `struct_size` is `sizeof(convrelu_desc)`.
 ///
 /// # Safety
 ///
-/// `desc` is null or points to `struct_size` bytes; `error` is null or points to a `convrelu_error` with its size set.
+/// `desc` and `error` are **Struct pointers**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_desc_init(
     desc: *mut convrelu_desc,
@@ -111,17 +118,19 @@ pub unsafe extern "C" fn convrelu_desc_init(
         dilation: [1; 3],
         padding_before: [0; 3],
         padding_after: [0; 3],
-        reserved: [0; 4],
+        input_pitch: 0,
+        output_pitch: 0,
+        reserved: [0; 2],
     };
     let make = || {
         if !(1..=3).contains(&rank) {
             return Err(Fault::InvalidValue { argument: "rank", value: rank as usize });
         }
         expect_size::<convrelu_desc>(struct_size, "desc")?;
-        // SAFETY: the caller's: there is room for the struct.
+        // SAFETY: **Struct pointer**: there is room for the struct.
         unsafe { write(desc, "desc", value) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(make, error) }
 }
 
@@ -129,13 +138,19 @@ pub unsafe extern "C" fn convrelu_desc_init(
 fn checked(desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
     fn build<const R: usize>(builder: ConvDescBuilder<R>, desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
         let layout = known(layout_of(desc.layout), "layout", desc.layout)?;
-        Ok(builder
+        let mut builder = builder
             .stride(first(&desc.stride))
             .dilation(first(&desc.dilation))
             .padding_before_after(first(&desc.padding_before), first(&desc.padding_after))
             .groups(desc.groups)
-            .layout(layout)
-            .build()?)
+            .layout(layout);
+        if desc.input_pitch != 0 {
+            builder = builder.input_pitch(desc.input_pitch);
+        }
+        if desc.output_pitch != 0 {
+            builder = builder.output_pitch(desc.output_pitch);
+        }
+        Ok(builder.build()?)
     }
     fn first<const R: usize>(values: &[usize; 3]) -> [usize; R] {
         core::array::from_fn(|axis| values[axis])
@@ -162,9 +177,9 @@ fn planned(plan: &convrelu_plan) -> Result<ConvRelu, Fault> {
 
 /// # Safety
 ///
-/// `plan` is null or points to a struct that begins with its size and is as long as that says.
+/// **Struct pointer**.
 unsafe fn read_plan(plan: *const convrelu_plan) -> Result<ConvRelu, Fault> {
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     planned(&unsafe { read_struct(plan) }?)
 }
 
@@ -174,8 +189,7 @@ unsafe fn read_plan(plan: *const convrelu_plan) -> Result<ConvRelu, Fault> {
 ///
 /// # Safety
 ///
-/// `plan` is null or points to `struct_size` bytes, `desc` is null or points to a struct that begins with its size; `error`
-/// is null or points to a `convrelu_error` with its size set.
+/// `plan`, `desc` and `error` are **Struct pointers**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_plan_init(
     plan: *mut convrelu_plan,
@@ -186,25 +200,24 @@ pub unsafe extern "C" fn convrelu_plan_init(
 ) -> convrelu_status {
     let make = || {
         expect_size::<convrelu_plan>(struct_size, "plan")?;
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer**.
         let desc = unsafe { read_struct(desc)? };
         let isa = if isa == CONVRELU_ISA_AUTO { number_of(Isa::detect()) } else { isa };
         let value = convrelu_plan { struct_size, magic: PLAN, isa, threads: 1, desc, reserved: [0; 4] };
         planned(&value)?;
-        // SAFETY: the caller's: there is room for the struct.
+        // SAFETY: **Struct pointer**: there is room for the struct.
         unsafe { write(plan, "plan", value) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(make, error) }
 }
 
-/// Lets calls use at most so many threads (0 counts as 1), where the library was built with the feature `rayon`. Results do
-/// not depend on it; workspaces do.
+/// Lets calls split into at most so many tasks (0 counts as 1), which `parallel_for` of their arguments spreads over threads.
+/// A plan takes fewer where more would not pay. Results do not depend on it; workspaces do.
 ///
 /// # Safety
 ///
-/// `plan` is null or points to a struct that begins with its size; `error` is null or points to a `convrelu_error` with
-/// its size set.
+/// `plan` and `error` are **Struct pointers**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_plan_set_threads(
     plan: *mut convrelu_plan,
@@ -212,13 +225,13 @@ pub unsafe extern "C" fn convrelu_plan_set_threads(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let set = || {
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer**.
         let value = unsafe { read_struct(plan.cast_const())? };
         planned(&value)?;
-        // SAFETY: the caller's; it has been read.
+        // SAFETY: **Struct pointer**.
         unsafe { write_struct(plan, "plan", convrelu_plan { threads, ..value }) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(set, error) }
 }
 
@@ -226,26 +239,24 @@ pub unsafe extern "C" fn convrelu_plan_set_threads(
 ///
 /// # Safety
 ///
-/// `plan` is null or points to a struct that begins with its size, `isa` is null or points to a number; `error` is null or
-/// points to a `convrelu_error` with its size set.
+/// `plan` and `error` are **Struct pointers**, `isa` a **Number pointer**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_plan_isa(
     plan: *const convrelu_plan,
     isa: *mut u32,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer** and **Number pointer**.
     let get = || unsafe { write(isa, "isa", number_of(read_plan(plan)?.isa())) };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(get, error) }
 }
 
-/// Lengths of all tensors of a plan's layer.
+/// Lengths of all tensors of a plan's layer, gaps included.
 ///
 /// # Safety
 ///
-/// `plan` and `lens` are null or point to structs that begin with their sizes; `error` is null or points to a
-/// `convrelu_error` with its size set.
+/// `plan`, `lens` and `error` are **Struct pointers**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_plan_lens(
     plan: *const convrelu_plan,
@@ -253,7 +264,7 @@ pub unsafe extern "C" fn convrelu_plan_lens(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let get = || {
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer**.
         let plan = unsafe { read_plan(plan)? };
         let desc = plan.desc();
         let value = convrelu_lens {
@@ -268,10 +279,10 @@ pub unsafe extern "C" fn convrelu_plan_lens(
             output_size: desc.output_size(),
             reserved: [0; 4],
         };
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer**.
         unsafe { write_struct(lens, "lens", value) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(get, error) }
 }
 
@@ -279,8 +290,7 @@ pub unsafe extern "C" fn convrelu_plan_lens(
 ///
 /// # Safety
 ///
-/// `plan` is null or points to a struct that begins with its size, `len` is null or points to a number; `error` is null
-/// or points to a `convrelu_error` with its size set.
+/// `plan` and `error` are **Struct pointers**, `len` a **Number pointer**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_workspace_len(
     plan: *const convrelu_plan,
@@ -289,13 +299,13 @@ pub unsafe extern "C" fn convrelu_workspace_len(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let get = || {
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer**.
         let plan = unsafe { read_plan(plan)? };
         let pass = known(pass_of(pass), "pass", pass)?;
-        // SAFETY: the caller's.
+        // SAFETY: **Number pointer**.
         unsafe { write(len, "len", plan.workspace_len(pass)) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(get, error) }
 }
 
@@ -404,8 +414,7 @@ fn packed<'a>(plan: &ConvRelu, pass: Pass, buffer: &'a [f32]) -> Result<(PackedW
 ///
 /// # Safety
 ///
-/// `plan` is null or points to a struct that begins with its size, buffers are null or as long as they say; `error` is null
-/// or points to a `convrelu_error` with its size set.
+/// `plan` and `error` are **Struct pointers**, `weight` and `buffer` **Buffer pointers**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_pack_weight(
     plan: *const convrelu_plan,
@@ -415,11 +424,11 @@ pub unsafe extern "C" fn convrelu_pack_weight(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let pack = || {
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer**.
         let plan = unsafe { read_plan(plan)? };
         let pass = packed_pass(pass)?;
         Extents::new([input("weight", weight), output("buffer", buffer)]).check()?;
-        // SAFETY: the caller's; the buffers lie apart.
+        // SAFETY: **Buffer pointer**; they lie apart.
         let (weight, buffer) = unsafe { (slice(weight, "weight")?, slice_mut(buffer, "buffer")?) };
         let (len, required) = (buffer.len(), packed_len(&plan, pass));
         let short = Error::BufferTooShort { argument: "buffer", len, required };
@@ -437,7 +446,7 @@ pub unsafe extern "C" fn convrelu_pack_weight(
         *head = header(&plan, pass, skipped, Fnv::of_elements(packed.data)).map(f32::from_bits);
         Ok(())
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(pack, error) }
 }
 
@@ -446,8 +455,7 @@ pub unsafe extern "C" fn convrelu_pack_weight(
 ///
 /// # Safety
 ///
-/// `plan` is null or points to a struct that begins with its size, the buffer is null or as long as it says; `error` is
-/// null or points to a `convrelu_error` with its size set.
+/// `plan` and `error` are **Struct pointers**, `buffer` is a **Buffer pointer**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_check_packed_weight(
     plan: *const convrelu_plan,
@@ -456,12 +464,12 @@ pub unsafe extern "C" fn convrelu_check_packed_weight(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let check = || {
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer** and **Buffer pointer**; nothing is written.
         let (plan, buffer) = unsafe { (read_plan(plan)?, slice(buffer, "weight")?) };
         let (weight, hash) = packed(&plan, packed_pass(pass)?, buffer)?;
         if Fnv::of_elements(weight.data) == hash { Ok(()) } else { Err(Fault::NotPacked) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(check, error) }
 }
 
@@ -469,10 +477,10 @@ pub unsafe extern "C" fn convrelu_check_packed_weight(
 ///
 /// # Safety
 ///
-/// The buffer is null or as long as it says.
+/// That of [`slice`].
 unsafe fn thresholds<'a>(kind: u32, uniform: f32, buffer: convrelu_input) -> Result<Thresholds<'a>, Fault> {
     match kind {
-        // SAFETY: the caller's.
+        // SAFETY: what `slice` asks.
         CONVRELU_THRESHOLDS_PER_TAP => Ok(Thresholds::PerTap(unsafe { slice(buffer, "thresholds")? })),
         CONVRELU_THRESHOLDS_UNIFORM => Ok(Thresholds::Uniform(uniform)),
         _ => Err(Fault::InvalidValue { argument: "threshold_kind", value: kind as usize }),
@@ -512,26 +520,44 @@ fn output(name: &'static str, buffer: convrelu_output) -> (&'static str, *const 
     (name, buffer.data, if buffer.data.is_null() { 0 } else { buffer.len }, true)
 }
 
-/// A buffer that may be left out.
+/// A buffer that is read and may be left out.
+///
+/// # Safety
+///
+/// That of [`slice`].
+unsafe fn optional<'a>(buffer: convrelu_input, name: &'static str) -> Result<Option<&'a [f32]>, Fault> {
+    // SAFETY: what `slice` asks.
+    if buffer.data.is_null() { Ok(None) } else { unsafe { slice(buffer, name).map(Some) } }
+}
+
+/// A gradient that may be left out.
 ///
 /// # Safety
 ///
 /// That of [`slice_mut`].
-unsafe fn optional<'a>(buffer: convrelu_output, name: &'static str) -> Result<Option<&'a mut [f32]>, Fault> {
-    // SAFETY: the caller's.
-    if buffer.data.is_null() { Ok(None) } else { unsafe { slice_mut(buffer, name).map(Some) } }
+unsafe fn gradient<'a>(
+    buffer: convrelu_output,
+    name: &'static str,
+    accumulation: Accumulation,
+) -> Result<Option<Gradient<'a>>, Fault> {
+    if buffer.data.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: what `slice_mut` asks.
+    let values = unsafe { slice_mut(buffer, name)? };
+    Ok(Some(Gradient::new(values, accumulation)))
 }
 
-fn accumulation(number: u32) -> Result<Accumulation, Fault> {
-    known(accumulation_of(number), "accumulation", number)
+fn accumulation(number: u32, name: &'static str) -> Result<Accumulation, Fault> {
+    known(accumulation_of(number), name, number)
 }
 
 /// Forward pass (eq. 8 with bias): see `ConvRelu::forward`.
 ///
 /// # Safety
 ///
-/// `plan` and `args` are null or point to structs that begin with their sizes, buffers are null or as long as they say;
-/// `error` is null or points to a `convrelu_error` with its size set.
+/// `plan`, `args` and `error` are **Struct pointers**. In `args`, buffers are **Buffer pointers**; `parallel_for` with
+/// `context` is a **Callback**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_forward(
     plan: *const convrelu_plan,
@@ -539,7 +565,7 @@ pub unsafe extern "C" fn convrelu_forward(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let call = || {
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer**.
         let (plan, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
         Extents::new([
             input("input", args.input),
@@ -550,22 +576,23 @@ pub unsafe extern "C" fn convrelu_forward(
             output("workspace", args.workspace),
         ])
         .check()?;
-        // SAFETY: the caller's; what is written lies apart from all else.
+        // SAFETY: **Buffer pointer**; what is written lies apart from all else. **Callback**.
         unsafe {
             let thresholds = thresholds(args.threshold_kind, args.threshold, args.thresholds)?;
-            let bias = if args.bias.data.is_null() { None } else { Some(slice(args.bias, "bias")?) };
+            let bias = optional(args.bias, "bias")?;
             let (input, weight) = (slice(args.input, "input")?, slice(args.weight, "weight")?);
             let (output, workspace) = (slice_mut(args.output, "output")?, slice_mut(args.workspace, "workspace")?);
+            let executor = Callback::new(args.parallel_for, args.context);
             with_weight(&plan, Pass::ForwardPacked, args.weight_kind, weight, |weight| {
-                plan.forward(Forward { input, weight, thresholds, bias }, output, workspace)
+                plan.forward(Forward { input, weight, thresholds, bias }, output, workspace, &executor)
             })
         }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(call, error) }
 }
 
-/// Gradients of the input and of the thresholds (eq. 5 and 6): see `ConvRelu::backward_input`.
+/// Gradients of the input and of the thresholds (eq. 5 and 6), whichever are asked for: see `ConvRelu::backward_input`.
 ///
 /// # Safety
 ///
@@ -577,7 +604,7 @@ pub unsafe extern "C" fn convrelu_backward_input(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let call = || {
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer**.
         let (plan, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
         Extents::new([
             input("input", args.input),
@@ -589,26 +616,30 @@ pub unsafe extern "C" fn convrelu_backward_input(
             output("workspace", args.workspace),
         ])
         .check()?;
-        let accumulation = accumulation(args.accumulation)?;
-        // SAFETY: the caller's; what is written lies apart from all else.
+        let add_input = accumulation(args.grad_input_accumulation, "grad_input_accumulation")?;
+        let add_thresholds = accumulation(args.grad_thresholds_accumulation, "grad_thresholds_accumulation")?;
+        // SAFETY: **Buffer pointer**; what is written lies apart from all else. **Callback**.
         unsafe {
             let thresholds = thresholds(args.threshold_kind, args.threshold, args.thresholds)?;
-            let (input, weight) = (slice(args.input, "input")?, slice(args.weight, "weight")?);
+            let (input, weight) = (optional(args.input, "input")?, slice(args.weight, "weight")?);
             let grad_output = slice(args.grad_output, "grad_output")?;
-            let grad_input = slice_mut(args.grad_input, "grad_input")?;
-            let grad_thresholds = optional(args.grad_thresholds, "grad_thresholds")?;
+            let gradients = InputGradients {
+                grad_input: gradient(args.grad_input, "grad_input", add_input)?,
+                grad_thresholds: gradient(args.grad_thresholds, "grad_thresholds", add_thresholds)?,
+            };
             let workspace = slice_mut(args.workspace, "workspace")?;
+            let executor = Callback::new(args.parallel_for, args.context);
             with_weight(&plan, Pass::BackwardInputPacked, args.weight_kind, weight, |weight| {
-                let operands = BackwardInput { input, weight, thresholds, grad_output, accumulation };
-                plan.backward_input(operands, grad_input, grad_thresholds, workspace)
+                let operands = BackwardInput { input, weight, thresholds, grad_output };
+                plan.backward_input(operands, gradients, workspace, &executor)
             })
         }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(call, error) }
 }
 
-/// Gradients of the weight and of the bias: see `ConvRelu::backward_weight`.
+/// Gradients of the weight and of the bias, whichever are asked for: see `ConvRelu::backward_weight`.
 ///
 /// # Safety
 ///
@@ -620,7 +651,7 @@ pub unsafe extern "C" fn convrelu_backward_weight(
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let call = || {
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer**.
         let (plan, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
         Extents::new([
             input("input", args.input),
@@ -631,19 +662,27 @@ pub unsafe extern "C" fn convrelu_backward_weight(
             output("workspace", args.workspace),
         ])
         .check()?;
-        let accumulation = accumulation(args.accumulation)?;
-        // SAFETY: the caller's; what is written lies apart from all else.
+        let add_weight = accumulation(args.grad_weight_accumulation, "grad_weight_accumulation")?;
+        let add_bias = accumulation(args.grad_bias_accumulation, "grad_bias_accumulation")?;
+        // SAFETY: **Buffer pointer**; what is written lies apart from all else. **Callback**.
         unsafe {
             let thresholds = thresholds(args.threshold_kind, args.threshold, args.thresholds)?;
             let (input, grad_output) = (slice(args.input, "input")?, slice(args.grad_output, "grad_output")?);
-            let grad_weight = slice_mut(args.grad_weight, "grad_weight")?;
-            let grad_bias = optional(args.grad_bias, "grad_bias")?;
+            let gradients = WeightGradients {
+                grad_weight: gradient(args.grad_weight, "grad_weight", add_weight)?,
+                grad_bias: gradient(args.grad_bias, "grad_bias", add_bias)?,
+            };
             let workspace = slice_mut(args.workspace, "workspace")?;
-            let operands = BackwardWeight { input, thresholds, grad_output, accumulation };
-            Ok(plan.backward_weight(operands, grad_weight, grad_bias, workspace)?)
+            let executor = Callback::new(args.parallel_for, args.context);
+            Ok(plan.backward_weight(
+                BackwardWeight { input, thresholds, grad_output },
+                gradients,
+                workspace,
+                &executor,
+            )?)
         }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(call, error) }
 }
 
@@ -652,7 +691,7 @@ pub unsafe extern "C" fn convrelu_backward_weight(
 ///
 /// # Safety
 ///
-/// Buffers are null or as long as they say; `error` is null or points to a `convrelu_error` with its size set.
+/// `error` is a **Struct pointer**, buffers are **Buffer pointers**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_adarelu_forward(
     x: convrelu_input,
@@ -663,13 +702,13 @@ pub unsafe extern "C" fn convrelu_adarelu_forward(
 ) -> convrelu_status {
     let call = || {
         Extents::new([input("input", x), input("thresholds", thresholds), output("output", y)]).check()?;
-        // SAFETY: the caller's; what is written lies apart from all else.
+        // SAFETY: **Buffer pointer**; what is written lies apart from all else.
         unsafe {
             let (x, thresholds) = (slice(x, "input")?, slice(thresholds, "thresholds")?);
             Ok(adarelu::forward(x, thresholds, inner, slice_mut(y, "output")?)?)
         }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(call, error) }
 }
 
@@ -677,15 +716,14 @@ pub unsafe extern "C" fn convrelu_adarelu_forward(
 ///
 /// # Safety
 ///
-/// `args` is null or points to a struct that begins with its size, buffers are null or as long as they say; `error` is
-/// null or points to a `convrelu_error` with its size set.
+/// `args` and `error` are **Struct pointers**. In `args`, buffers are **Buffer pointers**.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_adarelu_backward(
     args: *const convrelu_adarelu_backward_args,
     error: *mut convrelu_error,
 ) -> convrelu_status {
     let call = || {
-        // SAFETY: the caller's.
+        // SAFETY: **Struct pointer**.
         let args = unsafe { read_struct(args)? };
         Extents::new([
             input("input", args.input),
@@ -695,8 +733,8 @@ pub unsafe extern "C" fn convrelu_adarelu_backward(
             output("grad_thresholds", args.grad_thresholds),
         ])
         .check()?;
-        let accumulation = accumulation(args.accumulation)?;
-        // SAFETY: the caller's; what is written lies apart from all else.
+        let accumulation = accumulation(args.accumulation, "accumulation")?;
+        // SAFETY: **Buffer pointer**; what is written lies apart from all else.
         unsafe {
             let (x, thresholds) = (slice(args.input, "input")?, slice(args.thresholds, "thresholds")?);
             let grad_output = slice(args.grad_output, "grad_output")?;
@@ -706,6 +744,6 @@ pub unsafe extern "C" fn convrelu_adarelu_backward(
             Ok(adarelu::backward(x, thresholds, inner, grad_output, grad_input, grad_thresholds, accumulation)?)
         }
     };
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     unsafe { finish(call, error) }
 }

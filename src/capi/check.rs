@@ -21,10 +21,10 @@ pub(super) fn pointer<T>(pointer: *const T, argument: &'static str) -> Result<()
 ///
 /// # Safety
 ///
-/// `to` is null, misaligned, or points to room for a `T`.
+/// **Number pointer**; or **Struct pointer** to room for a whole `T`.
 pub(super) unsafe fn write<T: Copy>(to: *mut T, argument: &'static str, value: T) -> Result<(), Fault> {
     pointer(to, argument)?;
-    // SAFETY: the caller's, with null and misaligned pointers excluded.
+    // SAFETY: the contract, with null and misaligned pointers excluded.
     unsafe { to.write(value) };
     Ok(())
 }
@@ -60,10 +60,10 @@ sized! {
 ///
 /// # Safety
 ///
-/// `from` is null, misaligned, or points to a struct that begins with its size.
+/// **Struct pointer**.
 unsafe fn check_size<T>(from: *const T, argument: &'static str) -> Result<(), Fault> {
     pointer(from, argument)?;
-    // SAFETY: the caller's: a size comes first.
+    // SAFETY: **Struct pointer**, neither null nor misaligned: a size comes first.
     expect_size::<T>(unsafe { from.cast::<usize>().read() }, argument)
 }
 
@@ -82,9 +82,10 @@ pub(super) fn known<T>(meaning: Option<T>, argument: &'static str, number: u32) 
 ///
 /// # Safety
 ///
-/// `from` is null, misaligned, or points to a struct that begins with its size and is as long as that says.
+/// **Struct pointer**.
 pub(super) unsafe fn read_struct<T: Copy + Versioned>(from: *const T) -> Result<T, Fault> {
-    // SAFETY: the caller's; the struct is read whole only where its size is that of this version.
+    // SAFETY: **Struct pointer**; the struct is read whole only where its size is that of this version, whose fields are
+    // numbers and pointers of any bits, or a function that the **Callback** contract vouches for.
     let value = unsafe {
         check_size(from, T::NAME)?;
         from.read()
@@ -102,9 +103,9 @@ pub(super) fn check_reserved<T: Versioned>(value: &T) -> Result<(), Fault> {
 ///
 /// # Safety
 ///
-/// `to` is null, misaligned, or points to a struct that begins with its size and is as long as that says.
+/// **Struct pointer**.
 pub(super) unsafe fn write_struct<T: Copy>(to: *mut T, argument: &'static str, value: T) -> Result<(), Fault> {
-    // SAFETY: the caller's; the struct is written only where its size is that of this version.
+    // SAFETY: **Struct pointer**; the struct is written only where its size is that of this version.
     unsafe {
         check_size(to, argument)?;
         to.write(value);
@@ -117,12 +118,12 @@ pub(super) unsafe fn write_struct<T: Copy>(to: *mut T, argument: &'static str, v
 ///
 /// # Safety
 ///
-/// `error` is null, misaligned, or points to a struct that begins with its size and is as long as that says.
+/// `error` is a **Struct pointer**.
 pub(super) unsafe fn finish(call: impl FnOnce() -> Result<(), Fault>, error: *mut convrelu_error) -> convrelu_status {
     if error.is_null() {
         return call().err().map_or(convrelu_status::CONVRELU_OK, Fault::status);
     }
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer**.
     if let Err(fault) = unsafe { check_size(error, "error") } {
         return fault.status();
     }
@@ -132,7 +133,7 @@ pub(super) unsafe fn finish(call: impl FnOnce() -> Result<(), Fault>, error: *mu
     };
     let struct_size = size_of::<convrelu_error>();
     let value = convrelu_error { struct_size, status: status as u32, argument, values, reserved: [0; 2] };
-    // SAFETY: the caller's; it is aligned and of the right size.
+    // SAFETY: **Struct pointer**; it is aligned and of the right size.
     unsafe { error.write(value) };
     status
 }
@@ -142,40 +143,45 @@ const fn most<T>() -> usize {
     isize::MAX as usize / size_of::<T>()
 }
 
+/// The elements of a buffer that is read.
+///
 /// # Safety
 ///
-/// `buffer.data` is null, misaligned, or points to `buffer.len` elements that no one writes for as long as `'a`.
+/// **Buffer pointer**, for as long as `'a`.
 pub(super) unsafe fn slice<'a>(buffer: convrelu_input, argument: &'static str) -> Result<&'a [f32], Fault> {
     pointer(buffer.data, argument)?;
     if buffer.len > most::<f32>() {
         return Err(Error::Overflow { quantity: argument }.into());
     }
-    // SAFETY: the caller's; not null, aligned, not longer than an allocation may be.
+    // SAFETY: **Buffer pointer**; not null, aligned, not longer than an allocation may be.
     Ok(unsafe { core::slice::from_raw_parts(buffer.data, buffer.len) })
 }
 
+/// The elements of a buffer that is written.
+///
 /// # Safety
 ///
-/// `buffer.data` is null, misaligned, or points to `buffer.len` elements that no one else reads or writes for as long
-/// as `'a`.
+/// **Buffer pointer**, for as long as `'a`; it lies apart from all else that the call reads or writes ([`Extents`]).
 pub(super) unsafe fn slice_mut<'a>(buffer: convrelu_output, argument: &'static str) -> Result<&'a mut [f32], Fault> {
     pointer(buffer.data, argument)?;
     if buffer.len > most::<f32>() {
         return Err(Error::Overflow { quantity: argument }.into());
     }
-    // SAFETY: the caller's; not null, aligned, not longer than an allocation may be.
+    // SAFETY: **Buffer pointer**; not null, aligned, not longer than an allocation may be, apart from all else.
     Ok(unsafe { core::slice::from_raw_parts_mut(buffer.data, buffer.len) })
 }
 
+/// The bytes of a message.
+///
 /// # Safety
 ///
-/// `data` is null or points to `len` bytes that no one else reads or writes for as long as `'a`.
+/// **Buffer pointer**, for as long as `'a`.
 pub(super) unsafe fn bytes_mut<'a>(data: *mut u8, len: usize) -> Result<&'a mut [u8], Fault> {
     pointer(data, "message")?;
     if len > most::<u8>() {
         return Err(Error::Overflow { quantity: "message" }.into());
     }
-    // SAFETY: the caller's; not null, not longer than an allocation may be.
+    // SAFETY: **Buffer pointer**; not null, not longer than an allocation may be.
     Ok(unsafe { core::slice::from_raw_parts_mut(data, len) })
 }
 

@@ -9,6 +9,18 @@
  *   convrelu_forward(&plan, &args, &error);                 0 is success
  *
  * Every function returns a convrelu_status; convrelu_error_message makes a sentence of the error.
+ *
+ * What no function can check, the caller promises. The sections "Safety" cite it by name:
+ *
+ *   Struct pointer  null, misaligned, or to a struct that begins with its size and is as long as that says
+ *                   (or to room for as many bytes as the argument struct_size says).
+ *   Number pointer  null, misaligned, or to room for one value of its type.
+ *   Buffer pointer  null, misaligned, or to as many elements as the length beside it says.
+ *   Callback        a convrelu_parallel_for that is null, or that returns when all tasks have returned, calls none of
+ *                   them afterwards, and hands on the task_context that it was given.
+ *
+ * During the call, nobody else writes what is read, and nobody else reads or writes what is written; what lies between the
+ * pixels or images of a tensor with a pitch is part of its buffer.
  */
 
 #ifndef CONVRELU_H
@@ -25,7 +37,7 @@
 /**
  * Minor version.
  */
-#define CONVRELU_VERSION_MINOR 1
+#define CONVRELU_VERSION_MINOR 2
 
 /**
  * Patch version.
@@ -211,6 +223,18 @@ enum convrelu_status
    * An error of a later version of the library.
    */
   CONVRELU_OTHER = 18,
+  /**
+   * A pitch is smaller than what it must step over.
+   */
+  CONVRELU_PITCH_TOO_SMALL = 19,
+  /**
+   * `input` is null, and the thresholds are not uniformly −INFINITY.
+   */
+  CONVRELU_MISSING_INPUT = 20,
+  /**
+   * `parallel_for` did not run each task once. What the call was to write is undefined then.
+   */
+  CONVRELU_EXECUTOR = 21,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -303,9 +327,20 @@ typedef struct {
    */
   size_t padding_after[3];
   /**
+   * Elements between the first channels of neighbouring pixels of the input (channels last) or of neighbouring images
+   * (channels first), where it is a range of channels of a wider tensor; 0 where nothing lies between. The gradient of the
+   * input lies alike. What lies between is neither read nor written; yet no other buffer of a call may lie there that the
+   * call writes, which would be a `CONVRELU_OVERLAP`.
+   */
+  size_t input_pitch;
+  /**
+   * The same of the output, and of its gradient.
+   */
+  size_t output_pitch;
+  /**
    * Zero.
    */
-  size_t reserved[4];
+  size_t reserved[2];
 } convrelu_desc;
 
 /**
@@ -325,7 +360,7 @@ typedef struct {
    */
   uint32_t isa;
   /**
-   * The most threads per call.
+   * The most tasks per call.
    */
   size_t threads;
   /**
@@ -339,7 +374,8 @@ typedef struct {
 } convrelu_plan;
 
 /**
- * Lengths of a layer's tensors, in elements.
+ * Lengths of a layer's tensors, in elements. Those of input and output count from the first to the last element, with what
+ * the pitches leave between; nothing is needed behind the last.
  */
 typedef struct {
   /**
@@ -347,11 +383,11 @@ typedef struct {
    */
   size_t struct_size;
   /**
-   * Input, and its gradient.
+   * Input, and its gradient, gaps included.
    */
   size_t input;
   /**
-   * Output, and its gradient.
+   * Output, and its gradient, gaps included.
    */
   size_t output;
   /**
@@ -359,7 +395,7 @@ typedef struct {
    */
   size_t weight;
   /**
-   * Thresholds, and their gradient.
+   * Thresholds, and their gradient; that of a uniform threshold has one element.
    */
   size_t thresholds;
   /**
@@ -413,6 +449,24 @@ typedef struct {
 } convrelu_output;
 
 /**
+ * Runs the task `index` of a call, on any thread: what a `convrelu_parallel_for` is given to call.
+ */
+typedef void (*convrelu_task)(void *task_context, size_t index);
+
+/**
+ * Runs the tasks of a call on threads of the caller's: calls `task(task_context, 0)`, …,
+ * `task(task_context, tasks − 1)`, each once, in any order, at the same time or not, and returns when all have returned. It
+ * must not return before, and must not call `task` afterwards.
+ *
+ * `context` is what lies beside it in the arguments. `task` never throws; what this function throws ends the process. A call
+ * asks once or several times, for at most as many tasks as its plan has threads; for a single one it does not ask.
+ *
+ * A task that ran twice or never, or that there is not, makes the call return `CONVRELU_EXECUTOR`; results are undefined
+ * then, but nothing is read or written out of bounds.
+ */
+typedef void (*convrelu_parallel_for)(void *context, size_t tasks, convrelu_task task, void *task_context);
+
+/**
  * Arguments of `convrelu_forward`.
  */
 typedef struct {
@@ -437,13 +491,21 @@ typedef struct {
    */
   convrelu_input bias;
   /**
-   * `y`, overwritten.
+   * `y`, overwritten, but for what the pitch leaves between.
    */
   convrelu_output output;
   /**
    * Any contents.
    */
   convrelu_output workspace;
+  /**
+   * Runs tasks on threads; null to run them one after another on the calling thread.
+   */
+  convrelu_parallel_for parallel_for;
+  /**
+   * Handed to `parallel_for`.
+   */
+  void *context;
   /**
    * `CONVRELU_WEIGHT_…`
    */
@@ -471,7 +533,7 @@ typedef struct {
    */
   size_t struct_size;
   /**
-   * `x`
+   * `x`; may be null where the threshold is uniformly −INFINITY, and is not read then.
    */
   convrelu_input input;
   /**
@@ -487,17 +549,25 @@ typedef struct {
    */
   convrelu_input grad_output;
   /**
-   * `∂E/∂x`
+   * `∂E/∂x`, or null where it is not wanted.
    */
   convrelu_output grad_input;
   /**
-   * `∂E/∂θ`, or null where thresholds are not trained.
+   * `∂E/∂θ`, one element for `CONVRELU_THRESHOLDS_UNIFORM`; or null where it is not wanted.
    */
   convrelu_output grad_thresholds;
   /**
    * Any contents.
    */
   convrelu_output workspace;
+  /**
+   * Runs tasks on threads; null to run them one after another on the calling thread.
+   */
+  convrelu_parallel_for parallel_for;
+  /**
+   * Handed to `parallel_for`.
+   */
+  void *context;
   /**
    * `CONVRELU_WEIGHT_…`
    */
@@ -511,13 +581,17 @@ typedef struct {
    */
   float threshold;
   /**
-   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`.
+   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: what becomes of the values in `grad_input`.
    */
-  uint32_t accumulation;
+  uint32_t grad_input_accumulation;
+  /**
+   * The same of `grad_thresholds`.
+   */
+  uint32_t grad_thresholds_accumulation;
   /**
    * Zero.
    */
-  uint32_t reserved[4];
+  uint32_t reserved[5];
 } convrelu_backward_input_args;
 
 /**
@@ -541,17 +615,25 @@ typedef struct {
    */
   convrelu_input grad_output;
   /**
-   * `∂E/∂w`
+   * `∂E/∂w`, or null where it is not wanted.
    */
   convrelu_output grad_weight;
   /**
-   * `∂E/∂b`, or null where there is no bias.
+   * `∂E/∂b`, or null where it is not wanted.
    */
   convrelu_output grad_bias;
   /**
    * Any contents.
    */
   convrelu_output workspace;
+  /**
+   * Runs tasks on threads; null to run them one after another on the calling thread.
+   */
+  convrelu_parallel_for parallel_for;
+  /**
+   * Handed to `parallel_for`.
+   */
+  void *context;
   /**
    * `CONVRELU_THRESHOLDS_…`
    */
@@ -561,13 +643,17 @@ typedef struct {
    */
   float threshold;
   /**
-   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`.
+   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: what becomes of the values in `grad_weight`.
    */
-  uint32_t accumulation;
+  uint32_t grad_weight_accumulation;
+  /**
+   * The same of `grad_bias`.
+   */
+  uint32_t grad_bias_accumulation;
   /**
    * Zero.
    */
-  uint32_t reserved[5];
+  uint32_t reserved[4];
 } convrelu_backward_weight_args;
 
 /**
@@ -625,7 +711,7 @@ extern "C" {
  *
  * # Safety
  *
- * Pointers are null or point to numbers; `error` is null or points to a `convrelu_error` with its size set.
+ * `error` is a **Struct pointer**, the others are **Number pointers**.
  */
 convrelu_status convrelu_version(uint32_t *major, uint32_t *minor, uint32_t *patch, convrelu_error *error);
 
@@ -634,7 +720,7 @@ convrelu_status convrelu_version(uint32_t *major, uint32_t *minor, uint32_t *pat
  *
  * # Safety
  *
- * `isa` is null or points to a number; `error` is null or points to a `convrelu_error` with its size set.
+ * `error` is a **Struct pointer**, `isa` a **Number pointer**.
  */
 convrelu_status convrelu_isa_detect(uint32_t *isa, convrelu_error *error);
 
@@ -643,20 +729,19 @@ convrelu_status convrelu_isa_detect(uint32_t *isa, convrelu_error *error);
  *
  * # Safety
  *
- * `available` is null or points to a number; `error` is null or points to a `convrelu_error` with its size set.
+ * `error` is a **Struct pointer**, `available` a **Number pointer**.
  */
-convrelu_status convrelu_isa_available(uint32_t isa,
-                                       uint32_t *available,
-                                       convrelu_error *error);
+convrelu_status convrelu_isa_available(uint32_t isa, uint32_t *available, convrelu_error *error);
 
 /**
- * Fills a descriptor: stride, dilation, batch and groups 1, padding 0, channels first; everything else is 0 and to be set.
+ * Fills a descriptor: stride, dilation, batch and groups 1, padding 0, channels first, packed tensors; everything else is 0
+ * and to be set.
  *
  * `struct_size` is `sizeof(convrelu_desc)`.
  *
  * # Safety
  *
- * `desc` is null or points to `struct_size` bytes; `error` is null or points to a `convrelu_error` with its size set.
+ * `desc` and `error` are **Struct pointers**.
  */
 convrelu_status convrelu_desc_init(convrelu_desc *desc,
                                    size_t struct_size,
@@ -670,8 +755,7 @@ convrelu_status convrelu_desc_init(convrelu_desc *desc,
  *
  * # Safety
  *
- * `plan` is null or points to `struct_size` bytes, `desc` is null or points to a struct that begins with its size; `error`
- * is null or points to a `convrelu_error` with its size set.
+ * `plan`, `desc` and `error` are **Struct pointers**.
  */
 convrelu_status convrelu_plan_init(convrelu_plan *plan,
                                    size_t struct_size,
@@ -680,13 +764,12 @@ convrelu_status convrelu_plan_init(convrelu_plan *plan,
                                    convrelu_error *error);
 
 /**
- * Lets calls use at most so many threads (0 counts as 1), where the library was built with the feature `rayon`. Results do
- * not depend on it; workspaces do.
+ * Lets calls split into at most so many tasks (0 counts as 1), which `parallel_for` of their arguments spreads over threads.
+ * A plan takes fewer where more would not pay. Results do not depend on it; workspaces do.
  *
  * # Safety
  *
- * `plan` is null or points to a struct that begins with its size; `error` is null or points to a `convrelu_error` with
- * its size set.
+ * `plan` and `error` are **Struct pointers**.
  */
 convrelu_status convrelu_plan_set_threads(convrelu_plan *plan,
                                           size_t threads,
@@ -697,20 +780,16 @@ convrelu_status convrelu_plan_set_threads(convrelu_plan *plan,
  *
  * # Safety
  *
- * `plan` is null or points to a struct that begins with its size, `isa` is null or points to a number; `error` is null or
- * points to a `convrelu_error` with its size set.
+ * `plan` and `error` are **Struct pointers**, `isa` a **Number pointer**.
  */
-convrelu_status convrelu_plan_isa(const convrelu_plan *plan,
-                                  uint32_t *isa,
-                                  convrelu_error *error);
+convrelu_status convrelu_plan_isa(const convrelu_plan *plan, uint32_t *isa, convrelu_error *error);
 
 /**
- * Lengths of all tensors of a plan's layer.
+ * Lengths of all tensors of a plan's layer, gaps included.
  *
  * # Safety
  *
- * `plan` and `lens` are null or point to structs that begin with their sizes; `error` is null or points to a
- * `convrelu_error` with its size set.
+ * `plan`, `lens` and `error` are **Struct pointers**.
  */
 convrelu_status convrelu_plan_lens(const convrelu_plan *plan, convrelu_lens *lens, convrelu_error *error);
 
@@ -719,8 +798,7 @@ convrelu_status convrelu_plan_lens(const convrelu_plan *plan, convrelu_lens *len
  *
  * # Safety
  *
- * `plan` is null or points to a struct that begins with its size, `len` is null or points to a number; `error` is null
- * or points to a `convrelu_error` with its size set.
+ * `plan` and `error` are **Struct pointers**, `len` a **Number pointer**.
  */
 convrelu_status convrelu_workspace_len(const convrelu_plan *plan,
                                        uint32_t pass,
@@ -736,8 +814,7 @@ convrelu_status convrelu_workspace_len(const convrelu_plan *plan,
  *
  * # Safety
  *
- * `plan` is null or points to a struct that begins with its size, buffers are null or as long as they say; `error` is null
- * or points to a `convrelu_error` with its size set.
+ * `plan` and `error` are **Struct pointers**, `weight` and `buffer` **Buffer pointers**.
  */
 convrelu_status convrelu_pack_weight(const convrelu_plan *plan,
                                      uint32_t pass,
@@ -751,8 +828,7 @@ convrelu_status convrelu_pack_weight(const convrelu_plan *plan,
  *
  * # Safety
  *
- * `plan` is null or points to a struct that begins with its size, the buffer is null or as long as it says; `error` is
- * null or points to a `convrelu_error` with its size set.
+ * `plan` and `error` are **Struct pointers**, `buffer` is a **Buffer pointer**.
  */
 convrelu_status convrelu_check_packed_weight(const convrelu_plan *plan,
                                              uint32_t pass,
@@ -764,15 +840,15 @@ convrelu_status convrelu_check_packed_weight(const convrelu_plan *plan,
  *
  * # Safety
  *
- * `plan` and `args` are null or point to structs that begin with their sizes, buffers are null or as long as they say;
- * `error` is null or points to a `convrelu_error` with its size set.
+ * `plan`, `args` and `error` are **Struct pointers**. In `args`, buffers are **Buffer pointers**; `parallel_for` with
+ * `context` is a **Callback**.
  */
 convrelu_status convrelu_forward(const convrelu_plan *plan,
                                  const convrelu_forward_args *args,
                                  convrelu_error *error);
 
 /**
- * Gradients of the input and of the thresholds (eq. 5 and 6): see `ConvRelu::backward_input`.
+ * Gradients of the input and of the thresholds (eq. 5 and 6), whichever are asked for: see `ConvRelu::backward_input`.
  *
  * # Safety
  *
@@ -783,7 +859,7 @@ convrelu_status convrelu_backward_input(const convrelu_plan *plan,
                                         convrelu_error *error);
 
 /**
- * Gradients of the weight and of the bias: see `ConvRelu::backward_weight`.
+ * Gradients of the weight and of the bias, whichever are asked for: see `ConvRelu::backward_weight`.
  *
  * # Safety
  *
@@ -799,7 +875,7 @@ convrelu_status convrelu_backward_weight(const convrelu_plan *plan,
  *
  * # Safety
  *
- * Buffers are null or as long as they say; `error` is null or points to a `convrelu_error` with its size set.
+ * `error` is a **Struct pointer**, buffers are **Buffer pointers**.
  */
 convrelu_status convrelu_adarelu_forward(convrelu_input x,
                                          convrelu_input thresholds,
@@ -812,11 +888,9 @@ convrelu_status convrelu_adarelu_forward(convrelu_input x,
  *
  * # Safety
  *
- * `args` is null or points to a struct that begins with its size, buffers are null or as long as they say; `error` is
- * null or points to a `convrelu_error` with its size set.
+ * `args` and `error` are **Struct pointers**. In `args`, buffers are **Buffer pointers**.
  */
-convrelu_status convrelu_adarelu_backward(const convrelu_adarelu_backward_args *args,
-                                          convrelu_error *error);
+convrelu_status convrelu_adarelu_backward(const convrelu_adarelu_backward_args *args, convrelu_error *error);
 
 /**
  * Writes one line about `error` to the `capacity` bytes at `message`: the argument, its value, and the rule it breaks; cut
@@ -826,7 +900,7 @@ convrelu_status convrelu_adarelu_backward(const convrelu_adarelu_backward_args *
  *
  * # Safety
  *
- * The pointers are null, or point to what their types and `capacity` say.
+ * `error` is a **Struct pointer**, `len` a **Number pointer**, `message` with `capacity` a **Buffer pointer** of bytes.
  */
 convrelu_status convrelu_error_message(const convrelu_error *error,
                                        char *message,

@@ -50,6 +50,12 @@ pub enum convrelu_status {
     CONVRELU_THRESHOLD_SHAPE = 17,
     /// An error of a later version of the library.
     CONVRELU_OTHER = 18,
+    /// A pitch is smaller than what it must step over.
+    CONVRELU_PITCH_TOO_SMALL = 19,
+    /// `input` is null, and the thresholds are not uniformly −INFINITY.
+    CONVRELU_MISSING_INPUT = 20,
+    /// `parallel_for` did not run each task once. What the call was to write is undefined then.
+    CONVRELU_EXECUTOR = 21,
 }
 use convrelu_status::*;
 
@@ -90,7 +96,7 @@ impl From<Error> for Fault {
 }
 
 /// What an argument or a quantity may be called, so that a number stands for it in [`convrelu_error`].
-const NAMES: [&str; 41] = [
+const NAMES: [&str; 48] = [
     "?",
     "in_channels",
     "out_channels",
@@ -132,6 +138,13 @@ const NAMES: [&str; 41] = [
     "minor",
     "patch",
     "dilated kernel",
+    "input_pitch",
+    "output_pitch",
+    "grad_input_accumulation",
+    "grad_thresholds_accumulation",
+    "grad_weight_accumulation",
+    "grad_bias_accumulation",
+    "parallel_for",
 ];
 
 fn number_of_name(name: &str) -> u32 {
@@ -163,6 +176,9 @@ impl Fault {
                 Error::KernelTooLarge { .. } => CONVRELU_KERNEL_TOO_LARGE,
                 Error::ChannelsNotDivisible { .. } => CONVRELU_CHANNELS_NOT_DIVISIBLE,
                 Error::Overflow { .. } => CONVRELU_OVERFLOW,
+                Error::PitchTooSmall { .. } => CONVRELU_PITCH_TOO_SMALL,
+                Error::MissingInput => CONVRELU_MISSING_INPUT,
+                Error::Executor { .. } => CONVRELU_EXECUTOR,
                 Error::BufferTooShort { .. } => CONVRELU_BUFFER_TOO_SHORT,
                 Error::NanThreshold { .. } => CONVRELU_NAN_THRESHOLD,
                 Error::IsaUnavailable { .. } => CONVRELU_ISA_UNAVAILABLE,
@@ -193,6 +209,9 @@ impl Fault {
                 Error::KernelTooLarge { axis, kernel, padded } => (axis, [kernel, padded, 0]),
                 Error::ChannelsNotDivisible { argument, channels, groups } => (argument, [channels, groups, 0]),
                 Error::Overflow { quantity } => (quantity, [0; 3]),
+                Error::PitchTooSmall { argument, pitch, packed } => (argument, [pitch, packed, 0]),
+                Error::MissingInput => ("input", [0; 3]),
+                Error::Executor { tasks, task, never } => ("parallel_for", [tasks, task, usize::from(never)]),
                 Error::BufferTooShort { argument, len, required } => (argument, [len, required, 0]),
                 Error::NanThreshold { index } => ("thresholds", [index, 0, 0]),
                 Error::IsaUnavailable { isa: asked } => ("isa", [isa(asked), 0, 0]),
@@ -247,6 +266,12 @@ impl fmt::Display for convrelu_error {
             Error::ChannelsNotDivisible { argument, channels: value, groups: other }
         } else if is(CONVRELU_OVERFLOW) {
             Error::Overflow { quantity: argument }
+        } else if is(CONVRELU_PITCH_TOO_SMALL) {
+            Error::PitchTooSmall { argument, pitch: value, packed: other }
+        } else if is(CONVRELU_MISSING_INPUT) {
+            Error::MissingInput
+        } else if is(CONVRELU_EXECUTOR) {
+            Error::Executor { tasks: value, task: other, never: third != 0 }
         } else if is(CONVRELU_BUFFER_TOO_SHORT) {
             Error::BufferTooShort { argument, len: value, required: other }
         } else if is(CONVRELU_NAN_THRESHOLD) {
@@ -294,7 +319,7 @@ impl Write for Cut<'_> {
 ///
 /// # Safety
 ///
-/// The pointers are null, or point to what their types and `capacity` say.
+/// `error` is a **Struct pointer**, `len` a **Number pointer**, `message` with `capacity` a **Buffer pointer** of bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_error_message(
     error: *const convrelu_error,
@@ -302,7 +327,7 @@ pub unsafe extern "C" fn convrelu_error_message(
     capacity: usize,
     len: *mut usize,
 ) -> convrelu_status {
-    // SAFETY: the caller's.
+    // SAFETY: what `message_of` asks.
     let written = unsafe { message_of(error, message, capacity, len) };
     written.err().map_or(CONVRELU_OK, Fault::status)
 }
@@ -320,7 +345,7 @@ unsafe fn message_of(
         // Before anything is written.
         pointer(len, "len")?;
     }
-    // SAFETY: the caller's.
+    // SAFETY: **Struct pointer** and **Buffer pointer**.
     let (error, bytes) = unsafe { (read_struct(error)?, bytes_mut(message.cast(), capacity)?) };
     let Some(last) = bytes.len().checked_sub(1) else {
         return Err(Error::BufferTooShort { argument: "message", len: 0, required: 1 }.into());
@@ -331,7 +356,7 @@ unsafe fn message_of(
     let (kept, whole) = (text.kept, text.len);
     bytes[kept] = 0;
     if !len.is_null() {
-        // SAFETY: the caller's.
+        // SAFETY: **Number pointer**.
         unsafe { write(len, "len", whole)? };
     }
     Ok(())

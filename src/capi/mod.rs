@@ -10,10 +10,37 @@
 //!   [`convrelu_error_message`] makes a sentence of: the argument, its value, and the rule it breaks.
 //! - It checks pointers for null and alignment, the sizes of structs, reserved fields for zero, lengths of buffers, and that
 //!   nothing it writes overlaps anything else. Where a check fails, nothing is written.
-//! - It never unwinds into the caller: a panic, which would be a bug in this library, aborts.
+//! - It never unwinds into the caller: a panic, which would be a bug in this library, aborts. So does an exception that a
+//!   callback throws.
 //!
-//! What it cannot check is the caller's promise: a pointer with a length points to that many elements, and nobody else
-//! writes them during the call. Calls on different buffers may run at the same time.
+//! Calls on different buffers may run at the same time.
+//!
+//! # What callers promise
+//!
+//! What no function can check is a contract. Each has a name, by which functions and safety comments cite it:
+//!
+//! - **Struct pointer**: null, misaligned, or to a struct that begins with its size and is as long as that says. Where a
+//!   function takes the size as an argument, the pointer is to room for as many bytes. Nobody else writes the struct during
+//!   the call; nobody else reads it where the call writes it. It is followed where it is neither null nor misaligned, and
+//!   beyond the size where that is this version's.
+//! - **Number pointer**: null, misaligned, or to room for one value of its type, which nobody else reads or writes during the
+//!   call. It is followed where it is neither null nor misaligned.
+//! - **Buffer pointer**: null, misaligned, or to as many elements as the length beside it says, all of one allocation. Nobody
+//!   else writes them during the call; nobody else reads them where the call writes them. What lies between the pixels or
+//!   images of a tensor with a pitch counts among them. The pointer is followed where it is neither null nor misaligned, its
+//!   buffer is not longer than an allocation can be, and lies apart from all that the call writes.
+//! - **Callback**: [`convrelu_parallel_for`] is null, or a function that may be called with the `context` beside it on the
+//!   thread of the call. It passes the `task_context` that it is given, or null, to the `task` that it is given. It returns
+//!   when every `task` that it has begun has returned, and begins none afterwards. What the tasks run on, in which order,
+//!   how often and with which numbers is checked: a task that ran twice or never, or that there is not, is
+//!   [`CONVRELU_EXECUTOR`](convrelu_status::CONVRELU_EXECUTOR). Results are undefined then, but nothing is read or written
+//!   out of bounds.
+//!
+//! # Threads
+//!
+//! They are the caller's. A plan for several threads ([`convrelu_plan_set_threads`]) splits a call into as many tasks, and the
+//! field `parallel_for` of its arguments runs them; where that is null, they run one after another on the calling thread.
+//! Nothing here starts a thread or uses rayon by itself.
 //!
 //! # Binary interface
 //!
@@ -25,7 +52,7 @@
 //! - Statuses, instruction sets, passes and layouts keep their numbers; new ones may appear.
 //! - [`convrelu_version`] says which library was loaded, `CONVRELU_VERSION_…` for which one the caller was compiled.
 //! - Symbols carry no version: what is incompatible gets another name, or another `soname`. That of a library which
-//!   `cargo cinstall` installs ends in the digits that stand for one interface: `libconvrelu.so.0.1`, from 1.0 on one digit.
+//!   `cargo cinstall` installs ends in the digits that stand for one interface: `libconvrelu.so.0.2`, from 1.0 on one digit.
 //!
 //! # How to build it
 //!
@@ -43,6 +70,7 @@
 mod calls;
 mod check;
 mod error;
+mod executor;
 #[cfg(all(feature = "panic-handler", target_os = "none"))]
 mod panic;
 mod types;

@@ -1,13 +1,15 @@
 //! Structs and numbers that cross the boundary.
 
+use core::ffi::c_void;
+
 use crate::isa::Isa;
 use crate::layout::Layout;
-use crate::plan::{Accumulation, Pass};
+use crate::operands::{Accumulation, Pass};
 
 /// Major version of the library that this header belongs to.
 pub const CONVRELU_VERSION_MAJOR: u32 = 0;
 /// Minor version.
-pub const CONVRELU_VERSION_MINOR: u32 = 1;
+pub const CONVRELU_VERSION_MINOR: u32 = 2;
 /// Patch version.
 pub const CONVRELU_VERSION_PATCH: u32 = 0;
 
@@ -55,6 +57,22 @@ pub const CONVRELU_THRESHOLDS_PER_TAP: u32 = 0;
 /// The field `threshold` everywhere: 0 for ReLU, −INFINITY for a plain convolution.
 pub const CONVRELU_THRESHOLDS_UNIFORM: u32 = 1;
 
+/// Runs the task `index` of a call, on any thread: what a `convrelu_parallel_for` is given to call.
+pub type convrelu_task = unsafe extern "C" fn(task_context: *mut c_void, index: usize);
+
+/// Runs the tasks of a call on threads of the caller's: calls `task(task_context, 0)`, …,
+/// `task(task_context, tasks − 1)`, each once, in any order, at the same time or not, and returns when all have returned. It
+/// must not return before, and must not call `task` afterwards.
+///
+/// `context` is what lies beside it in the arguments. `task` never throws; what this function throws ends the process. A call
+/// asks once or several times, for at most as many tasks as its plan has threads; for a single one it does not ask.
+///
+/// A task that ran twice or never, or that there is not, makes the call return `CONVRELU_EXECUTOR`; results are undefined
+/// then, but nothing is read or written out of bounds.
+pub type convrelu_parallel_for = Option<
+    unsafe extern "C-unwind" fn(context: *mut c_void, tasks: usize, task: convrelu_task, task_context: *mut c_void),
+>;
+
 /// A convolution. Initialise it with `convrelu_desc_init`, then set what differs from the defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +103,15 @@ pub struct convrelu_desc {
     pub padding_before: [usize; 3],
     /// Zeros after each axis.
     pub padding_after: [usize; 3],
+    /// Elements between the first channels of neighbouring pixels of the input (channels last) or of neighbouring images
+    /// (channels first), where it is a range of channels of a wider tensor; 0 where nothing lies between. The gradient of the
+    /// input lies alike. What lies between is neither read nor written; yet no other buffer of a call may lie there that the
+    /// call writes, which would be a `CONVRELU_OVERLAP`.
+    pub input_pitch: usize,
+    /// The same of the output, and of its gradient.
+    pub output_pitch: usize,
     /// Zero.
-    pub reserved: [usize; 4],
+    pub reserved: [usize; 2],
 }
 
 /// A planned layer. Made by `convrelu_plan_init`; read it through functions alone.
@@ -99,7 +124,7 @@ pub struct convrelu_plan {
     pub magic: u32,
     /// The instruction set that was chosen, not `CONVRELU_ISA_AUTO`.
     pub isa: u32,
-    /// The most threads per call.
+    /// The most tasks per call.
     pub threads: usize,
     /// The layer.
     pub desc: convrelu_desc,
@@ -107,19 +132,20 @@ pub struct convrelu_plan {
     pub reserved: [usize; 4],
 }
 
-/// Lengths of a layer's tensors, in elements.
+/// Lengths of a layer's tensors, in elements. Those of input and output count from the first to the last element, with what
+/// the pitches leave between; nothing is needed behind the last.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct convrelu_lens {
     /// `sizeof(convrelu_lens)`, set by the caller.
     pub struct_size: usize,
-    /// Input, and its gradient.
+    /// Input, and its gradient, gaps included.
     pub input: usize,
-    /// Output, and its gradient.
+    /// Output, and its gradient, gaps included.
     pub output: usize,
     /// Plain weight, and its gradient.
     pub weight: usize,
-    /// Thresholds, and their gradient.
+    /// Thresholds, and their gradient; that of a uniform threshold has one element.
     pub thresholds: usize,
     /// Bias, and its gradient.
     pub bias: usize,
@@ -167,10 +193,14 @@ pub struct convrelu_forward_args {
     pub thresholds: convrelu_input,
     /// `b`, or null for none.
     pub bias: convrelu_input,
-    /// `y`, overwritten.
+    /// `y`, overwritten, but for what the pitch leaves between.
     pub output: convrelu_output,
     /// Any contents.
     pub workspace: convrelu_output,
+    /// Runs tasks on threads; null to run them one after another on the calling thread.
+    pub parallel_for: convrelu_parallel_for,
+    /// Handed to `parallel_for`.
+    pub context: *mut c_void,
     /// `CONVRELU_WEIGHT_…`
     pub weight_kind: u32,
     /// `CONVRELU_THRESHOLDS_…`
@@ -187,7 +217,7 @@ pub struct convrelu_forward_args {
 pub struct convrelu_backward_input_args {
     /// `sizeof(convrelu_backward_input_args)`.
     pub struct_size: usize,
-    /// `x`
+    /// `x`; may be null where the threshold is uniformly −INFINITY, and is not read then.
     pub input: convrelu_input,
     /// `w`
     pub weight: convrelu_input,
@@ -195,22 +225,28 @@ pub struct convrelu_backward_input_args {
     pub thresholds: convrelu_input,
     /// `∂E/∂y`
     pub grad_output: convrelu_input,
-    /// `∂E/∂x`
+    /// `∂E/∂x`, or null where it is not wanted.
     pub grad_input: convrelu_output,
-    /// `∂E/∂θ`, or null where thresholds are not trained.
+    /// `∂E/∂θ`, one element for `CONVRELU_THRESHOLDS_UNIFORM`; or null where it is not wanted.
     pub grad_thresholds: convrelu_output,
     /// Any contents.
     pub workspace: convrelu_output,
+    /// Runs tasks on threads; null to run them one after another on the calling thread.
+    pub parallel_for: convrelu_parallel_for,
+    /// Handed to `parallel_for`.
+    pub context: *mut c_void,
     /// `CONVRELU_WEIGHT_…`
     pub weight_kind: u32,
     /// `CONVRELU_THRESHOLDS_…`
     pub threshold_kind: u32,
     /// The uniform threshold.
     pub threshold: f32,
-    /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`.
-    pub accumulation: u32,
+    /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: what becomes of the values in `grad_input`.
+    pub grad_input_accumulation: u32,
+    /// The same of `grad_thresholds`.
+    pub grad_thresholds_accumulation: u32,
     /// Zero.
-    pub reserved: [u32; 4],
+    pub reserved: [u32; 5],
 }
 
 /// Arguments of `convrelu_backward_weight`.
@@ -225,20 +261,26 @@ pub struct convrelu_backward_weight_args {
     pub thresholds: convrelu_input,
     /// `∂E/∂y`
     pub grad_output: convrelu_input,
-    /// `∂E/∂w`
+    /// `∂E/∂w`, or null where it is not wanted.
     pub grad_weight: convrelu_output,
-    /// `∂E/∂b`, or null where there is no bias.
+    /// `∂E/∂b`, or null where it is not wanted.
     pub grad_bias: convrelu_output,
     /// Any contents.
     pub workspace: convrelu_output,
+    /// Runs tasks on threads; null to run them one after another on the calling thread.
+    pub parallel_for: convrelu_parallel_for,
+    /// Handed to `parallel_for`.
+    pub context: *mut c_void,
     /// `CONVRELU_THRESHOLDS_…`
     pub threshold_kind: u32,
     /// The uniform threshold.
     pub threshold: f32,
-    /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`.
-    pub accumulation: u32,
+    /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: what becomes of the values in `grad_weight`.
+    pub grad_weight_accumulation: u32,
+    /// The same of `grad_bias`.
+    pub grad_bias_accumulation: u32,
     /// Zero.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 4],
 }
 
 /// Arguments of `convrelu_adarelu_backward`.

@@ -1,15 +1,22 @@
-/* The paper's example, then one training step of a layer, through the C interface. Exits with 1 where a number is wrong.
+/* The paper's example, then one training step of a layer, through the C interface; then a range of channels of a wider tensor,
+ * on threads. Exits with 1 where a number is wrong.
  *
  *   cargo rustc --release --features capi --crate-type cdylib
- *   cc tests/capi/example.c -Isrc/capi -Ltarget/release -lconvrelu -lm -o example && LD_LIBRARY_PATH=target/release ./example
+ *   cc tests/capi/example.c -Isrc/capi -Ltarget/release -lconvrelu -lpthread -lm -o example &&
+ *       LD_LIBRARY_PATH=target/release ./example
  */
+#define _POSIX_C_SOURCE 200809L
 #include <math.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "convrelu.h"
+
+enum { MOST_THREADS = 4 };
 
 static convrelu_error error = {.struct_size = sizeof(convrelu_error)};
 
@@ -29,13 +36,98 @@ static void expect(const char *what, const float *values, const float *expected,
             exit(1);
         }
     }
-    printf("%-16s", what);
+    printf("%-17s", what);
     for (size_t i = 0; i < len; i++) printf(" %g", values[i]);
     printf("\n");
 }
 
+/* Threads are the caller's: a call hands over its tasks, and this runs each on a thread of its own. A pool would do the same with
+ * threads that wait for it. */
+struct job {
+    convrelu_task task;
+    void *task_context;
+    size_t index;
+};
+
+static void *run(void *argument) {
+    const struct job *job = argument;
+    job->task(job->task_context, job->index);
+    return NULL;
+}
+
+static void parallel_for(void *context, size_t tasks, convrelu_task task, void *task_context) {
+    size_t *started = context;
+    struct job jobs[MOST_THREADS];
+    pthread_t threads[MOST_THREADS];
+    int alone[MOST_THREADS];
+    for (size_t i = 0; i < tasks; i++) {
+        jobs[i] = (struct job){task, task_context, i};
+        alone[i] = pthread_create(&threads[i], NULL, run, &jobs[i]) != 0;
+        if (alone[i]) run(&jobs[i]); /* Where there are no more threads, this one does it. */
+    }
+    for (size_t i = 0; i < tasks; i++) {
+        if (!alone[i]) pthread_join(threads[i], NULL);
+    }
+    *started += tasks;
+}
+
 #define READ(array) {array, sizeof(array) / sizeof(float)}
 #define WRITE(array) {array, sizeof(array) / sizeof(float)}
+
+/* Channels 8 to 56 of a tensor of 64, channels last, on one thread and on several: the same bits. */
+static void wide_tensor_on_threads(void) {
+    enum { SIZE = 32, WIDE = 64, FIRST = 8, CHANNELS = 48 };
+    convrelu_desc desc;
+    check(convrelu_desc_init(&desc, sizeof desc, 2, &error));
+    desc.layout = CONVRELU_NHWC;
+    desc.in_channels = desc.out_channels = CHANNELS;
+    desc.input_pitch = WIDE;
+    for (int axis = 0; axis < 2; axis++) {
+        desc.size[axis] = SIZE;
+        desc.kernel[axis] = 3;
+        desc.padding_before[axis] = desc.padding_after[axis] = 1;
+    }
+    convrelu_plan plan;
+    check(convrelu_plan_init(&plan, sizeof plan, &desc, CONVRELU_ISA_AUTO, &error));
+    check(convrelu_plan_set_threads(&plan, MOST_THREADS, &error));
+    convrelu_lens lens = {.struct_size = sizeof lens};
+    check(convrelu_plan_lens(&plan, &lens, &error));
+    size_t len;
+    check(convrelu_workspace_len(&plan, CONVRELU_FORWARD, &len, &error));
+
+    float *wide = malloc(SIZE * SIZE * WIDE * sizeof *wide), *w = malloc(lens.weight * sizeof *w);
+    float *y[2] = {malloc(lens.output * sizeof *y[0]), malloc(lens.output * sizeof *y[1])};
+    float *workspace = malloc(len * sizeof *workspace);
+    if (!wide || !w || !y[0] || !y[1] || !workspace) exit(1);
+    for (size_t i = 0; i < SIZE * SIZE * WIDE; i++) wide[i] = (float)(i % 7) - 3;
+    for (size_t i = 0; i < lens.weight; i++) w[i] = (float)(i % 5) - 2;
+
+    size_t tasks = 0;
+    for (int parallel = 0; parallel < 2; parallel++) {
+        convrelu_forward_args args = {
+            .struct_size = sizeof args,
+            .input = {wide + FIRST, lens.input},
+            .weight = {w, lens.weight},
+            .threshold_kind = CONVRELU_THRESHOLDS_UNIFORM,
+            .threshold = -INFINITY, /* A plain convolution. */
+            .output = {y[parallel], lens.output},
+            .workspace = {workspace, len},
+            .parallel_for = parallel ? parallel_for : NULL,
+            .context = &tasks,
+        };
+        check(convrelu_forward(&plan, &args, &error));
+    }
+    if (tasks < 2 || memcmp(y[0], y[1], lens.output * sizeof *y[0]) != 0) {
+        fprintf(stderr, "%zu tasks gave other bits than one thread\n", tasks);
+        exit(1);
+    }
+    printf("on threads        %zu tasks, the same bits\n", tasks);
+    free(wide);
+    free(w);
+    free(y[0]);
+    free(y[1]);
+    free(workspace);
+}
 
 int main(void) {
     uint32_t major, minor, patch;
@@ -97,6 +189,19 @@ int main(void) {
     expect("grad_weight", dw, (const float[]){5, 7.5f}, 2);
     expect("grad_bias", db, (const float[]){2}, 1);
 
+    /* Each gradient is optional, and replaces or adds. */
+    backward_weight.grad_weight.data = NULL;
+    backward_weight.grad_bias_accumulation = CONVRELU_ADD;
+    check(convrelu_backward_weight(&plan, &backward_weight, &error));
+    expect("grad_bias, added", db, (const float[]){4}, 1);
+
+    /* A plain convolution needs no input for its gradient. */
+    backward_input.input.data = NULL;
+    backward_input.threshold_kind = CONVRELU_THRESHOLDS_UNIFORM;
+    backward_input.threshold = -INFINITY;
+    check(convrelu_backward_input(&plan, &backward_input, &error));
+    expect("grad_input, plain", dx, (const float[]){1, 0, -1}, 3);
+
     /* Packed once for many calls. */
     convrelu_lens lens = {.struct_size = sizeof lens};
     check(convrelu_plan_lens(&plan, &lens, &error));
@@ -114,7 +219,9 @@ int main(void) {
     if (convrelu_forward(&plan, &forward, &error) != CONVRELU_BUFFER_TOO_SHORT) return 1;
     char message[200];
     check(convrelu_error_message(&error, message, sizeof message, NULL));
-    printf("refused:         %s\n", message);
+    printf("refused:          %s\n", message);
     free(packed);
+
+    wide_tensor_on_threads();
     return 0;
 }

@@ -4,6 +4,7 @@
     python tests/capi/example.py target/release/libconvrelu.so
 """
 
+import concurrent.futures
 import ctypes
 import itertools
 import sys
@@ -17,7 +18,8 @@ class Desc(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_size_t), ("rank", ctypes.c_uint32), ("layout", ctypes.c_uint32)]
     _fields_ += [(name, ctypes.c_size_t) for name in ("batch", "in_channels", "out_channels", "groups")]
     _fields_ += [(name, Size3) for name in ("size", "kernel", "stride", "dilation", "padding_before", "padding_after")]
-    _fields_ += [("reserved", ctypes.c_size_t * 4)]
+    _fields_ += [("input_pitch", ctypes.c_size_t), ("output_pitch", ctypes.c_size_t)]
+    _fields_ += [("reserved", ctypes.c_size_t * 2)]
 
 
 class Plan(ctypes.Structure):
@@ -44,9 +46,23 @@ class Buffer(ctypes.Structure):
             self.array = array  # keeps it alive
 
 
+Task = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
+ParallelFor = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, Task, ctypes.c_void_p)
+pool = concurrent.futures.ThreadPoolExecutor()
+asked = []
+
+
+@ParallelFor
+def parallel_for(_context, tasks, task, task_context):
+    """Tasks of a call on threads of Python's: ctypes gives up the interpreter's lock while they compute."""
+    asked.append(tasks)
+    list(pool.map(lambda index: task(task_context, index), range(tasks)))
+
+
 def arguments(buffers, numbers, reserved):
     class Arguments(ctypes.Structure):
         _fields_ = [("struct_size", ctypes.c_size_t)] + [(name, Buffer) for name in buffers]
+        _fields_ += [("parallel_for", ParallelFor), ("context", ctypes.c_void_p)]
         _fields_ += [(name, ctypes.c_float if name == "threshold" else ctypes.c_uint32) for name in numbers]
         _fields_ += [("reserved", ctypes.c_uint32 * reserved)]
 
@@ -58,13 +74,13 @@ Forward = arguments(
 )
 BackwardInput = arguments(
     ["input", "weight", "thresholds", "grad_output", "grad_input", "grad_thresholds", "workspace"],
-    ["weight_kind", "threshold_kind", "threshold", "accumulation"],
-    4,
+    ["weight_kind", "threshold_kind", "threshold", "grad_input_accumulation", "grad_thresholds_accumulation"],
+    5,
 )
 BackwardWeight = arguments(
     ["input", "thresholds", "grad_output", "grad_weight", "grad_bias", "workspace"],
-    ["threshold_kind", "threshold", "accumulation"],
-    5,
+    ["threshold_kind", "threshold", "grad_weight_accumulation", "grad_bias_accumulation"],
+    4,
 )
 
 
@@ -118,6 +134,7 @@ def main():
     worst = 0.0
     for case in range(40):
         n, c, d = rng.integers(1, 4), rng.integers(1, 20), rng.integers(1, 20)
+        gap, first = int(rng.integers(0, 9)), int(rng.integers(0, 5))
         h, w_, k, stride, padding = rng.integers(5, 14), rng.integers(5, 14), rng.integers(1, 4), rng.integers(1, 3), rng.integers(0, 2)
         desc, plan = Desc(), Plan()
         library.desc_init(desc, ctypes.c_size_t(ctypes.sizeof(Desc)), ctypes.c_uint32(2))
@@ -125,7 +142,9 @@ def main():
         for axis, size in enumerate((h, w_)):
             desc.size[axis], desc.kernel[axis], desc.stride[axis] = int(size), int(k), int(stride)
             desc.padding_before[axis] = desc.padding_after[axis] = int(padding)
+        desc.input_pitch = int(c * h * w_) + gap  # images of a tensor with more in them
         library.plan_init(plan, ctypes.c_size_t(ctypes.sizeof(Plan)), desc, ctypes.c_uint32(0))
+        library.plan_set_threads(plan, ctypes.c_size_t(3))
         lens = Lens(struct_size=ctypes.sizeof(Lens))
         library.plan_lens(plan, lens)
 
@@ -137,36 +156,52 @@ def main():
             library.workspace_len(plan, ctypes.c_uint32(number), ctypes.byref(length))
             return np.full(max(length.value, 1), np.nan, np.float32)
 
+        def wide(images):
+            """Room for images with gaps between them, as one buffer and as the images in it."""
+            pitch = images[0].size + gap
+            room = np.full(first + len(images) * pitch, np.nan, np.float32)
+            buffer = room[first : first + lens.input]
+            inside = np.lib.stride_tricks.as_strided(buffer, images.shape, (4 * pitch, *images.strides[1:]))
+            inside[:] = images
+            return buffer, inside
+
         x, weight, theta, b = values(n, c, h, w_), values(d, c, k, k), values(c, k, k), values(d)
+        wide_x, _ = wide(x)
         y = np.full((n, d, lens.output_size[1], lens.output_size[2]), np.nan, np.float32)
-        assert (x.size, y.size, weight.size, theta.size) == (lens.input, lens.output, lens.weight, lens.thresholds)
+        assert (y.size, weight.size, theta.size) == (lens.output, lens.weight, lens.thresholds)
+        assert lens.input == x.size + (n - 1) * gap
         g = values(*y.shape)
-        dx, dtheta, dw, db = (np.full_like(array, np.nan) for array in (x, theta, weight, b))
+        dtheta, dw, db = (np.full_like(array, np.nan) for array in (theta, weight, b))
+        wide_dx, dx = wide(np.full_like(x, np.nan))
 
         def run(function, structure, **fields):
             given = {name: Buffer(v) if isinstance(v, np.ndarray) else v for name, v in fields.items()}
             args = structure(struct_size=ctypes.sizeof(structure), **given)
             getattr(library, function)(plan, args)
 
-        run("forward", Forward, input=x, weight=weight, thresholds=theta, bias=b, output=y, workspace=workspace(0))
+        run("forward", Forward, input=wide_x, weight=weight, thresholds=theta, bias=b, output=y, workspace=workspace(0))
         packed = np.zeros(lens.packed_weight, np.float32)
         library.pack_weight(plan, ctypes.c_uint32(0), Buffer(weight), Buffer(packed))
         again = np.full_like(y, np.nan)
-        run("forward", Forward, input=x, weight=packed, weight_kind=1, thresholds=theta, bias=b, output=again, workspace=workspace(1))
-        assert np.array_equal(y, again), "a packed weight gives the same bits"
-        run("backward_input", BackwardInput, input=x, weight=weight, thresholds=theta, grad_output=g, grad_input=dx,
-            grad_thresholds=dtheta, workspace=workspace(2))  # fmt: skip
-        run("backward_weight", BackwardWeight, input=x, thresholds=theta, grad_output=g, grad_weight=dw, grad_bias=db,
-            workspace=workspace(4))  # fmt: skip
+        run("forward", Forward, input=wide_x, weight=packed, weight_kind=1, thresholds=theta, bias=b, output=again,
+            workspace=workspace(1), parallel_for=parallel_for)  # fmt: skip
+        assert np.array_equal(y, again), "a packed weight gives the same bits, and so do threads"
+        run("backward_input", BackwardInput, input=wide_x, weight=weight, thresholds=theta, grad_output=g,
+            grad_input=wide_dx, grad_thresholds=dtheta, workspace=workspace(2), parallel_for=parallel_for)  # fmt: skip
+        db[:] = 1
+        run("backward_weight", BackwardWeight, input=wide_x, thresholds=theta, grad_output=g, grad_weight=dw, grad_bias=db,
+            grad_bias_accumulation=1, workspace=workspace(4), parallel_for=parallel_for)  # fmt: skip
+        db -= 1
         for ours, expected in zip((y, dx, dtheta, dw, db), numpy_layer(x, weight, theta, b, g, stride, padding)):
             error = np.abs(ours - expected).max() / max(np.abs(expected).max(), 1e-3)
             assert error < 1e-5, f"case {case}: {error}"
             worst = max(worst, error)
     try:
-        run("forward", Forward, input=x, weight=weight, thresholds=theta, bias=b, output=y[:1, :1], workspace=workspace(0))
+        run("forward", Forward, input=wide_x, weight=weight, thresholds=theta, bias=b, output=y[:1, :1], workspace=workspace(0))
         raise AssertionError("a short output was accepted")
     except ValueError as error:
         print("refused:", error)
+    assert asked and all(2 <= tasks <= 3 for tasks in asked), "layers that pay several threads"
     print(f"40 layers, every pass: largest error {worst:.1e} of the largest value")
 
 

@@ -170,17 +170,17 @@ mod tests {
         let decay = Decay { weights: 0.125, ..Decay::default() };
         let mut p = parameter(Kind::Weight, [1.0, 2.0]);
         let mut sgd = Sgd::new(0.5, false, decay);
-        sgd.descend(&mut p, 0, 0.25, 1);
+        sgd.descend(&mut p, 0, 0.25, Threads::new(1));
         assert_eq!(sgd.velocities(), [[1.125, 1.75]]);
         assert_eq!((&p.value, &p.grad), (&vec![0.71875, -2.4375], &vec![0.0, 0.0]));
         // No gradient: g is the decay, 0.08984375 and −0.3046875.
-        sgd.descend(&mut p, 0, 0.25, 1);
+        sgd.descend(&mut p, 0, 0.25, Threads::new(1));
         assert_eq!(sgd.velocities(), [[0.65234375, 0.5703125]]);
         assert_eq!(p.value, [569.0 / 1024.0, -1321.0 / 512.0]);
 
         let mut p = parameter(Kind::Weight, [1.0, 2.0]);
         let mut sgd = Sgd::new(0.5, true, decay);
-        sgd.descend(&mut p, 0, 0.25, 1);
+        sgd.descend(&mut p, 0, 0.25, Threads::new(1));
         assert_eq!(sgd.velocities(), [[1.125, 1.75]]);
         assert_eq!(p.value, [0.578125, -2.65625]);
     }
@@ -192,7 +192,7 @@ mod tests {
             [(Kind::Weight, 1.0), (Kind::Threshold, 2.0), (Kind::Norm, 4.0), (Kind::Bias, 4.0), (Kind::Slope, 4.0)];
         for (kind, decays) in kinds {
             let mut p = parameter(kind, [0.5, 1.0]);
-            Sgd::new(0.0, false, decay).descend(&mut p, 0, 0.5, 1);
+            Sgd::new(0.0, false, decay).descend(&mut p, 0, 0.5, Threads::new(1));
             assert_eq!(p.value, [1.0 - 0.5 * (0.5 + decays), -2.0 - 0.5 * (1.0 - 2.0 * decays)]);
         }
     }

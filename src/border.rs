@@ -28,7 +28,7 @@ pub(crate) fn sum_outside(
     let size = desc.output_size();
     let [_, rows, columns] = size.map(|size| 0..size);
     // Planes before and after, rows of the planes between, columns of the rows between.
-    let boxes = [
+    let mut boxes = [
         [0..d.start, rows.clone(), columns.clone()],
         [d.end.max(d.start)..size[0], rows, columns.clone()],
         [d.clone(), 0..h.start, columns.clone()],
@@ -36,5 +36,13 @@ pub(crate) fn sum_outside(
         [d.clone(), h.clone(), 0..w.start],
         [d.clone(), h.clone(), w.end.max(w.start)..size[2]],
     ];
-    add_positions(&desc.output_tensor(), grad_output, &boxes, channels, sums);
+    // Most are empty; each channel of each image looks at those that are not.
+    let mut used = 0;
+    for index in 0..boxes.len() {
+        if !boxes[index].iter().any(Range::is_empty) {
+            boxes.swap(used, index);
+            used += 1;
+        }
+    }
+    add_positions(&desc.output_tensor(), grad_output, &boxes[..used], channels, sums);
 }

@@ -112,7 +112,7 @@ mod tests {
             let reads = Reads::all_forward(&desc);
             let part = desc.output_size().map(|size| size / 3..size);
             let positions: usize = classes_in(&reads, part.clone()).map(|class| class.len()).sum();
-            assert_eq!(positions, part.iter().map(ExactSizeIterator::len).product());
+            assert_eq!(positions, part.iter().map(ExactSizeIterator::len).product::<usize>());
             for class in classes_in(&reads, part) {
                 let first = class.positions.map(|positions| positions.start);
                 assert!((0..3).all(|axis| reads[axis].taps_of(first[axis]) == class.taps[axis]));

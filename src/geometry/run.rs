@@ -93,11 +93,8 @@ mod tests {
         for desc in volumes(300) {
             for gap in [0, 3] {
                 let (channels, size) = (desc.in_channels(), desc.input_size());
-                let packed = match desc.layout() {
-                    Layout::Nchw => desc.input_image_len(),
-                    Layout::Nhwc => channels,
-                };
-                let strides = TensorLayout::new(desc.layout(), 1, channels, size, packed + gap).strides;
+                let pitch = desc.input_pitch() + gap;
+                let strides = TensorLayout::new(desc.layout(), 1, channels, size, pitch).strides;
                 let runs = TapRuns::new(&desc, strides);
                 let row = runs.most_taps() > 1;
                 rows += usize::from(row);

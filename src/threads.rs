@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::geometry::MOST_PARTS;
-#[cfg(target_has_atomic = "8")]
+#[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 use crate::kernel::Deal;
 
 /// Runs the tasks of a call on threads of the caller's.
@@ -26,6 +26,9 @@ use crate::kernel::Deal;
 ///     }
 /// }
 /// ```
+///
+/// On targets without an operating system calls do not ask either: tasks run one after another on the calling thread, so that
+/// firmware links nothing for threads.
 ///
 /// An executor that runs a task twice or never makes the call return [`Error::Executor`]; results are undefined then, but
 /// nothing is read or written out of bounds.
@@ -104,7 +107,7 @@ pub(crate) fn for_each<J: Send>(
 }
 
 /// [`for_each`] with room for `N` jobs, which is not less than `count`.
-#[cfg(target_has_atomic = "8")]
+#[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 #[inline(never)]
 fn deal<J: Send, const N: usize>(
     executor: &dyn Executor,
@@ -119,7 +122,7 @@ fn deal<J: Send, const N: usize>(
     let again = AtomicUsize::new(NONE);
     executor.run(count, &|task| match deal.take(task) {
         Some(job) => work(job),
-        None => again.store(task, Ordering::Relaxed),
+        None => again.store(task.min(NONE - 1), Ordering::Relaxed),
     });
     let error = |task, never| Err(Error::Executor { tasks: count, task, never });
     match (again.into_inner(), deal.left()) {
@@ -129,8 +132,8 @@ fn deal<J: Send, const N: usize>(
     }
 }
 
-/// Where a thread cannot exchange a value with memory in one step, there is one thread.
-#[cfg(not(target_has_atomic = "8"))]
+/// Firmware has one thread, and no flash for more: this would take 1 to 4 KiB.
+#[cfg(not(all(target_has_atomic = "8", not(target_os = "none"))))]
 fn deal<J: Send, const N: usize>(
     _executor: &dyn Executor,
     _count: usize,

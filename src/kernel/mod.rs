@@ -19,7 +19,7 @@
 //!   multiply-add takes ([`crate::weight`]); geometry ([`crate::taps`], [`crate::blocking`]) does not know of elements at all.
 
 mod copy;
-#[cfg(target_has_atomic = "8")]
+#[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 mod deal;
 mod depthwise;
 mod detect;
@@ -37,7 +37,7 @@ mod view;
 mod tests;
 
 pub(crate) use copy::{CopyBlock, TransposeBlock};
-#[cfg(target_has_atomic = "8")]
+#[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 pub(crate) use deal::Deal;
 pub(crate) use depthwise::{
     ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Line, MOST_TAPS, Walk,

@@ -89,12 +89,7 @@ impl Executor for Behaves {
 }
 
 /// That of a C caller: the context is where a [`Behaviour`] lies.
-unsafe extern "C-unwind" fn parallel_for(
-    context: *mut c_void,
-    tasks: usize,
-    task: convrelu_task,
-    task_context: *mut c_void,
-) {
+unsafe extern "C" fn parallel_for(context: *mut c_void, tasks: usize, task: convrelu_task, task_context: *mut c_void) {
     struct Shared(*mut c_void);
     // SAFETY: what the header says: a task runs on any thread.
     unsafe impl Sync for Shared {}
@@ -109,7 +104,7 @@ unsafe extern "C-unwind" fn parallel_for(
 }
 
 /// Another caller, who keeps the context of the tasks to himself.
-unsafe extern "C-unwind" fn forgetful(_: *mut c_void, tasks: usize, task: convrelu_task, _: *mut c_void) {
+unsafe extern "C" fn forgetful(_: *mut c_void, tasks: usize, task: convrelu_task, _: *mut c_void) {
     // SAFETY: null is no task.
     (0..tasks).for_each(|index| unsafe { task(ptr::null_mut(), index) });
 }

@@ -254,12 +254,7 @@ impl Workers {
 /// # Safety
 ///
 /// The context is where [`Workers`] lie.
-unsafe extern "C-unwind" fn parallel_for(
-    context: *mut c_void,
-    tasks: usize,
-    task: convrelu_task,
-    task_context: *mut c_void,
-) {
+unsafe extern "C" fn parallel_for(context: *mut c_void, tasks: usize, task: convrelu_task, task_context: *mut c_void) {
     struct Shared(*mut c_void);
     // SAFETY: tasks run on any thread.
     unsafe impl Sync for Shared {}

@@ -458,7 +458,7 @@ typedef void (*convrelu_task)(void *task_context, size_t index);
  * `task(task_context, tasks − 1)`, each once, in any order, at the same time or not, and returns when all have returned. It
  * must not return before, and must not call `task` afterwards.
  *
- * `context` is what lies beside it in the arguments. `task` never throws; what this function throws ends the process. A call
+ * `context` is what lies beside it in the arguments. `task` never throws, nor may this function. A call
  * asks once or several times, for at most as many tasks as its plan has threads; for a single one it does not ask.
  *
  * A task that ran twice or never, or that there is not, makes the call return `CONVRELU_EXECUTOR`; results are undefined

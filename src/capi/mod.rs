@@ -10,8 +10,7 @@
 //!   [`convrelu_error_message`] makes a sentence of: the argument, its value, and the rule it breaks.
 //! - It checks pointers for null and alignment, the sizes of structs, reserved fields for zero, lengths of buffers, and that
 //!   nothing it writes overlaps anything else. Where a check fails, nothing is written.
-//! - It never unwinds into the caller: a panic, which would be a bug in this library, aborts. So does an exception that a
-//!   callback throws.
+//! - It never unwinds into the caller: a panic, which would be a bug in this library, aborts.
 //!
 //! Calls on different buffers may run at the same time.
 //!
@@ -31,7 +30,7 @@
 //!   buffer is not longer than an allocation can be, and lies apart from all that the call writes.
 //! - **Callback**: [`convrelu_parallel_for`] is null, or a function that may be called with the `context` beside it on the
 //!   thread of the call. It passes the `task_context` that it is given, or null, to the `task` that it is given. It returns
-//!   when every `task` that it has begun has returned, and begins none afterwards. What the tasks run on, in which order,
+//!   when every `task` that it has begun has returned, begins none afterwards, and throws nothing. What the tasks run on, in which order,
 //!   how often and with which numbers is checked: a task that ran twice or never, or that there is not, is
 //!   [`CONVRELU_EXECUTOR`](convrelu_status::CONVRELU_EXECUTOR). Results are undefined then, but nothing is read or written
 //!   out of bounds.

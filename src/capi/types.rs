@@ -64,14 +64,13 @@ pub type convrelu_task = unsafe extern "C" fn(task_context: *mut c_void, index: 
 /// `task(task_context, tasks − 1)`, each once, in any order, at the same time or not, and returns when all have returned. It
 /// must not return before, and must not call `task` afterwards.
 ///
-/// `context` is what lies beside it in the arguments. `task` never throws; what this function throws ends the process. A call
+/// `context` is what lies beside it in the arguments. `task` never throws, nor may this function. A call
 /// asks once or several times, for at most as many tasks as its plan has threads; for a single one it does not ask.
 ///
 /// A task that ran twice or never, or that there is not, makes the call return `CONVRELU_EXECUTOR`; results are undefined
 /// then, but nothing is read or written out of bounds.
-pub type convrelu_parallel_for = Option<
-    unsafe extern "C-unwind" fn(context: *mut c_void, tasks: usize, task: convrelu_task, task_context: *mut c_void),
->;
+pub type convrelu_parallel_for =
+    Option<unsafe extern "C" fn(context: *mut c_void, tasks: usize, task: convrelu_task, task_context: *mut c_void)>;
 
 /// A convolution. Initialise it with `convrelu_desc_init`, then set what differs from the defaults.
 #[repr(C)]

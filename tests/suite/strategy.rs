@@ -74,6 +74,10 @@ fn fit(mut shape: Shape, products: usize, first_cut: usize) -> Shape {
         if desc.flops() <= 2.0 * products as f64 || smallest {
             break;
         }
+        if cut > first_cut + 64 {
+            // Small inputs whose padded kernels cost too much cannot be cut further.
+            shape.axes.iter_mut().for_each(|axis| *axis = Axis::new(axis.size, 1));
+        }
         match cut % 4 {
             0 => shape.batch = shape.batch.min(1),
             1 => {

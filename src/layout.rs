@@ -78,6 +78,12 @@ impl TensorLayout {
         }
     }
 
+    /// Distances of images, and of positions that are so many apart along each axis. Saturates, where there is but one.
+    pub(crate) fn steps(&self, positions: [usize; 3]) -> [usize; 4] {
+        let [d, h, w] = [0, 1, 2].map(|axis| positions[axis].saturating_mul(self.strides.spatial[axis]));
+        [self.image_stride, d, h, w]
+    }
+
     /// Whether each position has its channels together. (Planes of one position are not taken for it.)
     pub(crate) const fn channels_last(&self) -> bool {
         self.strides.channel == 1 && self.strides.spatial[2] >= self.channels

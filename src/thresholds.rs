@@ -26,6 +26,12 @@ impl<'a> ThresholdTable<'a> {
         self.linear
     }
 
+    /// Whether one threshold serves all channels and taps.
+    pub(crate) const fn is_uniform(&self) -> bool {
+        let [channel, tap] = self.strides;
+        channel == 0 && tap == 0
+    }
+
     pub(crate) const fn strides(&self) -> ThresholdStrides {
         self.strides
     }

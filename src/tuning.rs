@@ -18,8 +18,10 @@ pub enum ForwardAlgorithm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
 pub enum BackwardInputAlgorithm {
-    /// Input channels in lanes.
+    /// Input channels in lanes, paired with outputs through tables.
     Gather,
+    /// Input channels in lanes, channels last, in place.
+    Progressions,
     /// Positions in lanes.
     Planar,
     /// One channel per group.

@@ -1867,7 +1867,7 @@ fn multiplies_outside(plan: &ConvRelu, pass: Pass) -> Option<String> {
             algorithm => padded.then(|| format!("{algorithm:?}")),
         },
         Pass::BackwardInput | Pass::BackwardInputPacked => match plan.backward_input_algorithm() {
-            BackwardInputAlgorithm::Gather => None,
+            BackwardInputAlgorithm::Gather | BackwardInputAlgorithm::Progressions => None,
             BackwardInputAlgorithm::Depthwise if channels_last => None,
             // Whatever the padding, some positions are read by fewer taps than others.
             algorithm => (desc.taps() > 1).then(|| format!("{algorithm:?}")),
@@ -1924,7 +1924,8 @@ fn plans_of(desc: ConvDesc, isa: Isa, pass: Pass) -> Vec<ConvRelu> {
             forced.map(|algorithm| Tuning { forward: Some(algorithm), ..usual }).to_vec()
         }
         Pass::BackwardInput | Pass::BackwardInputPacked => {
-            let forced = [BackwardInputAlgorithm::Gather, BackwardInputAlgorithm::Planar];
+            let forced =
+                [BackwardInputAlgorithm::Gather, BackwardInputAlgorithm::Progressions, BackwardInputAlgorithm::Planar];
             forced.map(|algorithm| Tuning { backward_input: Some(algorithm), ..usual }).to_vec()
         }
         Pass::BackwardWeight => vec![Tuning { depthwise: false, ..usual }],

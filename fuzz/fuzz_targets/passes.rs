@@ -74,6 +74,7 @@ impl<'a> Arbitrary<'a> for Input {
                 backward_input: *u.choose(&[
                     None,
                     Some(BackwardInputAlgorithm::Gather),
+                    Some(BackwardInputAlgorithm::Progressions),
                     Some(BackwardInputAlgorithm::Planar),
                 ])?,
                 depthwise: bool::arbitrary(u)?,

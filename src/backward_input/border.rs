@@ -8,8 +8,8 @@ use crate::arith::max;
 use crate::border::{is_inside, sum_outside, unpadded};
 use crate::desc::ConvDesc;
 use crate::error::Error;
-use crate::geometry::Panels;
-use crate::kernel::{Kernels, Product, ProductRows, Start, TileMut, VECTORS};
+use crate::geometry::{Lattice, Panels};
+use crate::kernel::{Kernels, Mask, MaskedProducts, VECTORS};
 use crate::threads::{Executor, Rest, for_each};
 use crate::thresholds::ThresholdGradient;
 use crate::weight::Packing;
@@ -20,7 +20,7 @@ pub(super) const fn workspace_len(desc: &ConvDesc, kernels: &Kernels) -> usize {
 }
 
 const fn row_len(kernels: &Kernels) -> usize {
-    max(kernels.panel.max(), kernels.product_vectors * kernels.lanes).next_multiple_of(kernels.lanes)
+    max(kernels.panel.max(), kernels.masked_vectors * kernels.lanes).next_multiple_of(kernels.lanes)
 }
 
 /// Adds the border's part to the gradient of the thresholds.
@@ -71,17 +71,35 @@ pub(super) fn add(
 
 /// `row[l] = Σ_d sums[d] · weight[d][l]`
 fn multiply(kernels: &Kernels, sums: &[f32], weight: &[f32], width: usize, row: &mut [f32]) {
-    if VECTORS && width.is_multiple_of(kernels.lanes) && width <= kernels.product_vectors * kernels.lanes {
-        kernels.product(Product {
-            rows: ProductRows::Plain { data: sums, pitch: sums.len(), count: 1, tile: 1 },
-            columns: weight,
+    static ZEROS: [f32; 64] = [0.0; 64];
+
+    row[..width].fill(0.0);
+    if VECTORS
+        && width.is_multiple_of(kernels.lanes)
+        && width <= ZEROS.len().min(kernels.masked_vectors * kernels.lanes)
+    {
+        let one = Lattice { counts: [1; 4], steps: [[0; 4]; 2] };
+        // A tie, whose product goes to the threshold.
+        let (input, thresholds) = (&ZEROS[..width], &ZEROS[..width]);
+        kernels.masked(MaskedProducts {
+            inputs: one,
+            taps: one,
+            first_tap: 0,
+            input,
+            grad_output: sums,
+            first_output: 0,
             depth: sums.len(),
-            start: Start::Zero,
-            output: TileMut::of_slice(row, 1, width / kernels.lanes, kernels.lanes),
+            weight,
+            thresholds,
+            sums: row,
+            channels: width,
+            grad_input: None,
+            add: false,
+            mask: Mask::PerTap,
+            tile: 1,
         });
         return;
     }
-    row[..width].fill(0.0);
     for (sum, weight) in sums.iter().zip(weight.chunks_exact(width)) {
         row.iter_mut().zip(weight).for_each(|(row, w)| *row += sum * w);
     }

@@ -6,7 +6,8 @@
 //!
 //! | algorithm | in lanes | chosen for |
 //! |---|---|---|
-//! | [`gather`] | input channels | most layers |
+//! | [`progressions`] | input channels | channels last |
+//! | [`gather`] | input channels | channels first |
 //! | [`depthwise`] | positions or channels | one channel per group |
 //! | [`planar`] | positions | fewer input channels than half a vector |
 //!
@@ -17,6 +18,7 @@ mod border;
 mod depthwise;
 mod gather;
 mod planar;
+mod progressions;
 
 use core::ops::Range;
 
@@ -37,6 +39,7 @@ use crate::workspace::Buffers;
 use depthwise::Depthwise;
 use gather::Gather;
 use planar::Planar;
+use progressions::Progressions;
 
 /// How the backward pass of the input runs on one instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +63,7 @@ pub(crate) struct BackwardInputPlan {
 #[derive(Clone, Copy, Debug)]
 enum Driver {
     Gather(Gather),
+    Progressions(Progressions),
     Planar(Planar),
     Depthwise(Depthwise),
 }
@@ -119,6 +123,11 @@ impl BackwardInputPlan {
                 let packing = Packing::transposed_lanes(desc, min(MOST_VECTORS, tuning.tile), kernels.lanes);
                 (Driver::Gather(Gather::new(desc, kernels, tuning, packing.panels())), packing)
             }
+            BackwardInputAlgorithm::Progressions if progressions::applies(desc) => {
+                let most = min(progressions::most_vectors(desc, kernels), tuning.tile);
+                let packing = Packing::transposed_lanes(desc, most, kernels.lanes);
+                (Driver::Progressions(Progressions::new(desc, kernels, tuning, packing.panels())), packing)
+            }
             BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, kernels) => (
                 Driver::Depthwise(Depthwise::new(desc, tuning)),
                 Packing::transposed(Panels::of_at_most(desc.group_in_channels(), 1)),
@@ -147,6 +156,7 @@ impl BackwardInputPlan {
             },
             part_len: match &driver {
                 Driver::Gather(driver) => driver.buffers(desc, kernels).len(),
+                Driver::Progressions(_) => 0,
                 Driver::Planar(driver) => driver.buffers(kernels).len(),
                 Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
             },
@@ -164,6 +174,7 @@ impl BackwardInputPlan {
     pub(crate) fn algorithm(&self) -> BackwardInputAlgorithm {
         match self.driver {
             Driver::Gather(_) => BackwardInputAlgorithm::Gather,
+            Driver::Progressions(_) => BackwardInputAlgorithm::Progressions,
             Driver::Planar(_) => BackwardInputAlgorithm::Planar,
             Driver::Depthwise(_) => BackwardInputAlgorithm::Depthwise,
         }
@@ -257,6 +268,7 @@ impl BackwardInputPlan {
             match &self.driver {
                 Driver::Planar(driver) => driver.run(call, &segment, grad_input, own, workspace),
                 Driver::Gather(driver) if VECTORS => driver.run(call, &segment, grad_input, own, workspace),
+                Driver::Progressions(driver) if VECTORS => driver.run(call, &segment, grad_input, own),
                 Driver::Depthwise(driver) if VECTORS => driver.run(call, &segment, grad_input, own, workspace),
                 _ => unreachable!("a driver that is never planned"),
             }
@@ -313,6 +325,8 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
         BackwardInputAlgorithm::Depthwise
     } else if 2 * desc.group_in_channels() < kernels.lanes {
         BackwardInputAlgorithm::Planar
+    } else if progressions::applies(desc) {
+        BackwardInputAlgorithm::Progressions
     } else {
         BackwardInputAlgorithm::Gather
     }
@@ -322,7 +336,7 @@ impl Driver {
     /// Partial sums per threshold.
     const fn partial(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         match (self, desc.layout()) {
-            (Self::Gather(_), _) | (Self::Depthwise(_), Layout::Nhwc) => 1,
+            (Self::Gather(_) | Self::Progressions(_), _) | (Self::Depthwise(_), Layout::Nhwc) => 1,
             (Self::Depthwise(_), Layout::Nchw) | (Self::Planar(_), _) => kernels.lanes,
         }
     }

@@ -35,7 +35,7 @@ mod span;
 
 pub(crate) use class::classes_in;
 pub(crate) use lattice::Lattice;
-pub(crate) use progression::{Phase, Progressions};
+pub(crate) use progression::{Phase, Progression, Progressions, progressions};
 pub(crate) use reads::Reads;
 pub(crate) use run::TapRuns;
 pub(crate) use segment::{SEGMENT, Segments, chain};

@@ -9,9 +9,11 @@
 //! In a phase, inputs read outputs as outputs read inputs, without a stride: the next input meets the next output, and a
 //! tap later in the kernel an earlier one. So a phase has intervals, and these are the progressions.
 
+use core::ops::Range;
+
 use super::interval::{Interval, Intervals};
 use super::reads::Reads;
-use super::span::Steps;
+use super::span::{Span, Steps};
 use crate::arith::{gcd, min};
 
 /// The inputs of one residue modulo the stride.
@@ -94,16 +96,19 @@ impl Progression {
     }
 
     /// The output that reads input `index` through tap `tap` of the progression.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the backward pass of the input over progressions will"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "kernels step from input to input and from tap to tap"))]
     pub(crate) const fn output(&self, index: usize, tap: usize) -> usize {
         self.output + index - tap * self.shift
     }
 }
 
-/// The progressions of an axis, phase by phase, the inputs of each in order.
+/// The progressions of some inputs of an axis, phase by phase, the inputs of each in order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progressions {
     forward: Reads,
+    inputs: Span,
+    /// The first input whose phase has not begun. Each of the first `stride` inputs is the first of its own.
+    next: usize,
     phase: Phase,
     intervals: Intervals,
 }
@@ -111,8 +116,14 @@ pub(crate) struct Progressions {
 impl Progressions {
     /// Of an axis where outputs read inputs.
     pub(crate) const fn new(forward: &Reads) -> Self {
-        let phase = Phase::new(forward, 0);
-        Self { forward: *forward, phase, intervals: phase.reads.intervals() }
+        Self::within(forward, 0..forward.source)
+    }
+
+    /// Of a range of its inputs, of which there is at least one.
+    pub(crate) const fn within(forward: &Reads, inputs: Range<usize>) -> Self {
+        let inputs = Span { start: inputs.start, end: inputs.end };
+        let (phase, intervals) = phase_from(forward, inputs, inputs.start);
+        Self { forward: *forward, inputs, next: inputs.start + 1, phase, intervals }
     }
 
     /// `Iterator::next` for `const fn`.
@@ -121,17 +132,17 @@ impl Progressions {
             if let Some(interval) = self.intervals.advance() {
                 return Some(Progression::of(&self.phase, interval));
             }
-            let next = self.phase.inputs.first + 1;
-            if next >= Phase::count(&self.forward) {
+            let Span { start, end } = self.inputs;
+            if self.next >= end || self.next - start >= self.forward.stride {
                 return None;
             }
-            self.phase = Phase::new(&self.forward, next);
-            self.intervals = self.phase.reads.intervals();
+            (self.phase, self.intervals) = phase_from(&self.forward, self.inputs, self.next);
+            self.next += 1;
         }
     }
 
     /// How many are left.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the backward pass of the input over progressions will"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "plans over progressions will"))]
     pub(crate) const fn remaining(mut self) -> usize {
         let mut count = 0;
         while self.advance().is_some() {
@@ -139,6 +150,13 @@ impl Progressions {
         }
         count
     }
+}
+
+/// The phase of an input, and its intervals from that input on to the end of some inputs.
+const fn phase_from(forward: &Reads, inputs: Span, from: usize) -> (Phase, Intervals) {
+    let phase = Phase::new(forward, from % forward.stride);
+    let Steps { first, step, .. } = phase.inputs;
+    (phase, phase.reads.intervals_in(from / step..(inputs.end - first).div_ceil(step)))
 }
 
 impl Iterator for Progressions {
@@ -149,10 +167,13 @@ impl Iterator for Progressions {
     }
 }
 
-/// The boxes of progressions of three axes: each axis's inputs and taps are independent of the others'.
-#[cfg_attr(not(test), expect(dead_code, reason = "the backward pass of the input over progressions will"))]
-pub(crate) fn progressions(forward: &[Reads; 3]) -> impl Iterator<Item = [Progression; 3]> + Clone {
-    let [d, h, w] = [0, 1, 2].map(|axis| Progressions::new(&forward[axis]));
+/// The boxes of progressions of a box of inputs: each axis's inputs and taps are independent of the others'.
+pub(crate) fn progressions(
+    forward: &[Reads; 3],
+    inputs: [Range<usize>; 3],
+) -> impl Iterator<Item = [Progression; 3]> + Clone {
+    let [d, h, w] = inputs;
+    let [d, h, w] = [(0, d), (1, h), (2, w)].map(|(axis, range)| Progressions::within(&forward[axis], range));
     d.flat_map(move |d| h.flat_map(move |h| w.map(move |w| [d, h, w])))
 }
 
@@ -226,11 +247,30 @@ mod tests {
     }
 
     #[test]
+    fn a_range_of_inputs_has_its_own_progressions() {
+        for desc in axes() {
+            let (forward, inputs) = (Reads::forward(&desc, 2), desc.input_size()[2]);
+            for range in [inputs / 3..inputs, 0..inputs - inputs / 3, inputs / 2..inputs / 2 + 1] {
+                let mut seen = vec![false; inputs];
+                for progression in Progressions::within(&forward, range.clone()) {
+                    assert_ne!(progression.inputs.count, 0);
+                    for index in 0..progression.inputs.count {
+                        let input = progression.inputs.at(index);
+                        assert!(!core::mem::replace(&mut seen[input], true));
+                        assert_eq!(of_progression(&progression, index), readers(&desc, 2, input), "{desc:?} {input}");
+                    }
+                }
+                assert!((0..inputs).all(|input| seen[input] == range.contains(&input)), "{desc:?} {range:?}");
+            }
+        }
+    }
+
+    #[test]
     fn boxes_of_progressions_cover_the_input() {
         for desc in volumes(200) {
             let [_, height, width] = desc.input_size();
             let mut seen = vec![false; volume(desc.input_size())];
-            for axes in progressions(&Reads::all_forward(&desc)) {
+            for axes in progressions(&Reads::all_forward(&desc), desc.input_size().map(|size| 0..size)) {
                 let all = |axis: usize| (0..axes[axis].inputs.count).map(move |index| (axis, index));
                 for (axis, index) in (0..3).flat_map(all) {
                     let expected = readers(&desc, axis, axes[axis].inputs.at(index));

@@ -24,6 +24,7 @@ mod deal;
 mod depthwise;
 mod detect;
 mod gather;
+mod masked;
 mod offsets;
 mod outer;
 mod pack;
@@ -43,6 +44,7 @@ pub(crate) use depthwise::{
     ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Line, MOST_TAPS, Walk,
 };
 pub(crate) use gather::{GatherPanel, Pairs};
+pub(crate) use masked::{Mask, MaskedProducts};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
 pub(crate) use pack::{PatchColumns, PatchRows, PatchRun};
@@ -74,6 +76,8 @@ pub(crate) struct Kernels {
     pub(crate) panel: Widths,
     /// Most vectors of input channels per tile of the weight gradient.
     pub(crate) vectors: usize,
+    /// Most vectors of input channels per tile of [`MaskedProducts`].
+    pub(crate) masked_vectors: usize,
     rows: [Widths; 4],
     /// Most rows and vectors of a tile of a matrix product.
     pub(crate) product_rows: usize,
@@ -188,6 +192,7 @@ kernels! {
     pack_columns(PatchColumns);
     pack_rows(PatchRows);
     gather(GatherPanel);
+    masked(MaskedProducts);
     copy(CopyBlock);
     transpose(TransposeBlock);
     depthwise_forward(DepthwiseForward);
@@ -202,6 +207,7 @@ impl Kernels {
             lanes: S::LANES,
             panel: tile::panel_widths::<S>(),
             vectors: outer::most_vectors::<S>(),
+            masked_vectors: masked::most_vectors::<S>(),
             rows: [Widths::new(0, 0), outer::row_widths::<S>(1), outer::row_widths::<S>(2), outer::row_widths::<S>(3)],
             product_rows: product::most_rows::<S>(),
             product_vectors: product::most_vectors::<S>(),

@@ -115,6 +115,14 @@ pub(super) trait Vector: Simd {
         self.splat_f32s(unsafe { *from.add(I) })
     }
 
+    /// Asks for the cache line of an element that will be read. Nothing need lie there.
+    #[inline(always)]
+    fn prefetch(self, _: *const f32) {}
+
+    /// Asks for the cache line of an element that will be written. Nothing need lie there.
+    #[inline(always)]
+    fn prefetch_to_write(self, _: *mut f32) {}
+
     /// Reads one vector.
     ///
     /// # Safety
@@ -209,6 +217,16 @@ impl Vector for pulp::x86::V3 {
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [6, 2];
 
+    #[inline(always)]
+    fn prefetch(self, at: *const f32) {
+        prefetch_x86(at);
+    }
+
+    #[inline(always)]
+    fn prefetch_to_write(self, at: *mut f32) {
+        prefetch_to_write_x86(at);
+    }
+
     // A blend looks at sign bits only, so the compiler compares again before it ands.
     #[inline(always)]
     fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
@@ -244,6 +262,16 @@ impl Vector for pulp::x86::V4 {
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [12, 2];
 
+    #[inline(always)]
+    fn prefetch(self, at: *const f32) {
+        prefetch_x86(at);
+    }
+
+    #[inline(always)]
+    fn prefetch_to_write(self, at: *mut f32) {
+        prefetch_to_write_x86(at);
+    }
+
     const SQUARE: usize = 8;
 
     #[inline(always)]
@@ -256,6 +284,23 @@ impl Vector for pulp::x86::V4 {
         // SAFETY: offered, which is all that `pulp` asks.
         unsafe { Self::new_unchecked() }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch_x86(at: *const f32) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+    // SAFETY: part of x86-64; it touches no memory that the program could tell.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+}
+
+/// By its name, for the compiler makes a read of it where it does not know that the CPU has it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch_to_write_x86(at: *mut f32) {
+    // SAFETY: every CPU with AVX2 has or ignores it; it touches no memory that the program could tell.
+    unsafe { core::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags)) };
 }
 
 /// The transpose of a square of four, through arrays: the compiler makes shuffles of it.

@@ -3,6 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
+use crate::geometry::{Lattice, Steps};
 use crate::layout::TensorLayout;
 
 /// What happens to the values already in a tensor.
@@ -262,6 +263,29 @@ impl<'a> View<'a> {
         unsafe { core::slice::from_raw_parts_mut(first, len) }
     }
 
+    /// Consecutive channels at a box of places: of some images, the positions at some steps along each axis.
+    ///
+    /// # Panics
+    ///
+    /// If some of it lies outside the claim, or channels are not adjacent in memory, or there is no place.
+    pub(crate) fn places(&mut self, images: Range<usize>, steps: [Steps; 3], channels: Range<usize>) -> PlacesMut<'_> {
+        let (size, [_, height, width]) = (self.tensor.size, self.tensor.size);
+        assert!(self.channel_stride() == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
+        assert!(!images.is_empty() && images.end <= self.claim[0].end);
+        let last = steps.map(|Steps { first, step, count }| {
+            assert!(count > 0);
+            first.saturating_add((count - 1).saturating_mul(step))
+        });
+        assert!(last.iter().zip(size).all(|(last, size)| *last < size));
+        let [from, to] = [steps.map(|steps| steps.first), last].map(|[d, h, w]| (d * height + h) * width + w);
+        let first = self.at(images.start, channels.start, from, to - from + 1);
+        let lattice = Lattice {
+            counts: [images.len(), steps[0].count, steps[1].count, steps[2].count],
+            steps: [self.tensor.steps(steps.map(|steps| steps.step))],
+        };
+        PlacesMut { first, lattice, channels: channels.len(), _lifetime: PhantomData }
+    }
+
     /// A tile whose rows are consecutive positions of an image and whose vectors are consecutive channels.
     ///
     /// # Panics
@@ -283,6 +307,15 @@ impl<'a> View<'a> {
         }
         tile
     }
+}
+
+/// Consecutive channels at the places of a lattice, borrowed for writing: channel `c` of a place lies `c` elements behind where
+/// the lattice says, counted from `first`. All of them are this borrow's own.
+pub(crate) struct PlacesMut<'a> {
+    pub(super) first: *mut f32,
+    pub(super) lattice: Lattice<1>,
+    pub(super) channels: usize,
+    _lifetime: PhantomData<&'a mut [f32]>,
 }
 
 /// The most vectors of a [`TileMut`].

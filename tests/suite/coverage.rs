@@ -23,9 +23,12 @@ fn random_layers_take_every_path() {
         {
             assert!(forward.contains(&format!("{algorithm:?}")), "{algorithm:?} on {isa}: only {forward:?}");
         }
-        for algorithm in
-            [BackwardInputAlgorithm::Gather, BackwardInputAlgorithm::Planar, BackwardInputAlgorithm::Depthwise]
-        {
+        for algorithm in [
+            BackwardInputAlgorithm::Gather,
+            BackwardInputAlgorithm::Progressions,
+            BackwardInputAlgorithm::Planar,
+            BackwardInputAlgorithm::Depthwise,
+        ] {
             // A single lane is never half empty.
             if isa.name() == "scalar" && algorithm == BackwardInputAlgorithm::Planar {
                 continue;

@@ -200,7 +200,12 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
     ];
     let backward_input = prop_oneof![
         Just(None),
-        select(vec![BackwardInputAlgorithm::Gather, BackwardInputAlgorithm::Planar]).prop_map(Some),
+        select(vec![
+            BackwardInputAlgorithm::Gather,
+            BackwardInputAlgorithm::Progressions,
+            BackwardInputAlgorithm::Planar,
+        ])
+        .prop_map(Some),
     ];
     (staging_len, limit(), limit(), limit(), limit(), forward, backward_input, any::<bool>()).prop_map(
         |(staging_len, panel, tile, positions, depth, forward, backward_input, depthwise)| Tuning {

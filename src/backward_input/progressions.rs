@@ -1,0 +1,203 @@
+//! Channels last, input channels in lanes, the tensors in place.
+//!
+//! ```text
+//! for each panel of input channels, or all          whichever moves less through the caches
+//!   for each block of inputs                        its part of the output's gradient stays in the caches
+//!     for each panel
+//!       for each box of progressions                inputs that are read through the same taps
+//!         for each tile of inputs                   along the axis with the cheapest remainders    kernel/masked.rs
+//!           for each tap, each output channel
+//! ```
+//!
+//! Stride, dilation and padding end in the progressions: only taps that read an input are multiplied.
+
+use core::ops::Range;
+
+use super::{BackwardInputCall, InputGradient, Segment};
+use crate::arith::{clamp, max, min, product};
+use crate::desc::{ConvDesc, volume};
+use crate::geometry::{Lattice, Panels, Progression, Reads, SEGMENT, Segments, chunks, progressions};
+use crate::kernel::{Kernels, Mask, MaskedProducts};
+use crate::layout::Layout;
+use crate::sums::SegmentedSums;
+use crate::tuning::Tuning;
+
+/// Elements of the output's gradient per block: 64 KiB.
+const BLOCK: usize = 16 * 1024;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progressions {
+    /// Images of a block, and inputs along each axis.
+    block: [usize; 4],
+    /// Whether all blocks of one panel come before those of the next.
+    panels_first: bool,
+    /// Most inputs of a tile.
+    tile: usize,
+}
+
+/// Whether the algorithm can compute a layer.
+pub(super) const fn applies(desc: &ConvDesc) -> bool {
+    matches!(desc.layout(), Layout::Nhwc)
+}
+
+/// Most vectors of input channels per panel.
+pub(super) const fn most_vectors(desc: &ConvDesc, kernels: &Kernels) -> usize {
+    let vectors = desc.group_in_channels().div_ceil(kernels.lanes);
+    // Three panels of two are faster than two of three.
+    if vectors == 6 { 2 } else { kernels.masked_vectors }
+}
+
+/// Images and inputs of a block.
+type Block = [Range<usize>; 4];
+
+impl Progressions {
+    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, panels: Panels) -> Self {
+        let [outputs, inputs] = [volume(desc.output_size()), volume(desc.input_size())];
+        let image = outputs.saturating_mul(desc.out_channels());
+        // Inputs whose part of the output's gradient has so many elements. A segment of sums has no fewer.
+        let most = min(BLOCK, tuning.staging_len) as u128 * inputs as u128 / max(image, 1) as u128;
+        let most = if most > SEGMENT as u128 { SEGMENT } else { most as usize };
+        let block = block(desc, min(most, tuning.positions));
+        let blocks = desc.batch().div_ceil(block[0]).saturating_mul({
+            let [depth, height, width] = desc.input_size();
+            product([depth.div_ceil(block[1]), height.div_ceil(block[2]), width.div_ceil(block[3])])
+        });
+        let _ = kernels;
+        let weights = panels.len().saturating_mul(kernels.lanes).saturating_mul(desc.taps());
+        let weights = weights.saturating_mul(desc.out_channels());
+        let grad_output = image.saturating_mul(desc.batch());
+        Self {
+            block,
+            panels_first: weights.saturating_mul(blocks) > grad_output.saturating_mul(panels.count()),
+            tile: tuning.panel,
+        }
+    }
+
+    pub(super) fn run(
+        &self,
+        call: &BackwardInputCall<'_>,
+        segment: &Segment<'_>,
+        grad_input: &mut InputGradient<'_>,
+        sums: &mut SegmentedSums<'_>,
+    ) {
+        let desc = call.desc;
+        let mask = match call.input {
+            None => Mask::Linear,
+            Some(_) if call.thresholds.is_uniform() => Mask::Uniform,
+            Some(_) => Mask::PerTap,
+        };
+        if mask == Mask::Linear && grad_input.view.is_none() {
+            return;
+        }
+        let reads = Reads::all_forward(desc);
+        let together = if self.panels_first { 1 } else { segment.panels.len() };
+        for panels in chunks(segment.panels.clone(), together) {
+            let mut segments = Segments::default();
+            for block in self.blocks(desc, segment.images.clone()) {
+                for panel in panels.clone() {
+                    for axes in progressions(&reads, [1, 2, 3].map(|axis| block[axis].clone())) {
+                        self.run_box(call, segment, grad_input, sums, (panel, block[0].clone(), axes, mask));
+                    }
+                }
+                if segments.advance(block.iter().map(|range| range.len()).product()) {
+                    let [start, end] = [panels.start, panels.end].map(|panel| segment.table_start(desc, panel));
+                    sums.end_segment(start..end);
+                }
+            }
+        }
+    }
+
+    /// The blocks of some images, in memory order.
+    fn blocks(&self, desc: &ConvDesc, images: Range<usize>) -> impl Iterator<Item = Block> + use<> {
+        let ([i, d, h, w], [depth, height, width]) = (self.block, desc.input_size());
+        chunks(images, i).flat_map(move |images| {
+            chunks(0..depth, d).flat_map(move |ds| {
+                let images = images.clone();
+                chunks(0..height, h).flat_map(move |hs| {
+                    let (images, ds) = (images.clone(), ds.clone());
+                    chunks(0..width, w).map(move |ws| [images.clone(), ds.clone(), hs.clone(), ws])
+                })
+            })
+        })
+    }
+
+    /// One panel at a box of progressions of some images.
+    fn run_box(
+        &self,
+        call: &BackwardInputCall<'_>,
+        segment: &Segment<'_>,
+        grad_input: &mut InputGradient<'_>,
+        sums: &mut SegmentedSums<'_>,
+        (panel, images, axes, mask): (usize, Range<usize>, [Progression; 3], Mask),
+    ) {
+        let (desc, packing) = (call.desc, &segment.packing);
+        let (input, output) = (desc.input_tensor(), desc.output_tensor());
+        let [_, kernel_height, kernel_width] = desc.kernel();
+        let (group, _) = packing.panel_of_all(panel);
+        let channels = packing.channel_of_all(desc, panel)..packing.channel_of_all(desc, panel + 1);
+        let table = segment.table_start(desc, panel)..segment.table_start(desc, panel + 1);
+        let [d, h, w] = axes.map(|axis| axis.taps);
+        let [inputs, outputs] = [
+            axes.map(|axis| axis.inputs),
+            axes.map(|axis| {
+                // Along each axis the next input meets the next output.
+                crate::geometry::Steps { first: axis.output, step: 1, count: axis.inputs.count }
+            }),
+        ];
+        let first = |steps: [usize; 4], at: [crate::geometry::Steps; 3]| {
+            images.start * steps[0] + at[0].first * steps[1] + at[1].first * steps[2] + at[2].first * steps[3]
+        };
+        let first_input = first(input.steps([1; 3]), inputs) + channels.start;
+        let first_output = first(output.steps([1; 3]), outputs) + group * desc.group_out_channels();
+        let [_, after_d, after_h, after_w] = output.steps(axes.map(|axis| axis.shift));
+        call.kernels.masked(MaskedProducts {
+            inputs: Lattice {
+                counts: [images.len(), inputs[0].count, inputs[1].count, inputs[2].count],
+                steps: [input.steps(inputs.map(|steps| steps.step)), output.steps([1; 3])],
+            },
+            taps: Lattice {
+                counts: [1, d.count, h.count, w.count],
+                steps: [
+                    [
+                        0,
+                        d.step.saturating_mul(kernel_height * kernel_width),
+                        h.step.saturating_mul(kernel_width),
+                        w.step,
+                    ],
+                    [0, after_d, after_h, after_w],
+                ],
+            },
+            first_tap: (d.first * kernel_height + h.first) * kernel_width + w.first,
+            input: call.input.map_or(&[], |input| &input[first_input..]),
+            grad_output: call.grad_output,
+            first_output,
+            depth: desc.group_out_channels(),
+            weight: packing.panel(desc, call.weight, panel),
+            thresholds: &segment.thresholds[table.clone()],
+            sums: &mut sums.current[table],
+            channels: channels.len(),
+            grad_input: grad_input.view.as_mut().map(|view| view.places(images, inputs, channels)),
+            add: grad_input.add,
+            mask,
+            tile: self.tile,
+        });
+    }
+}
+
+/// Images and inputs per axis of a block of at most `most` inputs, at least one: inner axes first.
+const fn block(desc: &ConvDesc, most: usize) -> [usize; 4] {
+    let [depth, height, width] = desc.input_size();
+    let sizes = [desc.batch(), depth, height, width];
+    let (mut block, mut left, mut axis) = ([1; 4], max(most, 1), 4);
+    while axis > 0 {
+        axis -= 1;
+        let size = max(sizes[axis], 1);
+        // Of nearly equal size.
+        block[axis] = Panels::of_at_most(size, clamp(left, 1, size)).max();
+        left /= block[axis];
+        if block[axis] < size {
+            left = 1;
+        }
+    }
+    block
+}

@@ -1,0 +1,544 @@
+//! Gradients of inputs and thresholds where channels are last: products of the output's gradient with weights, masked by
+//! the input; input channels in lanes.
+//!
+//! A tile is `R` inputs at a constant distance, read through the same taps, by `V` vectors of input channels. For each tap
+//! the sum over output channels runs in registers. Then it is masked: what exceeds the threshold goes to the input's gradient,
+//! which lies in the first-level cache from tap to tap, and the rest to the threshold's. The first tap stores where the
+//! others add. A uniform threshold has one mask for all taps, and no threshold none: these sum over the taps in registers.
+//!
+//! | | tile | loads, multiply-adds per output channel |
+//! |---|---|---|
+//! | AVX-512 | 6 × 4 | 10, 24 |
+//! | AVX2 | 3 × 4 (rows held, weights streamed) | 7, 12 |
+//! | NEON | 5 × 4 (four output channels per load of a row) | 5.25, 20 |
+//!
+//! The code that walks the tiles is plain. Each shape of a tile is a function of its own, which enters the instruction
+//! set, so that no function grows with the number of shapes.
+
+use pulp::{Simd, WithSimd};
+
+use super::Kernel;
+use super::tile::{Sums, unrolled, with_const};
+use super::vector::{MOST_LANES, Vector};
+use super::view::PlacesMut;
+use crate::geometry::{Lattice, Panels};
+
+/// Where the sum that reaches an input through a tap goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mask {
+    /// To the input if it exceeds the tap's threshold; to the threshold if it does not.
+    PerTap,
+    /// The same, where all taps have the first one's threshold. The sums that go to it are the first tap's.
+    Uniform,
+    /// To the input.
+    Linear,
+}
+
+const PER_TAP: u8 = 0;
+const UNIFORM: u8 = 1;
+const LINEAR: u8 = 2;
+
+/// One panel of input channels at some inputs, all of which are read through the same taps. With the sum over output channels
+/// `G[i][t][l] = Σ_d grad_output[i][t][d] · weight[t][d][l]`:
+///
+/// ```text
+/// grad_input[i][l] (+)= Σ_t G[i][t][l]  where input[i][l] > θ[t][l]
+/// sums[t][l]        +=  Σ_i G[i][t][l]  where input[i][l] ≤ θ[t][l]
+/// ```
+pub(crate) struct MaskedProducts<'a> {
+    /// The inputs: steps in the input and its gradient, and in the output's gradient.
+    pub(crate) inputs: Lattice<2>,
+    /// The taps, perhaps none: steps among all taps, and how far before lies the output's gradient.
+    pub(crate) taps: Lattice<2>,
+    /// Which of all taps is the first.
+    pub(crate) first_tap: usize,
+    /// From the first input and the first channel of the panel on. Not read where the mask is linear.
+    pub(crate) input: &'a [f32],
+    pub(crate) grad_output: &'a [f32],
+    /// Where in it lies what the first input meets through the first tap.
+    pub(crate) first_output: usize,
+    /// Output channels to sum over.
+    pub(crate) depth: usize,
+    /// `[tap][output channel][lane]`
+    pub(crate) weight: &'a [f32],
+    /// `[tap][lane]`
+    pub(crate) thresholds: &'a [f32],
+    /// `[tap][lane]`, added to, lanes without a channel too. Not touched where the mask is linear.
+    pub(crate) sums: &'a mut [f32],
+    /// Channels of the panel.
+    pub(crate) channels: usize,
+    /// At the inputs.
+    pub(crate) grad_input: Option<PlacesMut<'a>>,
+    /// Whether `grad_input` is added to.
+    pub(crate) add: bool,
+    pub(crate) mask: Mask,
+    /// Most inputs per tile.
+    pub(crate) tile: usize,
+}
+
+/// Most vectors of a tile.
+pub(super) const fn most_vectors<S: Vector>() -> usize {
+    if S::FEW_TILES && S::LANES > 1 { 2 } else { 4 }
+}
+
+/// Most inputs of a tile.
+///
+/// Beside the sums there are registers for the inputs' operands and one vector of weights, or for all vectors of weights and
+/// one operand.
+const fn most_rows<S: Vector>(vectors: usize) -> usize {
+    if S::FEW_TILES && S::LANES > 1 {
+        return 2;
+    }
+    let fit = match (S::REGISTERS, vectors, S::AT_HAND) {
+        (0..32, 4, _) => 3,
+        (0..32, 3, _) => 3,
+        (0..32, 2, _) => 6,
+        (0..32, _, _) => 8,
+        (_, 4, 1) => 6,
+        (_, 3, 1) => 8,
+        (_, 4, _) => 5,
+        (_, 3, _) => 6,
+        (_, 2, _) => 8,
+        _ => 8,
+    };
+    if fit < MOST_ROWS { fit } else { MOST_ROWS }
+}
+
+const MOST_ROWS: usize = 8;
+
+/// Elements of the largest tile.
+const MOST_TILE: usize = 24 * MOST_LANES;
+
+/// Chains of multiply-adds below which a tile takes no less time.
+const CHAINS: usize = 8;
+
+impl Kernel for MaskedProducts<'_> {
+    fn check<S: Vector>(&self) {
+        let vectors = self.channels.div_ceil(S::LANES);
+        assert!((1..=most_vectors::<S>()).contains(&vectors) && self.tile >= 1);
+        assert!(self.inputs.counts.iter().all(|&count| count > 0));
+        let width = vectors * S::LANES;
+        if !self.taps.counts.contains(&0) {
+            let taps = self.first_tap.saturating_add(self.taps.last(0)).saturating_add(1);
+            let lanes = taps.saturating_mul(width);
+            assert!(lanes.saturating_mul(self.depth) <= self.weight.len());
+            assert!(self.mask == Mask::Linear || lanes <= self.thresholds.len() && lanes <= self.sums.len());
+            assert!(self.taps.last(1) <= self.first_output);
+            let end = self.first_output.saturating_add(self.inputs.last(1)).saturating_add(self.depth);
+            assert!(end <= self.grad_output.len());
+        }
+        assert!(self.mask == Mask::Linear || self.inputs.last(0).saturating_add(self.channels) <= self.input.len());
+        if let Some(places) = &self.grad_input {
+            let Lattice { counts, steps: [steps, _] } = self.inputs;
+            assert!(places.lattice == Lattice { counts, steps: [steps] } && places.channels == self.channels);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Vector>(self, simd: S) {
+        // SAFETY: checked.
+        unsafe { walk(simd, self) }
+    }
+}
+
+/// What the tiles of a call share.
+struct Panel {
+    taps: Lattice<2>,
+    depth: usize,
+    /// Those of the first tap.
+    weight: *const f32,
+    thresholds: *const f32,
+    sums: *mut f32,
+    /// Whether the gradient of the input is added to, not replaced.
+    add: bool,
+}
+
+/// Where a tile lies: its first input, and the distance of the others.
+#[derive(Clone, Copy)]
+struct Place {
+    input: *const f32,
+    input_step: usize,
+    /// Through the first tap.
+    grad_output: *const f32,
+    grad_output_step: usize,
+    grad_input: *mut f32,
+    grad_input_step: usize,
+}
+
+/// A tile of some shape.
+///
+/// # Safety
+///
+/// The panel and the place are those of a [checked](Kernel#checked) call, with as many inputs and vectors as the tile has
+/// [in reach](Vector#in-reach) at the place.
+type Tile<S> = unsafe fn(S, &Panel, &Place);
+
+/// Walks all tiles.
+///
+/// # Safety
+///
+/// The call is [checked](Kernel#checked).
+#[inline(never)]
+unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>) {
+    let vectors = call.channels.div_ceil(S::LANES);
+    let width = vectors * S::LANES;
+    // What is replaced by nothing but zeros needs no masks.
+    let no_taps = call.taps.counts.contains(&0);
+    let mask = if no_taps { Mask::Linear } else { call.mask };
+    if no_taps && (call.add || call.grad_input.is_none()) {
+        return;
+    }
+    let mut targets = Targets::new(&call, width);
+    let first_tap = call.first_tap * width;
+    let panel = Panel {
+        taps: call.taps,
+        depth: call.depth,
+        weight: call.weight.as_ptr().wrapping_add(first_tap * call.depth),
+        thresholds: call.thresholds.as_ptr().wrapping_add(first_tap),
+        sums: call.sums.as_mut_ptr().wrapping_add(first_tap),
+        add: call.add && targets.in_place,
+    };
+
+    let inputs = call.inputs.joined();
+    let most = most_rows::<S>(vectors).min(call.tile);
+    let axis = inputs.tile_axis(most, CHAINS.div_ceil(vectors));
+    let [input_step, grad_output_step] = inputs.steps.map(|steps| steps[axis]);
+    let tiles = Panels::of_at_most(inputs.counts[axis], most);
+    let larger = tiles.len() % tiles.count();
+    let sizes = [(larger, tiles.max()), (tiles.count() - larger, tiles.min())];
+    let sizes = sizes.map(|(count, rows)| (count, rows, tile_of::<S>(rows, vectors, mask)));
+    for [mut input, mut grad_output] in inputs.lines(axis) {
+        for (count, rows, tile) in sizes {
+            for _ in 0..count {
+                // SAFETY: checked: the lattice's places lie in the slices, and so does what they meet through each tap; the
+                // targets see to it that all vectors of the input and its gradient are in reach.
+                unsafe {
+                    let at = targets.place(input, input_step, rows, width);
+                    let grad_output = call.grad_output.as_ptr().wrapping_add(call.first_output + grad_output);
+                    tile(simd, &panel, &Place { grad_output, grad_output_step, ..at });
+                    targets.finish(input, input_step, rows, width);
+                }
+                input += rows * input_step;
+                grad_output += rows * grad_output_step;
+            }
+        }
+    }
+}
+
+/// Inputs and their gradients, or copies of a tile of them where vectors would reach beyond the panel's channels.
+struct Targets<'a> {
+    input: &'a [f32],
+    grad_input: Option<*mut f32>,
+    /// Whether tiles write the gradient itself.
+    in_place: bool,
+    add: bool,
+    channels: usize,
+    copies: [[f32; MOST_TILE]; 2],
+}
+
+impl<'a> Targets<'a> {
+    fn new(call: &MaskedProducts<'a>, width: usize) -> Self {
+        let grad_input = call.grad_input.as_ref().map(|places| places.first);
+        Self {
+            input: if call.mask == Mask::Linear { &[] } else { call.input },
+            grad_input,
+            in_place: call.channels == width && grad_input.is_some(),
+            add: call.add,
+            channels: call.channels,
+            copies: [[0.0; MOST_TILE]; 2],
+        }
+    }
+
+    /// Where a tile reads and writes.
+    ///
+    /// # Safety
+    ///
+    /// The inputs are those of a [checked](Kernel#checked) call.
+    unsafe fn place(&mut self, first: usize, step: usize, rows: usize, width: usize) -> Place {
+        let mut place = Place {
+            input: self.input.as_ptr().wrapping_add(first),
+            input_step: step,
+            grad_output: core::ptr::null(),
+            grad_output_step: 0,
+            grad_input: self.copies[1].as_mut_ptr(),
+            grad_input_step: width,
+        };
+        if let Some(grad_input) = self.grad_input.filter(|_| self.in_place) {
+            (place.grad_input, place.grad_input_step) = (grad_input.wrapping_add(first), step);
+        }
+        // The last vector may reach into what follows its channels, but not beyond the end.
+        if !self.input.is_empty() && first + (rows - 1) * step + width > self.input.len() {
+            for (row, copy) in self.copies[0].chunks_exact_mut(width).take(rows).enumerate() {
+                copy[..self.channels].copy_from_slice(&self.input[first + row * step..][..self.channels]);
+            }
+            (place.input, place.input_step) = (self.copies[0].as_ptr(), width);
+        }
+        place
+    }
+
+    /// Writes what a tile has left in the copy.
+    ///
+    /// # Safety
+    ///
+    /// The inputs are those of a [checked](Kernel#checked) call.
+    unsafe fn finish(&mut self, first: usize, step: usize, rows: usize, width: usize) {
+        let Some(grad_input) = self.grad_input.filter(|_| !self.in_place) else { return };
+        for (row, copy) in self.copies[1].chunks_exact(width).take(rows).enumerate() {
+            // SAFETY: checked: the places have the panel's channels, which are the call's own.
+            let to = unsafe { core::slice::from_raw_parts_mut(grad_input.add(first + row * step), self.channels) };
+            if self.add {
+                to.iter_mut().zip(copy).for_each(|(to, from)| *to += from);
+            } else {
+                to.copy_from_slice(&copy[..self.channels]);
+            }
+        }
+    }
+}
+
+/// The tile of a shape.
+fn tile_of<S: Vector>(rows: usize, vectors: usize, mask: Mask) -> Tile<S> {
+    with_const!(vectors, V in [1 2 3 4] => {
+        with_const!(rows, R in [1 2 3 4 5 6 7 8] => {
+            if const { V <= most_vectors::<S>() && R <= most_rows::<S>(V) } {
+                match mask {
+                    Mask::PerTap => return tile::<S, R, V, PER_TAP>,
+                    Mask::Uniform => return tile::<S, R, V, UNIFORM>,
+                    Mask::Linear => return tile::<S, R, V, LINEAR>,
+                }
+            }
+        });
+    });
+    unreachable!("no tile of {rows} inputs and {vectors} vectors")
+}
+
+/// A [`Tile`].
+///
+/// # Safety
+///
+/// As the type says.
+#[inline(never)]
+unsafe fn tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
+    struct Enter<'a, S, const R: usize, const V: usize, const MASK: u8>(S, &'a Panel, &'a Place);
+
+    impl<S: Vector, const R: usize, const V: usize, const MASK: u8> WithSimd for Enter<'_, S, R, V, MASK> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<T: Simd>(self, _: T) {
+            // SAFETY: `tile`, which made this, asks for the same.
+            unsafe { run_tile::<S, R, V, MASK>(self.0, self.1, self.2) }
+        }
+    }
+
+    simd.vectorize(Enter::<S, R, V, MASK>(simd, panel, place));
+}
+
+/// # Safety
+///
+/// As a [`Tile`].
+#[inline(always)]
+unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
+    let zero = simd.splat_f32s(0.0);
+    let mut sums = [[zero; V]; R];
+    let [tap_steps, output_steps] = panel.taps.steps;
+    let [_, depths, heights, widths] = panel.taps.counts;
+    let width = V * S::LANES;
+    unrolled!(ROW in 0..R => prefetch::<S, V, MASK>(simd, place, ROW));
+    let mut add = panel.add;
+    // SAFETY: the taps are those of a checked call, whose slices hold what each of them meets.
+    unsafe {
+        for d in 0..depths {
+            for h in 0..heights {
+                for w in 0..widths {
+                    let tap = (d * tap_steps[1] + h * tap_steps[2] + w * tap_steps[3]) * width;
+                    let before = d * output_steps[1] + h * output_steps[2] + w * output_steps[3];
+                    if MASK == PER_TAP {
+                        sums = [[zero; V]; R];
+                    }
+                    let rows = Rows::<R>::new(place.grad_output.sub(before), place.grad_output_step);
+                    accumulate(simd, &mut sums, rows, panel.weight.add(tap * panel.depth), panel.depth);
+                    if MASK == PER_TAP {
+                        let (theta, held) = (panel.thresholds.add(tap), panel.sums.add(tap));
+                        if add {
+                            mask::<S, R, V, true>(simd, &sums, place, theta, held);
+                        } else {
+                            mask::<S, R, V, false>(simd, &sums, place, theta, held);
+                            add = true;
+                        }
+                    }
+                }
+            }
+        }
+        if MASK == UNIFORM {
+            if add {
+                mask::<S, R, V, true>(simd, &sums, place, panel.thresholds, panel.sums);
+            } else {
+                mask::<S, R, V, false>(simd, &sums, place, panel.thresholds, panel.sums);
+            }
+        }
+        if MASK == LINEAR {
+            unrolled!(ROW in 0..R => {
+                let to = place.grad_input.add(ROW * place.grad_input_step);
+                if add {
+                    unrolled!(VECTOR V; {
+                        let to = to.add(VECTOR * S::LANES);
+                        simd.store(to, simd.add_f32s(simd.load(to), sums[ROW][VECTOR]));
+                    }; 0 1 2 3);
+                } else {
+                    unrolled!(VECTOR V; simd.store(to.add(VECTOR * S::LANES), sums[ROW][VECTOR]); 0 1 2 3);
+                }
+            });
+        }
+    }
+}
+
+/// Asks for a row of the tile before its sums are there.
+#[inline(always)]
+fn prefetch<S: Vector, const V: usize, const MASK: u8>(simd: S, place: &Place, row: usize) {
+    let input = place.input.wrapping_add(row * place.input_step);
+    let to = place.grad_input.wrapping_add(row * place.grad_input_step);
+    let last = V * S::LANES - 1;
+    if MASK != LINEAR {
+        simd.prefetch(input);
+        simd.prefetch(input.wrapping_add(last));
+    }
+    simd.prefetch_to_write(to);
+    simd.prefetch_to_write(to.wrapping_add(last));
+    if last > 32 {
+        if MASK != LINEAR {
+            simd.prefetch(input.wrapping_add(16));
+            simd.prefetch(input.wrapping_add(32));
+        }
+        simd.prefetch_to_write(to.wrapping_add(16));
+        simd.prefetch_to_write(to.wrapping_add(32));
+    }
+}
+
+/// Pointers to every third row, and the distance of rows: with scaled indices they reach all.
+#[derive(Clone, Copy)]
+struct Rows<const R: usize> {
+    thirds: [*const f32; 3],
+    step: usize,
+}
+
+impl<const R: usize> Rows<R> {
+    #[inline(always)]
+    fn new(first: *const f32, step: usize) -> Self {
+        Self { thirds: [first, first.wrapping_add(3 * step), first.wrapping_add(6 * step)], step }
+    }
+
+    /// Element `U` of `N` of row `ROW`, in all lanes.
+    ///
+    /// # Safety
+    ///
+    /// In reach: `N` elements of each of the `R` rows; `ROW < R`, `U < N`.
+    #[inline(always)]
+    unsafe fn broadcast<S: Vector, const ROW: usize, const U: usize, const N: usize>(self, simd: S) -> S::f32s {
+        // SAFETY: in reach.
+        unsafe { simd.broadcast::<U, N>(self.thirds[ROW / 3].add(ROW % 3 * self.step)) }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, steps: usize) {
+        self.thirds = self.thirds.map(|third| third.wrapping_add(steps));
+    }
+}
+
+/// `sums[r][v] += Σ_d g[r][d] · w[d][v]`
+///
+/// # Safety
+///
+/// In reach: `depth` elements of each of `R` rows, `depth` steps of `V` vectors of weights.
+#[inline(always)]
+unsafe fn accumulate<S: Vector, const R: usize, const V: usize>(
+    simd: S,
+    sums: &mut Sums<S, R, V>,
+    mut rows: Rows<R>,
+    mut weight: *const f32,
+    depth: usize,
+) {
+    /// Steps per trip of the loop.
+    const UNROLL: usize = 4;
+    let mut left = depth;
+    // SAFETY: in reach: no step is used that is not before `depth`.
+    unsafe {
+        if const { !S::FEW_TILES } {
+            while left >= UNROLL {
+                unrolled!(U UNROLL; step::<S, R, V, U, UNROLL>(simd, sums, rows, weight); 0 1 2 3);
+                rows.advance(UNROLL);
+                weight = weight.add(UNROLL * V * S::LANES);
+                left -= UNROLL;
+            }
+        }
+        while left > 0 {
+            step::<S, R, V, 0, 1>(simd, sums, rows, weight);
+            rows.advance(1);
+            weight = weight.add(V * S::LANES);
+            left -= 1;
+        }
+    }
+}
+
+/// Step `U` of `N`.
+///
+/// # Safety
+///
+/// In reach: `N` elements of each row, `N` steps of weights; `U < N`.
+#[inline(always)]
+unsafe fn step<S: Vector, const R: usize, const V: usize, const U: usize, const N: usize>(
+    simd: S,
+    sums: &mut Sums<S, R, V>,
+    rows: Rows<R>,
+    weight: *const f32,
+) {
+    let zero = simd.splat_f32s(0.0);
+    // SAFETY: in reach, for `U < N`.
+    unsafe {
+        let weight = weight.add(U * V * S::LANES);
+        if R < V {
+            let mut held = [zero; R];
+            unrolled!(ROW R; held[ROW] = rows.broadcast::<S, ROW, U, N>(simd); 0 1 2 3);
+            unrolled!(VECTOR V; {
+                let w = simd.load(weight.add(VECTOR * S::LANES));
+                unrolled!(ROW R; sums[ROW][VECTOR] = simd.mul_add(held[ROW], w, sums[ROW][VECTOR]); 0 1 2 3);
+            }; 0 1 2 3);
+        } else {
+            let mut held = [zero; V];
+            unrolled!(VECTOR V; held[VECTOR] = simd.load(weight.add(VECTOR * S::LANES)); 0 1 2 3);
+            unrolled!(ROW R; {
+                let g = rows.broadcast::<S, ROW, U, N>(simd);
+                unrolled!(VECTOR V; sums[ROW][VECTOR] = simd.mul_add(g, held[VECTOR], sums[ROW][VECTOR]); 0 1 2 3);
+            }; 0 1 2 3 4 5 6 7);
+        }
+    }
+}
+
+/// Sends each sum to the input's gradient or to the threshold's.
+///
+/// # Safety
+///
+/// In reach: `V` vectors of each of `R` inputs and their gradients, and at `thetas` and `held`.
+#[inline(always)]
+unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
+    simd: S,
+    sums: &Sums<S, R, V>,
+    place: &Place,
+    thetas: *const f32,
+    held: *mut f32,
+) {
+    // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
+    unrolled!(VECTOR V; unsafe {
+        let (thetas, held) = (thetas.add(VECTOR * S::LANES), held.add(VECTOR * S::LANES));
+        let theta = simd.load(thetas);
+        let mut own = simd.load(held);
+        unrolled!(ROW R; {
+            let x = simd.load(place.input.add(ROW * place.input_step + VECTOR * S::LANES));
+            let to = place.grad_input.add(ROW * place.grad_input_step + VECTOR * S::LANES);
+            // Both compares are ordered: a NaN passes nothing to either side.
+            let passed = simd.keep(simd.less_than_f32s(theta, x), sums[ROW][VECTOR]);
+            own = simd.add_f32s(own, simd.keep(simd.greater_than_or_equal_f32s(theta, x), sums[ROW][VECTOR]));
+            simd.store(to, if ADD { simd.add_f32s(simd.load(to), passed) } else { passed });
+        }; 0 1 2 3 4 5 6 7);
+        simd.store(held, own);
+    }; 0 1 2 3);
+}

@@ -1,10 +1,10 @@
 //! Channels last, input channels in lanes, the tensors in place.
 //!
 //! ```text
-//! for each panel of input channels, or all          whichever moves less through the caches
+//! for each panel of input channels, or all at once    whichever moves less through the caches
 //!   for each block of inputs                        its part of the output's gradient stays in the caches
-//!     for each panel
-//!       for each box of progressions                inputs that are read through the same taps
+//!     for each box of progressions                  inputs that are read through the same taps
+//!       for each panel
 //!         for each tile of inputs                   along the axis with the cheapest remainders    kernel/masked.rs
 //!           for each tap, each output channel
 //! ```
@@ -25,6 +25,9 @@ use crate::tuning::Tuning;
 /// Elements of the output's gradient per block: 64 KiB.
 const BLOCK: usize = 16 * 1024;
 
+/// Weights that boxes may pass by again and again: half of a second-level cache of 512 KiB.
+const FEW_WEIGHTS: usize = 64 * 1024;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progressions {
     /// Images of a block, and inputs along each axis.
@@ -38,13 +41,6 @@ pub(super) struct Progressions {
 /// Whether the algorithm can compute a layer.
 pub(super) const fn applies(desc: &ConvDesc) -> bool {
     matches!(desc.layout(), Layout::Nhwc)
-}
-
-/// Most vectors of input channels per panel.
-pub(super) const fn most_vectors(desc: &ConvDesc, kernels: &Kernels) -> usize {
-    let vectors = desc.group_in_channels().div_ceil(kernels.lanes);
-    // Three panels of two are faster than two of three.
-    if vectors == 6 { 2 } else { kernels.masked_vectors }
 }
 
 /// Images and inputs of a block.
@@ -62,13 +58,13 @@ impl Progressions {
             let [depth, height, width] = desc.input_size();
             product([depth.div_ceil(block[1]), height.div_ceil(block[2]), width.div_ceil(block[3])])
         });
-        let _ = kernels;
         let weights = panels.len().saturating_mul(kernels.lanes).saturating_mul(desc.taps());
         let weights = weights.saturating_mul(desc.out_channels());
         let grad_output = image.saturating_mul(desc.batch());
         Self {
             block,
-            panels_first: weights.saturating_mul(blocks) > grad_output.saturating_mul(panels.count()),
+            panels_first: weights > FEW_WEIGHTS
+                && weights.saturating_mul(blocks) > grad_output.saturating_mul(panels.count()),
             tile: tuning.panel,
         }
     }
@@ -94,10 +90,9 @@ impl Progressions {
         for panels in chunks(segment.panels.clone(), together) {
             let mut segments = Segments::default();
             for block in self.blocks(desc, segment.images.clone()) {
-                for panel in panels.clone() {
-                    for axes in progressions(&reads, [1, 2, 3].map(|axis| block[axis].clone())) {
-                        self.run_box(call, segment, grad_input, sums, (panel, block[0].clone(), axes, mask));
-                    }
+                let [images, inputs @ ..] = block.clone();
+                for axes in progressions(&reads, inputs) {
+                    self.run_box(call, segment, grad_input, sums, (panels.clone(), images.clone(), axes, mask));
                 }
                 if segments.advance(block.iter().map(|range| range.len()).product()) {
                     let [start, end] = [panels.start, panels.end].map(|panel| segment.table_start(desc, panel));
@@ -121,66 +116,59 @@ impl Progressions {
         })
     }
 
-    /// One panel at a box of progressions of some images.
+    /// Some panels at a box of progressions of some images.
     fn run_box(
         &self,
         call: &BackwardInputCall<'_>,
         segment: &Segment<'_>,
         grad_input: &mut InputGradient<'_>,
         sums: &mut SegmentedSums<'_>,
-        (panel, images, axes, mask): (usize, Range<usize>, [Progression; 3], Mask),
+        (panels, images, axes, mask): (Range<usize>, Range<usize>, [Progression; 3], Mask),
     ) {
         let (desc, packing) = (call.desc, &segment.packing);
         let (input, output) = (desc.input_tensor(), desc.output_tensor());
-        let [_, kernel_height, kernel_width] = desc.kernel();
-        let (group, _) = packing.panel_of_all(panel);
-        let channels = packing.channel_of_all(desc, panel)..packing.channel_of_all(desc, panel + 1);
-        let table = segment.table_start(desc, panel)..segment.table_start(desc, panel + 1);
+        let [_, height, width] = desc.kernel();
         let [d, h, w] = axes.map(|axis| axis.taps);
-        let [inputs, outputs] = [
-            axes.map(|axis| axis.inputs),
-            axes.map(|axis| {
-                // Along each axis the next input meets the next output.
-                crate::geometry::Steps { first: axis.output, step: 1, count: axis.inputs.count }
-            }),
-        ];
-        let first = |steps: [usize; 4], at: [crate::geometry::Steps; 3]| {
-            images.start * steps[0] + at[0].first * steps[1] + at[1].first * steps[2] + at[2].first * steps[3]
+        let steps = axes.map(|axis| axis.inputs);
+        let first = |steps: [usize; 4], [d, h, w]: [usize; 3]| {
+            images.start * steps[0] + d * steps[1] + h * steps[2] + w * steps[3]
         };
-        let first_input = first(input.steps([1; 3]), inputs) + channels.start;
-        let first_output = first(output.steps([1; 3]), outputs) + group * desc.group_out_channels();
-        let [_, after_d, after_h, after_w] = output.steps(axes.map(|axis| axis.shift));
-        call.kernels.masked(MaskedProducts {
-            inputs: Lattice {
-                counts: [images.len(), inputs[0].count, inputs[1].count, inputs[2].count],
-                steps: [input.steps(inputs.map(|steps| steps.step)), output.steps([1; 3])],
-            },
-            taps: Lattice {
-                counts: [1, d.count, h.count, w.count],
-                steps: [
-                    [
-                        0,
-                        d.step.saturating_mul(kernel_height * kernel_width),
-                        h.step.saturating_mul(kernel_width),
-                        w.step,
-                    ],
-                    [0, after_d, after_h, after_w],
-                ],
-            },
-            first_tap: (d.first * kernel_height + h.first) * kernel_width + w.first,
-            input: call.input.map_or(&[], |input| &input[first_input..]),
-            grad_output: call.grad_output,
-            first_output,
-            depth: desc.group_out_channels(),
-            weight: packing.panel(desc, call.weight, panel),
-            thresholds: &segment.thresholds[table.clone()],
-            sums: &mut sums.current[table],
-            channels: channels.len(),
-            grad_input: grad_input.view.as_mut().map(|view| view.places(images, inputs, channels)),
-            add: grad_input.add,
-            mask,
-            tile: self.tile,
-        });
+        let first_input = first(input.steps([1; 3]), steps.map(|steps| steps.first));
+        let first_output = first(output.steps([1; 3]), axes.map(|axis| axis.output));
+        // Along each axis the next input meets the next output.
+        let inputs = Lattice {
+            counts: [images.len(), steps[0].count, steps[1].count, steps[2].count],
+            steps: [input.steps(steps.map(|steps| steps.step)), output.steps([1; 3])],
+        };
+        let among_taps = [0, d.step.saturating_mul(height * width), h.step.saturating_mul(width), w.step];
+        let [_, after @ ..] = output.steps(axes.map(|axis| axis.shift));
+        let taps =
+            Lattice { counts: [1, d.count, h.count, w.count], steps: [among_taps, [0, after[0], after[1], after[2]]] };
+        let first_tap = (d.first * height + h.first) * width + w.first;
+        let depth = desc.group_out_channels();
+        for panel in panels {
+            let (group, _) = packing.panel_of_all(panel);
+            let channels = packing.channel_of_all(desc, panel)..packing.channel_of_all(desc, panel + 1);
+            let table = segment.table_start(desc, panel)..segment.table_start(desc, panel + 1);
+            let view = grad_input.view.as_mut();
+            call.kernels.masked(MaskedProducts {
+                inputs,
+                taps,
+                first_tap,
+                input: call.input.map_or(&[], |input| &input[first_input + channels.start..]),
+                grad_output: call.grad_output,
+                first_output: first_output + group * depth,
+                depth,
+                weight: packing.panel(desc, call.weight, panel),
+                thresholds: &segment.thresholds[table.clone()],
+                sums: &mut sums.current[table],
+                channels: channels.len(),
+                grad_input: view.map(|view| view.places(images.clone(), steps, channels)),
+                add: grad_input.add,
+                mask,
+                tile: self.tile,
+            });
+        }
     }
 }
 

@@ -112,6 +112,9 @@ const MOST_TILE: usize = 24 * MOST_LANES;
 /// Chains of multiply-adds below which a tile takes no less time.
 const CHAINS: usize = 8;
 
+/// Taps from which on one look at the inputs costs less than a second compare at each tap.
+const MANY_TAPS: usize = 4;
+
 impl Kernel for MaskedProducts<'_> {
     fn check<S: Vector>(&self) {
         let vectors = self.channels.div_ceil(S::LANES);
@@ -136,8 +139,15 @@ impl Kernel for MaskedProducts<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Vector>(self, simd: S) {
-        // SAFETY: checked.
-        unsafe { walk(simd, self) }
+        let whole = self.channels.is_multiple_of(S::LANES);
+        // SAFETY: checked; without copies there are whole vectors and a gradient.
+        unsafe {
+            if whole && self.grad_input.is_some() {
+                walk(simd, self, None);
+            } else {
+                walk_with_copies(simd, self);
+            }
+        }
     }
 }
 
@@ -151,6 +161,8 @@ struct Panel {
     sums: *mut f32,
     /// Whether the gradient of the input is added to, not replaced.
     add: bool,
+    /// Whether there are so many that it pays to look for NaN first.
+    many_taps: bool,
 }
 
 /// Where a tile lies: its first input, and the distance of the others.
@@ -163,6 +175,8 @@ struct Place {
     grad_output_step: usize,
     grad_input: *mut f32,
     grad_input_step: usize,
+    /// Where the next tile lies in the input, its gradient, and the distance of its inputs: for caches alone.
+    next: (*const f32, *mut f32, usize),
 }
 
 /// A tile of some shape.
@@ -173,13 +187,27 @@ struct Place {
 /// [in reach](Vector#in-reach) at the place.
 type Tile<S> = unsafe fn(S, &Panel, &Place);
 
-/// Walks all tiles.
+/// Copies of a tile of inputs and of their gradients.
+type Copies = [[f32; MOST_TILE]; 2];
+
+/// [`walk`], with copies on its stack.
 ///
 /// # Safety
 ///
 /// The call is [checked](Kernel#checked).
 #[inline(never)]
-unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>) {
+unsafe fn walk_with_copies<S: Vector>(simd: S, call: MaskedProducts<'_>) {
+    // SAFETY: checked.
+    unsafe { walk(simd, call, Some(&mut [[0.0; MOST_TILE]; 2])) }
+}
+
+/// Walks all tiles.
+///
+/// # Safety
+///
+/// The call is [checked](Kernel#checked). There are copies, or whole vectors of channels and a gradient of the input.
+#[inline(never)]
+unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, copies: Option<&mut Copies>) {
     let vectors = call.channels.div_ceil(S::LANES);
     let width = vectors * S::LANES;
     // What is replaced by nothing but zeros needs no masks.
@@ -188,7 +216,13 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>) {
     if no_taps && (call.add || call.grad_input.is_none()) {
         return;
     }
-    let mut targets = Targets::new(&call, width);
+    let mut targets = Targets {
+        input: if mask == Mask::Linear { &[] } else { call.input },
+        grad_input: call.grad_input.as_ref().map(|places| places.first),
+        copies,
+        add: call.add,
+        channels: call.channels,
+    };
     let first_tap = call.first_tap * width;
     let panel = Panel {
         taps: call.taps,
@@ -196,82 +230,88 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>) {
         weight: call.weight.as_ptr().wrapping_add(first_tap * call.depth),
         thresholds: call.thresholds.as_ptr().wrapping_add(first_tap),
         sums: call.sums.as_mut_ptr().wrapping_add(first_tap),
-        add: call.add && targets.in_place,
+        add: call.add && targets.copies.is_none(),
+        many_taps: call.taps.len() >= MANY_TAPS,
     };
 
     let inputs = call.inputs.joined();
     let most = most_rows::<S>(vectors).min(call.tile);
-    let axis = inputs.tile_axis(most, CHAINS.div_ceil(vectors));
+    // Most are one line.
+    let line = inputs.counts[..3] == [1; 3];
+    let axis = if line { 3 } else { inputs.tile_axis(most, CHAINS.div_ceil(vectors)) };
     let [input_step, grad_output_step] = inputs.steps.map(|steps| steps[axis]);
     let tiles = Panels::of_at_most(inputs.counts[axis], most);
     let larger = tiles.len() % tiles.count();
     let sizes = [(larger, tiles.max()), (tiles.count() - larger, tiles.min())];
     let sizes = sizes.map(|(count, rows)| (count, rows, tile_of::<S>(rows, vectors, mask)));
+    let mut run = |(input, grad_output, size): (usize, usize, usize), next| {
+        let (_, rows, tile) = sizes[size];
+        // SAFETY: checked: the lattice's places lie in the slices, and so does what they meet through each tap; the targets
+        // see to it that all vectors of the input and its gradient are in reach.
+        unsafe {
+            let at = targets.place([input, next], input_step, rows, width);
+            let grad_output = call.grad_output.as_ptr().wrapping_add(call.first_output + grad_output);
+            tile(simd, &panel, &Place { grad_output, grad_output_step, ..at });
+            targets.finish(input, input_step, rows, width);
+        }
+    };
+    // One behind, so that each knows the next.
+    let mut last = None;
     for [mut input, mut grad_output] in inputs.lines(axis) {
-        for (count, rows, tile) in sizes {
+        for (size, (count, rows, _)) in sizes.into_iter().enumerate() {
             for _ in 0..count {
-                // SAFETY: checked: the lattice's places lie in the slices, and so does what they meet through each tap; the
-                // targets see to it that all vectors of the input and its gradient are in reach.
-                unsafe {
-                    let at = targets.place(input, input_step, rows, width);
-                    let grad_output = call.grad_output.as_ptr().wrapping_add(call.first_output + grad_output);
-                    tile(simd, &panel, &Place { grad_output, grad_output_step, ..at });
-                    targets.finish(input, input_step, rows, width);
+                if let Some(last) = last.replace((input, grad_output, size)) {
+                    run(last, input);
                 }
                 input += rows * input_step;
                 grad_output += rows * grad_output_step;
             }
         }
     }
+    if let Some(last) = last {
+        run(last, last.0);
+    }
 }
 
-/// Inputs and their gradients, or copies of a tile of them where vectors would reach beyond the panel's channels.
+/// Inputs and their gradients. Where vectors would reach beyond the panel's channels, or nobody asks for the gradient, tiles
+/// write it to a copy.
 struct Targets<'a> {
+    /// Empty where it is not read.
     input: &'a [f32],
     grad_input: Option<*mut f32>,
-    /// Whether tiles write the gradient itself.
-    in_place: bool,
+    copies: Option<&'a mut Copies>,
+    /// Whether what a copy holds is added.
     add: bool,
     channels: usize,
-    copies: [[f32; MOST_TILE]; 2],
 }
 
-impl<'a> Targets<'a> {
-    fn new(call: &MaskedProducts<'a>, width: usize) -> Self {
-        let grad_input = call.grad_input.as_ref().map(|places| places.first);
-        Self {
-            input: if call.mask == Mask::Linear { &[] } else { call.input },
-            grad_input,
-            in_place: call.channels == width && grad_input.is_some(),
-            add: call.add,
-            channels: call.channels,
-            copies: [[0.0; MOST_TILE]; 2],
-        }
-    }
-
-    /// Where a tile reads and writes.
+impl Targets<'_> {
+    /// Where a tile reads and writes, and where the next one does.
     ///
     /// # Safety
     ///
-    /// The inputs are those of a [checked](Kernel#checked) call.
-    unsafe fn place(&mut self, first: usize, step: usize, rows: usize, width: usize) -> Place {
+    /// The inputs are those of a [checked](Kernel#checked) call, as are the targets.
+    unsafe fn place(&mut self, [first, next]: [usize; 2], step: usize, rows: usize, width: usize) -> Place {
+        let input = self.input.as_ptr();
+        let grad_input = self.grad_input.unwrap_or(core::ptr::null_mut());
         let mut place = Place {
-            input: self.input.as_ptr().wrapping_add(first),
+            input: input.wrapping_add(first),
             input_step: step,
             grad_output: core::ptr::null(),
             grad_output_step: 0,
-            grad_input: self.copies[1].as_mut_ptr(),
-            grad_input_step: width,
+            grad_input: grad_input.wrapping_add(first),
+            grad_input_step: step,
+            next: (input.wrapping_add(next), grad_input.wrapping_add(next), step),
         };
-        if let Some(grad_input) = self.grad_input.filter(|_| self.in_place) {
-            (place.grad_input, place.grad_input_step) = (grad_input.wrapping_add(first), step);
-        }
-        // The last vector may reach into what follows its channels, but not beyond the end.
-        if !self.input.is_empty() && first + (rows - 1) * step + width > self.input.len() {
-            for (row, copy) in self.copies[0].chunks_exact_mut(width).take(rows).enumerate() {
-                copy[..self.channels].copy_from_slice(&self.input[first + row * step..][..self.channels]);
+        if let Some([inputs, grad_inputs]) = &mut self.copies {
+            (place.grad_input, place.grad_input_step) = (grad_inputs.as_mut_ptr(), width);
+            // The last vector may reach into what follows its channels, but not beyond the end.
+            if !self.input.is_empty() && first + (rows - 1) * step + width > self.input.len() {
+                for (row, copy) in inputs.chunks_exact_mut(width).take(rows).enumerate() {
+                    copy[..self.channels].copy_from_slice(&self.input[first + row * step..][..self.channels]);
+                }
+                (place.input, place.input_step) = (inputs.as_ptr(), width);
             }
-            (place.input, place.input_step) = (self.copies[0].as_ptr(), width);
         }
         place
     }
@@ -280,10 +320,10 @@ impl<'a> Targets<'a> {
     ///
     /// # Safety
     ///
-    /// The inputs are those of a [checked](Kernel#checked) call.
+    /// The inputs are those of a [checked](Kernel#checked) call, as are the targets.
     unsafe fn finish(&mut self, first: usize, step: usize, rows: usize, width: usize) {
-        let Some(grad_input) = self.grad_input.filter(|_| !self.in_place) else { return };
-        for (row, copy) in self.copies[1].chunks_exact(width).take(rows).enumerate() {
+        let (Some([_, copy]), Some(grad_input)) = (&self.copies, self.grad_input) else { return };
+        for (row, copy) in copy.chunks_exact(width).take(rows).enumerate() {
             // SAFETY: checked: the places have the panel's channels, which are the call's own.
             let to = unsafe { core::slice::from_raw_parts_mut(grad_input.add(first + row * step), self.channels) };
             if self.add {
@@ -338,12 +378,53 @@ unsafe fn tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: 
 /// As a [`Tile`].
 #[inline(always)]
 unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
+    unrolled!(ROW in 0..R => prefetch::<S, V, MASK>(simd, place, ROW));
+    // SAFETY: as asked for.
+    unsafe {
+        if MASK == PER_TAP && panel.many_taps && are_numbers::<S, R, V>(simd, place) {
+            run_taps::<S, R, V, MASK, true>(simd, panel, place);
+        } else {
+            run_taps::<S, R, V, MASK, false>(simd, panel, place);
+        }
+    }
+}
+
+/// Whether all inputs are finite, so that what does not exceed a threshold is less or equal.
+///
+/// # Safety
+///
+/// In reach: `V` vectors of each of `R` inputs.
+#[inline(always)]
+unsafe fn are_numbers<S: Vector, const R: usize, const V: usize>(simd: S, place: &Place) -> bool {
+    let zero = simd.splat_f32s(0.0);
+    let mut sums = [zero; 2];
+    // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
+    unrolled!(ROW R; unsafe {
+        let row = place.input.add(ROW * place.input_step);
+        unrolled!(VECTOR V; {
+            let x = simd.load(row.add(VECTOR * S::LANES));
+            sums[VECTOR % 2] = simd.mul_add(x, zero, sums[VECTOR % 2]);
+        }; 0 1 2 3);
+    }; 0 1 2 3 4 5 6 7);
+    simd.reduce_sum_f32s(simd.add_f32s(sums[0], sums[1])) == 0.0
+}
+
+/// Tap after tap; `NUMBERS` where the inputs [are numbers](are_numbers).
+///
+/// # Safety
+///
+/// As a [`Tile`].
+#[inline(always)]
+unsafe fn run_taps<S: Vector, const R: usize, const V: usize, const MASK: u8, const NUMBERS: bool>(
+    simd: S,
+    panel: &Panel,
+    place: &Place,
+) {
     let zero = simd.splat_f32s(0.0);
     let mut sums = [[zero; V]; R];
     let [tap_steps, output_steps] = panel.taps.steps;
     let [_, depths, heights, widths] = panel.taps.counts;
     let width = V * S::LANES;
-    unrolled!(ROW in 0..R => prefetch::<S, V, MASK>(simd, place, ROW));
     let mut add = panel.add;
     // SAFETY: the taps are those of a checked call, whose slices hold what each of them meets.
     unsafe {
@@ -360,9 +441,9 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                     if MASK == PER_TAP {
                         let (theta, held) = (panel.thresholds.add(tap), panel.sums.add(tap));
                         if add {
-                            mask::<S, R, V, true>(simd, &sums, place, theta, held);
+                            mask::<S, R, V, true, NUMBERS>(simd, &sums, place, theta, held);
                         } else {
-                            mask::<S, R, V, false>(simd, &sums, place, theta, held);
+                            mask::<S, R, V, false, NUMBERS>(simd, &sums, place, theta, held);
                             add = true;
                         }
                     }
@@ -371,13 +452,13 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
         }
         if MASK == UNIFORM {
             if add {
-                mask::<S, R, V, true>(simd, &sums, place, panel.thresholds, panel.sums);
+                mask::<S, R, V, true, false>(simd, &sums, place, panel.thresholds, panel.sums);
             } else {
-                mask::<S, R, V, false>(simd, &sums, place, panel.thresholds, panel.sums);
+                mask::<S, R, V, false, false>(simd, &sums, place, panel.thresholds, panel.sums);
             }
         }
         if MASK == LINEAR {
-            unrolled!(ROW in 0..R => {
+            unrolled!(ROW R; {
                 let to = place.grad_input.add(ROW * place.grad_input_step);
                 if add {
                     unrolled!(VECTOR V; {
@@ -387,16 +468,17 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                 } else {
                     unrolled!(VECTOR V; simd.store(to.add(VECTOR * S::LANES), sums[ROW][VECTOR]); 0 1 2 3);
                 }
-            });
+            }; 0 1 2 3 4 5 6 7);
         }
     }
 }
 
-/// Asks for a row of the tile before its sums are there.
+/// Asks for a row of the next tile: the caches have the time of this one.
 #[inline(always)]
 fn prefetch<S: Vector, const V: usize, const MASK: u8>(simd: S, place: &Place, row: usize) {
-    let input = place.input.wrapping_add(row * place.input_step);
-    let to = place.grad_input.wrapping_add(row * place.grad_input_step);
+    let (input, to, step) = place.next;
+    let (input, to) = (input.wrapping_add(row * step), to.wrapping_add(row * step));
+    // Lines are of 16 elements.
     let last = V * S::LANES - 1;
     if MASK != LINEAR {
         simd.prefetch(input);
@@ -519,7 +601,7 @@ unsafe fn step<S: Vector, const R: usize, const V: usize, const U: usize, const 
 ///
 /// In reach: `V` vectors of each of `R` inputs and their gradients, and at `thetas` and `held`.
 #[inline(always)]
-unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
+unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool, const NUMBERS: bool>(
     simd: S,
     sums: &Sums<S, R, V>,
     place: &Place,
@@ -530,15 +612,22 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
     unrolled!(VECTOR V; unsafe {
         let (thetas, held) = (thetas.add(VECTOR * S::LANES), held.add(VECTOR * S::LANES));
         let theta = simd.load(thetas);
-        let mut own = simd.load(held);
+        // Two chains of additions: what follows need not wait as long.
+        let mut own = [simd.load(held), simd.splat_f32s(0.0)];
         unrolled!(ROW R; {
             let x = simd.load(place.input.add(ROW * place.input_step + VECTOR * S::LANES));
             let to = place.grad_input.add(ROW * place.grad_input_step + VECTOR * S::LANES);
+            let (exceeds, sum) = (simd.less_than_f32s(theta, x), sums[ROW][VECTOR]);
+            let passed = simd.keep(exceeds, sum);
             // Both compares are ordered: a NaN passes nothing to either side.
-            let passed = simd.keep(simd.less_than_f32s(theta, x), sums[ROW][VECTOR]);
-            own = simd.add_f32s(own, simd.keep(simd.greater_than_or_equal_f32s(theta, x), sums[ROW][VECTOR]));
+            let stopped = if NUMBERS {
+                simd.discard(exceeds, sum)
+            } else {
+                simd.keep(simd.greater_than_or_equal_f32s(theta, x), sum)
+            };
+            own[ROW % 2] = simd.add_f32s(own[ROW % 2], stopped);
             simd.store(to, if ADD { simd.add_f32s(simd.load(to), passed) } else { passed });
         }; 0 1 2 3 4 5 6 7);
-        simd.store(held, own);
+        simd.store(held, if R == 1 { own[0] } else { simd.add_f32s(own[0], own[1]) });
     }; 0 1 2 3);
 }

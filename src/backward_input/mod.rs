@@ -22,7 +22,7 @@ mod progressions;
 
 use core::ops::Range;
 
-use crate::arith::min;
+use crate::arith::{clamp, min};
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
 use crate::geometry::Panels;
@@ -103,6 +103,9 @@ struct InputGradient<'a> {
 /// The most images' worth of sums that are kept apart.
 const MOST_SEGMENTS: usize = 4;
 
+/// A segment is as much work as so many threads need at least: its sums cost time, too.
+const PARTS_PER_SEGMENT: usize = 16;
+
 /// Vectors of input channels per panel of [`gather`].
 const MOST_VECTORS: usize = 2;
 
@@ -145,7 +148,8 @@ impl BackwardInputPlan {
         // The vectors of channels of a depthwise layer with channels last are not cut.
         let uncut = matches!((&driver, desc.layout()), (Driver::Depthwise(_), Layout::Nhwc));
         let apart = panels < MANY_PANELS && sums_len <= MOST_SUMS || uncut;
-        let segments = Panels::into_parts(desc.batch(), if apart { MOST_SEGMENTS } else { 1 });
+        let pay = clamp(desc.multiply_adds() / tuning.part.saturating_mul(PARTS_PER_SEGMENT), 1, MOST_SEGMENTS);
+        let segments = Panels::into_parts(desc.batch(), if apart { pay } else { 1 });
         Self {
             driver,
             packing,

@@ -146,10 +146,14 @@ impl Progressions {
             Lattice { counts: [1, d.count, h.count, w.count], steps: [among_taps, [0, after[0], after[1], after[2]]] };
         let first_tap = (d.first * height + h.first) * width + w.first;
         let depth = desc.group_out_channels();
+        let (group_in, depth_of_all) = (desc.group_in_channels(), packing.depth(desc));
+        let first_lane = packing.lane_of_all(segment.panels.start);
         for panel in panels {
-            let (group, _) = packing.panel_of_all(panel);
-            let channels = packing.channel_of_all(desc, panel)..packing.channel_of_all(desc, panel + 1);
-            let table = segment.table_start(desc, panel)..segment.table_start(desc, panel + 1);
+            let (group, panel) = packing.panel_of_all(panel);
+            let [start, end] = [packing.lane(panel), packing.lane(panel + 1)];
+            let channels = group * group_in + start..group * group_in + min(end, group_in);
+            let [start, end] = [start, end].map(|lane| group * packing.group_width() + lane);
+            let table = (start - first_lane) * desc.taps()..(end - first_lane) * desc.taps();
             let view = grad_input.view.as_mut();
             call.kernels.masked(MaskedProducts {
                 inputs,
@@ -159,7 +163,7 @@ impl Progressions {
                 grad_output: call.grad_output,
                 first_output: first_output + group * depth,
                 depth,
-                weight: packing.panel(desc, call.weight, panel),
+                weight: &call.weight[start * depth_of_all..end * depth_of_all],
                 thresholds: &segment.thresholds[table.clone()],
                 sums: &mut sums.current[table],
                 channels: channels.len(),

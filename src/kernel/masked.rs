@@ -112,9 +112,6 @@ const MOST_TILE: usize = 24 * MOST_LANES;
 /// Chains of multiply-adds below which a tile takes no less time.
 const CHAINS: usize = 8;
 
-/// Taps from which on one look at the inputs costs less than a second compare at each tap.
-const MANY_TAPS: usize = 4;
-
 impl Kernel for MaskedProducts<'_> {
     fn check<S: Vector>(&self) {
         let vectors = self.channels.div_ceil(S::LANES);
@@ -161,8 +158,6 @@ struct Panel {
     sums: *mut f32,
     /// Whether the gradient of the input is added to, not replaced.
     add: bool,
-    /// Whether there are so many that it pays to look for NaN first.
-    many_taps: bool,
 }
 
 /// Where a tile lies: its first input, and the distance of the others.
@@ -231,7 +226,6 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, copies: Option<&mut
         thresholds: call.thresholds.as_ptr().wrapping_add(first_tap),
         sums: call.sums.as_mut_ptr().wrapping_add(first_tap),
         add: call.add && targets.copies.is_none(),
-        many_taps: call.taps.len() >= MANY_TAPS,
     };
 
     let inputs = call.inputs.joined();
@@ -255,16 +249,26 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, copies: Option<&mut
             targets.finish(input, input_step, rows, width);
         }
     };
+    let mut counts = inputs.counts;
+    counts[axis] = 1;
     // One behind, so that each knows the next.
     let mut last = None;
-    for [mut input, mut grad_output] in inputs.lines(axis) {
-        for (size, (count, rows, _)) in sizes.into_iter().enumerate() {
-            for _ in 0..count {
-                if let Some(last) = last.replace((input, grad_output, size)) {
-                    run(last, input);
+    for a in 0..counts[0] {
+        for b in 0..counts[1] {
+            for c in 0..counts[2] {
+                for d in 0..counts[3] {
+                    let start = |steps: [usize; 4]| a * steps[0] + b * steps[1] + c * steps[2] + d * steps[3];
+                    let [mut input, mut grad_output] = inputs.steps.map(start);
+                    for (size, (count, rows, _)) in sizes.into_iter().enumerate() {
+                        for _ in 0..count {
+                            if let Some(last) = last.replace((input, grad_output, size)) {
+                                run(last, input);
+                            }
+                            input += rows * input_step;
+                            grad_output += rows * grad_output_step;
+                        }
+                    }
                 }
-                input += rows * input_step;
-                grad_output += rows * grad_output_step;
             }
         }
     }
@@ -378,48 +382,7 @@ unsafe fn tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: 
 /// As a [`Tile`].
 #[inline(always)]
 unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
-    unrolled!(ROW in 0..R => prefetch::<S, V, MASK>(simd, place, ROW));
-    // SAFETY: as asked for.
-    unsafe {
-        if MASK == PER_TAP && panel.many_taps && are_numbers::<S, R, V>(simd, place) {
-            run_taps::<S, R, V, MASK, true>(simd, panel, place);
-        } else {
-            run_taps::<S, R, V, MASK, false>(simd, panel, place);
-        }
-    }
-}
-
-/// Whether all inputs are finite, so that what does not exceed a threshold is less or equal.
-///
-/// # Safety
-///
-/// In reach: `V` vectors of each of `R` inputs.
-#[inline(always)]
-unsafe fn are_numbers<S: Vector, const R: usize, const V: usize>(simd: S, place: &Place) -> bool {
-    let zero = simd.splat_f32s(0.0);
-    let mut sums = [zero; 2];
-    // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
-    unrolled!(ROW R; unsafe {
-        let row = place.input.add(ROW * place.input_step);
-        unrolled!(VECTOR V; {
-            let x = simd.load(row.add(VECTOR * S::LANES));
-            sums[VECTOR % 2] = simd.mul_add(x, zero, sums[VECTOR % 2]);
-        }; 0 1 2 3);
-    }; 0 1 2 3 4 5 6 7);
-    simd.reduce_sum_f32s(simd.add_f32s(sums[0], sums[1])) == 0.0
-}
-
-/// Tap after tap; `NUMBERS` where the inputs [are numbers](are_numbers).
-///
-/// # Safety
-///
-/// As a [`Tile`].
-#[inline(always)]
-unsafe fn run_taps<S: Vector, const R: usize, const V: usize, const MASK: u8, const NUMBERS: bool>(
-    simd: S,
-    panel: &Panel,
-    place: &Place,
-) {
+    unrolled!(ROW R; prefetch::<S, V, MASK>(simd, place, ROW); 0 1 2 3 4 5 6 7);
     let zero = simd.splat_f32s(0.0);
     let mut sums = [[zero; V]; R];
     let [tap_steps, output_steps] = panel.taps.steps;
@@ -441,9 +404,9 @@ unsafe fn run_taps<S: Vector, const R: usize, const V: usize, const MASK: u8, co
                     if MASK == PER_TAP {
                         let (theta, held) = (panel.thresholds.add(tap), panel.sums.add(tap));
                         if add {
-                            mask::<S, R, V, true, NUMBERS>(simd, &sums, place, theta, held);
+                            mask::<S, R, V, true>(simd, &sums, place, theta, held);
                         } else {
-                            mask::<S, R, V, false, NUMBERS>(simd, &sums, place, theta, held);
+                            mask::<S, R, V, false>(simd, &sums, place, theta, held);
                             add = true;
                         }
                     }
@@ -452,9 +415,9 @@ unsafe fn run_taps<S: Vector, const R: usize, const V: usize, const MASK: u8, co
         }
         if MASK == UNIFORM {
             if add {
-                mask::<S, R, V, true, false>(simd, &sums, place, panel.thresholds, panel.sums);
+                mask::<S, R, V, true>(simd, &sums, place, panel.thresholds, panel.sums);
             } else {
-                mask::<S, R, V, false, false>(simd, &sums, place, panel.thresholds, panel.sums);
+                mask::<S, R, V, false>(simd, &sums, place, panel.thresholds, panel.sums);
             }
         }
         if MASK == LINEAR {
@@ -601,7 +564,7 @@ unsafe fn step<S: Vector, const R: usize, const V: usize, const U: usize, const 
 ///
 /// In reach: `V` vectors of each of `R` inputs and their gradients, and at `thetas` and `held`.
 #[inline(always)]
-unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool, const NUMBERS: bool>(
+unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
     simd: S,
     sums: &Sums<S, R, V>,
     place: &Place,
@@ -617,14 +580,10 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool, const
         unrolled!(ROW R; {
             let x = simd.load(place.input.add(ROW * place.input_step + VECTOR * S::LANES));
             let to = place.grad_input.add(ROW * place.grad_input_step + VECTOR * S::LANES);
-            let (exceeds, sum) = (simd.less_than_f32s(theta, x), sums[ROW][VECTOR]);
-            let passed = simd.keep(exceeds, sum);
+            let sum = sums[ROW][VECTOR];
             // Both compares are ordered: a NaN passes nothing to either side.
-            let stopped = if NUMBERS {
-                simd.discard(exceeds, sum)
-            } else {
-                simd.keep(simd.greater_than_or_equal_f32s(theta, x), sum)
-            };
+            let passed = simd.keep(simd.less_than_f32s(theta, x), sum);
+            let stopped = simd.keep(simd.greater_than_or_equal_f32s(theta, x), sum);
             own[ROW % 2] = simd.add_f32s(own[ROW % 2], stopped);
             simd.store(to, if ADD { simd.add_f32s(simd.load(to), passed) } else { passed });
         }; 0 1 2 3 4 5 6 7);

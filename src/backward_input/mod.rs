@@ -127,7 +127,7 @@ impl BackwardInputPlan {
                 (Driver::Gather(Gather::new(desc, kernels, tuning, packing.panels())), packing)
             }
             BackwardInputAlgorithm::Progressions if progressions::applies(desc) => {
-                let most = min(kernels.masked_vectors, tuning.tile);
+                let most = min(progressions::most_vectors(desc, kernels), tuning.tile);
                 let packing = Packing::transposed_lanes(desc, most, kernels.lanes);
                 (Driver::Progressions(Progressions::new(desc, kernels, tuning, packing.panels())), packing)
             }

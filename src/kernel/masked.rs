@@ -20,7 +20,7 @@ use pulp::{Simd, WithSimd};
 use super::Kernel;
 use super::tile::{Sums, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
-use super::view::PlacesMut;
+use super::view::PixelsMut;
 use crate::geometry::{Lattice, Panels};
 
 /// Where the sum that reaches an input through a tap goes.
@@ -68,7 +68,7 @@ pub(crate) struct MaskedProducts<'a> {
     /// Channels of the panel.
     pub(crate) channels: usize,
     /// At the inputs.
-    pub(crate) grad_input: Option<PlacesMut<'a>>,
+    pub(crate) grad_input: Option<PixelsMut<'a>>,
     /// Whether `grad_input` is added to.
     pub(crate) add: bool,
     pub(crate) mask: Mask,
@@ -128,9 +128,9 @@ impl Kernel for MaskedProducts<'_> {
             assert!(end <= self.grad_output.len());
         }
         assert!(self.mask == Mask::Linear || self.inputs.last(0).saturating_add(self.channels) <= self.input.len());
-        if let Some(places) = &self.grad_input {
+        if let Some(pixels) = &self.grad_input {
             let Lattice { counts, steps: [steps, _] } = self.inputs;
-            assert!(places.lattice == Lattice { counts, steps: [steps] } && places.channels == self.channels);
+            assert!(pixels.positions == Lattice { counts, steps: [steps] } && pixels.channels == self.channels);
         }
     }
 
@@ -213,7 +213,7 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, copies: Option<&mut
     }
     let mut targets = Targets {
         input: if mask == Mask::Linear { &[] } else { call.input },
-        grad_input: call.grad_input.as_ref().map(|places| places.first),
+        grad_input: call.grad_input.as_ref().map(|pixels| pixels.first),
         copies,
         add: call.add,
         channels: call.channels,

@@ -18,6 +18,7 @@
 //! - Above, `ConvRelu` names the element type in its plan and packs weights in groups of as many steps as one
 //!   multiply-add takes ([`crate::weight`]); geometry ([`crate::taps`], [`crate::blocking`]) does not know of elements at all.
 
+mod batch_reduce;
 mod copy;
 #[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 mod deal;
@@ -28,6 +29,7 @@ mod masked;
 mod offsets;
 mod outer;
 mod pack;
+mod padded;
 mod planar;
 mod product;
 mod tile;
@@ -37,6 +39,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use batch_reduce::BatchReduce;
 pub(crate) use copy::{CopyBlock, TransposeBlock};
 #[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 pub(crate) use deal::Deal;
@@ -47,7 +50,8 @@ pub(crate) use gather::{GatherPanel, Pairs};
 pub(crate) use masked::{Mask, MaskedProducts};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
-pub(crate) use pack::{PatchColumns, PatchRows, PatchRun};
+pub(crate) use pack::PatchColumns;
+pub(crate) use padded::PaddedTap;
 pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
 pub(crate) use product::{Product, ProductRows, Start};
 pub(crate) use view::{TileMut, Update, View};
@@ -82,6 +86,8 @@ pub(crate) struct Kernels {
     /// Most rows and vectors of a tile of a matrix product.
     pub(crate) product_rows: usize,
     pub(crate) product_vectors: usize,
+    /// Most vectors of output channels in a tile over valid taps.
+    pub(crate) channel_vectors: usize,
     /// Most steps of a product, for its packed side to stay in the first-level cache.
     pub(crate) product_depth: usize,
 }
@@ -185,12 +191,13 @@ macro_rules! kernels {
 }
 
 kernels! {
+    batch_reduce(BatchReduce);
     forward(ForwardPanel);
     backward_input(BackwardInputPanel);
     backward_weight(WeightPanels);
     product(Product);
     pack_columns(PatchColumns);
-    pack_rows(PatchRows);
+    padded_tap(PaddedTap);
     gather(GatherPanel);
     masked(MaskedProducts);
     copy(CopyBlock);
@@ -211,6 +218,7 @@ impl Kernels {
             rows: [Widths::new(0, 0), outer::row_widths::<S>(1), outer::row_widths::<S>(2), outer::row_widths::<S>(3)],
             product_rows: product::most_rows::<S>(),
             product_vectors: product::most_vectors::<S>(),
+            channel_vectors: batch_reduce::most_vectors::<S>(),
             product_depth: product::most_steps::<S>(),
         }
     }

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use crate::geometry::{Lattice, Steps};
+use crate::geometry::{Lattice, Span, Steps};
 use crate::layout::TensorLayout;
 
 /// What happens to the values already in a tensor.
@@ -263,27 +263,41 @@ impl<'a> View<'a> {
         unsafe { core::slice::from_raw_parts_mut(first, len) }
     }
 
-    /// Consecutive channels at a box of places: of some images, the positions at some steps along each axis.
+    /// Some channels of a box of positions of some images.
     ///
     /// # Panics
     ///
-    /// If some of it lies outside the claim, or channels are not adjacent in memory, or there is no place.
-    pub(crate) fn places(&mut self, images: Range<usize>, steps: [Steps; 3], channels: Range<usize>) -> PlacesMut<'_> {
-        let (size, [_, height, width]) = (self.tensor.size, self.tensor.size);
+    /// If one of them lies outside the claim, there is none, or channels are not adjacent in memory.
+    pub(crate) fn pixels(&mut self, images: Range<usize>, space: &[Span; 3], channels: Range<usize>) -> PixelsMut<'_> {
+        let steps = |span: Span| Steps { first: span.start, step: 1, count: span.len() };
+        self.pixels_apart(images, space.map(steps), channels)
+    }
+
+    /// The same of positions at some steps along each axis.
+    ///
+    /// # Panics
+    ///
+    /// As [`pixels`](Self::pixels).
+    pub(crate) fn pixels_apart(
+        &mut self,
+        images: Range<usize>,
+        space: [Steps; 3],
+        channels: Range<usize>,
+    ) -> PixelsMut<'_> {
         assert!(self.channel_stride() == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
         assert!(!images.is_empty() && images.end <= self.claim[0].end);
-        let last = steps.map(|Steps { first, step, count }| {
-            assert!(count > 0);
-            first.saturating_add((count - 1).saturating_mul(step))
-        });
+        let size = self.tensor.size;
+        assert!(space.iter().all(|steps| steps.count > 0));
+        let last = space.map(|Steps { first, step, count }| first.saturating_add((count - 1).saturating_mul(step)));
         assert!(last.iter().zip(size).all(|(last, size)| *last < size));
-        let [from, to] = [steps.map(|steps| steps.first), last].map(|[d, h, w]| (d * height + h) * width + w);
-        let first = self.at(images.start, channels.start, from, to - from + 1);
-        let lattice = Lattice {
-            counts: [images.len(), steps[0].count, steps[1].count, steps[2].count],
-            steps: [self.tensor.steps(steps.map(|steps| steps.step))],
-        };
-        PlacesMut { first, lattice, channels: channels.len(), _lifetime: PhantomData }
+        let position = |[d, h, w]: [usize; 3]| (d * size[1] + h) * size[2] + w;
+        let [first, last] = [space.map(|steps| steps.first), last].map(position);
+        // All positions of the box are between these two.
+        let first = self.at(images.start, channels.start, first, last - first + 1);
+        let [depth, height, width] = space.map(|steps| steps.count);
+        let counts = [images.len(), depth, height, width];
+        let positions = Lattice { counts, steps: [self.tensor.steps(space.map(|steps| steps.step))] };
+        PixelsMut { first, positions, channels: channels.len(), _lifetime: PhantomData }
     }
 
     /// A tile whose rows are consecutive positions of an image and whose vectors are consecutive channels.
@@ -309,11 +323,12 @@ impl<'a> View<'a> {
     }
 }
 
-/// Consecutive channels at the places of a lattice, borrowed for writing: channel `c` of a place lies `c` elements behind where
-/// the lattice says, counted from `first`. All of them are this borrow's own.
-pub(crate) struct PlacesMut<'a> {
+/// Pixels of a tensor with channels last, borrowed for writing: some channels of a box of positions, perhaps some steps apart.
+pub(crate) struct PixelsMut<'a> {
+    /// The first channel of the first position. Every position, and `channels` elements from there on, are this borrow's own.
     pub(super) first: *mut f32,
-    pub(super) lattice: Lattice<1>,
+    /// `[image, depth, height, width]`, where they lie from the first on.
+    pub(super) positions: Lattice<1>,
     pub(super) channels: usize,
     _lifetime: PhantomData<&'a mut [f32]>,
 }

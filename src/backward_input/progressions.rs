@@ -69,7 +69,7 @@ impl Progressions {
         let grad_output = image.saturating_mul(desc.batch());
         Self {
             block,
-            panels_first: weights > FEW_WEIGHTS
+            panels_first: weights > min(FEW_WEIGHTS, tuning.staging_len)
                 && weights.saturating_mul(blocks) > grad_output.saturating_mul(panels.count()),
             tile: tuning.panel,
         }

@@ -4,7 +4,8 @@
 //! A tile is `R` inputs at a constant distance, read through the same taps, by `V` vectors of input channels. For each tap
 //! the sum over output channels runs in registers. Then it is masked: what exceeds the threshold goes to the input's gradient,
 //! which lies in the first-level cache from tap to tap, and the rest to the threshold's. The first tap stores where the
-//! others add. A uniform threshold has one mask for all taps, and no threshold none: these sum over the taps in registers.
+//! others add. A uniform threshold has one mask for all taps, and no threshold none: there the sum over output channels goes on
+//! from tap to tap.
 //!
 //! | | tile | loads, multiply-adds per output channel |
 //! |---|---|---|
@@ -18,7 +19,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::Kernel;
-use super::tile::{Sums, unrolled, with_const};
+use super::tile::{Sums, load, store, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
 use super::view::PixelsMut;
 use crate::geometry::{Lattice, Panels};
@@ -28,7 +29,7 @@ use crate::geometry::{Lattice, Panels};
 pub(crate) enum Mask {
     /// To the input if it exceeds the tap's threshold; to the threshold if it does not.
     PerTap,
-    /// The same, where all taps have the first one's threshold. The sums that go to it are the first tap's.
+    /// The same, where all taps have one threshold. What goes to it may be counted as any tap's.
     Uniform,
     /// To the input.
     Linear,
@@ -205,9 +206,14 @@ unsafe fn walk_with_copies<S: Vector>(simd: S, call: MaskedProducts<'_>) {
 unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, copies: Option<&mut Copies>) {
     let vectors = call.channels.div_ceil(S::LANES);
     let width = vectors * S::LANES;
-    // What is replaced by nothing but zeros needs no masks.
     let no_taps = call.taps.counts.contains(&0);
-    let mask = if no_taps { Mask::Linear } else { call.mask };
+    let mask = match call.mask {
+        // What is replaced by nothing but zeros needs no masks.
+        _ if no_taps => Mask::Linear,
+        // Sums over the taps wait in the gradient, unless something else lies there.
+        Mask::Uniform if call.add => Mask::PerTap,
+        mask => mask,
+    };
     if no_taps && (call.add || call.grad_input.is_none()) {
         return;
     }
@@ -383,12 +389,12 @@ unsafe fn tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: 
 #[inline(always)]
 unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
     unrolled!(ROW R; prefetch::<S, V, MASK>(simd, place, ROW); 0 1 2 3 4 5 6 7);
-    let zero = simd.splat_f32s(0.0);
-    let mut sums = [[zero; V]; R];
+    let zeros = [[simd.splat_f32s(0.0); V]; R];
     let [tap_steps, output_steps] = panel.taps.steps;
     let [_, depths, heights, widths] = panel.taps.counts;
     let width = V * S::LANES;
-    let mut add = panel.add;
+    let Place { grad_input: to, grad_input_step: to_step, .. } = *place;
+    let (mut sums, mut fresh) = (zeros, !panel.add);
     // SAFETY: the taps are those of a checked call, whose slices hold what each of them meets.
     unsafe {
         for d in 0..depths {
@@ -396,42 +402,30 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                 for w in 0..widths {
                     let tap = (d * tap_steps[1] + h * tap_steps[2] + w * tap_steps[3]) * width;
                     let before = d * output_steps[1] + h * output_steps[2] + w * output_steps[3];
-                    if MASK == PER_TAP {
-                        sums = [[zero; V]; R];
+                    // Sums over several taps wait in the gradient: where they stay in registers from tap to tap, the
+                    // compiler spills some of them at every step.
+                    sums = zeros;
+                    if MASK != PER_TAP && !fresh {
+                        unrolled!(ROW R; sums[ROW] = load::<S, V>(simd, to.add(ROW * to_step)); 0 1 2 3 4 5 6 7);
                     }
                     let rows = Rows::<R>::new(place.grad_output.sub(before), place.grad_output_step);
                     accumulate(simd, &mut sums, rows, panel.weight.add(tap * panel.depth), panel.depth);
-                    if MASK == PER_TAP {
-                        let (theta, held) = (panel.thresholds.add(tap), panel.sums.add(tap));
-                        if add {
-                            mask::<S, R, V, true>(simd, &sums, place, theta, held);
-                        } else {
-                            mask::<S, R, V, false>(simd, &sums, place, theta, held);
-                            add = true;
-                        }
+                    if MASK != PER_TAP {
+                        store(simd, sums, to, to_step);
+                    } else if fresh {
+                        mask::<S, R, V, false>(simd, &sums, place, panel.thresholds.add(tap), panel.sums.add(tap));
+                    } else {
+                        mask::<S, R, V, true>(simd, &sums, place, panel.thresholds.add(tap), panel.sums.add(tap));
                     }
+                    fresh = false;
                 }
             }
         }
         if MASK == UNIFORM {
-            if add {
-                mask::<S, R, V, true>(simd, &sums, place, panel.thresholds, panel.sums);
-            } else {
-                mask::<S, R, V, false>(simd, &sums, place, panel.thresholds, panel.sums);
-            }
+            mask::<S, R, V, false>(simd, &sums, place, panel.thresholds, panel.sums);
         }
-        if MASK == LINEAR {
-            unrolled!(ROW R; {
-                let to = place.grad_input.add(ROW * place.grad_input_step);
-                if add {
-                    unrolled!(VECTOR V; {
-                        let to = to.add(VECTOR * S::LANES);
-                        simd.store(to, simd.add_f32s(simd.load(to), sums[ROW][VECTOR]));
-                    }; 0 1 2 3);
-                } else {
-                    unrolled!(VECTOR V; simd.store(to.add(VECTOR * S::LANES), sums[ROW][VECTOR]); 0 1 2 3);
-                }
-            }; 0 1 2 3 4 5 6 7);
+        if MASK == LINEAR && fresh {
+            store(simd, zeros, to, to_step);
         }
     }
 }

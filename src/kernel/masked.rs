@@ -90,22 +90,15 @@ const fn most_rows<S: Vector>(vectors: usize) -> usize {
     if S::FEW_TILES && S::LANES > 1 {
         return 2;
     }
-    let fit = match (S::REGISTERS, vectors, S::AT_HAND) {
-        (0..32, 4, _) => 3,
-        (0..32, 3, _) => 3,
+    match (S::REGISTERS, vectors, S::AT_HAND) {
+        (0..32, 3.., _) => 3,
         (0..32, 2, _) => 6,
-        (0..32, _, _) => 8,
         (_, 4, 1) => 6,
-        (_, 3, 1) => 8,
         (_, 4, _) => 5,
-        (_, 3, _) => 6,
-        (_, 2, _) => 8,
+        (_, 3, 2..) => 6,
         _ => 8,
-    };
-    if fit < MOST_ROWS { fit } else { MOST_ROWS }
+    }
 }
-
-const MOST_ROWS: usize = 8;
 
 /// Elements of the largest tile.
 const MOST_TILE: usize = 24 * MOST_LANES;
@@ -270,8 +263,9 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, copies: Option<&mut
                             if let Some(last) = last.replace((input, grad_output, size)) {
                                 run(last, input);
                             }
-                            input += rows * input_step;
-                            grad_output += rows * grad_output_step;
+                            // Wraps where a step that is never taken is as large as can be.
+                            input = input.wrapping_add(rows.wrapping_mul(input_step));
+                            grad_output = grad_output.wrapping_add(rows.wrapping_mul(grad_output_step));
                         }
                     }
                 }
@@ -463,7 +457,9 @@ struct Rows<const R: usize> {
 impl<const R: usize> Rows<R> {
     #[inline(always)]
     fn new(first: *const f32, step: usize) -> Self {
-        Self { thirds: [first, first.wrapping_add(3 * step), first.wrapping_add(6 * step)], step }
+        // Wraps where there are no such rows.
+        let third = step.wrapping_mul(3);
+        Self { thirds: [first, first.wrapping_add(third), first.wrapping_add(third).wrapping_add(third)], step }
     }
 
     /// Element `U` of `N` of row `ROW`, in all lanes.
@@ -479,7 +475,8 @@ impl<const R: usize> Rows<R> {
 
     #[inline(always)]
     fn advance(&mut self, steps: usize) {
-        self.thirds = self.thirds.map(|third| third.wrapping_add(steps));
+        let [a, b, c] = self.thirds;
+        self.thirds = [a.wrapping_add(steps), b.wrapping_add(steps), c.wrapping_add(steps)];
     }
 }
 

@@ -104,7 +104,7 @@ struct InputGradient<'a> {
 const MOST_SEGMENTS: usize = 4;
 
 /// A segment is as much work as so many threads need at least: its sums cost time, too.
-const PARTS_PER_SEGMENT: usize = 16;
+const PARTS_PER_SEGMENT: usize = 12;
 
 /// Vectors of input channels per panel of [`gather`].
 const MOST_VECTORS: usize = 2;

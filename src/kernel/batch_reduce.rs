@@ -22,7 +22,7 @@ use pulp::{Simd, WithSimd};
 
 use super::Kernel;
 use super::tile::{Sums, load, unrolled, with_const};
-use super::vector::{MOST_LANES, Vector};
+use super::vector::Vector;
 use super::view::PixelsMut;
 use crate::arith::min;
 use crate::geometry::{Lattice, Panels};
@@ -43,6 +43,10 @@ pub(crate) struct BatchReduce<'a> {
     /// One per lane.
     pub(crate) start: &'a [f32],
     pub(crate) output: PixelsMut<'a>,
+    /// Whether each sum is four, of every fourth step of a line, added up at the end: for a layer of so few positions that no
+    /// tile has enough sums to hide the latency of a multiply-add. It decides the order of the sum, so it holds for all positions
+    /// of a layer, whatever tiles they are in.
+    pub(crate) split: bool,
     /// Most rows of a tile.
     pub(crate) tile: usize,
 }
@@ -116,22 +120,36 @@ impl Kernel for BatchReduce<'_> {
         with_const!(self.vectors::<S>(), V in [1 2 3 4] => if V <= most_vectors::<S>() {
             // SAFETY: checked; there are `V` vectors.
             unsafe {
-                match self.thresholds {
-                    Some(_) => walk::<S, V, true>(simd, &self),
-                    None => walk::<S, V, false>(simd, &self),
+                match (self.thresholds, self.split) {
+                    (Some(_), false) => walk::<S, V, 1, true>(simd, &self),
+                    (None, false) => walk::<S, V, 1, false>(simd, &self),
+                    (Some(_), true) => walk::<S, V, SPLIT, true>(simd, &self),
+                    (None, true) => walk::<S, V, SPLIT, false>(simd, &self),
                 }
             }
         });
     }
 }
 
+/// Sums that a [split](BatchReduce::split) sum consists of, one per step of an unrolled loop.
+const SPLIT: usize = 4;
+
+/// Most rows of a tile whose sums are `K` each.
+const fn most_split_rows<S: Vector>(vectors: usize, sums: usize) -> usize {
+    if sums == 1 { most_rows::<S>(vectors) } else { MOST_SPLIT_POSITIONS }
+}
+
+/// Positions of a layer up to which sums are split: with two, a tile of a vector has two of the eight that it takes to hide the
+/// latency of a multiply-add.
+pub(crate) const MOST_SPLIT_POSITIONS: usize = 2;
+
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps.
+/// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. A sum is `K` sums.
 #[inline(never)]
-unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &BatchReduce<'_>) {
+unsafe fn walk<S: Vector, const V: usize, const K: usize, const CLAMP: bool>(simd: S, call: &BatchReduce<'_>) {
     let positions = call.positions().joined();
-    let most = most_rows::<S>(V).min(call.tile);
+    let most = most_split_rows::<S>(V, K).min(call.tile);
     let axis = positions.tile_axis(most, least_rows(V));
     let rows = Panels::of_at_most(positions.counts[axis], most);
     let [source_step, output_step] = positions.steps.map(|steps| steps[axis]);
@@ -142,9 +160,9 @@ unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &Bat
             // SAFETY: the position is one of the output's.
             let output = unsafe { call.output.first.add(output + rows.start * output_step) };
             let tile = Tile { call, source, source_step, output, output_step };
-            with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>(V) {
+            with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_split_rows::<S>(V, K) {
                 // SAFETY: checked: the `R` positions read inside the source, and are the output's.
-                unsafe { tile.compute::<S, R, V, CLAMP>(simd) }
+                unsafe { tile.compute::<S, R, V, K, CLAMP>(simd) }
             });
         }
     }
@@ -163,12 +181,14 @@ impl Tile<'_, '_> {
     /// # Safety
     ///
     /// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. The `R` positions of the tile
-    /// are its own.
+    /// are its own. A sum is `K` sums.
     #[inline(never)]
-    unsafe fn compute<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(self, simd: S) {
-        struct Compute<'a, 'b, S, const R: usize, const V: usize, const CLAMP: bool>(S, Tile<'a, 'b>);
+    unsafe fn compute<S: Vector, const R: usize, const V: usize, const K: usize, const CLAMP: bool>(self, simd: S) {
+        struct Compute<'a, 'b, S, const R: usize, const V: usize, const K: usize, const CLAMP: bool>(S, Tile<'a, 'b>);
 
-        impl<S: Vector, const R: usize, const V: usize, const CLAMP: bool> WithSimd for Compute<'_, '_, S, R, V, CLAMP> {
+        impl<S: Vector, const R: usize, const V: usize, const K: usize, const CLAMP: bool> WithSimd
+            for Compute<'_, '_, S, R, V, K, CLAMP>
+        {
             type Output = ();
 
             #[inline(always)]
@@ -176,24 +196,38 @@ impl Tile<'_, '_> {
                 let Self(simd, tile) = self;
                 // SAFETY: what `compute` asks for.
                 unsafe {
-                    let sums = tile.sum::<S, R, V, CLAMP>(simd);
+                    let sums = tile.sum::<S, R, V, K, CLAMP>(simd);
                     tile.store(simd, sums);
                 }
             }
         }
-        simd.vectorize(Compute::<S, R, V, CLAMP>(simd, self));
+        simd.vectorize(Compute::<S, R, V, K, CLAMP>(simd, self));
     }
 
     /// # Safety
     ///
     /// As [`compute`](Self::compute).
     #[inline(always)]
-    unsafe fn sum<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(&self, simd: S) -> Sums<S, R, V> {
+    unsafe fn sum<S: Vector, const R: usize, const V: usize, const K: usize, const CLAMP: bool>(
+        &self,
+        simd: S,
+    ) -> Sums<S, R, V> {
         let call = self.call;
         // SAFETY: checked: there is a start for each lane.
         let start = unsafe { load::<S, V>(simd, call.start.as_ptr()) };
-        let mut sums = [start; R];
-        let Some(taps) = &call.taps else { return sums };
+        let mut sums = [[[simd.splat_f32s(0.0); V]; R]; K];
+        sums[0] = [start; R];
+        // The lines that the sums will be written to are fetched meanwhile.
+        unrolled!(ROW in 0..R => {
+            let row = self.output.wrapping_add(ROW * self.output_step);
+            simd.prefetch_for_writing(row);
+            if V * S::LANES > LINE {
+                simd.prefetch_for_writing(row.wrapping_add(V * S::LANES - 1));
+            }
+        });
+        let Some(taps) = &call.taps else { return sums[0] };
+        // Hidden from the compiler, which would else give each row an address of its own and spill them.
+        let source_step = black_box(self.source_step);
         let thresholds = if CLAMP { call.thresholds.unwrap_or(&[]).as_ptr() } else { core::ptr::null() };
         let Lattice { counts: [depth, height, width, len], steps: [source, steps] } = *taps;
         for d in 0..depth {
@@ -205,16 +239,22 @@ impl Tile<'_, '_> {
                     unsafe {
                         let line = Line {
                             source: self.source.add(d * source[0] + h * source[1] + w * source[2]),
-                            source_step: self.source_step,
+                            source_step,
                             weight: call.weight.as_ptr().add(step * V * S::LANES),
                             thresholds: thresholds.wrapping_add(if CLAMP { step } else { 0 }),
                         };
-                        line.add::<S, R, V, CLAMP>(simd, &mut sums, len);
+                        line.add::<S, R, V, K, CLAMP>(simd, &mut sums, len);
                     }
                 }
             }
         }
-        sums
+        if K == SPLIT {
+            unrolled!(ROW in 0..R => { unrolled!(VECTOR in 0..V => {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|k| sums[k % K][ROW][VECTOR]);
+                sums[0][ROW][VECTOR] = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
+            }); });
+        }
+        sums[0]
     }
 
     /// Writes the sums, without lanes that have no channel.
@@ -233,29 +273,15 @@ impl Tile<'_, '_> {
                 if VECTOR + 1 < V || last == S::LANES {
                     simd.store(to, sums[ROW][VECTOR]);
                 } else {
-                    store_part(simd, to, sums[ROW][VECTOR], last);
+                    simd.store_first(to, sums[ROW][VECTOR], last);
                 }
             });
         });
     }
 }
 
-/// Writes the first `len` elements of a vector.
-///
-/// # Safety
-///
-/// [In reach](Vector#in-reach): `len` elements at `to`, fewer than a vector has.
-#[inline(always)]
-pub(super) unsafe fn store_part<S: Vector>(simd: S, to: *mut f32, value: S::f32s, len: usize) {
-    let mut whole = [0.0f32; MOST_LANES];
-    // SAFETY: in reach; no vector has more lanes than the array.
-    unsafe {
-        simd.store(whole.as_mut_ptr(), value);
-        for (lane, value) in whole.iter().enumerate().take(len) {
-            *to.add(lane) = *value;
-        }
-    }
-}
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 /// Adjacent steps of the sum.
 struct Line {
@@ -280,20 +306,19 @@ impl Line {
     /// [In reach](Vector#in-reach): `len` elements at each of `R` rows, `len` steps of `V` vectors of weights, and as many
     /// thresholds where it clamps.
     #[inline(always)]
-    unsafe fn add<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(
+    unsafe fn add<S: Vector, const R: usize, const V: usize, const K: usize, const CLAMP: bool>(
         self,
         simd: S,
-        sums: &mut Sums<S, R, V>,
+        sums: &mut [Sums<S, R, V>; K],
         len: usize,
     ) {
         /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
-        const UNROLL: usize = 4;
-        // Hidden from the compiler, which would else give each row an address of its own and spill them.
-        let step = black_box(self.source_step);
+        const UNROLL: usize = SPLIT;
+        let step = self.source_step;
         let mut rows = [self.source; ADDRESSES];
         unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => {
             // SAFETY: in reach: the address is that of a row.
-            rows[GROUP] = black_box(unsafe { self.source.add(GROUP * ROWS_PER_ADDRESS * step) });
+            rows[GROUP] = unsafe { self.source.add(GROUP * ROWS_PER_ADDRESS * step) };
         });
         let (mut weight, mut thresholds) = (self.weight, self.thresholds);
         let mut left = len;
@@ -301,9 +326,9 @@ impl Line {
         unsafe {
             while left >= UNROLL {
                 if S::AT_HAND == UNROLL {
-                    add_at_hand::<S, R, V, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                    add_at_hand::<S, R, V, K, CLAMP>(simd, sums, rows, step, weight, thresholds);
                 } else {
-                    unrolled!(U in 0..UNROLL => add_step::<S, R, V, U, CLAMP>(simd, sums, rows, step, weight, thresholds));
+                    unrolled!(U in 0..UNROLL => add_step::<S, R, V, U, CLAMP>(simd, &mut sums[U % K], rows, step, weight, thresholds));
                 }
                 unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(UNROLL));
                 weight = weight.add(UNROLL * V * S::LANES);
@@ -313,7 +338,7 @@ impl Line {
                 left -= UNROLL;
             }
             while left > 0 {
-                add_step::<S, R, V, 0, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                add_step::<S, R, V, 0, CLAMP>(simd, &mut sums[0], rows, step, weight, thresholds);
                 unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(1));
                 weight = weight.add(V * S::LANES);
                 if CLAMP {
@@ -362,9 +387,9 @@ unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, co
 ///
 /// [In reach](Vector#in-reach): the steps.
 #[inline(always)]
-unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(
+unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const K: usize, const CLAMP: bool>(
     simd: S,
-    sums: &mut Sums<S, R, V>,
+    sums: &mut [Sums<S, R, V>; K],
     rows: [*const f32; ADDRESSES],
     step: usize,
     weight: *const f32,
@@ -382,7 +407,10 @@ unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const CLAMP: bo
             let columns = load::<S, V>(simd, weight.add(U * V * S::LANES));
             unrolled!(ROW in 0..R => {
                 let x = simd.lane::<U>(x[ROW]);
-                unrolled!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(x, columns[VECTOR], sums[ROW][VECTOR]));
+                unrolled!(VECTOR in 0..V => {
+                    let sum = &mut sums[U % K][ROW][VECTOR];
+                    *sum = simd.mul_add(x, columns[VECTOR], *sum);
+                });
             });
         });
     }

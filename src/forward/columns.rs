@@ -300,7 +300,7 @@ impl Columns {
         let panels = self.packing.panels();
         let channels = group.first_channel + panels.start(range.start)..group.first_channel + panels.start(range.end);
         let bias = call.bias.map(|bias| &bias[channels.clone()]);
-        let rows = ProductRows::Packed {
+        let rows = ProductRows {
             data: group.weight,
             panels,
             range,

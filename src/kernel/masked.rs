@@ -432,18 +432,18 @@ fn prefetch<S: Vector, const V: usize, const MASK: u8>(simd: S, place: &Place, r
     // Lines are of 16 elements.
     let last = V * S::LANES - 1;
     if MASK != LINEAR {
-        simd.prefetch(input);
-        simd.prefetch(input.wrapping_add(last));
+        simd.prefetch_for_reading(input);
+        simd.prefetch_for_reading(input.wrapping_add(last));
     }
-    simd.prefetch_to_write(to);
-    simd.prefetch_to_write(to.wrapping_add(last));
+    simd.prefetch_for_writing(to);
+    simd.prefetch_for_writing(to.wrapping_add(last));
     if last > 32 {
         if MASK != LINEAR {
-            simd.prefetch(input.wrapping_add(16));
-            simd.prefetch(input.wrapping_add(32));
+            simd.prefetch_for_reading(input.wrapping_add(16));
+            simd.prefetch_for_reading(input.wrapping_add(32));
         }
-        simd.prefetch_to_write(to.wrapping_add(16));
-        simd.prefetch_to_write(to.wrapping_add(32));
+        simd.prefetch_for_writing(to.wrapping_add(16));
+        simd.prefetch_for_writing(to.wrapping_add(32));
     }
 }
 

@@ -8,46 +8,34 @@
 //! | AVX-512 | 12 × 2 | 24 / 14 | 12 | 4 |
 //! | AVX2 | 6 × 2 | 12 / 8 | 6 | 4 |
 //! | NEON | 8 × 3 | 24 / 5 | 12 | 2.7 |
-//! | NEON, rows apart | 7 × 3 | 21 / 4.75 | 10.5 | 2.7 |
 //!
-//! so the multiply-adds are the limit. NEON multiplies by a lane: a load of four elements serves four broadcasts, of rows
-//! that lie together at one step, of rows apart at four steps, for which each row holds a register. The loops take 1.16 and
-//! 1.20 instructions per multiply-add there. The clamp is paid where the patches are packed ([`pack`](super::pack)), once for
+//! so the multiply-adds are the limit. NEON multiplies by a lane: a load of four elements serves four broadcasts. The loop takes
+//! 1.16 instructions per multiply-add there. The clamp is paid where the patches are packed ([`pack`](super::pack)), once for
 //! all output channels.
 
-use core::hint::black_box;
 use core::ops::Range;
 
 use super::Kernel;
-use super::tile::{Interleaved, Separate, StepOperands, accumulate, with_const};
+use super::tile::{Interleaved, StepOperands, accumulate, with_const};
 use super::vector::Vector;
 use super::view::TileMut;
-use crate::arith::min;
 use crate::geometry::Panels;
 
-/// The rows of a product.
+/// The rows of a product, `[panel][depth][row of the panel]`: some panels, and of each `first_step..first_step + depth`.
 #[derive(Clone)]
-pub(crate) enum ProductRows<'a> {
-    /// `[panel][depth][row of the panel]`: some panels, and of each `first_step..first_step + depth`.
-    Packed {
-        data: &'a [f32],
-        panels: Panels,
-        range: Range<usize>,
-        /// Steps of the whole panel.
-        depth: usize,
-        first_step: usize,
-    },
-    /// `[row][pitch]`, in tiles of at most `tile` rows.
-    Plain { data: &'a [f32], pitch: usize, count: usize, tile: usize },
+pub(crate) struct ProductRows<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) panels: Panels,
+    pub(crate) range: Range<usize>,
+    /// Steps of the whole panel.
+    pub(crate) depth: usize,
+    pub(crate) first_step: usize,
 }
 
 impl ProductRows<'_> {
     /// Number of rows.
     fn len(&self) -> usize {
-        match self {
-            Self::Packed { panels, range, .. } => panels.start(range.end) - panels.start(range.start),
-            Self::Plain { count, .. } => *count,
-        }
+        self.panels.start(self.range.end) - self.panels.start(self.range.start)
     }
 }
 
@@ -81,15 +69,6 @@ pub(super) const fn most_rows<S: Vector>() -> usize {
     S::PRODUCT[0]
 }
 
-/// Most rows of a tile of [`ProductRows::Plain`] with `vectors` vectors: where several steps of each row are loaded together, a
-/// register per row holds them.
-pub(super) const fn most_plain_rows<S: Vector>(vectors: usize) -> usize {
-    if S::AT_HAND == 1 {
-        return S::PRODUCT[0];
-    }
-    min((S::REGISTERS - 1 - vectors) / (vectors + 1), S::PRODUCT[0])
-}
-
 /// Most steps of a tile: its columns fill three quarters of a first-level cache of 32 KiB, or its rows and columns do.
 pub(super) const fn most_steps<S: Vector>() -> usize {
     let fit = 6 * 1024 / (S::PRODUCT[1] * S::LANES);
@@ -103,16 +82,10 @@ impl Kernel for Product<'_> {
         assert!((1..=most_vectors::<S>()).contains(&output.count) && output.lanes == S::LANES);
         assert!(count >= 1 && count <= output.rows);
         assert!(depth.saturating_mul(output.count * S::LANES) <= columns.len());
-        match *rows {
-            ProductRows::Packed { data, panels, ref range, depth: whole, first_step } => {
-                assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>());
-                assert!(first_step.saturating_add(*depth) <= whole);
-                assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
-            }
-            ProductRows::Plain { data, pitch, count, tile } => {
-                assert!((count - 1).saturating_mul(pitch).saturating_add(*depth) <= data.len() && tile >= 1);
-            }
-        }
+        let ProductRows { data, panels, ref range, depth: whole, first_step } = *rows;
+        assert!(range.end <= panels.count() && panels.max() <= most_rows::<S>());
+        assert!(first_step.saturating_add(*depth) <= whole);
+        assert!(panels.start(range.end).saturating_mul(whole) <= data.len());
         match start {
             Start::Rows(values) => assert!(count <= values.len()),
             Start::Zero | Start::Output => {}
@@ -133,34 +106,16 @@ impl Kernel for Product<'_> {
 /// The call is [checked](Kernel#checked), and its output has `V` vectors.
 #[inline(always)]
 unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
-    match product.rows {
-        ProductRows::Packed { data, panels, ref range, depth, first_step } => {
-            let first_row = panels.start(range.start);
-            for panel in range.clone() {
-                let rows = panels.get(panel);
-                // SAFETY: checked: the panel lies in the data, `first_step` in the panel.
-                let a = unsafe { data.as_ptr().add(rows.start * depth + first_step * rows.len()) };
-                with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>() {
-                    // SAFETY: checked: `R` rows of `product.depth` steps lie at `a`, and have their output.
-                    unsafe { tile::<S, _, R, V>(simd, product, Interleaved::<R>(a), rows.start - first_row) }
-                });
-            }
-        }
-        ProductRows::Plain { data, pitch, count, tile: most } => {
-            for rows in Panels::of_at_most(count, most.min(most_plain_rows::<S>(V))).iter() {
-                with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_plain_rows::<S>(V) {
-                    let mut a = [data.as_ptr(); R];
-                    for (r, a) in a.iter_mut().enumerate() {
-                        // Hidden from the compiler, which would else compute the rows' addresses from one another at each
-                        // step, load several steps at each, and spill them.
-                        // SAFETY: checked: the row lies in the data.
-                        *a = black_box(unsafe { a.add((rows.start + r) * pitch) });
-                    }
-                    // SAFETY: checked: `R` rows of `product.depth` steps lie at `a`, and have their output.
-                    unsafe { tile::<S, _, R, V>(simd, product, Separate(a), rows.start) }
-                });
-            }
-        }
+    let ProductRows { data, panels, ref range, depth, first_step } = product.rows;
+    let first_row = panels.start(range.start);
+    for panel in range.clone() {
+        let rows = panels.get(panel);
+        // SAFETY: checked: the panel lies in the data, `first_step` in the panel.
+        let a = unsafe { data.as_ptr().add(rows.start * depth + first_step * rows.len()) };
+        with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>() {
+            // SAFETY: checked: `R` rows of `product.depth` steps lie at `a`, and have their output.
+            unsafe { tile::<S, _, R, V>(simd, product, Interleaved::<R>(a), rows.start - first_row) }
+        });
     }
 }
 

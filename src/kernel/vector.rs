@@ -115,13 +115,17 @@ pub(super) trait Vector: Simd {
         self.splat_f32s(unsafe { *from.add(I) })
     }
 
-    /// Asks for the cache line of an element that will be read. Nothing need lie there.
+    /// Tells the CPU that the cache line of an address, which may be any, is about to be read.
     #[inline(always)]
-    fn prefetch(self, _: *const f32) {}
-
-    /// Asks for the cache line of an element that will be written. Nothing need lie there.
-    #[inline(always)]
-    fn prefetch_to_write(self, _: *mut f32) {}
+    fn prefetch_for_reading(self, address: *const f32) {
+        // SAFETY: the instruction, part of x86-64, reads and writes nothing, whatever the address.
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = address;
+    }
 
     /// `f(x; θ)` of element `x` at `SCALE · step + U` from `from`, in all lanes.
     ///
@@ -262,16 +266,6 @@ impl Vector for pulp::x86::V3 {
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [6, 2];
 
-    #[inline(always)]
-    fn prefetch(self, at: *const f32) {
-        prefetch_x86(at);
-    }
-
-    #[inline(always)]
-    fn prefetch_to_write(self, at: *mut f32) {
-        prefetch_to_write_x86(at);
-    }
-
     // A blend looks at sign bits only, so the compiler compares again before it ands.
     #[inline(always)]
     fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
@@ -318,16 +312,6 @@ impl Vector for pulp::x86::V4 {
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [12, 2];
 
-    #[inline(always)]
-    fn prefetch(self, at: *const f32) {
-        prefetch_x86(at);
-    }
-
-    #[inline(always)]
-    fn prefetch_to_write(self, at: *mut f32) {
-        prefetch_to_write_x86(at);
-    }
-
     const SQUARE: usize = 8;
 
     #[inline(always)]
@@ -340,23 +324,6 @@ impl Vector for pulp::x86::V4 {
         // SAFETY: offered, which is all that `pulp` asks.
         unsafe { Self::new_unchecked() }
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn prefetch_x86(at: *const f32) {
-    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-
-    // SAFETY: part of x86-64; it touches no memory that the program could tell.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-}
-
-/// By its name, for the compiler makes a read of it where it does not know that the CPU has it.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn prefetch_to_write_x86(at: *mut f32) {
-    // SAFETY: every CPU with AVX2 has or ignores it; it touches no memory that the program could tell.
-    unsafe { core::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags)) };
 }
 
 /// [`Vector::broadcast_activated`] for AVX2, in one register: of two instructions that the compiler sees apart, it moves the

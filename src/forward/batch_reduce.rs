@@ -10,7 +10,7 @@ use super::{ForwardCall, OutputPart};
 use crate::arith::{clamp, max};
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Class, Lattice, Panels, Reads, chunks, classes_in};
-use crate::kernel::{BatchReduce as TileCall, Kernels, MOST_SPLIT_POSITIONS, PaddedTap, View};
+use crate::kernel::{BatchReduce as TileCall, Kernels, PaddedTap, View};
 use crate::layout::Layout;
 use crate::stage::{Block, blocks};
 use crate::tuning::Tuning;
@@ -28,8 +28,6 @@ pub(super) struct BatchReduce {
     images: usize,
     block: [usize; 3],
     packing: Packing,
-    /// Whether there are so few positions that sums are split.
-    split: bool,
     /// Most rows of a tile.
     tile: usize,
 }
@@ -54,8 +52,7 @@ impl BatchReduce {
             [Panels::of_at_most(depth, most / plane).max(), height, width]
         };
         let images = clamp(most / (depth * plane), 1, max(desc.batch(), 1));
-        let split = desc.batch() * depth * plane <= MOST_SPLIT_POSITIONS;
-        Self { images, block, packing, split, tile: tuning.panel }
+        Self { images, block, packing, tile: tuning.panel }
     }
 
     /// One thread's: thresholds of all steps of all groups, what each padded tap adds to each output channel, and what a
@@ -222,7 +219,6 @@ impl<'a> Walk<'a> {
             },
             start,
             output: output.pixels(images.clone(), &site.class.positions, panel.channels.clone()),
-            split: self.driver.split,
             tile: self.driver.tile,
         });
     }

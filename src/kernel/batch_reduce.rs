@@ -21,7 +21,7 @@ use core::hint::black_box;
 use pulp::{Simd, WithSimd};
 
 use super::Kernel;
-use super::tile::{Sums, load, unrolled, with_const};
+use super::tile::{Sums, few, load, unrolled, with_const};
 use super::vector::Vector;
 use super::view::PixelsMut;
 use crate::arith::min;
@@ -43,10 +43,6 @@ pub(crate) struct BatchReduce<'a> {
     /// One per lane.
     pub(crate) start: &'a [f32],
     pub(crate) output: PixelsMut<'a>,
-    /// Whether each sum is four, of every fourth step of a line, added up at the end: for a layer of so few positions that no
-    /// tile has enough sums to hide the latency of a multiply-add. It decides the order of the sum, so it holds for all positions
-    /// of a layer, whatever tiles they are in.
-    pub(crate) split: bool,
     /// Most rows of a tile.
     pub(crate) tile: usize,
 }
@@ -63,22 +59,15 @@ pub(super) const fn most_vectors<S: Vector>() -> usize {
 }
 
 /// Most rows of a tile with `vectors` vectors: accumulators, a step's weights, its threshold and an input must fit the register
-/// file, and four steps of each row where they are at hand together. Beyond ten accumulators, which hide the latency of a
-/// multiply-add, more of a single vector gain little.
+/// file, and four steps of each row where they are at hand together. Eight rows hide the latency of a multiply-add even of one
+/// vector; more gain little, and each shape takes the compiler time.
 const fn most_rows<S: Vector>(vectors: usize) -> usize {
     let fit = if S::AT_HAND > 1 {
         (S::REGISTERS - 1 - vectors) / (vectors + 1)
     } else {
         (S::REGISTERS - 2 - vectors) / vectors
     };
-    let most = if S::FEW_TILES {
-        4
-    } else if vectors == 1 {
-        10
-    } else {
-        12
-    };
-    min(fit, most)
+    min(fit, if S::FEW_TILES { 4 } else { 8 })
 }
 
 /// Rows below which a tile takes as long as one of so many: two multiply-adds begin in each cycle and end four later.
@@ -120,36 +109,22 @@ impl Kernel for BatchReduce<'_> {
         with_const!(self.vectors::<S>(), V in [1 2 3 4] => if V <= most_vectors::<S>() {
             // SAFETY: checked; there are `V` vectors.
             unsafe {
-                match (self.thresholds, self.split) {
-                    (Some(_), false) => walk::<S, V, 1, true>(simd, &self),
-                    (None, false) => walk::<S, V, 1, false>(simd, &self),
-                    (Some(_), true) => walk::<S, V, SPLIT, true>(simd, &self),
-                    (None, true) => walk::<S, V, SPLIT, false>(simd, &self),
+                match self.thresholds {
+                    Some(_) => walk::<S, V, true>(simd, &self),
+                    None => walk::<S, V, false>(simd, &self),
                 }
             }
         });
     }
 }
 
-/// Sums that a [split](BatchReduce::split) sum consists of, one per step of an unrolled loop.
-const SPLIT: usize = 4;
-
-/// Most rows of a tile whose sums are `K` each.
-const fn most_split_rows<S: Vector>(vectors: usize, sums: usize) -> usize {
-    if sums == 1 { most_rows::<S>(vectors) } else { MOST_SPLIT_POSITIONS }
-}
-
-/// Positions of a layer up to which sums are split: with two, a tile of a vector has two of the eight that it takes to hide the
-/// latency of a multiply-add.
-pub(crate) const MOST_SPLIT_POSITIONS: usize = 2;
-
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. A sum is `K` sums.
+/// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps.
 #[inline(never)]
-unsafe fn walk<S: Vector, const V: usize, const K: usize, const CLAMP: bool>(simd: S, call: &BatchReduce<'_>) {
+unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &BatchReduce<'_>) {
     let positions = call.positions().joined();
-    let most = most_split_rows::<S>(V, K).min(call.tile);
+    let most = most_rows::<S>(V).min(call.tile);
     let axis = positions.tile_axis(most, least_rows(V));
     let rows = Panels::of_at_most(positions.counts[axis], most);
     let [source_step, output_step] = positions.steps.map(|steps| steps[axis]);
@@ -160,9 +135,9 @@ unsafe fn walk<S: Vector, const V: usize, const K: usize, const CLAMP: bool>(sim
             // SAFETY: the position is one of the output's.
             let output = unsafe { call.output.first.add(output + rows.start * output_step) };
             let tile = Tile { call, source, source_step, output, output_step };
-            with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_split_rows::<S>(V, K) {
+            with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>(V) {
                 // SAFETY: checked: the `R` positions read inside the source, and are the output's.
-                unsafe { tile.compute::<S, R, V, K, CLAMP>(simd) }
+                unsafe { tile.compute::<S, R, V, CLAMP>(simd) }
             });
         }
     }
@@ -181,14 +156,12 @@ impl Tile<'_, '_> {
     /// # Safety
     ///
     /// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. The `R` positions of the tile
-    /// are its own. A sum is `K` sums.
+    /// are its own.
     #[inline(never)]
-    unsafe fn compute<S: Vector, const R: usize, const V: usize, const K: usize, const CLAMP: bool>(self, simd: S) {
-        struct Compute<'a, 'b, S, const R: usize, const V: usize, const K: usize, const CLAMP: bool>(S, Tile<'a, 'b>);
+    unsafe fn compute<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(self, simd: S) {
+        struct Compute<'a, 'b, S, const R: usize, const V: usize, const CLAMP: bool>(S, Tile<'a, 'b>);
 
-        impl<S: Vector, const R: usize, const V: usize, const K: usize, const CLAMP: bool> WithSimd
-            for Compute<'_, '_, S, R, V, K, CLAMP>
-        {
+        impl<S: Vector, const R: usize, const V: usize, const CLAMP: bool> WithSimd for Compute<'_, '_, S, R, V, CLAMP> {
             type Output = ();
 
             #[inline(always)]
@@ -196,27 +169,23 @@ impl Tile<'_, '_> {
                 let Self(simd, tile) = self;
                 // SAFETY: what `compute` asks for.
                 unsafe {
-                    let sums = tile.sum::<S, R, V, K, CLAMP>(simd);
+                    let sums = tile.sum::<S, R, V, CLAMP>(simd);
                     tile.store(simd, sums);
                 }
             }
         }
-        simd.vectorize(Compute::<S, R, V, K, CLAMP>(simd, self));
+        simd.vectorize(Compute::<S, R, V, CLAMP>(simd, self));
     }
 
     /// # Safety
     ///
     /// As [`compute`](Self::compute).
     #[inline(always)]
-    unsafe fn sum<S: Vector, const R: usize, const V: usize, const K: usize, const CLAMP: bool>(
-        &self,
-        simd: S,
-    ) -> Sums<S, R, V> {
+    unsafe fn sum<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(&self, simd: S) -> Sums<S, R, V> {
         let call = self.call;
         // SAFETY: checked: there is a start for each lane.
         let start = unsafe { load::<S, V>(simd, call.start.as_ptr()) };
-        let mut sums = [[[simd.splat_f32s(0.0); V]; R]; K];
-        sums[0] = [start; R];
+        let mut sums = [start; R];
         // The lines that the sums will be written to are fetched meanwhile.
         unrolled!(ROW in 0..R => {
             let row = self.output.wrapping_add(ROW * self.output_step);
@@ -225,7 +194,7 @@ impl Tile<'_, '_> {
                 simd.prefetch_for_writing(row.wrapping_add(V * S::LANES - 1));
             }
         });
-        let Some(taps) = &call.taps else { return sums[0] };
+        let Some(taps) = &call.taps else { return sums };
         // Hidden from the compiler, which would else give each row an address of its own and spill them.
         let source_step = black_box(self.source_step);
         let thresholds = if CLAMP { call.thresholds.unwrap_or(&[]).as_ptr() } else { core::ptr::null() };
@@ -243,18 +212,12 @@ impl Tile<'_, '_> {
                             weight: call.weight.as_ptr().add(step * V * S::LANES),
                             thresholds: thresholds.wrapping_add(if CLAMP { step } else { 0 }),
                         };
-                        line.add::<S, R, V, K, CLAMP>(simd, &mut sums, len);
+                        line.add::<S, R, V, CLAMP>(simd, &mut sums, len);
                     }
                 }
             }
         }
-        if K == SPLIT {
-            unrolled!(ROW in 0..R => { unrolled!(VECTOR in 0..V => {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|k| sums[k % K][ROW][VECTOR]);
-                sums[0][ROW][VECTOR] = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
-            }); });
-        }
-        sums[0]
+        sums
     }
 
     /// Writes the sums, without lanes that have no channel.
@@ -268,7 +231,7 @@ impl Tile<'_, '_> {
         // SAFETY: the `R` rows are the output's, `V - 1` whole vectors and `last` elements each.
         unrolled!(ROW in 0..R => unsafe {
             let row = self.output.add(ROW * self.output_step);
-            unrolled!(VECTOR in 0..V => {
+            few!(VECTOR in 0..V => {
                 let to = row.add(VECTOR * S::LANES);
                 if VECTOR + 1 < V || last == S::LANES {
                     simd.store(to, sums[ROW][VECTOR]);
@@ -295,8 +258,8 @@ struct Line {
 /// Rows that share an address: it takes scales 0, 1 and 2 of the step between them, so that few registers address many rows.
 const ROWS_PER_ADDRESS: usize = 3;
 
-/// Room for the addresses of a tile: a few are used, but the compiler wants every index that [`unrolled`] names to be one.
-const ADDRESSES: usize = 12;
+/// Addresses of a tile with the most rows.
+const ADDRESSES: usize = 12 / ROWS_PER_ADDRESS;
 
 impl Line {
     /// Adds the products of `len` steps.
@@ -306,17 +269,17 @@ impl Line {
     /// [In reach](Vector#in-reach): `len` elements at each of `R` rows, `len` steps of `V` vectors of weights, and as many
     /// thresholds where it clamps.
     #[inline(always)]
-    unsafe fn add<S: Vector, const R: usize, const V: usize, const K: usize, const CLAMP: bool>(
+    unsafe fn add<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(
         self,
         simd: S,
-        sums: &mut [Sums<S, R, V>; K],
+        sums: &mut Sums<S, R, V>,
         len: usize,
     ) {
         /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
-        const UNROLL: usize = SPLIT;
+        const UNROLL: usize = 4;
         let step = self.source_step;
         let mut rows = [self.source; ADDRESSES];
-        unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => {
+        few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => {
             // SAFETY: in reach: the address is that of a row.
             rows[GROUP] = unsafe { self.source.add(GROUP * ROWS_PER_ADDRESS * step) };
         });
@@ -325,12 +288,12 @@ impl Line {
         // SAFETY: in reach: no step is used that is not left.
         unsafe {
             while left >= UNROLL {
-                if S::AT_HAND == UNROLL {
-                    add_at_hand::<S, R, V, K, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                if const { S::AT_HAND == UNROLL } {
+                    add_at_hand::<S, R, V, CLAMP>(simd, sums, rows, step, weight, thresholds);
                 } else {
-                    unrolled!(U in 0..UNROLL => add_step::<S, R, V, U, CLAMP>(simd, &mut sums[U % K], rows, step, weight, thresholds));
+                    few!(U in 0..UNROLL => add_step::<S, R, V, U, CLAMP>(simd, sums, rows, step, weight, thresholds));
                 }
-                unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(UNROLL));
+                few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(UNROLL));
                 weight = weight.add(UNROLL * V * S::LANES);
                 if CLAMP {
                     thresholds = thresholds.add(UNROLL);
@@ -338,8 +301,8 @@ impl Line {
                 left -= UNROLL;
             }
             while left > 0 {
-                add_step::<S, R, V, 0, CLAMP>(simd, &mut sums[0], rows, step, weight, thresholds);
-                unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(1));
+                add_step::<S, R, V, 0, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(1));
                 weight = weight.add(V * S::LANES);
                 if CLAMP {
                     thresholds = thresholds.add(1);
@@ -376,7 +339,7 @@ unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, co
                 (true, _) => simd.broadcast_activated::<2, U>(row, step, theta),
                 (false, scale) => simd.splat_f32s(*row.add(scale * step + U)),
             };
-            unrolled!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(x, columns[VECTOR], sums[ROW][VECTOR]));
+            few!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(x, columns[VECTOR], sums[ROW][VECTOR]));
         });
     }
 }
@@ -387,9 +350,9 @@ unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, co
 ///
 /// [In reach](Vector#in-reach): the steps.
 #[inline(always)]
-unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const K: usize, const CLAMP: bool>(
+unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(
     simd: S,
-    sums: &mut [Sums<S, R, V>; K],
+    sums: &mut Sums<S, R, V>,
     rows: [*const f32; ADDRESSES],
     step: usize,
     weight: *const f32,
@@ -403,12 +366,12 @@ unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const K: usize,
             let own = simd.load(rows[ROW / ROWS_PER_ADDRESS].add(ROW % ROWS_PER_ADDRESS * step));
             x[ROW] = if CLAMP { simd.activate(own, theta) } else { own };
         });
-        unrolled!(U in 0..S::AT_HAND => {
+        few!(U in 0..S::AT_HAND => {
             let columns = load::<S, V>(simd, weight.add(U * V * S::LANES));
             unrolled!(ROW in 0..R => {
                 let x = simd.lane::<U>(x[ROW]);
-                unrolled!(VECTOR in 0..V => {
-                    let sum = &mut sums[U % K][ROW][VECTOR];
+                few!(VECTOR in 0..V => {
+                    let sum = &mut sums[ROW][VECTOR];
                     *sum = simd.mul_add(x, columns[VECTOR], *sum);
                 });
             });

@@ -39,7 +39,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use batch_reduce::{BatchReduce, MOST_SPLIT_POSITIONS};
+pub(crate) use batch_reduce::BatchReduce;
 pub(crate) use copy::{CopyBlock, TransposeBlock};
 #[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 pub(crate) use deal::Deal;

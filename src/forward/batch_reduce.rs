@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use super::{ForwardCall, OutputPart};
 use crate::arith::{clamp, max};
-use crate::desc::{ConvDesc, volume};
+use crate::desc::ConvDesc;
 use crate::geometry::{Class, Lattice, Panels, Reads, chunks, classes_in};
 use crate::kernel::{BatchReduce as TileCall, Kernels, PaddedTap, View};
 use crate::layout::Layout;
@@ -39,7 +39,8 @@ pub(super) const fn applies(desc: &ConvDesc) -> bool {
 
 impl BatchReduce {
     pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning, packing: Packing) -> Self {
-        let per_position = desc.group_in_channels().saturating_mul(volume(desc.stride()));
+        let [d, h, w] = desc.stride();
+        let per_position = desc.group_in_channels().saturating_mul(d).saturating_mul(h).saturating_mul(w);
         let most = clamp(BLOCK_LEN / max(per_position, 1), 1, tuning.positions);
         let [depth, height, width] = desc.output_size();
         // Whole images, planes or rows where they fit: edges of blocks cost tiles of few rows.

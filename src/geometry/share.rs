@@ -41,8 +41,8 @@ impl Panels {
     }
 
     const fn new(len: usize, count: usize) -> Self {
-        let (size, larger) = if count == 0 { (0, 0) } else { (len / count, len % count) };
-        Self { len, count, size, larger }
+        let Some(size) = len.checked_div(count) else { return Self { len, count, size: 0, larger: 0 } };
+        Self { len, count, size, larger: len - size * count }
     }
 
     pub(crate) const fn count(&self) -> usize {

@@ -88,7 +88,7 @@ fn random_layers_have_every_border() {
         }
         for lanes in [4, 8, 16] {
             let channels = desc.out_channels() / desc.groups();
-            let kind = if channels % lanes == 0 { "whole" } else { "partial" };
+            let kind = if channels.is_multiple_of(lanes) { "whole" } else { "partial" };
             seen.insert(format!("{kind} vectors of {lanes}"));
             seen.insert(format!("{} vectors of {lanes}", channels.div_ceil(lanes).min(5)));
         }

@@ -2,11 +2,13 @@
 //!
 //! | algorithm | in lanes | chosen for |
 //! |---|---|---|
-//! | [`outer`] | input channels | most layers |
+//! | [`stripes`] | input channels | channels last |
+//! | [`outer`] | input channels, perhaps of a row of taps | channels first; few channels |
 //! | [`depthwise`] | positions or channels | one channel per group |
 
 mod depthwise;
 mod outer;
+mod stripes;
 
 use core::ops::Range;
 
@@ -23,6 +25,7 @@ use crate::tuning::Tuning;
 
 use depthwise::Depthwise;
 use outer::Outer;
+use stripes::Stripes;
 
 /// How the backward pass of the weight runs on one instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +42,7 @@ pub(crate) struct BackwardWeightPlan {
 #[derive(Clone, Copy, Debug)]
 enum Driver {
     Outer(Outer),
+    Stripes(Stripes),
     Depthwise(Depthwise),
 }
 
@@ -70,7 +74,12 @@ impl BackwardWeightPlan {
             (Driver::Depthwise(driver), driver.workspace_len(desc, kernels, own))
         } else {
             let driver = Outer::new(desc, kernels, tuning, own);
-            (Driver::Outer(driver), driver.buffers(desc, kernels).len())
+            if matches!(desc.layout(), Layout::Nhwc) && driver.taps_in_lanes == 1 {
+                let driver = Stripes::new(desc, kernels, tuning, own);
+                (Driver::Stripes(driver), driver.buffers(kernels).len())
+            } else {
+                (Driver::Outer(driver), driver.buffers(desc, kernels).len())
+            }
         };
         Self { driver, unit, parts, part_len }
     }
@@ -79,6 +88,7 @@ impl BackwardWeightPlan {
     pub(crate) fn algorithm(&self) -> &'static str {
         match self.driver {
             Driver::Depthwise(_) => "depthwise",
+            Driver::Stripes(_) => "stripes",
             Driver::Outer(Outer { taps_in_lanes: 2.., .. }) => "taps in lanes",
             Driver::Outer(_) => "panels",
         }
@@ -123,6 +133,7 @@ impl BackwardWeightPlan {
         let Some(grad_weight) = grad_weight else { return };
         match &self.driver {
             Driver::Outer(driver) => driver.run(call, channels, grad_weight, workspace),
+            Driver::Stripes(driver) => driver.run(call, channels, grad_weight, workspace),
             Driver::Depthwise(driver) if VECTORS => driver.run(call, channels, grad_weight, workspace),
             Driver::Depthwise(_) => unreachable!("a driver that is never planned"),
         }

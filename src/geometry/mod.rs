@@ -12,6 +12,7 @@
 //! | [`reads`] | along one axis: what reads what |
 //! | [`interval`] | along one axis: positions in a row that read inside through the same taps |
 //! | [`class`] | boxes of three intervals |
+//! | [`lattice`] | boxes of places at constant steps in several tensors |
 //! | [`progression`] | along one axis: inputs a stride apart that are read through the same taps; boxes of three |
 //! | [`run`] | taps of a class whose elements follow one another in memory |
 //! | [`segment`] | sums over positions: where one partial sum ends |
@@ -22,6 +23,7 @@
 
 mod class;
 mod interval;
+mod lattice;
 mod progression;
 mod reads;
 mod run;
@@ -32,6 +34,7 @@ mod share;
 mod span;
 
 pub(crate) use class::classes_in;
+pub(crate) use lattice::Lattice;
 pub(crate) use progression::{Phase, Progressions};
 pub(crate) use reads::Reads;
 pub(crate) use run::TapRuns;

@@ -29,6 +29,7 @@ mod outer;
 mod pack;
 mod planar;
 mod product;
+mod stripe;
 mod tile;
 mod vector;
 mod view;
@@ -48,6 +49,7 @@ pub(crate) use outer::WeightPanels;
 pub(crate) use pack::{PatchColumns, PatchRows, PatchRun};
 pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
 pub(crate) use product::{Product, ProductRows, Start};
+pub(crate) use stripe::{PackTiles, StripeProducts};
 pub(crate) use view::{TileMut, Update, View};
 
 use pulp::{Simd, WithSimd};
@@ -75,6 +77,9 @@ pub(crate) struct Kernels {
     /// Most vectors of input channels per tile of the weight gradient.
     pub(crate) vectors: usize,
     rows: [Widths; 4],
+    /// Most output channels and vectors of input channels of a tile of the weight's gradient with channels last.
+    pub(crate) stripe_rows: usize,
+    pub(crate) stripe_vectors: usize,
     /// Most rows and vectors of a tile of a matrix product.
     pub(crate) product_rows: usize,
     pub(crate) product_vectors: usize,
@@ -184,6 +189,8 @@ kernels! {
     forward(ForwardPanel);
     backward_input(BackwardInputPanel);
     backward_weight(WeightPanels);
+    pack_tiles(PackTiles);
+    stripe_products(StripeProducts);
     product(Product);
     pack_columns(PatchColumns);
     pack_rows(PatchRows);
@@ -203,6 +210,8 @@ impl Kernels {
             panel: tile::panel_widths::<S>(),
             vectors: outer::most_vectors::<S>(),
             rows: [Widths::new(0, 0), outer::row_widths::<S>(1), outer::row_widths::<S>(2), outer::row_widths::<S>(3)],
+            stripe_rows: stripe::most_rows::<S>(),
+            stripe_vectors: stripe::most_vectors::<S>(),
             product_rows: product::most_rows::<S>(),
             product_vectors: product::most_vectors::<S>(),
             product_depth: product::most_steps::<S>(),

@@ -46,6 +46,8 @@ pub(super) trait Vector: Simd {
     const TILE: usize;
     /// Most rows and vectors of a tile of a matrix product.
     const PRODUCT: [usize; 2];
+    /// Most output channels and vectors of input channels of a tile of the weight's gradient with channels last.
+    const STRIPE: [usize; 2];
     /// Whether only some shapes of tiles are compiled: where lanes are few, the last positions and channels cost
     /// little, and where flash is small, each tile costs.
     const FEW_TILES: bool = false;
@@ -152,6 +154,7 @@ impl Vector for pulp::Scalar {
     const PANEL: usize = if MANY_REGISTERS { 8 } else { 4 };
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [4, 3];
+    const STRIPE: [usize; 2] = [4, 2];
     const FEW_TILES: bool = true;
     // Squares only pay where the compiler makes shuffles of them.
     const SQUARE: usize = if VECTORS { 4 } else { 1 };
@@ -189,6 +192,7 @@ impl Vector for pulp::Scalar512b {
     const PANEL: usize = 4;
     const TILE: usize = 2;
     const PRODUCT: [usize; 2] = [4, 2];
+    const STRIPE: [usize; 2] = [3, 2];
     const FEW_TILES: bool = true;
 
     unsafe fn token() -> Self {
@@ -208,6 +212,7 @@ impl Vector for pulp::x86::V3 {
     const PANEL: usize = 6;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [6, 2];
+    const STRIPE: [usize; 2] = [6, 2];
 
     // A blend looks at sign bits only, so the compiler compares again before it ands.
     #[inline(always)]
@@ -243,6 +248,7 @@ impl Vector for pulp::x86::V4 {
     const PANEL: usize = 12;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [12, 2];
+    const STRIPE: [usize; 2] = [12, 2];
 
     const SQUARE: usize = 8;
 
@@ -327,6 +333,7 @@ impl Vector for pulp::aarch64::Neon {
     const PANEL: usize = 12;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [8, 3];
+    const STRIPE: [usize; 2] = [11, 2];
     const AT_HAND: usize = 4;
     const STEPS: usize = 2;
 
@@ -366,6 +373,7 @@ impl Vector for pulp::wasm::Simd128 {
     const PANEL: usize = 6;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [6, 2];
+    const STRIPE: [usize; 2] = [6, 2];
 
     // Without relaxed SIMD there is no fused one.
     #[inline(always)]

@@ -25,8 +25,10 @@ use crate::arith::{clamp, max, min};
 use crate::border;
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Lattice, Panels, Reads, SEGMENT, chunks};
-use crate::kernel::{Kernels, PackTiles, StripeProducts};
+use crate::kernel::{Kernels, PackTiles, StripeProducts, SumTiles};
 use crate::layout::TensorLayout;
+use crate::operands::{Accumulation, Gradient};
+use crate::sums::add_positions;
 use crate::tuning::Tuning;
 use crate::workspace::Buffers;
 
@@ -37,6 +39,9 @@ const BLOCK_LEN: usize = 64 * 1024;
 /// weight would show.
 const FEW_POSITIONS: usize = 128;
 
+/// Input channels that are copied at a time: what lies together is read together.
+const COPIED_CHANNELS: usize = 64;
+
 /// Output channels of a slab: their packed gradients stay in the second-level cache beside the input.
 const SLAB_CHANNELS: usize = 256;
 
@@ -46,8 +51,10 @@ pub(super) struct Stripes {
     block: [usize; 4],
     /// Output channels per slab.
     slab: usize,
-    /// Stripes of a group, in vectors.
+    /// Vectors of a group, in parts that are copied at a time.
     vectors: Panels,
+    /// Most vectors of a stripe.
+    most_vectors: usize,
     /// Most output channels of a tile.
     most_rows: usize,
     /// Whether gradients are packed for each column of taps, without the positions whose taps there read padding: their rows
@@ -57,11 +64,11 @@ pub(super) struct Stripes {
 
 /// A thread's buffers.
 struct Scratch<'a> {
-    /// `[position][lane]`
-    stripe: &'a mut [f32],
+    /// `[stripe][position][lane]`
+    copy: &'a mut [f32],
     /// `[tile][position][output channel]`
     gradients: &'a mut [f32],
-    /// One per lane of a stripe.
+    /// One per lane of a copy.
     thresholds: &'a mut [f32],
     /// One per output channel of a slab.
     outside: &'a mut [f32],
@@ -73,7 +80,10 @@ struct Slab<'a> {
     /// Counted over all groups.
     channels: Range<usize>,
     /// Their filters.
-    grad_weight: &'a mut [f32],
+    grad_weight: Option<&'a mut [f32]>,
+    /// Whether the filters are replaced.
+    replaces: bool,
+    grad_bias: Option<&'a mut [f32]>,
 }
 
 /// So few positions a block may have that the sum of a block, and then that of all blocks, is no longer a chain than
@@ -86,6 +96,7 @@ const fn least_positions(desc: &ConvDesc) -> usize {
 
 /// The largest block of at most `most` positions, cut along one axis: all of the axes behind it, one of those before.
 const fn block_of(desc: &ConvDesc, most: usize) -> [usize; 4] {
+    let most = if most >= 16 { most / 16 * 16 } else { most };
     let [depth, height, width] = desc.output_size();
     let counts = [max(desc.batch(), 1), depth, height, width];
     let mut block = [1; 4];
@@ -94,7 +105,9 @@ const fn block_of(desc: &ConvDesc, most: usize) -> [usize; 4] {
         axis -= 1;
         let room = most / inner;
         if room < counts[axis] {
-            block[axis] = Panels::of_at_most(counts[axis], max(room, 1)).max();
+            let part = Panels::of_at_most(counts[axis], max(room, 1)).max();
+            // Rows begin where vectors may, and sums of ones are exact for longer.
+            block[axis] = if axis == 3 && room >= 16 { part.next_multiple_of(16) } else { part };
             break;
         }
         block[axis] = counts[axis];
@@ -113,7 +126,10 @@ impl Stripes {
         let most = clamp(len / (inputs + slab), few, min(SEGMENT, tuning.positions));
         // Whatever the threads: the order of the sums follows from the blocks.
         let block = block_of(desc, max(most, least_positions(desc)));
-        let vectors = Panels::of_at_most(inputs.div_ceil(kernels.lanes), min(kernels.stripe_vectors, tuning.tile));
+        let most_vectors = min(kernels.stripe_vectors, tuning.tile);
+        // Whole stripes.
+        let copied = max(COPIED_CHANNELS / kernels.lanes / most_vectors, 1) * most_vectors;
+        let vectors = Panels::of_at_most(inputs.div_ceil(kernels.lanes), copied);
         // Packing costs about half a cycle per element, and a row of positions eight cycles more than those of its tiles.
         let (columns, width) = (desc.kernel()[2], block[3]);
         let by_column = (width * 8).saturating_mul(columns - 1) < desc.taps().saturating_mul(inputs);
@@ -121,6 +137,7 @@ impl Stripes {
             block,
             slab: Panels::of_at_most(clamp(own, 1, outputs), slab).max(),
             vectors,
+            most_vectors,
             most_rows: min(kernels.stripe_rows, tuning.panel),
             by_column,
         }
@@ -131,28 +148,39 @@ impl Stripes {
         let [images, depth, height, width] = self.block;
         let positions = images.saturating_mul(depth * height * width);
         let lanes = self.vectors.max() * kernels.lanes;
-        let lens = [positions.saturating_mul(lanes), positions.saturating_mul(self.slab), lanes, self.slab];
+        // A vector of lanes may read beyond the last packed position's channels.
+        let gradients = positions.saturating_mul(self.slab).saturating_add(kernels.lanes);
+        let lens = [positions.saturating_mul(lanes), gradients, lanes, self.slab];
         Buffers::new(lens, kernels.lanes)
     }
 
-    /// Adds the gradients of the weights of some output channels, in the order of the layout.
+    /// Computes the gradients of some output channels, the weights' in the order of the layout; adds to the biases'.
     pub(super) fn run(
         &self,
         call: &BackwardWeightCall<'_>,
         channels: Range<usize>,
-        grad_weight: &mut [f32],
+        grad_weight: Option<Gradient<'_>>,
+        mut grad_bias: Option<&mut [f32]>,
         workspace: &mut [f32],
     ) {
         let desc = call.desc;
-        let ([stripe, gradients, thresholds, outside], _) = self.buffers(call.kernels).carve(workspace);
-        let mut scratch = Scratch { stripe, gradients, thresholds, outside };
+        let ([copy, gradients, thresholds, outside], _) = self.buffers(call.kernels).carve(workspace);
+        let mut scratch = Scratch { copy, gradients, thresholds, outside };
+        let replaces = grad_weight.as_ref().is_some_and(|gradient| gradient.accumulation == Accumulation::Overwrite);
+        let mut grad_weight = grad_weight.map(|gradient| gradient.values);
         let (filter, per_group) = (desc.group_in_channels() * desc.taps(), desc.group_out_channels());
         for group in channels.start / per_group..channels.end.div_ceil(per_group) {
             let own = channels.start.max(group * per_group)..channels.end.min((group + 1) * per_group);
             for slab in chunks(own, self.slab) {
-                let first = (slab.start - channels.start) * filter;
-                let grad_weight = &mut grad_weight[first..][..slab.len() * filter];
-                self.run_slab(call, Slab { group, channels: slab, grad_weight }, &mut scratch);
+                let first = slab.start - channels.start;
+                let slab = Slab {
+                    group,
+                    grad_weight: grad_weight.as_mut().map(|all| &mut all[first * filter..][..slab.len() * filter]),
+                    replaces,
+                    grad_bias: grad_bias.as_mut().map(|all| &mut all[first..][..slab.len()]),
+                    channels: slab,
+                };
+                self.run_slab(call, slab, &mut scratch);
             }
         }
     }
@@ -166,7 +194,8 @@ impl Stripes {
                 for rows in chunks(0..height, self.block[2]) {
                     for columns in chunks(0..width, self.block[3]) {
                         let positions = [images.clone(), depths.clone(), rows.clone(), columns];
-                        let mut block = Block { packed: positions[3].clone(), positions, tiles, first };
+                        let packed = if self.by_column { 0..0 } else { positions[3].clone() };
+                        let mut block = Block { positions, packed, tiles, first };
                         self.run_block(call, &mut slab, &mut block, scratch);
                         first = false;
                     }
@@ -187,10 +216,29 @@ impl Stripes {
         if !self.by_column {
             pack(call, slab, block, scratch.gradients);
         }
+        if let Some(sums) = slab.grad_bias.as_deref_mut() {
+            if self.by_column {
+                if block.first {
+                    let all = call.desc.output_size().map(|size| 0..size);
+                    let tensor = call.desc.output_tensor();
+                    add_positions(&tensor, call.grad_output, &[all], slab.channels.clone(), sums);
+                }
+            } else {
+                call.kernels.sum_tiles(SumTiles {
+                    packed: scratch.gradients,
+                    positions: block.packed_len(),
+                    tiles: block.tiles,
+                    sums,
+                });
+            }
+        }
+        if slab.grad_weight.is_none() {
+            return;
+        }
         for w in 0..widths {
             if self.by_column {
                 let inside = intersection(&block.positions[3], &Reads::forward(call.desc, 2).unpadded(w).range());
-                if !inside.is_empty() && (w == 0 || inside != block.packed) {
+                if !inside.is_empty() && inside != block.packed {
                     block.packed = inside;
                     pack(call, slab, block, scratch.gradients);
                 }
@@ -211,42 +259,49 @@ impl Stripes {
         tap: [usize; 3],
         scratch: &mut Scratch<'_>,
     ) {
+        let Slab { group, channels: ref own, grad_weight: Some(ref mut grad_weight), replaces, .. } = *slab else {
+            return;
+        };
         let (desc, lanes) = (call.desc, call.kernels.lanes);
+        let replaces = replaces && block.first;
         let (channels, index) = (desc.group_in_channels(), tap_index(desc, tap));
         let mut outside = None;
         if block.first && !call.thresholds.is_linear() {
             let unpadded = border::unpadded(desc, index);
             if !border::is_inside(desc, &unpadded) {
-                let sums = &mut scratch.outside[..slab.channels.len()];
+                let sums = &mut scratch.outside[..own.len()];
                 sums.fill(0.0);
-                border::sum_outside(desc, call.grad_output, &unpadded, slab.channels.clone(), sums);
+                border::sum_outside(desc, call.grad_output, &unpadded, own.clone(), sums);
                 outside = Some(&*sums);
             }
         }
         let Inside { positions, input, packed } = inside(desc, block, tap);
-        if positions.len() == 0 && outside.is_none() {
+        if positions.len() == 0 && outside.is_none() && !replaces {
             return;
         }
         for vectors in self.vectors.iter() {
-            let own = vectors.start * lanes..channels.min(vectors.end * lanes);
-            let first_channel = slab.group * channels + own.start;
+            let first = vectors.start * lanes;
+            let count = channels.min(vectors.end * lanes) - first;
+            let first_channel = group * channels + first;
             let thresholds = &mut scratch.thresholds[..vectors.len() * lanes];
             // A lane without a channel is computed and dropped, so any threshold serves it.
-            thresholds[own.len()..].fill(0.0);
-            call.thresholds.copy_channels(first_channel..first_channel + own.len(), index, thresholds, 1);
+            thresholds[count..].fill(0.0);
+            call.thresholds.copy_channels(first_channel..first_channel + count, index, thresholds, 1);
             call.kernels.stripe_products(StripeProducts {
                 input: &call.input[input + first_channel..],
                 positions,
                 first: packed,
-                channels: own.len(),
+                channels: count,
+                stripes: Panels::of_at_most(vectors.len(), self.most_vectors),
                 thresholds: (!call.thresholds.is_linear()).then_some(&*thresholds),
-                stripe: scratch.stripe,
+                copy: scratch.copy,
                 gradients: scratch.gradients,
                 packed: block.packed_len(),
                 tiles: block.tiles,
                 outside,
-                sums: &mut slab.grad_weight[index * channels + own.start..],
+                sums: &mut grad_weight[index * channels + first..],
                 pitch: channels * desc.taps(),
+                replaces,
             });
         }
     }

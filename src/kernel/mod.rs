@@ -49,7 +49,7 @@ pub(crate) use outer::WeightPanels;
 pub(crate) use pack::{PatchColumns, PatchRows, PatchRun};
 pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
 pub(crate) use product::{Product, ProductRows, Start};
-pub(crate) use stripe::{PackTiles, StripeProducts};
+pub(crate) use stripe::{PackTiles, StripeProducts, SumTiles};
 pub(crate) use view::{TileMut, Update, View};
 
 use pulp::{Simd, WithSimd};
@@ -191,6 +191,7 @@ kernels! {
     backward_weight(WeightPanels);
     pack_tiles(PackTiles);
     stripe_products(StripeProducts);
+    sum_tiles(SumTiles);
     product(Product);
     pack_columns(PatchColumns);
     pack_rows(PatchRows);

@@ -2,7 +2,7 @@
 //! last.
 //!
 //! A stripe is a few vectors of input channels. At one tap, the positions of a block that read inside are copied from it,
-//! clamped, one after another ([`StripeProducts`]); against them go tiles of output channels, whose gradients are packed once
+//! clamped, one after another; against them go tiles of output channels ([`StripeProducts`]), whose gradients are packed once
 //! per block ([`PackTiles`]):
 //!
 //! ```text
@@ -22,15 +22,16 @@ use core::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 
 use super::Kernel;
-use super::tile::{Interleaved, Sums, add_products, load, unrolled, with_const};
+use super::tile::{Interleaved, Sums, add_products, load, store, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
-use crate::geometry::{Lattice, Panels};
+use crate::geometry::{Lattice, Panels, chunks};
 
 /// Most vectors of a stripe.
 const MOST_VECTORS: usize = 2;
 
-/// Most output channels of a tile.
-const MOST_ROWS: usize = 12;
+/// Positions that are copied at a time to several places: what they hold is read as it lies, and stays in the first-level cache
+/// until all of it has been read.
+const CHUNK: usize = 16;
 
 /// Most vectors of a stripe.
 pub(super) const fn most_vectors<S: Vector>() -> usize {
@@ -63,39 +64,91 @@ impl Kernel for PackTiles<'_> {
     #[inline(always)]
     unsafe fn run<S: Vector>(self, _: S) {
         let lattice = self.positions.joined();
-        let count = lattice.len();
-        for tile in self.tiles.iter() {
-            with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if const { R <= most_rows::<S>() } {
-                // SAFETY: checked: the positions' channels lie in `from`, the tile and those before it, packed, in `to`.
-                unsafe {
-                    let to = self.to.as_mut_ptr().add(tile.start * count);
-                    pack_tile::<R>(self.from.as_ptr().add(tile.start), &lattice, to);
+        let (count, step) = (lattice.len(), lattice.steps[0][3]);
+        let mut packed = 0;
+        for [first] in lattice.lines(3) {
+            for chunk in chunks(0..lattice.counts[3], CHUNK) {
+                let from = first + chunk.start * step;
+                for tile in self.tiles.iter() {
+                    let to = tile.start * count + packed * tile.len();
+                    with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if const { R <= most_rows::<S>() } {
+                        // SAFETY: checked: the positions' channels lie in `from`, and as many in `to`.
+                        unsafe {
+                            let (from, to) = (self.from.as_ptr().add(from + tile.start), self.to.as_mut_ptr().add(to));
+                            copy_rows::<R>(from, step, chunk.len(), to);
+                        }
+                    });
                 }
-            });
+                packed += chunk.len();
+            }
         }
     }
 }
 
 /// # Safety
 ///
-/// [In reach](Vector#in-reach): `R` elements at each place of the lattice from `from` on, and as many one after another at `to`.
-#[inline(never)]
-unsafe fn pack_tile<const R: usize>(from: *const f32, lattice: &Lattice<1>, to: *mut f32) {
-    let (mut to, step) = (to.cast::<[f32; R]>(), lattice.steps[0][3]);
-    for [first] in lattice.lines(3) {
-        // SAFETY: in reach: the line begins at a place of the lattice.
-        let mut from = unsafe { from.add(first) };
-        for _ in 0..lattice.counts[3] {
-            // SAFETY: in reach: the next place.
-            unsafe { to.write_unaligned(from.cast::<[f32; R]>().read_unaligned()) };
-            // Not `add`: after the last place they may point beyond the buffers.
-            (from, to) = (from.wrapping_add(step), to.wrapping_add(1));
+/// [In reach](Vector#in-reach): `count` rows of `R` elements, `step` apart at `from`, and one after another at `to`.
+#[inline(always)]
+unsafe fn copy_rows<const R: usize>(from: *const f32, step: usize, count: usize, to: *mut f32) {
+    let (mut from, mut to) = (from, to.cast::<[f32; R]>());
+    for _ in 0..count {
+        // SAFETY: in reach: the next row.
+        unsafe { to.write_unaligned(from.cast::<[f32; R]>().read_unaligned()) };
+        // Not `add`: after the last row they may point beyond the buffers.
+        (from, to) = (from.wrapping_add(step), to.wrapping_add(1));
+    }
+}
+
+/// `sums[d] += Σ_p packed[p][d]` over packed positions.
+pub(crate) struct SumTiles<'a> {
+    /// As [`PackTiles`] leaves it, with a vector of whatever behind it.
+    pub(crate) packed: &'a [f32],
+    pub(crate) positions: usize,
+    pub(crate) tiles: Panels,
+    pub(crate) sums: &'a mut [f32],
+}
+
+impl Kernel for SumTiles<'_> {
+    fn check<S: Vector>(&self) {
+        let len = self.positions.saturating_mul(self.tiles.len());
+        assert!(len.saturating_add(S::LANES) <= self.packed.len() && self.tiles.len() <= self.sums.len());
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Vector>(self, simd: S) {
+        /// Chains of additions: one would wait for each of them.
+        const CHAINS: usize = 4;
+        let mut lanes = [0.0; MOST_LANES];
+        for tile in self.tiles.iter() {
+            let rows = tile.len();
+            let mut first = 0;
+            while first < rows {
+                let mut sums = [simd.splat_f32s(0.0); CHAINS];
+                let mut from = self.packed.as_ptr().wrapping_add(tile.start * self.positions + first);
+                // SAFETY: checked: a vector behind the last position's channels is in reach.
+                unsafe {
+                    for _ in 0..self.positions / CHAINS {
+                        unrolled!(I in 0..CHAINS => sums[I] = simd.add_f32s(sums[I], simd.load(from.add(I * rows))));
+                        from = from.wrapping_add(CHAINS * rows);
+                    }
+                    for _ in 0..self.positions % CHAINS {
+                        sums[0] = simd.add_f32s(sums[0], simd.load(from));
+                        from = from.wrapping_add(rows);
+                    }
+                }
+                let sum = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
+                // SAFETY: in reach: as many lanes as the widest vector has.
+                unsafe { simd.store(lanes.as_mut_ptr(), sum) };
+                let channels = &mut self.sums[tile.start + first..tile.end];
+                channels.iter_mut().zip(&lanes[..S::LANES]).for_each(|(sum, lane)| *sum += lane);
+                first += S::LANES;
+            }
         }
     }
 }
 
 /// `sums[d][c] += Σ_p gradients[p][d] · f(input[p][c]; θ[c])` over the positions of a block that read inside through one tap,
-/// and `outside[d] · θ[c]` where `θ > 0`, for a stripe of input channels and all tiles of output channels.
+/// and `outside[d] · θ[c]` where `θ > 0`, for stripes of input channels and tiles of output channels.
 pub(crate) struct StripeProducts<'a> {
     /// From where the first position reads the first channel on.
     pub(crate) input: &'a [f32],
@@ -103,12 +156,14 @@ pub(crate) struct StripeProducts<'a> {
     pub(crate) positions: Lattice<2>,
     /// Where the first one is packed.
     pub(crate) first: usize,
-    /// Channels of the stripe, at most [`most_vectors`] vectors.
+    /// Input channels.
     pub(crate) channels: usize,
-    /// One per lane of the stripe's vectors; none where nothing is clamped.
+    /// Their vectors, in stripes of at most [`most_vectors`].
+    pub(crate) stripes: Panels,
+    /// One per lane of the vectors; none where nothing is clamped.
     pub(crate) thresholds: Option<&'a [f32]>,
-    /// Room for `[position][lane]`.
-    pub(crate) stripe: &'a mut [f32],
+    /// Room for `[stripe][position][lane]`.
+    pub(crate) copy: &'a mut [f32],
     /// `[tile][position][channel of the tile]`
     pub(crate) gradients: &'a [f32],
     /// Positions that are packed there.
@@ -117,22 +172,23 @@ pub(crate) struct StripeProducts<'a> {
     pub(crate) tiles: Panels,
     /// One per output channel: the sum of the gradients where the tap reads padding. Only with thresholds.
     pub(crate) outside: Option<&'a [f32]>,
-    /// Added to. Output channels are `pitch` apart.
+    /// Added to, or replaced. Output channels are `pitch` apart.
     pub(crate) sums: &'a mut [f32],
     pub(crate) pitch: usize,
+    pub(crate) replaces: bool,
 }
 
 impl Kernel for StripeProducts<'_> {
     fn check<S: Vector>(&self) {
-        let Self { input, positions, channels, tiles, .. } = self;
-        let lanes = channels.next_multiple_of(S::LANES);
-        assert!((1..=most_vectors::<S>() * S::LANES).contains(channels));
+        let Self { input, positions, channels, stripes, tiles, .. } = self;
+        let lanes = stripes.len().saturating_mul(S::LANES);
+        assert!(*channels >= 1 && channels.div_ceil(S::LANES) == stripes.len() && stripes.max() <= most_vectors::<S>());
         assert!(tiles.count() >= 1 && tiles.max() <= most_rows::<S>());
         if positions.len() > 0 {
             assert!(positions.last(0).saturating_add(*channels) <= input.len());
             assert!(self.first.saturating_add(positions.last(1)) < self.packed);
         }
-        assert!(positions.len().saturating_mul(lanes) <= self.stripe.len());
+        assert!(positions.len().saturating_mul(lanes) <= self.copy.len());
         assert!(self.packed.saturating_mul(tiles.len()) <= self.gradients.len());
         assert!(self.thresholds.is_none_or(|thresholds| lanes <= thresholds.len()));
         assert!(self.outside.is_none_or(|outside| tiles.len() <= outside.len() && self.thresholds.is_some()));
@@ -140,52 +196,51 @@ impl Kernel for StripeProducts<'_> {
     }
 
     #[inline(always)]
-    unsafe fn run<S: Vector>(self, simd: S) {
-        // SAFETY: the call is checked.
-        unsafe { walk(simd, self) }
+    unsafe fn run<S: Vector>(mut self, simd: S) {
+        if self.positions.len() > 0 {
+            // SAFETY: the call is checked.
+            unsafe { copy_stripes(simd, &mut self) };
+        }
+        for stripe in 0..self.stripes.count() {
+            // SAFETY: the call is checked, and has the stripe.
+            unsafe { sum_stripe(simd, &mut self, stripe) };
+        }
     }
 }
 
-/// Copies the stripe, then computes tile after tile.
+/// Computes all tiles of a stripe.
 ///
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked).
+/// The call is [checked](Kernel#checked), and `stripe` one of its stripes.
 #[inline(never)]
-unsafe fn walk<S: Vector>(simd: S, call: StripeProducts<'_>) {
-    let vectors = call.channels.div_ceil(S::LANES);
-    let pitch = vectors * S::LANES;
-    with_const!(vectors, V in [1 2] => if const { V <= most_vectors::<S>() } {
-        let lattice = Lattice { counts: call.positions.counts, steps: [call.positions.steps[0]] }.joined();
-        let copy = Copy {
-            input: call.input,
-            lattice,
-            channels: call.channels,
-            thresholds: call.thresholds.map(<[f32]>::as_ptr),
-            to: call.stripe.as_mut_ptr(),
-        };
-        // SAFETY: checked: the positions' channels lie in the input, and their lanes have room in the stripe.
-        unsafe { copy_stripe::<S, V>(simd, &copy) };
-    });
+unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: usize) {
+    let vectors = call.stripes.get(stripe);
+    let (first_lane, lanes) = (vectors.start * S::LANES, vectors.len() * S::LANES);
+    let channels = lanes.min(call.channels - first_lane);
     let [_, b, c, d] = call.positions.counts;
-    let steps = [[b * c * d * pitch, c * d * pitch, d * pitch, pitch], call.positions.steps[1]];
+    let steps = [[b * c * d * lanes, c * d * lanes, d * lanes, lanes], call.positions.steps[1]];
     let positions = Lattice { counts: call.positions.counts, steps }.joined();
     for tile in call.tiles.iter() {
-        let first = tile.start * call.packed + call.first * tile.len();
-        // SAFETY: checked: so many packed positions and channels come before, with their sums.
+        let first_sum = tile.start * call.pitch + first_lane;
+        let behind = call.sums.len() - first_sum;
+        // SAFETY: checked: so many positions, channels and sums come before. The first position, if there is one, is packed.
         let operands = unsafe {
+            let first = tile.start * call.packed + call.first * tile.len();
             Tile {
-                x: call.stripe.as_ptr(),
+                x: call.copy.as_ptr().add(first_lane * call.positions.len()),
                 gradients: call.gradients.as_ptr().wrapping_add(first),
                 positions,
-                thresholds: call.thresholds.map(<[f32]>::as_ptr),
+                thresholds: call.thresholds.map(|thresholds| thresholds.as_ptr().add(first_lane)),
                 outside: call.outside.map(|outside| outside.as_ptr().add(tile.start)),
-                sums: call.sums.as_mut_ptr().add(tile.start * call.pitch),
+                sums: call.sums.as_mut_ptr().add(first_sum),
                 pitch: call.pitch,
-                channels: call.channels,
+                channels,
+                whole: (tile.len() - 1) * call.pitch + lanes <= behind,
+                replaces: call.replaces,
             }
         };
-        with_const!(vectors, V in [1 2] => if const { V <= most_vectors::<S>() } {
+        with_const!(vectors.len(), V in [1 2] => if const { V <= most_vectors::<S>() } {
             with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if const { R <= most_rows::<S>() } {
                 // SAFETY: checked: the stripe has `V` vectors, the tile `R` channels.
                 unsafe { sum_tile::<S, R, V>(simd, &operands) }
@@ -194,105 +249,127 @@ unsafe fn walk<S: Vector>(simd: S, call: StripeProducts<'_>) {
     }
 }
 
-/// A stripe to be copied.
-struct Copy<'a> {
-    input: &'a [f32],
-    lattice: Lattice<1>,
-    channels: usize,
-    thresholds: Option<*const f32>,
-    to: *mut f32,
-}
-
+/// Copies all stripes.
+///
 /// # Safety
 ///
-/// [In reach](Vector#in-reach): in the input, the channels at each place of the lattice; `V` vectors, which are as many as the
-/// channels need, at the thresholds and, for each place, at `to`.
+/// The call is [checked](Kernel#checked), and there is a position.
 #[inline(never)]
-unsafe fn copy_stripe<S: Vector, const V: usize>(simd: S, copy: &Copy<'_>) {
-    /// What is copied where the instructions of `S` may be used.
-    struct InReach<'a, S, const V: usize>(S, &'a Copy<'a>);
+unsafe fn copy_stripes<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
+    /// A call whose stripes are copied where the instructions of `S` may be used.
+    struct Checked<'a, 'b, S>(S, &'a mut StripeProducts<'b>);
 
-    impl<S: Vector, const V: usize> WithSimd for InReach<'_, S, V> {
+    impl<S: Vector> WithSimd for Checked<'_, '_, S> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<T: Simd>(self, _: T) {
-            // SAFETY: in reach, where this was made.
-            unsafe {
-                match self.1.thresholds {
-                    Some(thetas) => {
-                        let thetas = load::<S, V>(self.0, thetas);
-                        copy_lines::<S, V, true>(self.0, self.1, thetas);
+            let Self(simd, call) = self;
+            let lattice = Lattice { counts: call.positions.counts, steps: [call.positions.steps[0]] }.joined();
+            let ([na, nb, nc, count], [steps]) = (lattice.counts, lattice.steps);
+            let mut to = 0;
+            let mut line = 0;
+            while line < na * nb * nc {
+                let (a, b, c) = (line / (nb * nc), line / nc % nb, line % nc);
+                let first = a * steps[0] + b * steps[1] + c * steps[2];
+                let mut start = 0;
+                while start < count {
+                    let chunk = if count - start < CHUNK { count - start } else { CHUNK };
+                    let lines = Places { first: first + start * steps[3], step: steps[3], count: chunk, to };
+                    let mut stripe = 0;
+                    while stripe < call.stripes.count() {
+                        // SAFETY: checked: they are places of the positions.
+                        unsafe { copy_chunk(simd, call, stripe, &lines) };
+                        stripe += 1;
                     }
-                    None => copy_lines::<S, V, false>(self.0, self.1, [self.0.splat_f32s(0.0); V]),
+                    (start, to) = (start + chunk, to + chunk);
                 }
+                line += 1;
             }
         }
     }
 
-    simd.vectorize(InReach::<S, V>(simd, copy));
+    simd.vectorize(Checked(simd, call));
+}
+
+/// Some positions along a line.
+struct Places {
+    /// Where the first lies in the input.
+    first: usize,
+    step: usize,
+    count: usize,
+    /// How many come before them.
+    to: usize,
+}
+
+/// Copies one stripe of some positions.
+///
+/// # Safety
+///
+/// The call is [checked](Kernel#checked), `stripe` one of its stripes, the places among its positions.
+#[inline(always)]
+unsafe fn copy_chunk<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: usize, places: &Places) {
+    let vectors = call.stripes.get(stripe);
+    let (first_lane, lanes) = (vectors.start * S::LANES, vectors.len() * S::LANES);
+    let first = places.first + first_lane;
+    let to = call.positions.len() * first_lane + places.to * lanes;
+    // Whole vectors may be loaded as long as they end in the input; what is no channel of the stripe is not added up.
+    let whole = match call.input.len().checked_sub(first + lanes) {
+        Some(room) if places.step * (places.count - 1) <= room => places.count,
+        Some(room) => room / places.step + 1,
+        None => 0,
+    };
+    // SAFETY: checked: the stripe has room for all lanes of its positions, of which so many are whole in the input, and
+    // thresholds for them.
+    unsafe {
+        let (from, to) = (call.input.as_ptr().add(first), call.copy.as_mut_ptr().add(to));
+        let thetas = call.thresholds.map(|thresholds| thresholds.as_ptr().add(first_lane));
+        with_const!(vectors.len(), V in [1 2] => match thetas {
+            Some(thetas) => {
+                let thetas = load::<S, V>(simd, thetas);
+                copy_vectors::<S, V, true>(simd, from, places.step, whole, thetas, to);
+            }
+            None => copy_vectors::<S, V, false>(simd, from, places.step, whole, [simd.splat_f32s(0.0); V], to),
+        });
+        let channels = call.channels - first_lane;
+        for place in whole..places.count {
+            for lane in 0..lanes {
+                let mut x = if lane < channels { *from.add(place * places.step + lane) } else { 0.0 };
+                if let Some(thetas) = thetas {
+                    let theta = *thetas.add(lane);
+                    // A NaN stays.
+                    x = if x <= theta { theta } else { x };
+                }
+                *to.add(place * lanes + lane) = x;
+            }
+        }
+    }
 }
 
 /// # Safety
 ///
-/// As [`copy_stripe`] asks.
+/// [In reach](Vector#in-reach): `V` vectors at each of `count` places, `step` apart at `from` and one after another at `to`.
 #[inline(always)]
-unsafe fn copy_lines<S: Vector, const V: usize, const CLAMPED: bool>(simd: S, copy: &Copy<'_>, thetas: [S::f32s; V]) {
-    let Copy { input, ref lattice, channels, thresholds, to } = *copy;
-    let (counts, [steps]) = (lattice.counts, lattice.steps);
-    let step = steps[3];
-    let mut to = to;
-    let (mut a, mut b, mut c) = (0, 0, 0);
-    if lattice.len() == 0 {
-        return;
-    }
-    loop {
-        let first = a * steps[0] + b * steps[1] + c * steps[2];
-        // Whole vectors may be loaded as long as they end in the input; what is no channel of the stripe is not added up.
-        let whole = match input.len().checked_sub(first + V * S::LANES) {
-            Some(room) if step * (counts[3] - 1) <= room => counts[3],
-            Some(room) => room / step + 1,
-            None => 0,
-        };
-        let mut from = input.as_ptr().wrapping_add(first);
-        for _ in 0..whole {
-            // SAFETY: in reach: the vectors end in the input, and there is room for each place.
-            unsafe {
-                unrolled!(I in 0..V => {
-                    let mut x = simd.load(from.add(I * S::LANES));
-                    if CLAMPED {
-                        x = simd.activate(x, thetas[I]);
-                    }
-                    simd.store(to.add(I * S::LANES), x);
-                });
-            }
-            (from, to) = (from.wrapping_add(step), to.wrapping_add(V * S::LANES));
-        }
-        for _ in whole..counts[3] {
-            for lane in 0..V * S::LANES {
-                // SAFETY: in reach: a channel of the place; thresholds and room for all lanes.
-                unsafe {
-                    let mut x = if lane < channels { *from.add(lane) } else { 0.0 };
-                    if let Some(thetas) = thresholds {
-                        let theta = *thetas.add(lane);
-                        // A NaN stays.
-                        x = if x <= theta { theta } else { x };
-                    }
-                    *to.add(lane) = x;
+unsafe fn copy_vectors<S: Vector, const V: usize, const CLAMPED: bool>(
+    simd: S,
+    mut from: *const f32,
+    step: usize,
+    count: usize,
+    thetas: [S::f32s; V],
+    mut to: *mut f32,
+) {
+    for _ in 0..count {
+        // SAFETY: in reach: the vectors of the next place.
+        unsafe {
+            unrolled!(I in 0..V => {
+                let mut x = simd.load(from.add(I * S::LANES));
+                if CLAMPED {
+                    x = simd.activate(x, thetas[I]);
                 }
-            }
-            (from, to) = (from.wrapping_add(step), to.wrapping_add(V * S::LANES));
+                simd.store(to.add(I * S::LANES), x);
+            });
         }
-        c += 1;
-        if c == counts[2] {
-            (b, c) = (b + 1, 0);
-        }
-        if b == counts[1] {
-            (a, b) = (a + 1, 0);
-        }
-        if a == counts[0] {
-            return;
-        }
+        (from, to) = (from.wrapping_add(step), to.wrapping_add(V * S::LANES));
     }
 }
 
@@ -312,13 +389,17 @@ struct Tile {
     pitch: usize,
     /// Input channels: those that have sums.
     channels: usize,
+    /// Whether whole vectors of sums are in reach.
+    whole: bool,
+    /// Whether sums are replaced, not added to.
+    replaces: bool,
 }
 
 /// # Safety
 ///
 /// [In reach](Vector#in-reach): `V` vectors of `x` and `R` gradients at each position, `V` vectors at the thresholds, `R` elements at
-/// `outside`, `channels` sums of each of `R` output channels. The channels are more than `V − 1` vectors hold, and not more than
-/// `V`. There are thresholds where there is something outside.
+/// `outside`, `channels` sums of each of `R` output channels, and `V` vectors of them where they are whole. The channels are more than
+/// `V − 1` vectors hold, and not more than `V`. There are thresholds where there is something outside.
 #[inline(never)]
 unsafe fn sum_tile<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile) {
     /// A tile that is summed where the instructions of `S` may be used.
@@ -387,14 +468,42 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
     sums
 }
 
-/// Adds the sums of a tile to those in memory.
+/// Adds the sums of a tile to those in memory, or replaces them.
 ///
 /// # Safety
 ///
 /// As [`sum_tile`] asks.
 #[inline(always)]
 unsafe fn add_sums<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile, sums: Sums<S, R, V>) {
-    if tile.channels == V * S::LANES {
+    if !tile.whole {
+        // SAFETY: as this function asks.
+        unsafe { add_lanes(simd, tile, sums) }
+    } else if tile.channels < V * S::LANES {
+        let zero = simd.splat_f32s(0.0);
+        let adds = simd.less_than_f32s(zero, simd.splat_f32s(if tile.replaces { 0.0 } else { 1.0 }));
+        // The last vector has lanes that are no channels of the stripe: what lies there stays.
+        let mut own = [0.0; MOST_LANES];
+        own[..tile.channels - (V - 1) * S::LANES].fill(1.0);
+        // SAFETY: in reach: there are as many elements as the widest vector has.
+        let own = simd.less_than_f32s(zero, unsafe { simd.load(own.as_ptr()) });
+        unrolled!(ROW in 0..R => {
+            // SAFETY: in reach: `V` vectors of sums of channel `ROW`.
+            unsafe {
+                let to = tile.sums.add(ROW * tile.pitch);
+                let before = load::<S, V>(simd, to);
+                unrolled!(I in 0..V => {
+                    let mut sum = simd.add_f32s(simd.keep(adds, before[I]), sums[ROW][I]);
+                    if I == V - 1 {
+                        sum = simd.select_f32s(own, sum, before[I]);
+                    }
+                    simd.store(to.add(I * S::LANES), sum);
+                });
+            }
+        });
+    } else if tile.replaces {
+        // SAFETY: in reach: `V` vectors of sums of `R` channels.
+        unsafe { store(simd, sums, tile.sums, tile.pitch) }
+    } else {
         unrolled!(ROW in 0..R => {
             // SAFETY: in reach: `V` vectors of sums of channel `ROW`.
             unsafe {
@@ -403,21 +512,24 @@ unsafe fn add_sums<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Ti
                 unrolled!(I in 0..V => simd.store(to.add(I * S::LANES), simd.add_f32s(before[I], sums[ROW][I])));
             }
         });
-        return;
-    }
-    // The last vector has lanes that are no channels.
-    let mut bounce = [[0.0; MOST_VECTORS * MOST_LANES]; R];
-    unrolled!(ROW in 0..R => {
-        let row = bounce[ROW].as_mut_ptr();
-        // SAFETY: in reach: a row of `bounce` holds the most vectors.
-        unrolled!(I in 0..V => unsafe { simd.store(row.add(I * S::LANES), sums[ROW][I]) });
-    });
-    for (row, values) in bounce.iter().enumerate() {
-        for (lane, value) in values[..tile.channels].iter().enumerate() {
-            // SAFETY: in reach: a channel's sum.
-            unsafe { *tile.sums.add(row * tile.pitch + lane) += *value };
-        }
     }
 }
 
-const _: () = assert!(MOST_ROWS <= 12, "`unrolled!` goes no further");
+/// [`add_sums`] where whole vectors are not in reach.
+///
+/// # Safety
+///
+/// As [`sum_tile`] asks.
+#[inline(always)]
+unsafe fn add_lanes<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile, sums: Sums<S, R, V>) {
+    let mut bounce = [[0.0; MOST_VECTORS * MOST_LANES]; R];
+    // SAFETY: in reach: a row of `bounce` holds the most vectors.
+    unsafe { store(simd, sums, bounce.as_mut_ptr().cast(), MOST_VECTORS * MOST_LANES) };
+    for (row, values) in bounce.iter().enumerate() {
+        for (lane, value) in values[..tile.channels].iter().enumerate() {
+            // SAFETY: in reach: a channel's sum.
+            let sum = unsafe { &mut *tile.sums.add(row * tile.pitch + lane) };
+            *sum = if tile.replaces { *value } else { *sum + *value };
+        }
+    }
+}

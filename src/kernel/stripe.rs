@@ -128,7 +128,12 @@ impl Kernel for SumTiles<'_> {
                 // SAFETY: checked: a vector behind the last position's channels is in reach.
                 unsafe {
                     for _ in 0..self.positions / CHAINS {
-                        unrolled!(I in 0..CHAINS => sums[I] = simd.add_f32s(sums[I], simd.load(from.add(I * rows))));
+                        sums = [
+                            simd.add_f32s(sums[0], simd.load(from)),
+                            simd.add_f32s(sums[1], simd.load(from.add(rows))),
+                            simd.add_f32s(sums[2], simd.load(from.add(2 * rows))),
+                            simd.add_f32s(sums[3], simd.load(from.add(3 * rows))),
+                        ];
                         from = from.wrapping_add(CHAINS * rows);
                     }
                     for _ in 0..self.positions % CHAINS {

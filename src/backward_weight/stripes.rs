@@ -132,7 +132,8 @@ impl Stripes {
         let vectors = Panels::of_at_most(inputs.div_ceil(kernels.lanes), copied);
         // Packing costs about half a cycle per element, and a row of positions eight cycles more than those of its tiles.
         let (columns, width) = (desc.kernel()[2], block[3]);
-        let by_column = (width * 8).saturating_mul(columns - 1) < desc.taps().saturating_mul(inputs);
+        let padded = desc.padding_before()[2] > 0 || desc.padding_after()[2] > 0;
+        let by_column = padded && (width * 8).saturating_mul(columns - 1) < desc.taps().saturating_mul(inputs);
         Self {
             block,
             slab: Panels::of_at_most(clamp(own, 1, outputs), slab).max(),

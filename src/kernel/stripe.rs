@@ -33,6 +33,9 @@ const MOST_VECTORS: usize = 2;
 /// until all of it has been read.
 const CHUNK: usize = 16;
 
+/// How many positions before they are copied their cache lines are asked for.
+const AHEAD: usize = 2 * CHUNK;
+
 /// Most vectors of a stripe.
 pub(super) const fn most_vectors<S: Vector>() -> usize {
     S::STRIPE[1]
@@ -62,13 +65,14 @@ impl Kernel for PackTiles<'_> {
     }
 
     #[inline(always)]
-    unsafe fn run<S: Vector>(self, _: S) {
+    unsafe fn run<S: Vector>(self, simd: S) {
         let lattice = self.positions.joined();
         let (count, step) = (lattice.len(), lattice.steps[0][3]);
         let mut packed = 0;
         for [first] in lattice.lines(3) {
             for chunk in chunks(0..lattice.counts[3], CHUNK) {
                 let from = first + chunk.start * step;
+                prefetch_rows(simd, self.from.as_ptr().wrapping_add(from + AHEAD * step), step, self.tiles.len());
                 for tile in self.tiles.iter() {
                     let to = tile.start * count + packed * tile.len();
                     with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if const { R <= most_rows::<S>() } {
@@ -82,6 +86,22 @@ impl Kernel for PackTiles<'_> {
                 packed += chunk.len();
             }
         }
+    }
+}
+
+/// Asks for [`CHUNK`] rows of `len` elements.
+#[inline(always)]
+fn prefetch_rows<S: Vector>(simd: S, from: *const f32, step: usize, len: usize) {
+    /// Elements of a cache line.
+    const LINE: usize = 16;
+    let mut from = from;
+    for _ in 0..CHUNK {
+        let mut at = 0;
+        while at < len {
+            simd.prefetch(from.wrapping_add(at));
+            at += LINE;
+        }
+        from = from.wrapping_add(step);
     }
 }
 
@@ -281,6 +301,8 @@ unsafe fn copy_stripes<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
                 while start < count {
                     let chunk = if count - start < CHUNK { count - start } else { CHUNK };
                     let lines = Places { first: first + start * steps[3], step: steps[3], count: chunk, to };
+                    let ahead = call.input.as_ptr().wrapping_add(lines.first + AHEAD * lines.step);
+                    prefetch_rows(simd, ahead, lines.step, call.channels);
                     let mut stripe = 0;
                     while stripe < call.stripes.count() {
                         // SAFETY: checked: they are places of the positions.
@@ -433,6 +455,7 @@ unsafe fn sum_tile<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Ti
 /// As [`sum_tile`] asks.
 #[inline(always)]
 unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile) -> Sums<S, R, V> {
+    unrolled!(ROW in 0..R => simd.prefetch(tile.sums.wrapping_add(ROW * tile.pitch)));
     let zero = simd.splat_f32s(0.0);
     let mut sums = [[zero; V]; R];
     if let (Some(outside), Some(thresholds)) = (tile.outside, tile.thresholds) {

@@ -128,6 +128,10 @@ pub(super) trait Vector: Simd {
         unsafe { from.cast::<Self::f32s>().read_unaligned() }
     }
 
+    /// Asks for a cache line that will be read or written, wherever it lies. Nothing where the CPU foresees enough by itself.
+    #[inline(always)]
+    fn prefetch(self, _: *const f32) {}
+
     /// Writes one vector.
     ///
     /// # Safety
@@ -227,6 +231,11 @@ impl Vector for pulp::x86::V3 {
         pulp::cast(self.avx._mm256_andnot_ps(mask, pulp::cast(value)))
     }
 
+    #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        prefetch(from);
+    }
+
     const SQUARE: usize = 8;
 
     #[inline(always)]
@@ -250,6 +259,11 @@ impl Vector for pulp::x86::V4 {
     const PRODUCT: [usize; 2] = [12, 2];
     const STRIPE: [usize; 2] = [12, 2];
 
+    #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        prefetch(from);
+    }
+
     const SQUARE: usize = 8;
 
     #[inline(always)]
@@ -262,6 +276,15 @@ impl Vector for pulp::x86::V4 {
         // SAFETY: offered, which is all that `pulp` asks.
         unsafe { Self::new_unchecked() }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch(from: *const f32) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+    // SAFETY: every x86-64 has it, and it faults at no address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
 }
 
 /// The transpose of a square of four, through arrays: the compiler makes shuffles of it.

@@ -30,6 +30,11 @@ impl<'a> ThresholdTable<'a> {
         self.strides
     }
 
+    /// Whether `max(0, θ)` is zero for every threshold, as far as can be told at once: where there is one for all.
+    pub(crate) fn adds_nothing_to_padding(&self) -> bool {
+        self.strides == [0; 2] && self.values.iter().all(|&theta| theta <= 0.0)
+    }
+
     /// θ of an input channel (of all groups) at a tap.
     #[inline]
     pub(crate) fn at(&self, channel: usize, tap: usize) -> f32 {

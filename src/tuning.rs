@@ -8,8 +8,8 @@ pub enum ForwardAlgorithm {
     Direct,
     /// Patches packed as columns.
     Columns,
-    /// Patches packed as rows.
-    Rows,
+    /// Valid taps, read in place.
+    BatchReduce,
     /// One channel per group.
     Depthwise,
 }

@@ -1,5 +1,7 @@
 //! Packed weights: the order in which the kernels read them.
 
+use core::ops::Range;
+
 use crate::desc::ConvDesc;
 use crate::geometry::Panels;
 use crate::isa::Isa;
@@ -97,6 +99,16 @@ impl Packing {
         group * self.channels(desc) + self.channel(desc, panel)
     }
 
+    /// Channels of a panel, both counted over all groups.
+    pub(crate) fn channels_of_all(&self, desc: &ConvDesc, panel: usize) -> Range<usize> {
+        self.channel_of_all(desc, panel)..self.channel_of_all(desc, panel + 1)
+    }
+
+    /// Lanes of all groups, those without a channel counted; saturates.
+    pub(crate) const fn all_lanes(&self, desc: &ConvDesc) -> usize {
+        desc.groups().saturating_mul(self.group_width())
+    }
+
     /// First lane of a panel counted over all groups, lanes without a channel counted.
     pub(crate) fn lane_of_all(&self, panel: usize) -> usize {
         let (group, panel) = self.panel_of_all(panel);
@@ -130,7 +142,7 @@ impl Packing {
 
     /// Elements of all packed weights; saturates.
     pub(crate) const fn len(&self, desc: &ConvDesc) -> usize {
-        desc.groups().saturating_mul(self.group_width().saturating_mul(self.depth(desc)))
+        self.all_lanes(desc).saturating_mul(self.depth(desc))
     }
 
     /// Packs all of a layer's weights.

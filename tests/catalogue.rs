@@ -1921,7 +1921,7 @@ fn plans_of(desc: ConvDesc, isa: Isa, pass: Pass) -> Vec<ConvRelu> {
     let usual = Tuning::default();
     let tunings = match pass {
         Pass::Forward | Pass::ForwardPacked => {
-            let forced = [ForwardAlgorithm::Direct, ForwardAlgorithm::Columns, ForwardAlgorithm::Rows];
+            let forced = [ForwardAlgorithm::Direct, ForwardAlgorithm::Columns, ForwardAlgorithm::BatchReduce];
             forced.map(|algorithm| Tuning { forward: Some(algorithm), ..usual }).to_vec()
         }
         Pass::BackwardInput | Pass::BackwardInputPacked => {

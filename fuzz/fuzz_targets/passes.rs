@@ -69,7 +69,7 @@ impl<'a> Arbitrary<'a> for Input {
                     None,
                     Some(ForwardAlgorithm::Direct),
                     Some(ForwardAlgorithm::Columns),
-                    Some(ForwardAlgorithm::Rows),
+                    Some(ForwardAlgorithm::BatchReduce),
                 ])?,
                 backward_input: *u.choose(&[
                     None,

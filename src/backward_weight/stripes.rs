@@ -32,8 +32,11 @@ use crate::sums::add_positions;
 use crate::tuning::Tuning;
 use crate::workspace::Buffers;
 
-/// Elements of input and gradients of a block.
+/// Elements of input and gradients of a block, which stay in the second-level cache.
 const BLOCK_LEN: usize = 64 * 1024;
+
+/// Elements of a stripe and the gradients of a tile, which stay in the first-level cache.
+const TILE_LEN: usize = 6 * 1024;
 
 /// Positions below which a block is not shrunk for the cache's sake: what is loaded from and added to the gradient of the
 /// weight would show.
@@ -122,14 +125,17 @@ impl Stripes {
         let (inputs, outputs) = (desc.group_in_channels(), desc.group_out_channels());
         let slab = Panels::of_at_most(outputs, SLAB_CHANNELS).max();
         let len = min(BLOCK_LEN, tuning.staging_len.saturating_mul(2));
-        let few = min(FEW_POSITIONS, tuning.positions);
-        let most = clamp(len / (inputs + slab), few, min(SEGMENT, tuning.positions));
-        // Whatever the threads: the order of the sums follows from the blocks.
-        let block = block_of(desc, max(most, least_positions(desc)));
         let most_vectors = min(kernels.stripe_vectors, tuning.tile);
         // Whole stripes.
         let copied = max(COPIED_CHANNELS / kernels.lanes / most_vectors, 1) * most_vectors;
         let vectors = Panels::of_at_most(inputs.div_ceil(kernels.lanes), copied);
+        // What a single tap reads is read once.
+        let read = if desc.taps() == 1 { min(inputs, copied * kernels.lanes) } else { inputs };
+        let fit = TILE_LEN / (kernels.stripe_vectors * kernels.lanes + kernels.stripe_rows);
+        let most = clamp(len / (read + slab), min(FEW_POSITIONS, fit), fit);
+        let most = min(most, tuning.positions);
+        // Whatever the threads: the order of the sums follows from the blocks.
+        let block = block_of(desc, max(most, least_positions(desc)));
         // Packing costs about half a cycle per element, and a row of positions eight cycles more than those of its tiles.
         let (columns, width) = (desc.kernel()[2], block[3]);
         let padded = desc.padding_before()[2] > 0 || desc.padding_after()[2] > 0;

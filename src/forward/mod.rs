@@ -5,12 +5,12 @@
 //! | [`direct`] | positions | at each load, once per panel of output channels | few output channels |
 //! | [`columns`] | positions | once, where patches are packed as columns | channels first |
 //! | [`depthwise`] | positions or channels | at each load | one channel per group |
-//! | [`rows`] | output channels | once, where patches are packed as rows | channels last |
+//! | [`batch_reduce`] | output channels | at each broadcast, once per panel of output channels | channels last |
 
+mod batch_reduce;
 mod columns;
 mod depthwise;
 mod direct;
-mod rows;
 
 use core::ops::Range;
 
@@ -26,10 +26,10 @@ use crate::thresholds::ThresholdTable;
 use crate::tuning::{ForwardAlgorithm, Tuning};
 use crate::weight::Packing;
 
+use batch_reduce::BatchReduce;
 use columns::Columns;
 use depthwise::Depthwise;
 use direct::Direct;
-use rows::Rows;
 
 /// How the forward pass of one layer runs on one instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct ForwardPlan {
 enum Driver {
     Direct(Direct),
     Columns(Columns),
-    Rows(Rows),
+    BatchReduce(BatchReduce),
     Depthwise(Depthwise),
 }
 
@@ -95,14 +95,14 @@ impl ForwardPlan {
         };
         let channels = desc.group_out_channels();
         let (algorithm, packing) = match algorithm {
-            ForwardAlgorithm::Rows if rows::applies(desc) => {
-                (algorithm, Packing::lanes(desc, min(kernels.product_vectors, tuning.tile), kernels.lanes))
+            ForwardAlgorithm::BatchReduce if batch_reduce::applies(desc) => {
+                (algorithm, Packing::lanes(desc, min(kernels.channel_vectors, tuning.tile), kernels.lanes))
             }
             ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, kernels) => {
                 (algorithm, Packing::rows(Panels::of_at_most(channels, 1)))
             }
             ForwardAlgorithm::Direct => (algorithm, Packing::rows(kernels.panel.panels(channels, tuning.panel))),
-            ForwardAlgorithm::Columns | ForwardAlgorithm::Rows | ForwardAlgorithm::Depthwise => (
+            ForwardAlgorithm::Columns | ForwardAlgorithm::BatchReduce | ForwardAlgorithm::Depthwise => (
                 ForwardAlgorithm::Columns,
                 Packing::rows(Panels::of_at_most(channels, min(kernels.product_rows, tuning.panel))),
             ),
@@ -111,7 +111,7 @@ impl ForwardPlan {
         let all_panels = desc.groups() * panels.count();
         let mut split = Split::new(desc, all_panels, kernels, threads);
         let driver = match algorithm {
-            ForwardAlgorithm::Rows => Driver::Rows(Rows::new(desc, kernels, tuning, packing)),
+            ForwardAlgorithm::BatchReduce => Driver::BatchReduce(BatchReduce::new(desc, tuning, packing)),
             ForwardAlgorithm::Depthwise => {
                 if matches!((desc.layout(), split.axis), (Layout::Nhwc, SplitAxis::Panels)) {
                     // Its vectors of channels are not cut.
@@ -125,7 +125,7 @@ impl ForwardPlan {
         let part_len = match &driver {
             Driver::Direct(driver) => driver.buffers(desc, kernels).len(),
             Driver::Columns(driver) => driver.buffers(desc, kernels).len(),
-            Driver::Rows(driver) => driver.buffers(desc, kernels).len(),
+            Driver::BatchReduce(driver) => driver.buffers(desc, kernels).len(),
             Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
         };
         Self { driver, packing, split, part_len }
@@ -136,7 +136,7 @@ impl ForwardPlan {
         match self.driver {
             Driver::Direct(_) => ForwardAlgorithm::Direct,
             Driver::Columns(_) => ForwardAlgorithm::Columns,
-            Driver::Rows(_) => ForwardAlgorithm::Rows,
+            Driver::BatchReduce(_) => ForwardAlgorithm::BatchReduce,
             Driver::Depthwise(_) => ForwardAlgorithm::Depthwise,
         }
     }
@@ -182,7 +182,7 @@ impl ForwardPlan {
         for_each(executor, parts.count(), jobs, &|part| match &self.driver {
             Driver::Direct(driver) => driver.run(call, part),
             Driver::Columns(driver) if VECTORS => driver.run(call, part),
-            Driver::Rows(driver) if VECTORS => driver.run(call, part),
+            Driver::BatchReduce(driver) if VECTORS => driver.run(call, part),
             Driver::Depthwise(driver) if VECTORS => driver.run(call, part),
             _ => unreachable!("a driver that is never planned"),
         })
@@ -197,8 +197,8 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
         ForwardAlgorithm::Direct
     } else if crate::depthwise::applies(desc, kernels) {
         ForwardAlgorithm::Depthwise
-    } else if rows::applies(desc) && channels >= max(2 * kernels.lanes, 16) && channels * 5 >= in_vectors * 4 {
-        ForwardAlgorithm::Rows
+    } else if batch_reduce::applies(desc) && channels >= max(2 * kernels.lanes, 16) && channels * 5 >= in_vectors * 4 {
+        ForwardAlgorithm::BatchReduce
     } else if channels >= 24 {
         ForwardAlgorithm::Columns
     } else {

@@ -30,7 +30,7 @@ pub(crate) fn classes_in(reads: &[Reads; 3], positions: [Range<usize>; 3]) -> im
 }
 
 /// The classes of all positions.
-#[cfg_attr(not(test), expect(dead_code, reason = "plans over classes of positions will"))]
+#[cfg(test)]
 pub(crate) fn classes(reads: &[Reads; 3]) -> impl Iterator<Item = Class> + Clone {
     classes_in(reads, reads.map(|axis| 0..axis.positions))
 }
@@ -41,9 +41,16 @@ impl Class {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "plans over classes of positions will"))]
 impl Class {
+    /// Where the first position reads through the first tap, in a tensor with these strides. It has a tap.
+    pub(crate) fn first_read(&self, reads: &[Reads; 3], strides: [usize; 3]) -> usize {
+        // Taps of a class read inside.
+        let at = |axis: usize| reads[axis].coordinate(self.positions[axis].start, self.taps[axis].start) as usize;
+        (0..3).map(|axis| at(axis) * strides[axis]).sum()
+    }
+
     /// Number of positions.
+    #[cfg(test)]
     pub(crate) const fn len(&self) -> usize {
         let [d, h, w] = self.positions;
         d.len() * h.len() * w.len()

@@ -33,11 +33,11 @@ mod shapes;
 mod share;
 mod span;
 
-pub(crate) use class::classes_in;
+pub(crate) use class::{Class, classes_in};
 pub(crate) use lattice::Lattice;
 pub(crate) use progression::{Phase, Progressions};
 pub(crate) use reads::Reads;
 pub(crate) use run::TapRuns;
 pub(crate) use segment::{SEGMENT, Segments, chain};
 pub(crate) use share::{MOST_PARTS, Panels, Widths, chunks, parts};
-pub(crate) use span::Steps;
+pub(crate) use span::{Span, Steps};

@@ -46,6 +46,11 @@ impl Reads {
         [Self::forward(desc, 0), Self::forward(desc, 1), Self::forward(desc, 2)]
     }
 
+    /// How far apart taps next to each other read.
+    pub(crate) const fn dilation(&self) -> usize {
+        self.dilation
+    }
+
     /// The coordinate that a position reads through a tap, perhaps padding.
     pub(super) const fn coordinate(&self, position: usize, tap: usize) -> isize {
         self.origin + (position * self.stride) as isize + (tap * self.dilation) as isize

@@ -18,6 +18,7 @@
 //! - Above, `ConvRelu` names the element type in its plan and packs weights in groups of as many steps as one
 //!   multiply-add takes ([`crate::weight`]); geometry ([`crate::taps`], [`crate::blocking`]) does not know of elements at all.
 
+mod batch_reduce;
 mod copy;
 #[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 mod deal;
@@ -27,6 +28,7 @@ mod gather;
 mod offsets;
 mod outer;
 mod pack;
+mod padded;
 mod planar;
 mod product;
 mod stripe;
@@ -37,6 +39,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use batch_reduce::BatchReduce;
 pub(crate) use copy::{CopyBlock, TransposeBlock};
 #[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 pub(crate) use deal::Deal;
@@ -46,7 +49,8 @@ pub(crate) use depthwise::{
 pub(crate) use gather::{GatherPanel, Pairs};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
-pub(crate) use pack::{PatchColumns, PatchRows, PatchRun};
+pub(crate) use pack::PatchColumns;
+pub(crate) use padded::PaddedTap;
 pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
 pub(crate) use product::{Product, ProductRows, Start};
 pub(crate) use stripe::{PackTiles, StripeProducts, SumTiles};
@@ -83,6 +87,8 @@ pub(crate) struct Kernels {
     /// Most rows and vectors of a tile of a matrix product.
     pub(crate) product_rows: usize,
     pub(crate) product_vectors: usize,
+    /// Most vectors of output channels in a tile over valid taps.
+    pub(crate) channel_vectors: usize,
     /// Most steps of a product, for its packed side to stay in the first-level cache.
     pub(crate) product_depth: usize,
 }
@@ -186,6 +192,7 @@ macro_rules! kernels {
 }
 
 kernels! {
+    batch_reduce(BatchReduce);
     forward(ForwardPanel);
     backward_input(BackwardInputPanel);
     backward_weight(WeightPanels);
@@ -194,7 +201,7 @@ kernels! {
     sum_tiles(SumTiles);
     product(Product);
     pack_columns(PatchColumns);
-    pack_rows(PatchRows);
+    padded_tap(PaddedTap);
     gather(GatherPanel);
     copy(CopyBlock);
     transpose(TransposeBlock);
@@ -215,6 +222,7 @@ impl Kernels {
             stripe_vectors: stripe::most_vectors::<S>(),
             product_rows: product::most_rows::<S>(),
             product_vectors: product::most_vectors::<S>(),
+            channel_vectors: batch_reduce::most_vectors::<S>(),
             product_depth: product::most_steps::<S>(),
         }
     }

@@ -243,6 +243,8 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
     let vectors = call.stripes.get(stripe);
     let (first_lane, lanes) = (vectors.start * S::LANES, vectors.len() * S::LANES);
     let channels = lanes.min(call.channels - first_lane);
+    let mut own = [0.0; MOST_LANES];
+    own[..channels - (lanes - S::LANES)].fill(1.0);
     let [_, b, c, d] = call.positions.counts;
     let steps = [[b * c * d * lanes, c * d * lanes, d * lanes, lanes], call.positions.steps[1]];
     let positions = Lattice { counts: call.positions.counts, steps }.joined();
@@ -255,12 +257,13 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
             Tile {
                 x: call.copy.as_ptr().add(first_lane * call.positions.len()),
                 gradients: call.gradients.as_ptr().wrapping_add(first),
-                positions,
+                positions: &positions,
                 thresholds: call.thresholds.map(|thresholds| thresholds.as_ptr().add(first_lane)),
                 outside: call.outside.map(|outside| outside.as_ptr().add(tile.start)),
                 sums: call.sums.as_mut_ptr().add(first_sum),
                 pitch: call.pitch,
                 channels,
+                own: own.as_ptr(),
                 whole: (tile.len() - 1) * call.pitch + lanes <= behind,
                 replaces: call.replaces,
             }
@@ -401,13 +404,13 @@ unsafe fn copy_vectors<S: Vector, const V: usize, const CLAMPED: bool>(
 }
 
 /// The operands of a tile.
-struct Tile {
+struct Tile<'a> {
     /// Vectors of the first position.
     x: *const f32,
     /// `[position][channel]`
     gradients: *const f32,
     /// Steps in `x` in elements, in the gradients in positions.
-    positions: Lattice<2>,
+    positions: &'a Lattice<2>,
     thresholds: Option<*const f32>,
     /// One per channel.
     outside: Option<*const f32>,
@@ -416,6 +419,8 @@ struct Tile {
     pitch: usize,
     /// Input channels: those that have sums.
     channels: usize,
+    /// Above zero in the lanes of the last vector that are channels.
+    own: *const f32,
     /// Whether whole vectors of sums are in reach.
     whole: bool,
     /// Whether sums are replaced, not added to.
@@ -424,13 +429,13 @@ struct Tile {
 
 /// # Safety
 ///
-/// [In reach](Vector#in-reach): `V` vectors of `x` and `R` gradients at each position, `V` vectors at the thresholds, `R` elements at
+/// [In reach](Vector#in-reach): `V` vectors of `x` and `R` gradients at each position, `V` vectors at the thresholds, one at `own`, `R` elements at
 /// `outside`, `channels` sums of each of `R` output channels, and `V` vectors of them where they are whole. The channels are more than
 /// `V − 1` vectors hold, and not more than `V`. There are thresholds where there is something outside.
 #[inline(never)]
-unsafe fn sum_tile<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile) {
+unsafe fn sum_tile<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>) {
     /// A tile that is summed where the instructions of `S` may be used.
-    struct InReach<'a, S, const R: usize, const V: usize>(S, &'a Tile, PhantomData<[[S; V]; R]>);
+    struct InReach<'a, S, const R: usize, const V: usize>(S, &'a Tile<'a>, PhantomData<[[S; V]; R]>);
 
     impl<S: Vector, const R: usize, const V: usize> WithSimd for InReach<'_, S, R, V> {
         type Output = ();
@@ -454,7 +459,7 @@ unsafe fn sum_tile<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Ti
 ///
 /// As [`sum_tile`] asks.
 #[inline(always)]
-unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile) -> Sums<S, R, V> {
+unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>) -> Sums<S, R, V> {
     unrolled!(ROW in 0..R => simd.prefetch(tile.sums.wrapping_add(ROW * tile.pitch)));
     let zero = simd.splat_f32s(0.0);
     let mut sums = [[zero; V]; R];
@@ -502,7 +507,7 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
 ///
 /// As [`sum_tile`] asks.
 #[inline(always)]
-unsafe fn add_sums<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile, sums: Sums<S, R, V>) {
+unsafe fn add_sums<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>, sums: Sums<S, R, V>) {
     if !tile.whole {
         // SAFETY: as this function asks.
         unsafe { add_lanes(simd, tile, sums) }
@@ -510,10 +515,8 @@ unsafe fn add_sums<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Ti
         let zero = simd.splat_f32s(0.0);
         let adds = simd.less_than_f32s(zero, simd.splat_f32s(if tile.replaces { 0.0 } else { 1.0 }));
         // The last vector has lanes that are no channels of the stripe: what lies there stays.
-        let mut own = [0.0; MOST_LANES];
-        own[..tile.channels - (V - 1) * S::LANES].fill(1.0);
-        // SAFETY: in reach: there are as many elements as the widest vector has.
-        let own = simd.less_than_f32s(zero, unsafe { simd.load(own.as_ptr()) });
+        // SAFETY: in reach: a vector.
+        let own = simd.less_than_f32s(zero, unsafe { simd.load(tile.own) });
         unrolled!(ROW in 0..R => {
             // SAFETY: in reach: `V` vectors of sums of channel `ROW`.
             unsafe {
@@ -549,7 +552,7 @@ unsafe fn add_sums<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Ti
 ///
 /// As [`sum_tile`] asks.
 #[inline(always)]
-unsafe fn add_lanes<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile, sums: Sums<S, R, V>) {
+unsafe fn add_lanes<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>, sums: Sums<S, R, V>) {
     let mut bounce = [[0.0; MOST_VECTORS * MOST_LANES]; R];
     // SAFETY: in reach: a row of `bounce` holds the most vectors.
     unsafe { store(simd, sums, bounce.as_mut_ptr().cast(), MOST_VECTORS * MOST_LANES) };

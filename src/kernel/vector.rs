@@ -117,6 +117,28 @@ pub(super) trait Vector: Simd {
         self.splat_f32s(unsafe { *from.add(I) })
     }
 
+    /// `f(x; θ)` of element `x` at `SCALE · step + U` from `from`, in all lanes.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Self#in-reach): that element. `SCALE` is at most 2.
+    #[inline(always)]
+    unsafe fn broadcast_activated<const SCALE: usize, const U: usize>(
+        self,
+        from: *const f32,
+        step: usize,
+        theta: Self::f32s,
+    ) -> Self::f32s {
+        // SAFETY: in reach.
+        self.activate(self.splat_f32s(unsafe { *from.add(SCALE * step + U) }), theta)
+    }
+
+    /// Lane `I` of a vector, in all lanes. For instruction sets with elements [at hand](Self::AT_HAND).
+    #[inline(always)]
+    fn lane<const I: usize>(self, _: Self::f32s) -> Self::f32s {
+        unreachable!("no elements at hand")
+    }
+
     /// Reads one vector.
     ///
     /// # Safety
@@ -236,6 +258,17 @@ impl Vector for pulp::x86::V3 {
         prefetch(from);
     }
 
+    #[inline(always)]
+    unsafe fn broadcast_activated<const SCALE: usize, const U: usize>(
+        self,
+        from: *const f32,
+        step: usize,
+        theta: Self::f32s,
+    ) -> Self::f32s {
+        // SAFETY: in reach; `self` proves that there is AVX.
+        pulp::cast(unsafe { broadcast_activated::<SCALE, U>(from, step, pulp::cast(theta)) })
+    }
+
     const SQUARE: usize = 8;
 
     #[inline(always)]
@@ -285,6 +318,60 @@ fn prefetch(from: *const f32) {
 
     // SAFETY: every x86-64 has it, and it faults at no address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
+}
+
+/// [`Vector::broadcast_activated`] for AVX2, in one register: of two instructions that the compiler sees apart, it moves the
+/// broadcasts of several rows together, and with twelve sums in sixteen registers it spills them.
+///
+/// # Safety
+///
+/// [In reach](Vector#in-reach): the element; there is AVX. `SCALE` is at most 2.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx,avx2,fma")]
+unsafe fn broadcast_activated<const SCALE: usize, const U: usize>(
+    from: *const f32,
+    step: usize,
+    theta: core::arch::x86_64::__m256,
+) -> core::arch::x86_64::__m256 {
+    use core::arch::asm;
+
+    let x;
+    // SAFETY: in reach. As [`Vector::activate`], the threshold comes first and the element second.
+    unsafe {
+        match SCALE {
+            0 => asm!(
+                "vbroadcastss {x}, dword ptr [{from} + {offset}]",
+                "vmaxps {x}, {theta}, {x}",
+                x = out(ymm_reg) x,
+                theta = in(ymm_reg) theta,
+                from = in(reg) from,
+                offset = const U * size_of::<f32>(),
+                options(pure, readonly, nostack, preserves_flags),
+            ),
+            1 => asm!(
+                "vbroadcastss {x}, dword ptr [{from} + 4*{step} + {offset}]",
+                "vmaxps {x}, {theta}, {x}",
+                x = out(ymm_reg) x,
+                theta = in(ymm_reg) theta,
+                from = in(reg) from,
+                step = in(reg) step,
+                offset = const U * size_of::<f32>(),
+                options(pure, readonly, nostack, preserves_flags),
+            ),
+            _ => asm!(
+                "vbroadcastss {x}, dword ptr [{from} + 8*{step} + {offset}]",
+                "vmaxps {x}, {theta}, {x}",
+                x = out(ymm_reg) x,
+                theta = in(ymm_reg) theta,
+                from = in(reg) from,
+                step = in(reg) step,
+                offset = const U * size_of::<f32>(),
+                options(pure, readonly, nostack, preserves_flags),
+            ),
+        }
+    }
+    x
 }
 
 /// The transpose of a square of four, through arrays: the compiler makes shuffles of it.
@@ -363,6 +450,18 @@ impl Vector for pulp::aarch64::Neon {
     unsafe fn token() -> Self {
         // SAFETY: offered, which is all that `pulp` asks.
         unsafe { Self::new_unchecked() }
+    }
+
+    #[inline(always)]
+    fn lane<const I: usize>(self, vector: Self::f32s) -> Self::f32s {
+        const { assert!(I < 4) };
+        let (four, neon) = (pulp::cast(vector), self.neon);
+        pulp::cast(match I {
+            0 => neon.vdupq_laneq_f32::<0>(four),
+            1 => neon.vdupq_laneq_f32::<1>(four),
+            2 => neon.vdupq_laneq_f32::<2>(four),
+            _ => neon.vdupq_laneq_f32::<3>(four),
+        })
     }
 
     // Multiply-adds take a lane of a vector as it is, so four elements are one load; the last four overlap those before

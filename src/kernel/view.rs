@@ -3,6 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
+use crate::geometry::{Lattice, Span};
 use crate::layout::TensorLayout;
 
 /// What happens to the values already in a tensor.
@@ -262,6 +263,27 @@ impl<'a> View<'a> {
         unsafe { core::slice::from_raw_parts_mut(first, len) }
     }
 
+    /// Some channels of a box of positions of some images.
+    ///
+    /// # Panics
+    ///
+    /// If one of them lies outside the claim, there is none, or channels are not adjacent in memory.
+    pub(crate) fn pixels(&mut self, images: Range<usize>, space: &[Span; 3], channels: Range<usize>) -> PixelsMut<'_> {
+        assert!(self.channel_stride() == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
+        assert!(!images.is_empty() && images.end <= self.claim[0].end);
+        let size = self.tensor.size;
+        assert!(space.iter().zip(size).all(|(span, size)| !span.is_empty() && span.end <= size));
+        let position = |[d, h, w]: [usize; 3]| (d * size[1] + h) * size[2] + w;
+        let [first, last] = [space.map(|span| span.start), space.map(|span| span.end - 1)].map(position);
+        // All positions of the box are between these two.
+        let first = self.at(images.start, channels.start, first, last - first + 1);
+        let [d, h, w] = self.tensor.strides.spatial;
+        let [depth, height, width] = space.map(Span::len);
+        let counts = [images.len(), depth, height, width];
+        let positions = Lattice { counts, steps: [[self.tensor.image_stride, d, h, w]] };
+        PixelsMut { first, positions, channels: channels.len(), _lifetime: PhantomData }
+    }
+
     /// A tile whose rows are consecutive positions of an image and whose vectors are consecutive channels.
     ///
     /// # Panics
@@ -283,6 +305,16 @@ impl<'a> View<'a> {
         }
         tile
     }
+}
+
+/// Pixels of a tensor with channels last, borrowed for writing: some channels of a box of positions.
+pub(crate) struct PixelsMut<'a> {
+    /// The first channel of the first position. Every position, and `channels` elements from there on, are this borrow's own.
+    pub(super) first: *mut f32,
+    /// `[image, depth, height, width]`, where they lie from the first on.
+    pub(super) positions: Lattice<1>,
+    pub(super) channels: usize,
+    _lifetime: PhantomData<&'a mut [f32]>,
 }
 
 /// The most vectors of a [`TileMut`].

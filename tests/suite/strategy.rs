@@ -196,7 +196,7 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
     let staging_len = prop_oneof![Just(1usize), 2..=300usize, Just(usize::MAX)];
     let forward = prop_oneof![
         Just(None),
-        select(vec![ForwardAlgorithm::Direct, ForwardAlgorithm::Columns, ForwardAlgorithm::Rows]).prop_map(Some),
+        select(vec![ForwardAlgorithm::Direct, ForwardAlgorithm::Columns, ForwardAlgorithm::BatchReduce]).prop_map(Some),
     ];
     let backward_input = prop_oneof![
         Just(None),

@@ -1,0 +1,251 @@
+//! Output channels in lanes, inputs read where they lie, valid taps only. For tensors with channels last.
+//!
+//! Positions that read inside through the same taps are a class. For each block of positions and each panel of output
+//! channels, each class of the block is one call of the kernel: a box of positions times a box of taps, both at constant steps.
+//! Taps that read padding add the same to every position of a class; that is what its sums start from. Nothing is copied.
+
+use core::ops::Range;
+
+use super::{ForwardCall, OutputPart};
+use crate::arith::{clamp, max, min};
+use crate::desc::{ConvDesc, volume};
+use crate::geometry::{Class, Lattice, Panels, Reads, chunks, classes_in};
+use crate::kernel::{BatchReduce as TileCall, Kernels, PaddedTap, View};
+use crate::layout::Layout;
+use crate::stage::{Block, blocks};
+use crate::tuning::Tuning;
+use crate::weight::Packing;
+use crate::workspace::Buffers;
+
+/// Elements of the input that a block of positions reads, 64 KiB: they stay in the second-level cache beside a panel of weights,
+/// while the panels of output channels take turns.
+const BLOCK_LEN: usize = 16 * 1024;
+
+/// Elements of weights that stay in a second-level cache of 512 KiB beside the rest.
+const KEPT_LEN: usize = 64 * 1024;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchReduce {
+    /// Images per block.
+    images: usize,
+    block: [usize; 3],
+    packing: Packing,
+    /// Most rows of a tile.
+    tile: usize,
+}
+
+/// Whether the algorithm can compute a layer.
+pub(super) const fn applies(desc: &ConvDesc) -> bool {
+    matches!(desc.layout(), Layout::Nhwc)
+}
+
+impl BatchReduce {
+    pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning, packing: Packing) -> Self {
+        let per_position = desc.group_in_channels().saturating_mul(volume(desc.stride()));
+        let most = clamp(BLOCK_LEN / max(per_position, 1), 1, tuning.positions);
+        let [depth, height, width] = desc.output_size();
+        // Whole images, planes or rows where they fit: edges of blocks cost tiles of few rows.
+        let plane = height * width;
+        let block = if width > most {
+            [1, 1, Panels::of_at_most(width, most).max()]
+        } else if plane > most {
+            [1, Panels::of_at_most(height, most / width).max(), width]
+        } else {
+            [Panels::of_at_most(depth, most / plane).max(), height, width]
+        };
+        let images = clamp(most / (depth * plane), 1, max(desc.batch(), 1));
+        Self { images, block, packing, tile: tuning.panel }
+    }
+
+    /// One thread's: thresholds of all steps of all groups, what each padded tap adds to each output channel, and what a
+    /// panel's sums start from.
+    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<3> {
+        let taps = desc.taps();
+        let padded = if desc.has_padding() { self.packing.all_lanes(desc).saturating_mul(taps) } else { 0 };
+        let start = self.packing.panels().max() * kernels.lanes;
+        Buffers::new([desc.in_channels().saturating_mul(taps), padded, start], kernels.lanes)
+    }
+
+    pub(super) fn run(&self, call: &ForwardCall<'_>, part: OutputPart<'_>) {
+        let desc = call.desc;
+        let OutputPart { mut output, images, panels, space, workspace } = part;
+        let ([thresholds, padded, start], _) = self.buffers(desc, call.kernels).carve(workspace);
+        tabulate_thresholds(call, thresholds);
+        let walk = Walk {
+            driver: self,
+            call,
+            thresholds,
+            reads: Reads::all_forward(desc),
+            pads: desc.has_padding() && !call.thresholds.adds_nothing_to_padding(),
+        };
+        let blocks = |images: Range<usize>| {
+            let space = space.clone();
+            chunks(images, self.images)
+                .flat_map(move |images| blocks(space.clone(), self.block).map(move |b| (images.clone(), b)))
+        };
+        if self.panels_outermost(desc, images.len() * space.iter().map(ExactSizeIterator::len).product::<usize>()) {
+            for panel in panels {
+                let panel = walk.panel(panel, padded);
+                for (images, block) in blocks(images.clone()) {
+                    walk.block(&panel, padded, start, images, block, &mut output);
+                }
+            }
+        } else {
+            let mut first = true;
+            for (images, block) in blocks(images) {
+                for panel in panels.clone() {
+                    let panel = if first { walk.panel(panel, padded) } else { walk.known(panel) };
+                    walk.block(&panel, padded, start, images.clone(), block, &mut output);
+                }
+                first = false;
+            }
+        }
+    }
+
+    /// Whether all positions of a part pass by a panel of weights before the next one, rather than all panels by a block:
+    /// where the weights would not stay in the second-level cache between blocks, and either the part's inputs do, or a panel is
+    /// larger than a block.
+    fn panels_outermost(&self, desc: &ConvDesc, positions: usize) -> bool {
+        let inputs = positions.saturating_mul(desc.group_in_channels()).saturating_mul(volume(desc.stride()));
+        let depth = self.packing.depth(desc);
+        let panel = depth * self.packing.lane(1);
+        depth * self.packing.group_width() > KEPT_LEN && (min(inputs, KEPT_LEN) == inputs || panel > BLOCK_LEN)
+    }
+}
+
+/// A call, as all blocks see it.
+struct Walk<'a> {
+    driver: &'a BatchReduce,
+    call: &'a ForwardCall<'a>,
+    /// `[group][tap][channel]`
+    thresholds: &'a [f32],
+    reads: [Reads; 3],
+    /// Whether padded taps add anything.
+    pads: bool,
+}
+
+/// A panel of output channels.
+struct Panel<'a> {
+    /// `[step][lane]`
+    weight: &'a [f32],
+    /// One per step.
+    thresholds: &'a [f32],
+    /// Counted over all groups.
+    group: usize,
+    channels: Range<usize>,
+    /// Of the panel, lanes without a channel counted.
+    lanes: Range<usize>,
+}
+
+impl<'a> Walk<'a> {
+    /// A panel, counted over all groups.
+    fn known(&self, panel: usize) -> Panel<'a> {
+        let (desc, packing) = (self.call.desc, &self.driver.packing);
+        let (group, _) = packing.panel_of_all(panel);
+        let depth = packing.depth(desc);
+        Panel {
+            weight: packing.panel(desc, self.call.weight, panel),
+            thresholds: &self.thresholds[group * depth..][..depth],
+            group,
+            channels: packing.channels_of_all(desc, panel),
+            lanes: packing.lane_of_all(panel)..packing.lane_of_all(panel + 1),
+        }
+    }
+
+    /// A panel that no block has met yet: computes what its padded taps add, into `padded`, `[lane][tap]` by panels.
+    fn panel(&self, panel: usize, padded: &mut [f32]) -> Panel<'a> {
+        let panel = self.known(panel);
+        if self.pads {
+            let (taps, channels) = (self.call.desc.taps(), self.call.desc.group_in_channels());
+            let width = panel.lanes.len();
+            let sums = padded[panel.lanes.start * taps..].chunks_exact_mut(width);
+            let steps = panel.weight.chunks_exact(channels * width).zip(panel.thresholds.chunks_exact(channels));
+            for (sums, (weight, thresholds)) in sums.zip(steps) {
+                self.call.kernels.padded_tap(PaddedTap { weight, thresholds, sums });
+            }
+        }
+        panel
+    }
+
+    /// The positions of a block times one panel.
+    fn block(
+        &self,
+        panel: &Panel<'_>,
+        padded: &[f32],
+        start: &mut [f32],
+        images: Range<usize>,
+        block: Block,
+        output: &mut View<'_>,
+    ) {
+        let desc = self.call.desc;
+        let tensor = desc.input_tensor();
+        let range = |axis: usize| block.start[axis]..block.start[axis] + block.size[axis];
+        let source = &tensor.image_range(self.call.input, images.clone())[panel.group * desc.group_in_channels()..];
+        let [d, h, w] = desc.stride();
+        let [depth, height, width] = tensor.strides.spatial;
+        let source_steps =
+            [tensor.image_stride, d.saturating_mul(depth), h.saturating_mul(height), w.saturating_mul(width)];
+        let lanes = panel.lanes.len();
+        for class in classes_in(&self.reads, [range(0), range(1), range(2)]) {
+            self.start(panel, padded, &class, &mut start[..lanes]);
+            let (first, taps) = self.taps(&class);
+            let read = if taps.is_some() { class.first_read(&self.reads, tensor.strides.spatial) } else { 0 };
+            self.call.kernels.batch_reduce(TileCall {
+                source: &source[read..],
+                source_steps,
+                taps,
+                weight: &panel.weight[first * lanes..],
+                thresholds: if self.call.thresholds.is_linear() { None } else { Some(&panel.thresholds[first..]) },
+                start: &start[..lanes],
+                output: output.pixels(images.clone(), &class.positions, panel.channels.clone()),
+                tile: self.driver.tile,
+            });
+        }
+    }
+
+    /// What the sums of a class start from: the bias, and what its padded taps add.
+    fn start(&self, panel: &Panel<'_>, padded: &[f32], class: &Class, start: &mut [f32]) {
+        start.fill(0.0);
+        if let Some(bias) = self.call.bias {
+            start[..panel.channels.len()].copy_from_slice(&bias[panel.channels.clone()]);
+        }
+        let taps = self.call.desc.taps();
+        if !self.pads || class.taps_len() == taps {
+            return;
+        }
+        let padded = &padded[panel.lanes.start * taps..];
+        for tap in class.padded(self.call.desc.kernel()) {
+            let own = &padded[tap * start.len()..];
+            start.iter_mut().zip(own).for_each(|(start, own)| *start += own);
+        }
+    }
+
+    /// The steps of a class: the first one's number, and where they lie from there on, in the input and among all steps.
+    fn taps(&self, class: &Class) -> (usize, Option<Lattice<2>>) {
+        if class.taps_len() == 0 {
+            return (0, None);
+        }
+        let desc = self.call.desc;
+        let channels = desc.group_in_channels();
+        let [_, height, width] = desc.kernel();
+        let [d, h, w] = class.taps.map(|taps| taps.start);
+        let first = ((d * height + h) * width + w) * channels;
+        let spatial = desc.input_tensor().strides.spatial;
+        let [d, h, w] = [0, 1, 2].map(|axis| self.reads[axis].dilation().saturating_mul(spatial[axis]));
+        let [ds, hs, ws] = class.taps.map(|taps| taps.len());
+        let steps = [[d, h, w, 1], [height * width * channels, width * channels, channels, 1]];
+        let taps = Lattice { counts: [ds, hs, ws, channels], steps };
+        // A single channel may join taps that lie apart, of which the kernel makes lines of one step each.
+        let joined = taps.joined();
+        (first, Some(if joined.steps.iter().all(|steps| steps[3] == 1) { joined } else { taps }))
+    }
+}
+
+/// Thresholds of all steps, `[group][tap][channel]`.
+fn tabulate_thresholds(call: &ForwardCall<'_>, thresholds: &mut [f32]) {
+    let (channels, taps) = (call.desc.group_in_channels(), call.desc.taps());
+    for (index, row) in thresholds.chunks_exact_mut(channels).enumerate() {
+        let (group, tap) = (index / taps, index % taps);
+        call.thresholds.copy_channels(group * channels..(group + 1) * channels, tap, row, 1);
+    }
+}

@@ -1,0 +1,389 @@
+//! Register tiles over valid taps: output channels in lanes, inputs broadcast from where they lie and clamped in registers.
+//!
+//! A tile is `R` positions at a constant step by `V` vectors of output channels. It sums over lines of adjacent steps (what
+//! oneDNN calls a batch-reduce product): nothing is packed but the weights, and nothing is read that lies in padding. Each step
+//! costs `V` loads of weights, one of a threshold, `R` broadcasts, `R` maxima and `R · V` multiply-adds:
+//!
+//! | | tile | multiply-adds / loads per step | cycles at 2 FMA and 2 loads per cycle |
+//! |---|---|---|---|
+//! | AVX-512 | 6 × 4 | 24 / 11 | 12 |
+//! | AVX2 | 6 × 2 | 12 / 9 | 6 |
+//! | NEON | 7 × 3 | 21 / 5 | 10.5 |
+//!
+//! so the multiply-adds are the limit, where maxima run beside them. NEON clamps four steps of a position at once and
+//! multiplies by a lane.
+//!
+//! Each shape of a tile is a function of its own: one that holds them all takes long to compile, and without optimisation its
+//! stack frame holds the temporaries of all shapes.
+
+use core::hint::black_box;
+
+use pulp::{Simd, WithSimd};
+
+use super::Kernel;
+use super::tile::{Sums, load, unrolled, with_const};
+use super::vector::{MOST_LANES, Vector};
+use super::view::PixelsMut;
+use crate::arith::min;
+use crate::geometry::{Lattice, Panels};
+
+/// Sums of a box of positions over the taps that all of them have: `output[p][l] = start[l] + Σ_k weight[k][l] · f(x[p][k]; θ[k])`.
+pub(crate) struct BatchReduce<'a> {
+    /// From what the first position reads through its first tap on.
+    pub(crate) source: &'a [f32],
+    /// How far apart positions next to each other read, per axis of the output's.
+    pub(crate) source_steps: [usize; 4],
+    /// Steps of the sum, `[depth, height, width, channel]`: where they are in the source, and which of the weight they are.
+    /// None where all taps read padding.
+    pub(crate) taps: Option<Lattice<2>>,
+    /// `[step][lane]`, from the first of the steps on.
+    pub(crate) weight: &'a [f32],
+    /// One per step, from the first on; none for a linear layer, which has no clamp.
+    pub(crate) thresholds: Option<&'a [f32]>,
+    /// One per lane.
+    pub(crate) start: &'a [f32],
+    pub(crate) output: PixelsMut<'a>,
+    /// Most rows of a tile.
+    pub(crate) tile: usize,
+}
+
+/// Most vectors of a tile.
+pub(super) const fn most_vectors<S: Vector>() -> usize {
+    if S::FEW_TILES || S::REGISTERS < 32 {
+        2
+    } else if S::AT_HAND > 1 {
+        3
+    } else {
+        4
+    }
+}
+
+/// Most rows of a tile with `vectors` vectors: accumulators, a step's weights, its threshold and an input must fit the register
+/// file, and four steps of each row where they are at hand together. Beyond ten accumulators, which hide the latency of a
+/// multiply-add, more of a single vector gain little.
+const fn most_rows<S: Vector>(vectors: usize) -> usize {
+    let fit = if S::AT_HAND > 1 {
+        (S::REGISTERS - 1 - vectors) / (vectors + 1)
+    } else {
+        (S::REGISTERS - 2 - vectors) / vectors
+    };
+    let most = if S::FEW_TILES {
+        4
+    } else if vectors == 1 {
+        10
+    } else {
+        12
+    };
+    min(fit, most)
+}
+
+/// Rows below which a tile takes as long as one of so many: two multiply-adds begin in each cycle and end four later.
+const fn least_rows(vectors: usize) -> usize {
+    8usize.div_ceil(vectors)
+}
+
+impl BatchReduce<'_> {
+    /// Vectors of a panel.
+    fn vectors<S: Vector>(&self) -> usize {
+        self.output.channels.div_ceil(S::LANES)
+    }
+
+    /// Positions, in the source and in the output.
+    fn positions(&self) -> Lattice<2> {
+        let Lattice { counts, steps: [output] } = self.output.positions;
+        Lattice { counts, steps: [self.source_steps, output] }
+    }
+}
+
+impl Kernel for BatchReduce<'_> {
+    fn check<S: Vector>(&self) {
+        let vectors = self.vectors::<S>();
+        assert!((1..=most_vectors::<S>()).contains(&vectors) && self.tile >= 1);
+        let lanes = vectors * S::LANES;
+        assert!(lanes <= self.start.len());
+        if let Some(taps) = &self.taps {
+            assert!(self.positions().last(0).saturating_add(taps.last(0)) < self.source.len());
+            let steps = taps.last(1).saturating_add(1);
+            assert!(steps.saturating_mul(lanes) <= self.weight.len());
+            assert!(self.thresholds.is_none_or(|thresholds| steps <= thresholds.len()));
+            // Lines are of adjacent steps, in both.
+            assert!(taps.counts[3] == 1 || taps.steps[0][3] == 1 && taps.steps[1][3] == 1);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Vector>(self, simd: S) {
+        with_const!(self.vectors::<S>(), V in [1 2 3 4] => if V <= most_vectors::<S>() {
+            // SAFETY: checked; there are `V` vectors.
+            unsafe {
+                match self.thresholds {
+                    Some(_) => walk::<S, V, true>(simd, &self),
+                    None => walk::<S, V, false>(simd, &self),
+                }
+            }
+        });
+    }
+}
+
+/// # Safety
+///
+/// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps.
+#[inline(never)]
+unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &BatchReduce<'_>) {
+    let positions = call.positions().joined();
+    let most = most_rows::<S>(V).min(call.tile);
+    let axis = positions.tile_axis(most, least_rows(V));
+    let rows = Panels::of_at_most(positions.counts[axis], most);
+    let [source_step, output_step] = positions.steps.map(|steps| steps[axis]);
+    for [source, output] in positions.lines(axis) {
+        for rows in rows.iter() {
+            // Not `add`: where nothing is read, the source may be empty.
+            let source = call.source.as_ptr().wrapping_add(source + rows.start * source_step);
+            // SAFETY: the position is one of the output's.
+            let output = unsafe { call.output.first.add(output + rows.start * output_step) };
+            let tile = Tile { call, source, source_step, output, output_step };
+            with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>(V) {
+                // SAFETY: checked: the `R` positions read inside the source, and are the output's.
+                unsafe { tile.compute::<S, R, V, CLAMP>(simd) }
+            });
+        }
+    }
+}
+
+/// Some positions of a call, a step apart.
+struct Tile<'a, 'b> {
+    call: &'a BatchReduce<'b>,
+    source: *const f32,
+    source_step: usize,
+    output: *mut f32,
+    output_step: usize,
+}
+
+impl Tile<'_, '_> {
+    /// # Safety
+    ///
+    /// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. The `R` positions of the tile
+    /// are its own.
+    #[inline(never)]
+    unsafe fn compute<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(self, simd: S) {
+        struct Compute<'a, 'b, S, const R: usize, const V: usize, const CLAMP: bool>(S, Tile<'a, 'b>);
+
+        impl<S: Vector, const R: usize, const V: usize, const CLAMP: bool> WithSimd for Compute<'_, '_, S, R, V, CLAMP> {
+            type Output = ();
+
+            #[inline(always)]
+            fn with_simd<T: Simd>(self, _: T) {
+                let Self(simd, tile) = self;
+                // SAFETY: what `compute` asks for.
+                unsafe {
+                    let sums = tile.sum::<S, R, V, CLAMP>(simd);
+                    tile.store(simd, sums);
+                }
+            }
+        }
+        simd.vectorize(Compute::<S, R, V, CLAMP>(simd, self));
+    }
+
+    /// # Safety
+    ///
+    /// As [`compute`](Self::compute).
+    #[inline(always)]
+    unsafe fn sum<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(&self, simd: S) -> Sums<S, R, V> {
+        let call = self.call;
+        // SAFETY: checked: there is a start for each lane.
+        let start = unsafe { load::<S, V>(simd, call.start.as_ptr()) };
+        let mut sums = [start; R];
+        let Some(taps) = &call.taps else { return sums };
+        let thresholds = if CLAMP { call.thresholds.unwrap_or(&[]).as_ptr() } else { core::ptr::null() };
+        let Lattice { counts: [depth, height, width, len], steps: [source, steps] } = *taps;
+        for d in 0..depth {
+            for h in 0..height {
+                for w in 0..width {
+                    let step = d * steps[0] + h * steps[1] + w * steps[2];
+                    // SAFETY: checked: the `len` steps from this one on lie in the weight, in the thresholds if there are
+                    // any, and in the source of each position.
+                    unsafe {
+                        let line = Line {
+                            source: self.source.add(d * source[0] + h * source[1] + w * source[2]),
+                            source_step: self.source_step,
+                            weight: call.weight.as_ptr().add(step * V * S::LANES),
+                            thresholds: thresholds.wrapping_add(if CLAMP { step } else { 0 }),
+                        };
+                        line.add::<S, R, V, CLAMP>(simd, &mut sums, len);
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    /// Writes the sums, without lanes that have no channel.
+    ///
+    /// # Safety
+    ///
+    /// As [`compute`](Self::compute).
+    #[inline(always)]
+    unsafe fn store<S: Vector, const R: usize, const V: usize>(&self, simd: S, sums: Sums<S, R, V>) {
+        let last = self.call.output.channels - (V - 1) * S::LANES;
+        // SAFETY: the `R` rows are the output's, `V - 1` whole vectors and `last` elements each.
+        unrolled!(ROW in 0..R => unsafe {
+            let row = self.output.add(ROW * self.output_step);
+            unrolled!(VECTOR in 0..V => {
+                let to = row.add(VECTOR * S::LANES);
+                if VECTOR + 1 < V || last == S::LANES {
+                    simd.store(to, sums[ROW][VECTOR]);
+                } else {
+                    store_part(simd, to, sums[ROW][VECTOR], last);
+                }
+            });
+        });
+    }
+}
+
+/// Writes the first `len` elements of a vector.
+///
+/// # Safety
+///
+/// [In reach](Vector#in-reach): `len` elements at `to`, fewer than a vector has.
+#[inline(always)]
+pub(super) unsafe fn store_part<S: Vector>(simd: S, to: *mut f32, value: S::f32s, len: usize) {
+    let mut whole = [0.0f32; MOST_LANES];
+    // SAFETY: in reach; no vector has more lanes than the array.
+    unsafe {
+        simd.store(whole.as_mut_ptr(), value);
+        for (lane, value) in whole.iter().enumerate().take(len) {
+            *to.add(lane) = *value;
+        }
+    }
+}
+
+/// Adjacent steps of the sum.
+struct Line {
+    /// Of the first row; the others lie `source_step` apart.
+    source: *const f32,
+    source_step: usize,
+    weight: *const f32,
+    thresholds: *const f32,
+}
+
+/// Rows that share an address: it takes scales 0, 1 and 2 of the step between them, so that few registers address many rows.
+const ROWS_PER_ADDRESS: usize = 3;
+
+/// Room for the addresses of a tile: a few are used, but the compiler wants every index that [`unrolled`] names to be one.
+const ADDRESSES: usize = 12;
+
+impl Line {
+    /// Adds the products of `len` steps.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Vector#in-reach): `len` elements at each of `R` rows, `len` steps of `V` vectors of weights, and as many
+    /// thresholds where it clamps.
+    #[inline(always)]
+    unsafe fn add<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(
+        self,
+        simd: S,
+        sums: &mut Sums<S, R, V>,
+        len: usize,
+    ) {
+        /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
+        const UNROLL: usize = 4;
+        // Hidden from the compiler, which would else give each row an address of its own and spill them.
+        let step = black_box(self.source_step);
+        let mut rows = [self.source; ADDRESSES];
+        unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => {
+            // SAFETY: in reach: the address is that of a row.
+            rows[GROUP] = black_box(unsafe { self.source.add(GROUP * ROWS_PER_ADDRESS * step) });
+        });
+        let (mut weight, mut thresholds) = (self.weight, self.thresholds);
+        let mut left = len;
+        // SAFETY: in reach: no step is used that is not left.
+        unsafe {
+            while left >= UNROLL {
+                if S::AT_HAND == UNROLL {
+                    add_at_hand::<S, R, V, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                } else {
+                    unrolled!(U in 0..UNROLL => add_step::<S, R, V, U, CLAMP>(simd, sums, rows, step, weight, thresholds));
+                }
+                unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(UNROLL));
+                weight = weight.add(UNROLL * V * S::LANES);
+                if CLAMP {
+                    thresholds = thresholds.add(UNROLL);
+                }
+                left -= UNROLL;
+            }
+            while left > 0 {
+                add_step::<S, R, V, 0, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(1));
+                weight = weight.add(V * S::LANES);
+                if CLAMP {
+                    thresholds = thresholds.add(1);
+                }
+                left -= 1;
+            }
+        }
+    }
+}
+
+/// Adds the products of step `U` from where the pointers are.
+///
+/// # Safety
+///
+/// [In reach](Vector#in-reach): the step.
+#[inline(always)]
+unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, const CLAMP: bool>(
+    simd: S,
+    sums: &mut Sums<S, R, V>,
+    rows: [*const f32; ADDRESSES],
+    step: usize,
+    weight: *const f32,
+    thresholds: *const f32,
+) {
+    // SAFETY: in reach.
+    unsafe {
+        let theta = simd.splat_f32s(if CLAMP { *thresholds.add(U) } else { 0.0 });
+        let columns = load::<S, V>(simd, weight.add(U * V * S::LANES));
+        unrolled!(ROW in 0..R => {
+            let row = rows[ROW / ROWS_PER_ADDRESS];
+            let x = match (CLAMP, ROW % ROWS_PER_ADDRESS) {
+                (true, 0) => simd.broadcast_activated::<0, U>(row, step, theta),
+                (true, 1) => simd.broadcast_activated::<1, U>(row, step, theta),
+                (true, _) => simd.broadcast_activated::<2, U>(row, step, theta),
+                (false, scale) => simd.splat_f32s(*row.add(scale * step + U)),
+            };
+            unrolled!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(x, columns[VECTOR], sums[ROW][VECTOR]));
+        });
+    }
+}
+
+/// Adds the products of as many steps as are at hand together.
+///
+/// # Safety
+///
+/// [In reach](Vector#in-reach): the steps.
+#[inline(always)]
+unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(
+    simd: S,
+    sums: &mut Sums<S, R, V>,
+    rows: [*const f32; ADDRESSES],
+    step: usize,
+    weight: *const f32,
+    thresholds: *const f32,
+) {
+    // SAFETY: in reach: a vector has as many lanes as there are steps at hand.
+    unsafe {
+        let theta = if CLAMP { simd.load(thresholds) } else { simd.splat_f32s(0.0) };
+        let mut x = [theta; R];
+        unrolled!(ROW in 0..R => {
+            let own = simd.load(rows[ROW / ROWS_PER_ADDRESS].add(ROW % ROWS_PER_ADDRESS * step));
+            x[ROW] = if CLAMP { simd.activate(own, theta) } else { own };
+        });
+        unrolled!(U in 0..S::AT_HAND => {
+            let columns = load::<S, V>(simd, weight.add(U * V * S::LANES));
+            unrolled!(ROW in 0..R => {
+                let x = simd.lane::<U>(x[ROW]);
+                unrolled!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(x, columns[VECTOR], sums[ROW][VECTOR]));
+            });
+        });
+    }
+}

@@ -290,6 +290,9 @@ impl Stripes {
             let first = vectors.start * lanes;
             let count = channels.min(vectors.end * lanes) - first;
             let first_channel = group * channels + first;
+            // Gaps between pixels are not even read.
+            let gaps = desc.input_pitch() > desc.in_channels();
+            let readable = if gaps { desc.in_channels() - first_channel } else { usize::MAX };
             let thresholds = &mut scratch.thresholds[..vectors.len() * lanes];
             // A lane without a channel is computed and dropped, so any threshold serves it.
             thresholds[count..].fill(0.0);
@@ -299,6 +302,7 @@ impl Stripes {
                 positions,
                 first: packed,
                 channels: count,
+                readable,
                 stripes: Panels::of_at_most(vectors.len(), self.most_vectors),
                 thresholds: (!call.thresholds.is_linear()).then_some(&*thresholds),
                 copy: scratch.copy,

@@ -183,6 +183,8 @@ pub(crate) struct StripeProducts<'a> {
     pub(crate) first: usize,
     /// Input channels.
     pub(crate) channels: usize,
+    /// Elements from the first channel on that may be read at each position beside its channels: all of those up to a gap.
+    pub(crate) readable: usize,
     /// Their vectors, in stripes of at most [`most_vectors`].
     pub(crate) stripes: Panels,
     /// One per lane of the vectors; none where nothing is clamped.
@@ -343,8 +345,10 @@ unsafe fn copy_chunk<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
     let (first_lane, lanes) = (vectors.start * S::LANES, vectors.len() * S::LANES);
     let first = places.first + first_lane;
     let to = call.positions.len() * first_lane + places.to * lanes;
-    // Whole vectors may be loaded as long as they end in the input; what is no channel of the stripe is not added up.
+    // Whole vectors may be loaded as long as they end in the input and before a gap; what is no channel of the stripe is not
+    // added up.
     let whole = match call.input.len().checked_sub(first + lanes) {
+        _ if first_lane + lanes > call.readable => 0,
         Some(room) if places.step * (places.count - 1) <= room => places.count,
         Some(room) => room / places.step + 1,
         None => 0,
@@ -361,16 +365,19 @@ unsafe fn copy_chunk<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
             }
             None => copy_vectors::<S, V, false>(simd, from, places.step, whole, [simd.splat_f32s(0.0); V], to),
         });
-        let channels = call.channels - first_lane;
+        let channels = lanes.min(call.channels - first_lane);
         for place in whole..places.count {
-            for lane in 0..lanes {
-                let mut x = if lane < channels { *from.add(place * places.step + lane) } else { 0.0 };
-                if let Some(thetas) = thetas {
-                    let theta = *thetas.add(lane);
+            let (from, to) = (from.add(place * places.step), to.add(place * lanes));
+            for lane in 0..channels {
+                let x = *from.add(lane);
+                *to.add(lane) = match thetas {
                     // A NaN stays.
-                    x = if x <= theta { theta } else { x };
-                }
-                *to.add(place * lanes + lane) = x;
+                    Some(thetas) if x <= *thetas.add(lane) => *thetas.add(lane),
+                    _ => x,
+                };
+            }
+            for lane in channels..lanes {
+                *to.add(lane) = 0.0;
             }
         }
     }
@@ -475,6 +482,9 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
             });
         }
     }
+    // A single vector has too few chains of sums to hide how long an addition takes: every other position has chains of its own.
+    let mut others = [[zero; V]; R];
+    let pairs = const { V == 1 && !S::FEW_TILES };
     let ([na, nb, nc, count], [x_steps, steps]) = (tile.positions.counts, tile.positions.steps);
     let (x_step, step) = (x_steps[3], steps[3] * R);
     let mut a = 0;
@@ -486,6 +496,16 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
                 let mut x = tile.x.wrapping_add(a * x_steps[0] + b * x_steps[1] + c * x_steps[2]);
                 let mut g = tile.gradients.wrapping_add((a * steps[0] + b * steps[1] + c * steps[2]) * R);
                 let mut left = count;
+                while pairs && left > 1 {
+                    // SAFETY: in reach: the next two positions.
+                    unsafe {
+                        add_products(simd, &mut sums, Interleaved::<R>(g), load::<S, V>(simd, x));
+                        (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
+                        add_products(simd, &mut others, Interleaved::<R>(g), load::<S, V>(simd, x));
+                        (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
+                    }
+                    left -= 2;
+                }
                 while left > 0 {
                     // SAFETY: in reach: the next position.
                     unsafe { add_products(simd, &mut sums, Interleaved::<R>(g), load::<S, V>(simd, x)) };
@@ -497,6 +517,11 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
             b += 1;
         }
         a += 1;
+    }
+    if pairs {
+        unrolled!(ROW in 0..R => {
+            unrolled!(I in 0..V => sums[ROW][I] = simd.add_f32s(sums[ROW][I], others[ROW][I]));
+        });
     }
     sums
 }

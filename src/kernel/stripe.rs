@@ -487,36 +487,37 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
     let pairs = const { V == 1 && !S::FEW_TILES };
     let ([na, nb, nc, count], [x_steps, steps]) = (tile.positions.counts, tile.positions.steps);
     let (x_step, step) = (x_steps[3], steps[3] * R);
-    let mut a = 0;
-    while a < na {
-        let mut b = 0;
-        while b < nb {
-            let mut c = 0;
-            while c < nc {
-                let mut x = tile.x.wrapping_add(a * x_steps[0] + b * x_steps[1] + c * x_steps[2]);
-                let mut g = tile.gradients.wrapping_add((a * steps[0] + b * steps[1] + c * steps[2]) * R);
-                let mut left = count;
-                while pairs && left > 1 {
-                    // SAFETY: in reach: the next two positions.
-                    unsafe {
-                        add_products(simd, &mut sums, Interleaved::<R>(g), load::<S, V>(simd, x));
-                        (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
-                        add_products(simd, &mut others, Interleaved::<R>(g), load::<S, V>(simd, x));
-                        (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
-                    }
-                    left -= 2;
-                }
-                while left > 0 {
-                    // SAFETY: in reach: the next position.
-                    unsafe { add_products(simd, &mut sums, Interleaved::<R>(g), load::<S, V>(simd, x)) };
-                    (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
-                    left -= 1;
-                }
-                c += 1;
+    // One loop around that over positions: nested ones would pass all sums through each.
+    let (mut a, mut b, mut c) = (0, 0, 0);
+    let mut lines = na * nb * nc;
+    while lines > 0 {
+        let mut x = tile.x.wrapping_add(a * x_steps[0] + b * x_steps[1] + c * x_steps[2]);
+        let mut g = tile.gradients.wrapping_add((a * steps[0] + b * steps[1] + c * steps[2]) * R);
+        let mut left = count;
+        while pairs && left > 1 {
+            // SAFETY: in reach: the next two positions.
+            unsafe {
+                add_products(simd, &mut sums, Interleaved::<R>(g), load::<S, V>(simd, x));
+                (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
+                add_products(simd, &mut others, Interleaved::<R>(g), load::<S, V>(simd, x));
+                (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
             }
-            b += 1;
+            left -= 2;
         }
-        a += 1;
+        while left > 0 {
+            // SAFETY: in reach: the next position.
+            unsafe { add_products(simd, &mut sums, Interleaved::<R>(g), load::<S, V>(simd, x)) };
+            (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
+            left -= 1;
+        }
+        c += 1;
+        if c == nc {
+            (b, c) = (b + 1, 0);
+        }
+        if b == nb {
+            (a, b) = (a + 1, 0);
+        }
+        lines -= 1;
     }
     if pairs {
         unrolled!(ROW in 0..R => {

@@ -218,7 +218,7 @@ impl Vector for pulp::Scalar512b {
     const PANEL: usize = 4;
     const TILE: usize = 2;
     const PRODUCT: [usize; 2] = [4, 2];
-    const STRIPE: [usize; 2] = [3, 2];
+    const STRIPE: [usize; 2] = [2, 2];
     const FEW_TILES: bool = true;
 
     unsafe fn token() -> Self {

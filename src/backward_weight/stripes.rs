@@ -54,8 +54,9 @@ pub(super) struct Stripes {
     block: [usize; 4],
     /// Output channels per slab.
     slab: usize,
-    /// Vectors of a group, in parts that are copied at a time.
-    vectors: Panels,
+    /// Vectors of a group's input channels, and how many of them are copied at a time: whole stripes.
+    vectors: usize,
+    copied: usize,
     /// Most vectors of a stripe.
     most_vectors: usize,
     /// Most output channels of a tile.
@@ -126,11 +127,10 @@ impl Stripes {
         let slab = Panels::of_at_most(outputs, SLAB_CHANNELS).max();
         let len = min(BLOCK_LEN, tuning.staging_len.saturating_mul(2));
         let most_vectors = min(kernels.stripe_vectors, tuning.tile);
-        // Whole stripes.
-        let copied = max(COPIED_CHANNELS / kernels.lanes / most_vectors, 1) * most_vectors;
-        let vectors = Panels::of_at_most(inputs.div_ceil(kernels.lanes), copied);
+        let vectors = inputs.div_ceil(kernels.lanes);
+        let copied = min(vectors, max(COPIED_CHANNELS / kernels.lanes / most_vectors, 1) * most_vectors);
         // What a single tap reads is read once.
-        let read = if desc.taps() == 1 { min(inputs, copied * kernels.lanes) } else { inputs };
+        let read = if desc.taps() == 1 { copied * kernels.lanes } else { inputs };
         let fit = TILE_LEN / (kernels.stripe_vectors * kernels.lanes + kernels.stripe_rows);
         let most = clamp(len / (read + slab), min(FEW_POSITIONS, fit), fit);
         let most = min(most, tuning.positions);
@@ -144,6 +144,7 @@ impl Stripes {
             block,
             slab: Panels::of_at_most(clamp(own, 1, outputs), slab).max(),
             vectors,
+            copied,
             most_vectors,
             most_rows: min(kernels.stripe_rows, tuning.panel),
             by_column,
@@ -154,7 +155,7 @@ impl Stripes {
     pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<4> {
         let [images, depth, height, width] = self.block;
         let positions = images.saturating_mul(depth * height * width);
-        let lanes = self.vectors.max() * kernels.lanes;
+        let lanes = self.copied * kernels.lanes;
         // A vector of lanes may read beyond the last packed position's channels.
         let gradients = positions.saturating_mul(self.slab).saturating_add(kernels.lanes);
         let lens = [positions.saturating_mul(lanes), gradients, lanes, self.slab];
@@ -286,7 +287,7 @@ impl Stripes {
         if positions.len() == 0 && outside.is_none() && !replaces {
             return;
         }
-        for vectors in self.vectors.iter() {
+        for vectors in chunks(0..self.vectors, self.copied) {
             let first = vectors.start * lanes;
             let count = channels.min(vectors.end * lanes) - first;
             let first_channel = group * channels + first;

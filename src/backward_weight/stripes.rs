@@ -16,15 +16,15 @@
 //! block, where `θ > 0`.
 //!
 //! Each block is a segment of the sums over positions ([`crate::sums`]), so there are none to keep beside the gradient itself.
-//! The number of blocks is bounded for that ([`least_positions`]).
+//! Only where there are very many blocks ([`MOST_BLOCKS`]), those of 8192 positions meet in sums of their own first.
 
 use core::ops::Range;
 
 use super::BackwardWeightCall;
 use crate::arith::{clamp, max, min};
 use crate::border;
-use crate::desc::{ConvDesc, volume};
-use crate::geometry::{Lattice, Panels, Reads, SEGMENT, chunks};
+use crate::desc::ConvDesc;
+use crate::geometry::{Lattice, Panels, Reads, SEGMENT, Segments, chunks};
 use crate::kernel::{Kernels, PackTiles, StripeProducts, SumTiles};
 use crate::layout::TensorLayout;
 use crate::operands::{Accumulation, Gradient};
@@ -45,6 +45,10 @@ const FEW_POSITIONS: usize = 128;
 /// Input channels that are copied at a time: what lies together is read together.
 const COPIED_CHANNELS: usize = 64;
 
+/// Blocks whose sums may be added to the gradient one after another. With the positions of a block they are no longer a chain
+/// than [`chain`](crate::geometry::chain) says.
+const MOST_BLOCKS: usize = SEGMENT;
+
 /// Output channels of a slab: their packed gradients stay in the second-level cache beside the input.
 const SLAB_CHANNELS: usize = 256;
 
@@ -64,6 +68,8 @@ pub(super) struct Stripes {
     /// Whether gradients are packed for each column of taps, without the positions whose taps there read padding: their rows
     /// then follow one another.
     by_column: bool,
+    /// Sums beside the gradient, of segments of positions: as many as a slab has weights, or none.
+    sums: usize,
 }
 
 /// A thread's buffers.
@@ -76,6 +82,8 @@ struct Scratch<'a> {
     thresholds: &'a mut [f32],
     /// One per output channel of a slab.
     outside: &'a mut [f32],
+    /// Of the current segment of positions, `[output channel][tap][input channel]`; perhaps none.
+    sums: &'a mut [f32],
 }
 
 /// What a block adds to: some output channels of one group.
@@ -88,14 +96,6 @@ struct Slab<'a> {
     /// Whether the filters are replaced.
     replaces: bool,
     grad_bias: Option<&'a mut [f32]>,
-}
-
-/// So few positions a block may have that the sum of a block, and then that of all blocks, is no longer a chain than
-/// [`chain`](crate::geometry::chain) says: a block that has to be cut to the extents of the output keeps more than half of its
-/// positions on average, so there are at most `2 · 4096` blocks, or as many as there are segments.
-const fn least_positions(desc: &ConvDesc) -> usize {
-    let all = desc.batch().saturating_mul(volume(desc.output_size()));
-    clamp(all.div_ceil(4096), 1, 2 * SEGMENT)
 }
 
 /// The largest block of at most `most` positions, cut along one axis: all of the axes behind it, one of those before.
@@ -120,6 +120,18 @@ const fn block_of(desc: &ConvDesc, most: usize) -> [usize; 4] {
     block
 }
 
+/// How many blocks there are.
+const fn blocks(desc: &ConvDesc, block: [usize; 4]) -> usize {
+    let [depth, height, width] = desc.output_size();
+    let counts = [desc.batch(), depth, height, width];
+    let (mut blocks, mut axis) = (1usize, 0);
+    while axis < 4 {
+        blocks = blocks.saturating_mul(counts[axis].div_ceil(block[axis]));
+        axis += 1;
+    }
+    blocks
+}
+
 impl Stripes {
     /// `own` is the most output channels of one thread.
     pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, own: usize) -> Self {
@@ -135,30 +147,34 @@ impl Stripes {
         let most = clamp(len / (read + slab), min(FEW_POSITIONS, fit), fit);
         let most = min(most, tuning.positions);
         // Whatever the threads: the order of the sums follows from the blocks.
-        let block = block_of(desc, max(most, least_positions(desc)));
+        let block = block_of(desc, most);
+        let slab = Panels::of_at_most(clamp(own, 1, outputs), slab).max();
+        let filter = desc.taps().saturating_mul(inputs);
+        let sums = if blocks(desc, block) > min(MOST_BLOCKS, tuning.depth) { slab.saturating_mul(filter) } else { 0 };
         // Packing costs about half a cycle per element, and a row of positions eight cycles more than those of its tiles.
         let (columns, width) = (desc.kernel()[2], block[3]);
         let padded = desc.padding_before()[2] > 0 || desc.padding_after()[2] > 0;
-        let by_column = padded && (width * 8).saturating_mul(columns - 1) < desc.taps().saturating_mul(inputs);
+        let by_column = padded && (width * 8).saturating_mul(columns - 1) < filter;
         Self {
             block,
-            slab: Panels::of_at_most(clamp(own, 1, outputs), slab).max(),
+            slab,
             vectors,
             copied,
             most_vectors,
             most_rows: min(kernels.stripe_rows, tuning.panel),
             by_column,
+            sums,
         }
     }
 
     /// One thread's, as [`Scratch`] names them; saturates, as the layers that no memory could hold show.
-    pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<4> {
+    pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<5> {
         let [images, depth, height, width] = self.block;
         let positions = images.saturating_mul(depth * height * width);
         let lanes = self.copied * kernels.lanes;
         // A vector of lanes may read beyond the last packed position's channels.
         let gradients = positions.saturating_mul(self.slab).saturating_add(kernels.lanes);
-        let lens = [positions.saturating_mul(lanes), gradients, lanes, self.slab];
+        let lens = [positions.saturating_mul(lanes), gradients, lanes, self.slab, self.sums];
         Buffers::new(lens, kernels.lanes)
     }
 
@@ -172,8 +188,8 @@ impl Stripes {
         workspace: &mut [f32],
     ) {
         let desc = call.desc;
-        let ([copy, gradients, thresholds, outside], _) = self.buffers(call.kernels).carve(workspace);
-        let mut scratch = Scratch { copy, gradients, thresholds, outside };
+        let ([copy, gradients, thresholds, outside, sums], _) = self.buffers(call.kernels).carve(workspace);
+        let mut scratch = Scratch { copy, gradients, thresholds, outside, sums };
         let replaces = grad_weight.as_ref().is_some_and(|gradient| gradient.accumulation == Accumulation::Overwrite);
         let mut grad_weight = grad_weight.map(|gradient| gradient.values);
         let (filter, per_group) = (desc.group_in_channels() * desc.taps(), desc.group_out_channels());
@@ -196,19 +212,27 @@ impl Stripes {
     fn run_slab(&self, call: &BackwardWeightCall<'_>, mut slab: Slab<'_>, scratch: &mut Scratch<'_>) {
         let [depth, height, width] = call.desc.output_size();
         let tiles = Panels::of_at_most(slab.channels.len(), self.most_rows);
-        let mut first = true;
+        let (mut first, mut segments) = (true, Segments::default());
         for images in chunks(0..call.desc.batch(), self.block[0]) {
             for depths in chunks(0..depth, self.block[1]) {
                 for rows in chunks(0..height, self.block[2]) {
                     for columns in chunks(0..width, self.block[3]) {
                         let positions = [images.clone(), depths.clone(), rows.clone(), columns];
+                        let count = positions.iter().map(Range::len).product();
                         let packed = if self.by_column { 0..0 } else { positions[3].clone() };
-                        let mut block = Block { positions, packed, tiles, first };
+                        let begins = segments.is_new();
+                        let mut block = Block { positions, packed, tiles, first, begins };
                         self.run_block(call, &mut slab, &mut block, scratch);
                         first = false;
+                        if segments.advance(count) {
+                            slab.end_segment(scratch.sums);
+                        }
                     }
                 }
             }
+        }
+        if !segments.is_new() {
+            slab.end_segment(scratch.sums);
         }
     }
 
@@ -225,7 +249,7 @@ impl Stripes {
             pack(call, slab, block, scratch.gradients);
         }
         if let Some(sums) = slab.grad_bias.as_deref_mut() {
-            if self.by_column {
+            if self.by_column || self.sums > 0 {
                 if block.first {
                     let all = call.desc.output_size().map(|size| 0..size);
                     let tensor = call.desc.output_tensor();
@@ -271,16 +295,21 @@ impl Stripes {
             return;
         };
         let (desc, lanes) = (call.desc, call.kernels.lanes);
-        let replaces = replaces && block.first;
+        let filter = desc.group_in_channels() * desc.taps();
+        // To a segment's own sums, if there are any.
+        let (sums, replaces) = match &mut scratch.sums[..] {
+            [] => (&mut **grad_weight, replaces && block.first),
+            sums => (&mut sums[..own.len() * filter], block.begins),
+        };
         let (channels, index) = (desc.group_in_channels(), tap_index(desc, tap));
         let mut outside = None;
         if block.first && !call.thresholds.is_linear() {
             let unpadded = border::unpadded(desc, index);
             if !border::is_inside(desc, &unpadded) {
-                let sums = &mut scratch.outside[..own.len()];
-                sums.fill(0.0);
-                border::sum_outside(desc, call.grad_output, &unpadded, own.clone(), sums);
-                outside = Some(&*sums);
+                let padded = &mut scratch.outside[..own.len()];
+                padded.fill(0.0);
+                border::sum_outside(desc, call.grad_output, &unpadded, own.clone(), padded);
+                outside = Some(&*padded);
             }
         }
         let Inside { positions, input, packed } = inside(desc, block, tap);
@@ -311,8 +340,8 @@ impl Stripes {
                 packed: block.packed_len(),
                 tiles: block.tiles,
                 outside,
-                sums: &mut grad_weight[index * channels + first..],
-                pitch: channels * desc.taps(),
+                sums: &mut sums[index * channels + first..],
+                pitch: filter,
                 replaces,
             });
         }
@@ -329,6 +358,20 @@ struct Block {
     tiles: Panels,
     /// Whether it is the first one of the slab.
     first: bool,
+    /// Whether a segment of positions begins with it.
+    begins: bool,
+}
+
+impl Slab<'_> {
+    /// Adds the sums of a segment, if there are any apart, to the gradient, or replaces it with the first ones.
+    fn end_segment(&mut self, sums: &[f32]) {
+        if let Some(gradient) = self.grad_weight.as_deref_mut().filter(|_| !sums.is_empty()) {
+            let replaces = core::mem::take(&mut self.replaces);
+            for (gradient, sum) in gradient.iter_mut().zip(sums) {
+                *gradient = if replaces { *sum } else { *gradient + *sum };
+            }
+        }
+    }
 }
 
 impl Block {

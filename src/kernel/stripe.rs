@@ -72,7 +72,8 @@ impl Kernel for PackTiles<'_> {
         for [first] in lattice.lines(3) {
             for chunk in chunks(0..lattice.counts[3], CHUNK) {
                 let from = first + chunk.start * step;
-                prefetch_rows(simd, self.from.as_ptr().wrapping_add(from + AHEAD * step), step, self.tiles.len());
+                let ahead = self.from.as_ptr().wrapping_add(from.wrapping_add(AHEAD.wrapping_mul(step)));
+                prefetch_rows(simd, ahead, step, self.tiles.len());
                 for tile in self.tiles.iter() {
                     let to = tile.start * count + packed * tile.len();
                     with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if const { R <= most_rows::<S>() } {
@@ -306,7 +307,8 @@ unsafe fn copy_stripes<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
                 while start < count {
                     let chunk = if count - start < CHUNK { count - start } else { CHUNK };
                     let lines = Places { first: first + start * steps[3], step: steps[3], count: chunk, to };
-                    let ahead = call.input.as_ptr().wrapping_add(lines.first + AHEAD * lines.step);
+                    let ahead =
+                        call.input.as_ptr().wrapping_add(lines.first.wrapping_add(AHEAD.wrapping_mul(lines.step)));
                     prefetch_rows(simd, ahead, lines.step, call.channels);
                     let mut stripe = 0;
                     while stripe < call.stripes.count() {

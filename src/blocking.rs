@@ -28,11 +28,6 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Bounds the positions alone.
-    pub(crate) const fn positions(positions: usize) -> Self {
-        Self { positions, len: 0, per_staged: 0, per_position: 0 }
-    }
-
     /// Bounds the positions, and the staged copies of so many channels.
     pub(crate) const fn staged(positions: usize, len: usize, channels: usize) -> Self {
         Self { positions, len, per_staged: channels, per_position: 0 }

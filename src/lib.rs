@@ -18,7 +18,7 @@
 //! ```text
 //! call     plan.rs              ConvRelu: checks the operands (operands.rs), packs the weight (weight.rs)
 //!   pass   forward/mod.rs       splits the work into tasks for the caller's executor (threads.rs)
-//!     driver   forward/rows.rs  walks blocks of positions, panels of channels, chunks of the sum
+//!     driver   forward/batch_reduce.rs  walks blocks of positions, panels of channels, classes of positions
 //!       kernel   kernel/        one register tile after another, on the instruction set of the plan
 //!
 //! beside them: desc.rs, layout.rs   what the layer is, where its tensors lie
@@ -32,11 +32,12 @@
 //!
 //! ```text
 //! for each task                                  its images, positions or panels      forward/mod.rs
-//!   for each block of positions of some images   runs of patches are listed           forward/rows.rs
-//!     for each chunk of (tap, input channel)     clamped patches are packed           kernel/pack.rs
-//!       for each panel of output channels        the panel's weights stay in L1
-//!         for each tile of positions             accumulators in registers            kernel/product.rs
-//!           for each (tap, input channel)        broadcasts, loads, multiply-adds
+//!   for each block of positions of some images   1 MiB of the input                  forward/batch_reduce.rs
+//!     for each panel of output channels          its weights stay in L1 and L2
+//!       for each class of positions              they have the same valid taps       geometry/class.rs
+//!         for each tile of positions             accumulators in registers           kernel/batch_reduce.rs
+//!           for each line of adjacent steps      a kernel row, or a tap
+//!             for each (tap, input channel)      broadcasts, maxima, multiply-adds
 //! ```
 //!
 //! What a new thing touches:

@@ -1863,6 +1863,7 @@ fn multiplies_outside(plan: &ConvRelu, pass: Pass) -> Option<String> {
     let padded = [desc.padding_before(), desc.padding_after()] != [[0; 3]; 2];
     let marked = match pass {
         Pass::Forward | Pass::ForwardPacked => match plan.forward_algorithm() {
+            ForwardAlgorithm::BatchReduce => None,
             ForwardAlgorithm::Depthwise if channels_last => None,
             algorithm => padded.then(|| format!("{algorithm:?}")),
         },

@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use super::{ForwardCall, OutputPart};
-use crate::arith::{clamp, max, min};
+use crate::arith::{clamp, max};
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Class, Lattice, Panels, Reads, chunks, classes_in};
 use crate::kernel::{BatchReduce as TileCall, Kernels, PaddedTap, View};
@@ -17,12 +17,10 @@ use crate::tuning::Tuning;
 use crate::weight::Packing;
 use crate::workspace::Buffers;
 
-/// Elements of the input that a block of positions reads, 64 KiB: they stay in the second-level cache beside a panel of weights,
-/// while the panels of output channels take turns.
-const BLOCK_LEN: usize = 16 * 1024;
-
-/// Elements of weights that stay in a second-level cache of 512 KiB beside the rest.
-const KEPT_LEN: usize = 64 * 1024;
+/// Elements of the input that a block of positions reads, 1 MiB, while the panels of output channels take turns: they stay in
+/// a core's share of the last cache, from where they stream ahead of the tiles. (Blocks for the second-level cache, 64 to
+/// 256 KiB, were up to a fifth slower on Zen 3: each block loads all panels of weights again, and has edges.)
+const BLOCK_LEN: usize = 256 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchReduce {
@@ -78,38 +76,17 @@ impl BatchReduce {
             reads: Reads::all_forward(desc),
             pads: desc.has_padding() && !call.thresholds.adds_nothing_to_padding(),
         };
-        let blocks = |images: Range<usize>| {
-            let space = space.clone();
-            chunks(images, self.images)
-                .flat_map(move |images| blocks(space.clone(), self.block).map(move |b| (images.clone(), b)))
-        };
-        if self.panels_outermost(desc, images.len() * space.iter().map(ExactSizeIterator::len).product::<usize>()) {
-            for panel in panels {
-                let panel = walk.panel(panel, padded);
-                for (images, block) in blocks(images.clone()) {
-                    walk.block(&panel, padded, start, images, block, &mut output);
-                }
-            }
-        } else {
-            let mut first = true;
-            for (images, block) in blocks(images) {
+        let mut first = true;
+        for images in chunks(images, self.images) {
+            for block in blocks(space.clone(), self.block) {
+                let place = walk.place(images.clone(), block);
                 for panel in panels.clone() {
                     let panel = if first { walk.panel(panel, padded) } else { walk.known(panel) };
-                    walk.block(&panel, padded, start, images.clone(), block, &mut output);
+                    walk.block(&panel, padded, start, &place, &mut output);
                 }
                 first = false;
             }
         }
-    }
-
-    /// Whether all positions of a part pass by a panel of weights before the next one, rather than all panels by a block:
-    /// where the weights would not stay in the second-level cache between blocks, and either the part's inputs do, or a panel is
-    /// larger than a block.
-    fn panels_outermost(&self, desc: &ConvDesc, positions: usize) -> bool {
-        let inputs = positions.saturating_mul(desc.group_in_channels()).saturating_mul(volume(desc.stride()));
-        let depth = self.packing.depth(desc);
-        let panel = depth * self.packing.lane(1);
-        depth * self.packing.group_width() > KEPT_LEN && (min(inputs, KEPT_LEN) == inputs || panel > BLOCK_LEN)
     }
 }
 
@@ -122,6 +99,25 @@ struct Walk<'a> {
     reads: [Reads; 3],
     /// Whether padded taps add anything.
     pads: bool,
+}
+
+/// A block of positions of some images.
+struct Place {
+    images: Range<usize>,
+    block: Block,
+    /// Its only class, if it has no other: where there is little work, to find out about classes takes longer.
+    only: Option<Site>,
+}
+
+/// A class of positions, as all panels see it.
+struct Site {
+    class: Class,
+    /// The first step that reads inside.
+    first_step: usize,
+    /// The steps that do, from that one on.
+    taps: Option<Lattice<2>>,
+    /// Where the first position reads at that step, in the first image.
+    read: usize,
 }
 
 /// A panel of output channels.
@@ -167,40 +163,72 @@ impl<'a> Walk<'a> {
         panel
     }
 
+    /// What all panels share of a block.
+    fn place(&self, images: Range<usize>, block: Block) -> Place {
+        let range = |axis: usize| block.start[axis]..block.start[axis] + block.size[axis];
+        let mut classes = classes_in(&self.reads, [range(0), range(1), range(2)]);
+        let (first, others) = (classes.next(), classes.next());
+        let only = if others.is_none() { first.map(|class| self.site(class)) } else { None };
+        Place { images, block, only }
+    }
+
     /// The positions of a block times one panel.
-    fn block(
+    fn block(&self, panel: &Panel<'_>, padded: &[f32], start: &mut [f32], place: &Place, output: &mut View<'_>) {
+        let start = &mut start[..panel.lanes.len()];
+        if let Some(site) = &place.only {
+            self.class(panel, padded, start, &place.images, site, output);
+            return;
+        }
+        let Block { start: from, size } = place.block;
+        let range = |axis: usize| from[axis]..from[axis] + size[axis];
+        for class in classes_in(&self.reads, [range(0), range(1), range(2)]) {
+            self.class(panel, padded, start, &place.images, &self.site(class), output);
+        }
+    }
+
+    /// The positions of a class times one panel.
+    fn class(
         &self,
         panel: &Panel<'_>,
         padded: &[f32],
         start: &mut [f32],
-        images: Range<usize>,
-        block: Block,
+        images: &Range<usize>,
+        site: &Site,
         output: &mut View<'_>,
     ) {
         let desc = self.call.desc;
+        self.start(panel, padded, &site.class, start);
         let tensor = desc.input_tensor();
-        let range = |axis: usize| block.start[axis]..block.start[axis] + block.size[axis];
         let source = &tensor.image_range(self.call.input, images.clone())[panel.group * desc.group_in_channels()..];
         let [d, h, w] = desc.stride();
         let [depth, height, width] = tensor.strides.spatial;
-        let source_steps =
-            [tensor.image_stride, d.saturating_mul(depth), h.saturating_mul(height), w.saturating_mul(width)];
-        let lanes = panel.lanes.len();
-        for class in classes_in(&self.reads, [range(0), range(1), range(2)]) {
-            self.start(panel, padded, &class, &mut start[..lanes]);
-            let (first, taps) = self.taps(&class);
-            let read = if taps.is_some() { class.first_read(&self.reads, tensor.strides.spatial) } else { 0 };
-            self.call.kernels.batch_reduce(TileCall {
-                source: &source[read..],
-                source_steps,
-                taps,
-                weight: &panel.weight[first * lanes..],
-                thresholds: if self.call.thresholds.is_linear() { None } else { Some(&panel.thresholds[first..]) },
-                start: &start[..lanes],
-                output: output.pixels(images.clone(), &class.positions, panel.channels.clone()),
-                tile: self.driver.tile,
-            });
-        }
+        self.call.kernels.batch_reduce(TileCall {
+            source: &source[site.read..],
+            source_steps: [
+                tensor.image_stride,
+                d.saturating_mul(depth),
+                h.saturating_mul(height),
+                w.saturating_mul(width),
+            ],
+            taps: site.taps,
+            weight: &panel.weight[site.first_step * start.len()..],
+            thresholds: if self.call.thresholds.is_linear() {
+                None
+            } else {
+                Some(&panel.thresholds[site.first_step..])
+            },
+            start,
+            output: output.pixels(images.clone(), &site.class.positions, panel.channels.clone()),
+            tile: self.driver.tile,
+        });
+    }
+
+    /// What all panels share of a class.
+    fn site(&self, class: Class) -> Site {
+        let (first_step, taps) = self.taps(&class);
+        let strides = self.call.desc.input_tensor().strides.spatial;
+        let read = if taps.is_some() { class.first_read(&self.reads, strides) } else { 0 };
+        Site { class, first_step, taps, read }
     }
 
     /// What the sums of a class start from: the bias, and what its padded taps add.

@@ -14,7 +14,7 @@ mod direct;
 
 use core::ops::Range;
 
-use crate::arith::{max, min};
+use crate::arith::min;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
 use crate::geometry::Panels;
@@ -197,7 +197,8 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
         ForwardAlgorithm::Direct
     } else if crate::depthwise::applies(desc, kernels) {
         ForwardAlgorithm::Depthwise
-    } else if batch_reduce::applies(desc) && channels >= max(2 * kernels.lanes, 16) && channels * 5 >= in_vectors * 4 {
+    } else if batch_reduce::applies(desc) && (channels * 5 >= in_vectors * 4 || volume(desc.output_size()) < 256) {
+        // Lanes without a channel cost as much as others; on large planes, positions fill them better.
         ForwardAlgorithm::BatchReduce
     } else if channels >= 24 {
         ForwardAlgorithm::Columns

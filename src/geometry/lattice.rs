@@ -91,6 +91,9 @@ impl<const T: usize> Lattice<T> {
         while axis > 0 {
             axis -= 1;
             let count = self.counts[axis];
+            if count == 1 && axis < 3 {
+                continue;
+            }
             let tiles = Panels::of_at_most(count, most);
             let per_line = if tiles.min() < least { tiles.count() * least } else { count };
             let cost = self.len() / count * per_line;

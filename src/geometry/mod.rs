@@ -14,7 +14,6 @@
 //! | [`class`] | boxes of three intervals |
 //! | [`lattice`] | boxes of places at constant steps in several tensors |
 //! | [`progression`] | along one axis: inputs a stride apart that are read through the same taps; boxes of three |
-//! | [`run`] | taps of a class whose elements follow one another in memory |
 //! | [`segment`] | sums over positions: where one partial sum ends |
 //! | [`share`] | parts of nearly equal size, for threads and for panels of channels |
 //!
@@ -26,7 +25,6 @@ mod interval;
 mod lattice;
 mod progression;
 mod reads;
-mod run;
 mod segment;
 #[cfg(test)]
 mod shapes;
@@ -37,7 +35,6 @@ pub(crate) use class::{Class, classes_in};
 pub(crate) use lattice::Lattice;
 pub(crate) use progression::{Phase, Progressions};
 pub(crate) use reads::Reads;
-pub(crate) use run::TapRuns;
 pub(crate) use segment::{SEGMENT, Segments, chain};
 pub(crate) use share::{MOST_PARTS, Panels, Widths, chunks, parts};
 pub(crate) use span::{Span, Steps};

@@ -23,17 +23,26 @@ pub(crate) const fn parts(threads: usize, multiply_adds: usize, least: usize) ->
 pub(crate) struct Panels {
     len: usize,
     count: usize,
+    // Kept, for tiles ask for their rows more often than a division is cheap: size of all but the first few parts, and how
+    // many have one more.
+    size: usize,
+    larger: usize,
 }
 
 impl Panels {
     /// As few parts of at most `max` items as possible. `max` is at least 1.
     pub(crate) const fn of_at_most(len: usize, max: usize) -> Self {
-        Self { len, count: len.div_ceil(max) }
+        Self::new(len, len.div_ceil(max))
     }
 
     /// `count` parts, or `len` of them where there are fewer items. `count` is at least 1.
     pub(crate) const fn into_parts(len: usize, count: usize) -> Self {
-        Self { len, count: if count < len { count } else { len } }
+        Self::new(len, if count < len { count } else { len })
+    }
+
+    const fn new(len: usize, count: usize) -> Self {
+        let (size, larger) = if count == 0 { (0, 0) } else { (len / count, len % count) };
+        Self { len, count, size, larger }
     }
 
     pub(crate) const fn count(&self) -> usize {
@@ -47,18 +56,17 @@ impl Panels {
 
     /// Size of the largest part.
     pub(crate) const fn max(&self) -> usize {
-        if self.count == 0 { 0 } else { self.len.div_ceil(self.count) }
+        self.size + if self.larger > 0 { 1 } else { 0 }
     }
 
     /// Size of the smallest part.
     pub(crate) const fn min(&self) -> usize {
-        if let Some(size) = self.len.checked_div(self.count) { size } else { 0 }
+        self.size
     }
 
     /// First item of part `index`; of part `count`, the end.
     pub(crate) const fn start(&self, index: usize) -> usize {
-        let (size, larger) = (self.len / self.count, self.len % self.count);
-        index * size + if index < larger { index } else { larger }
+        index * self.size + if index < self.larger { index } else { self.larger }
     }
 
     pub(crate) const fn get(&self, index: usize) -> Range<usize> {

@@ -21,8 +21,8 @@ use core::hint::black_box;
 use pulp::{Simd, WithSimd};
 
 use super::Kernel;
-use super::tile::{Sums, load, unrolled, with_const};
-use super::vector::{MOST_LANES, Vector};
+use super::tile::{Sums, few, load, unrolled, with_const};
+use super::vector::Vector;
 use super::view::PixelsMut;
 use crate::arith::min;
 use crate::geometry::{Lattice, Panels};
@@ -59,22 +59,15 @@ pub(super) const fn most_vectors<S: Vector>() -> usize {
 }
 
 /// Most rows of a tile with `vectors` vectors: accumulators, a step's weights, its threshold and an input must fit the register
-/// file, and four steps of each row where they are at hand together. Beyond ten accumulators, which hide the latency of a
-/// multiply-add, more of a single vector gain little.
+/// file, and four steps of each row where they are at hand together. Eight rows hide the latency of a multiply-add even of one
+/// vector; more gain little, and each shape takes the compiler time.
 const fn most_rows<S: Vector>(vectors: usize) -> usize {
     let fit = if S::AT_HAND > 1 {
         (S::REGISTERS - 1 - vectors) / (vectors + 1)
     } else {
         (S::REGISTERS - 2 - vectors) / vectors
     };
-    let most = if S::FEW_TILES {
-        4
-    } else if vectors == 1 {
-        10
-    } else {
-        12
-    };
-    min(fit, most)
+    min(fit, if S::FEW_TILES { 4 } else { 8 })
 }
 
 /// Rows below which a tile takes as long as one of so many: two multiply-adds begin in each cycle and end four later.
@@ -193,7 +186,17 @@ impl Tile<'_, '_> {
         // SAFETY: checked: there is a start for each lane.
         let start = unsafe { load::<S, V>(simd, call.start.as_ptr()) };
         let mut sums = [start; R];
+        // The lines that the sums will be written to are fetched meanwhile.
+        unrolled!(ROW in 0..R => {
+            let row = self.output.wrapping_add(ROW * self.output_step);
+            simd.prefetch_for_writing(row);
+            if V * S::LANES > LINE {
+                simd.prefetch_for_writing(row.wrapping_add(V * S::LANES - 1));
+            }
+        });
         let Some(taps) = &call.taps else { return sums };
+        // Hidden from the compiler, which would else give each row an address of its own and spill them.
+        let source_step = black_box(self.source_step);
         let thresholds = if CLAMP { call.thresholds.unwrap_or(&[]).as_ptr() } else { core::ptr::null() };
         let Lattice { counts: [depth, height, width, len], steps: [source, steps] } = *taps;
         for d in 0..depth {
@@ -205,7 +208,7 @@ impl Tile<'_, '_> {
                     unsafe {
                         let line = Line {
                             source: self.source.add(d * source[0] + h * source[1] + w * source[2]),
-                            source_step: self.source_step,
+                            source_step,
                             weight: call.weight.as_ptr().add(step * V * S::LANES),
                             thresholds: thresholds.wrapping_add(if CLAMP { step } else { 0 }),
                         };
@@ -228,34 +231,20 @@ impl Tile<'_, '_> {
         // SAFETY: the `R` rows are the output's, `V - 1` whole vectors and `last` elements each.
         unrolled!(ROW in 0..R => unsafe {
             let row = self.output.add(ROW * self.output_step);
-            unrolled!(VECTOR in 0..V => {
+            few!(VECTOR in 0..V => {
                 let to = row.add(VECTOR * S::LANES);
                 if VECTOR + 1 < V || last == S::LANES {
                     simd.store(to, sums[ROW][VECTOR]);
                 } else {
-                    store_part(simd, to, sums[ROW][VECTOR], last);
+                    simd.store_first(to, sums[ROW][VECTOR], last);
                 }
             });
         });
     }
 }
 
-/// Writes the first `len` elements of a vector.
-///
-/// # Safety
-///
-/// [In reach](Vector#in-reach): `len` elements at `to`, fewer than a vector has.
-#[inline(always)]
-pub(super) unsafe fn store_part<S: Vector>(simd: S, to: *mut f32, value: S::f32s, len: usize) {
-    let mut whole = [0.0f32; MOST_LANES];
-    // SAFETY: in reach; no vector has more lanes than the array.
-    unsafe {
-        simd.store(whole.as_mut_ptr(), value);
-        for (lane, value) in whole.iter().enumerate().take(len) {
-            *to.add(lane) = *value;
-        }
-    }
-}
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 /// Adjacent steps of the sum.
 struct Line {
@@ -269,8 +258,8 @@ struct Line {
 /// Rows that share an address: it takes scales 0, 1 and 2 of the step between them, so that few registers address many rows.
 const ROWS_PER_ADDRESS: usize = 3;
 
-/// Room for the addresses of a tile: a few are used, but the compiler wants every index that [`unrolled`] names to be one.
-const ADDRESSES: usize = 12;
+/// Addresses of a tile with the most rows.
+const ADDRESSES: usize = 12 / ROWS_PER_ADDRESS;
 
 impl Line {
     /// Adds the products of `len` steps.
@@ -288,24 +277,23 @@ impl Line {
     ) {
         /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
         const UNROLL: usize = 4;
-        // Hidden from the compiler, which would else give each row an address of its own and spill them.
-        let step = black_box(self.source_step);
+        let step = self.source_step;
         let mut rows = [self.source; ADDRESSES];
-        unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => {
+        few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => {
             // SAFETY: in reach: the address is that of a row.
-            rows[GROUP] = black_box(unsafe { self.source.add(GROUP * ROWS_PER_ADDRESS * step) });
+            rows[GROUP] = unsafe { self.source.add(GROUP * ROWS_PER_ADDRESS * step) };
         });
         let (mut weight, mut thresholds) = (self.weight, self.thresholds);
         let mut left = len;
         // SAFETY: in reach: no step is used that is not left.
         unsafe {
             while left >= UNROLL {
-                if S::AT_HAND == UNROLL {
+                if const { S::AT_HAND == UNROLL } {
                     add_at_hand::<S, R, V, CLAMP>(simd, sums, rows, step, weight, thresholds);
                 } else {
-                    unrolled!(U in 0..UNROLL => add_step::<S, R, V, U, CLAMP>(simd, sums, rows, step, weight, thresholds));
+                    few!(U in 0..UNROLL => add_step::<S, R, V, U, CLAMP>(simd, sums, rows, step, weight, thresholds));
                 }
-                unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(UNROLL));
+                few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(UNROLL));
                 weight = weight.add(UNROLL * V * S::LANES);
                 if CLAMP {
                     thresholds = thresholds.add(UNROLL);
@@ -314,7 +302,7 @@ impl Line {
             }
             while left > 0 {
                 add_step::<S, R, V, 0, CLAMP>(simd, sums, rows, step, weight, thresholds);
-                unrolled!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(1));
+                few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(1));
                 weight = weight.add(V * S::LANES);
                 if CLAMP {
                     thresholds = thresholds.add(1);
@@ -351,7 +339,7 @@ unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, co
                 (true, _) => simd.broadcast_activated::<2, U>(row, step, theta),
                 (false, scale) => simd.splat_f32s(*row.add(scale * step + U)),
             };
-            unrolled!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(x, columns[VECTOR], sums[ROW][VECTOR]));
+            few!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(x, columns[VECTOR], sums[ROW][VECTOR]));
         });
     }
 }
@@ -378,11 +366,14 @@ unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const CLAMP: bo
             let own = simd.load(rows[ROW / ROWS_PER_ADDRESS].add(ROW % ROWS_PER_ADDRESS * step));
             x[ROW] = if CLAMP { simd.activate(own, theta) } else { own };
         });
-        unrolled!(U in 0..S::AT_HAND => {
+        few!(U in 0..S::AT_HAND => {
             let columns = load::<S, V>(simd, weight.add(U * V * S::LANES));
             unrolled!(ROW in 0..R => {
                 let x = simd.lane::<U>(x[ROW]);
-                unrolled!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(x, columns[VECTOR], sums[ROW][VECTOR]));
+                few!(VECTOR in 0..V => {
+                    let sum = &mut sums[ROW][VECTOR];
+                    *sum = simd.mul_add(x, columns[VECTOR], *sum);
+                });
             });
         });
     }

@@ -3,8 +3,6 @@
 //! Each element is loaded, clamped and stored once, whatever the number of output channels: about one cycle per vector,
 //! against half a cycle of multiply-adds per vector and output channel.
 
-use core::ops::Range;
-
 use super::Kernel;
 use super::offsets::Offsets;
 use super::vector::{MOST_LANES, Vector};
@@ -20,27 +18,6 @@ pub(crate) struct PatchColumns<'a> {
     /// Lanes of a tile.
     pub(crate) lanes: usize,
     pub(crate) columns: &'a mut [f32],
-}
-
-/// Where a run of a patch comes from: the source of its first element inside, and the range of its elements that are
-/// inside; the others are padding.
-pub(crate) type PatchRun = [u32; 3];
-
-/// Rows of patches, `rows[p][k] = f(x; θ[k])` over the runs of each position one after another, cut to `steps`.
-pub(crate) struct PatchRows<'a> {
-    pub(crate) source: &'a [f32],
-    /// `[row][run]`
-    pub(crate) runs: &'a [PatchRun],
-    /// Elements of a run.
-    pub(crate) run_len: usize,
-    /// Runs of a row.
-    pub(crate) runs_per_row: usize,
-    /// The part of each row that is packed.
-    pub(crate) steps: Range<usize>,
-    /// One for each of the steps.
-    pub(crate) thresholds: &'a [f32],
-    /// `[row][step]`
-    pub(crate) rows: &'a mut [f32],
 }
 
 impl Kernel for PatchColumns<'_> {
@@ -184,90 +161,5 @@ unsafe fn pack_vector<S: Vector>(
             let theta = simd.splat_f32s(*thresholds.as_ptr().add(k));
             simd.store(to.add(k * pitch), simd.activate(value, theta));
         }
-    }
-}
-
-impl Kernel for PatchRows<'_> {
-    /// Nothing: rows are made of slices, which look for themselves.
-    fn check<S: Vector>(&self) {}
-
-    #[inline(always)]
-    unsafe fn run<S: Vector>(self, simd: S) {
-        let Self { source, runs, run_len, runs_per_row, steps, thresholds, rows } = self;
-        let pitch = steps.len();
-        let (first_run, first_step) = (steps.start / run_len, steps.start % run_len);
-        for (runs, row) in runs.chunks_exact(runs_per_row).zip(rows.chunks_exact_mut(pitch)) {
-            let (mut done, mut first) = (0, first_step);
-            for run in &runs[first_run..] {
-                if done == pitch {
-                    break;
-                }
-                let end = run_len.min(first + pitch - done);
-                let (out, thetas) = (&mut row[done..][..end - first], &thresholds[done..][..end - first]);
-                let [at, start, inside_end] = run.map(|n| n as usize);
-                if start <= first && end <= inside_end {
-                    clamp(simd, &source[at + first - start..][..end - first], thetas, out);
-                } else {
-                    // The elements `first..end` of the run: padding, inside, padding.
-                    let from = start.clamp(first, end);
-                    let until = inside_end.clamp(from, end);
-                    pad(&mut out[..from - first], &thetas[..from - first]);
-                    if from < until {
-                        let x = &source[at + from - start..][..until - from];
-                        clamp(simd, x, &thetas[from - first..until - first], &mut out[from - first..until - first]);
-                    }
-                    pad(&mut out[until - first..], &thetas[until - first..]);
-                }
-                done += end - first;
-                first = 0;
-            }
-        }
-    }
-}
-
-/// Padding is zero before it is clamped.
-#[inline(always)]
-fn pad(out: &mut [f32], thetas: &[f32]) {
-    for (out, theta) in out.iter_mut().zip(thetas) {
-        *out = if *theta > 0.0 { *theta } else { 0.0 };
-    }
-}
-
-/// `out[i] = f(x[i]; θ[i])` for slices of one length.
-#[inline(always)]
-fn clamp<S: Vector>(simd: S, x: &[f32], thetas: &[f32], out: &mut [f32]) {
-    let len = x.len();
-    assert!(thetas.len() == len && out.len() == len);
-    if len < S::LANES {
-        for i in 0..len {
-            // Keeps a NaN.
-            out[i] = if x[i] <= thetas[i] { thetas[i] } else { x[i] };
-        }
-        return;
-    }
-    let mut i = 0;
-    while i + S::STEPS * S::LANES <= len {
-        for step in 0..S::STEPS {
-            // SAFETY: the vector ends by `len`, the length of all three.
-            unsafe { clamp_vector(simd, x, thetas, out, i + step * S::LANES) };
-        }
-        i += S::STEPS * S::LANES;
-    }
-    while i < len {
-        // SAFETY: the last vector ends with the slices, all of one length, and overlaps the one before.
-        unsafe { clamp_vector(simd, x, thetas, out, i.min(len - S::LANES)) };
-        i += S::LANES;
-    }
-}
-
-/// # Safety
-///
-/// [In reach](Vector#in-reach): a vector from `at` on in each slice.
-#[inline(always)]
-unsafe fn clamp_vector<S: Vector>(simd: S, x: &[f32], thetas: &[f32], out: &mut [f32], at: usize) {
-    // SAFETY: in reach: one vector of each.
-    unsafe {
-        let theta = simd.load(thetas.as_ptr().add(at));
-        simd.store(out.as_mut_ptr().add(at), simd.activate(simd.load(x.as_ptr().add(at)), theta));
     }
 }

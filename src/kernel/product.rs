@@ -57,8 +57,6 @@ pub(crate) enum Start<'a> {
     Zero,
     /// One value per row.
     Rows(&'a [f32]),
-    /// One value per lane.
-    Lanes(&'a [f32]),
     /// What the output holds.
     Output,
 }
@@ -117,7 +115,6 @@ impl Kernel for Product<'_> {
         }
         match start {
             Start::Rows(values) => assert!(count <= values.len()),
-            Start::Lanes(values) => assert!(output.count * S::LANES <= values.len()),
             Start::Zero | Start::Output => {}
         }
     }
@@ -195,14 +192,6 @@ unsafe fn tile<S: Vector, A: StepOperands, const R: usize, const V: usize>(
             Start::Rows(values) => {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     *sums = [simd.splat_f32s(*values.as_ptr().add(row + r)); V];
-                }
-            }
-            Start::Lanes(values) => {
-                for v in 0..V {
-                    let start = simd.load(values.as_ptr().add(v * S::LANES));
-                    for sums in &mut sums {
-                        sums[v] = start;
-                    }
                 }
             }
             Start::Output => {

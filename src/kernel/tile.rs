@@ -23,6 +23,14 @@ macro_rules! unrolled {
 }
 pub(super) use unrolled;
 
+/// [`unrolled`] for at most 4: of loops within loops, each literal costs the compiler a body, whether it is used or not.
+macro_rules! few {
+    ($i:ident in 0..$n:expr => $body:expr) => {
+        unrolled!($i $n; $body; 0 1 2 3)
+    };
+}
+pub(super) use few;
+
 /// Runs `$body` with the constant `$name` equal to `$value`, for the values listed.
 macro_rules! with_const {
     ($value:expr, $name:ident in [$($literal:literal)*] => $body:expr) => {
@@ -115,7 +123,7 @@ pub(super) unsafe fn add_products<S: Vector, A: Operand, const R: usize, const V
     unrolled!(ROW in 0..R => {
         // SAFETY: in reach: `ROW < R`.
         let a = unsafe { a.broadcast::<S, ROW>(simd) };
-        unrolled!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(a, b[VECTOR], sums[ROW][VECTOR]));
+        few!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(a, b[VECTOR], sums[ROW][VECTOR]));
     });
 }
 
@@ -139,7 +147,7 @@ pub(super) unsafe fn accumulate<S: Vector, A: StepOperands, const R: usize, cons
     // SAFETY: in reach: no step is used that is not before `depth`.
     unsafe {
         while k < whole {
-            unrolled!(U in 0..UNROLL => {
+            few!(U in 0..UNROLL => {
                 let columns = load::<S, V>(simd, b.add((k + U) * V * S::LANES));
                 add_products(simd, sums, a.at::<U, UNROLL>(k), columns);
             });
@@ -161,7 +169,7 @@ pub(super) unsafe fn accumulate<S: Vector, A: StepOperands, const R: usize, cons
 pub(super) unsafe fn load<S: Vector, const V: usize>(simd: S, from: *const f32) -> [S::f32s; V] {
     let mut vectors = [simd.splat_f32s(0.0); V];
     // SAFETY: in reach: `VECTOR < V`.
-    unrolled!(VECTOR in 0..V => vectors[VECTOR] = unsafe { simd.load(from.add(VECTOR * S::LANES)) });
+    few!(VECTOR in 0..V => vectors[VECTOR] = unsafe { simd.load(from.add(VECTOR * S::LANES)) });
     vectors
 }
 
@@ -180,7 +188,7 @@ pub(super) unsafe fn store<S: Vector, const R: usize, const V: usize>(
     // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
     unrolled!(ROW in 0..R => unsafe {
         let row = first.add(ROW * row_step);
-        unrolled!(VECTOR in 0..V => simd.store(row.add(VECTOR * S::LANES), sums[ROW][VECTOR]));
+        few!(VECTOR in 0..V => simd.store(row.add(VECTOR * S::LANES), sums[ROW][VECTOR]));
     });
 }
 

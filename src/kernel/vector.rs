@@ -154,6 +154,29 @@ pub(super) trait Vector: Simd {
     #[inline(always)]
     fn prefetch(self, _: *const f32) {}
 
+    /// Writes the first `len` elements of a vector, at most all of them.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Self#in-reach): `len` elements at `to`.
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, value: Self::f32s, len: usize) {
+        // SAFETY: in reach: the mask holds for the first `len` lanes.
+        unsafe { self.mask_store_ptr_f32s(self.mask_between_m32s(0, len as u32), to, value) }
+    }
+
+    /// Tells the CPU that the cache line of an address, which may be any, is about to be written.
+    #[inline(always)]
+    fn prefetch_for_writing(self, address: *const f32) {
+        // SAFETY: the instruction reads and writes nothing, whatever the address; CPUs that lack it do nothing.
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) address, options(readonly, nostack, preserves_flags));
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = address;
+    }
+
     /// Writes one vector.
     ///
     /// # Safety

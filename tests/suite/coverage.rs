@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use convrelu::{BackwardInputAlgorithm, ConvRelu, ForwardAlgorithm};
+use convrelu::{BackwardInputAlgorithm, ConvRelu, ForwardAlgorithm, Layout};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
@@ -43,4 +43,54 @@ fn random_layers_take_every_path() {
             assert!(weight.contains(algorithm), "{algorithm} on {isa}: only {weight:?}");
         }
     }
+}
+
+/// What the classes of positions of a layer with channels last can be: per axis, whether the first and the last position read
+/// padding through some tap, or through all of them.
+#[test]
+fn random_layers_have_every_border() {
+    let mut runner = TestRunner::new(strategy::config(1));
+    let mut seen = BTreeSet::new();
+    for _ in 0..4000 {
+        let desc = strategy::shape(20_000).new_tree(&mut runner).expect("a shape").current().desc();
+        if desc.layout() != Layout::Nhwc || desc.batch() == 0 {
+            continue;
+        }
+        let borders = [0, 1, 2].map(|axis| {
+            let reads = |o: usize, k: usize| {
+                let at = o * desc.stride()[axis] + k * desc.dilation()[axis];
+                (desc.padding_before()[axis]..desc.padding_before()[axis] + desc.input_size()[axis]).contains(&at)
+            };
+            [0, desc.output_size()[axis] - 1].map(|o| (0..desc.kernel()[axis]).filter(|k| reads(o, *k)).count())
+        });
+        for (axis, ends) in borders.iter().enumerate() {
+            for (end, taps) in ends.iter().enumerate() {
+                let others = (0..3).filter(|other| *other != axis);
+                let alone = others.clone().all(|other| borders[other] == [desc.kernel()[other]; 2]);
+                let together = others.clone().any(|other| borders[other].iter().any(|n| *n < desc.kernel()[other]));
+                if *taps < desc.kernel()[axis] && alone {
+                    seen.insert(format!("axis {axis}, end {end}, alone"));
+                }
+                if *taps < desc.kernel()[axis] && together {
+                    seen.insert(format!("axis {axis}, end {end}, with another"));
+                }
+                if *taps == 0 {
+                    seen.insert(format!("axis {axis}, end {end}, padding alone"));
+                }
+            }
+        }
+        let volume: usize = desc.output_size().iter().product();
+        if desc.batch() > 1 && volume < 6 && desc.groups() == 1 {
+            seen.insert("tiles over the batch".to_owned());
+        }
+        for lanes in [4, 8, 16] {
+            let channels = desc.out_channels() / desc.groups();
+            let kind = if channels % lanes == 0 { "whole" } else { "partial" };
+            seen.insert(format!("{kind} vectors of {lanes}"));
+            seen.insert(format!("{} vectors of {lanes}", channels.div_ceil(lanes).min(5)));
+        }
+    }
+    let borders = 3 * 2 * 3;
+    let vectors = 3 * (2 + 5);
+    assert_eq!(seen.len(), borders + 1 + vectors, "only {seen:?}");
 }

@@ -369,7 +369,7 @@ impl ConvRelu {
         let grad_bias = grad_bias.map(|gradient| gradient.checked("grad_bias", desc.bias_len())).transpose()?;
         let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::BackwardWeight))?;
         let workspace = aligned(workspace, self.kernels.lanes);
-        let [grad_weight, grad_bias] = [grad_weight, grad_bias].map(|gradient| gradient.map(Gradient::zeroed));
+        let grad_bias = grad_bias.map(Gradient::zeroed);
         self.backward_weight.run(&call, grad_weight, grad_bias, workspace, executor)
     }
 }

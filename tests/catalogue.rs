@@ -1875,6 +1875,7 @@ fn multiplies_outside(plan: &ConvRelu, pass: Pass) -> Option<String> {
         },
         Pass::BackwardWeight => match plan.backward_weight_algorithm() {
             "depthwise" if channels_last => None,
+            "stripes" => None,
             algorithm => padded.then(|| algorithm.to_owned()),
         },
     };

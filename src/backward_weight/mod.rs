@@ -2,11 +2,13 @@
 //!
 //! | algorithm | in lanes | chosen for |
 //! |---|---|---|
-//! | [`outer`] | input channels | most layers |
+//! | [`stripes`] | input channels | channels last |
+//! | [`outer`] | input channels, perhaps of a row of taps | channels first; few channels |
 //! | [`depthwise`] | positions or channels | one channel per group |
 
 mod depthwise;
 mod outer;
+mod stripes;
 
 use core::ops::Range;
 
@@ -16,6 +18,7 @@ use crate::error::Error;
 use crate::geometry::Panels;
 use crate::kernel::{Kernels, VECTORS};
 use crate::layout::Layout;
+use crate::operands::Gradient;
 use crate::sums::add_positions;
 use crate::threads::{Executor, Rest, for_each};
 use crate::thresholds::ThresholdTable;
@@ -23,6 +26,7 @@ use crate::tuning::Tuning;
 
 use depthwise::Depthwise;
 use outer::Outer;
+use stripes::Stripes;
 
 /// How the backward pass of the weight runs on one instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +43,7 @@ pub(crate) struct BackwardWeightPlan {
 #[derive(Clone, Copy, Debug)]
 enum Driver {
     Outer(Outer),
+    Stripes(Stripes),
     Depthwise(Depthwise),
 }
 
@@ -51,10 +56,10 @@ pub(crate) struct BackwardWeightCall<'a> {
     pub(crate) grad_output: &'a [f32],
 }
 
-/// The output channels of one thread, with their gradients, which are added to, and its workspace.
+/// The output channels of one thread, with their gradients (that of the bias is added to) and its workspace.
 struct WeightPart<'a> {
     channels: Range<usize>,
-    grad_weight: Option<&'a mut [f32]>,
+    grad_weight: Option<Gradient<'a>>,
     grad_bias: Option<&'a mut [f32]>,
     workspace: &'a mut [f32],
 }
@@ -70,7 +75,12 @@ impl BackwardWeightPlan {
             (Driver::Depthwise(driver), driver.workspace_len(desc, kernels, own))
         } else {
             let driver = Outer::new(desc, kernels, tuning, own);
-            (Driver::Outer(driver), driver.buffers(desc, kernels).len())
+            if matches!(desc.layout(), Layout::Nhwc) && driver.taps_in_lanes == 1 {
+                let driver = Stripes::new(desc, kernels, tuning, own);
+                (Driver::Stripes(driver), driver.buffers(kernels).len())
+            } else {
+                (Driver::Outer(driver), driver.buffers(desc, kernels).len())
+            }
         };
         Self { driver, unit, parts, part_len }
     }
@@ -79,6 +89,7 @@ impl BackwardWeightPlan {
     pub(crate) fn algorithm(&self) -> &'static str {
         match self.driver {
             Driver::Depthwise(_) => "depthwise",
+            Driver::Stripes(_) => "stripes",
             Driver::Outer(Outer { taps_in_lanes: 2.., .. }) => "taps in lanes",
             Driver::Outer(_) => "panels",
         }
@@ -88,11 +99,11 @@ impl BackwardWeightPlan {
         self.parts.count().saturating_mul(self.part_len)
     }
 
-    /// Adds to the gradients that are asked for.
+    /// Computes the gradients that are asked for; that of the bias is added to.
     pub(crate) fn run(
         &self,
         call: &BackwardWeightCall<'_>,
-        grad_weight: Option<&mut [f32]>,
+        grad_weight: Option<Gradient<'_>>,
         grad_bias: Option<&mut [f32]>,
         workspace: &mut [f32],
         executor: &dyn Executor,
@@ -100,12 +111,20 @@ impl BackwardWeightPlan {
         let desc = call.desc;
         let filter = desc.group_in_channels() * desc.taps();
         let Self { unit, part_len, .. } = *self;
-        let (mut grad_weight, mut grad_bias) = (grad_weight.map(Rest::of), grad_bias.map(Rest::of));
+        if self.parts.count() == 0 {
+            // An empty batch, and no task that would replace anything.
+            grad_weight.map(Gradient::zeroed);
+            return Ok(());
+        }
+        let mut grad_weight = grad_weight.map(|Gradient { values, accumulation }| (Rest::of(values), accumulation));
+        let mut grad_bias = grad_bias.map(Rest::of);
         let mut workspace = Rest::of(workspace);
         let jobs = self.parts.iter().map(move |units| {
             let channels = units.start * unit..units.end * unit;
             WeightPart {
-                grad_weight: grad_weight.as_mut().map(|rest| rest.cut(channels.len() * filter)),
+                grad_weight: grad_weight
+                    .as_mut()
+                    .map(|(rest, accumulation)| Gradient::new(rest.cut(channels.len() * filter), *accumulation)),
                 grad_bias: grad_bias.as_mut().map(|rest| rest.cut(channels.len())),
                 workspace: workspace.cut(part_len),
                 channels,
@@ -116,15 +135,19 @@ impl BackwardWeightPlan {
 
     fn run_part(&self, call: &BackwardWeightCall<'_>, part: WeightPart<'_>) {
         let WeightPart { channels, grad_weight, grad_bias, workspace } = part;
+        if let Driver::Stripes(driver) = &self.driver {
+            driver.run(call, channels, grad_weight, grad_bias, workspace);
+            return;
+        }
         if let Some(grad_bias) = grad_bias {
             let all = call.desc.output_size().map(|size| 0..size);
             add_positions(&call.desc.output_tensor(), call.grad_output, &[all], channels.clone(), grad_bias);
         }
-        let Some(grad_weight) = grad_weight else { return };
+        let Some(grad_weight) = grad_weight.map(Gradient::zeroed) else { return };
         match &self.driver {
             Driver::Outer(driver) => driver.run(call, channels, grad_weight, workspace),
             Driver::Depthwise(driver) if VECTORS => driver.run(call, channels, grad_weight, workspace),
-            Driver::Depthwise(_) => unreachable!("a driver that is never planned"),
+            Driver::Depthwise(_) | Driver::Stripes(_) => unreachable!("never planned, or done above"),
         }
     }
 }

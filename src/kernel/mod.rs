@@ -32,6 +32,7 @@ mod pack;
 mod padded;
 mod planar;
 mod product;
+mod stripe;
 mod tile;
 mod vector;
 mod view;
@@ -54,6 +55,7 @@ pub(crate) use pack::PatchColumns;
 pub(crate) use padded::PaddedTap;
 pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
 pub(crate) use product::{Product, ProductRows, Start};
+pub(crate) use stripe::{PackTiles, StripeProducts, SumTiles};
 pub(crate) use view::{TileMut, Update, View};
 
 use pulp::{Simd, WithSimd};
@@ -83,6 +85,9 @@ pub(crate) struct Kernels {
     /// Most vectors of input channels per tile of [`MaskedProducts`].
     pub(crate) masked_vectors: usize,
     rows: [Widths; 4],
+    /// Most output channels and vectors of input channels of a tile of the weight's gradient with channels last.
+    pub(crate) stripe_rows: usize,
+    pub(crate) stripe_vectors: usize,
     /// Most rows and vectors of a tile of a matrix product.
     pub(crate) product_rows: usize,
     pub(crate) product_vectors: usize,
@@ -195,6 +200,9 @@ kernels! {
     forward(ForwardPanel);
     backward_input(BackwardInputPanel);
     backward_weight(WeightPanels);
+    pack_tiles(PackTiles);
+    stripe_products(StripeProducts);
+    sum_tiles(SumTiles);
     product(Product);
     pack_columns(PatchColumns);
     padded_tap(PaddedTap);
@@ -216,6 +224,8 @@ impl Kernels {
             vectors: outer::most_vectors::<S>(),
             masked_vectors: masked::most_vectors::<S>(),
             rows: [Widths::new(0, 0), outer::row_widths::<S>(1), outer::row_widths::<S>(2), outer::row_widths::<S>(3)],
+            stripe_rows: stripe::most_rows::<S>(),
+            stripe_vectors: stripe::most_vectors::<S>(),
             product_rows: product::most_rows::<S>(),
             product_vectors: product::most_vectors::<S>(),
             channel_vectors: batch_reduce::most_vectors::<S>(),

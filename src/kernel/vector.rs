@@ -46,6 +46,8 @@ pub(super) trait Vector: Simd {
     const TILE: usize;
     /// Most rows and vectors of a tile of a matrix product.
     const PRODUCT: [usize; 2];
+    /// Most output channels and vectors of input channels of a tile of the weight's gradient with channels last.
+    const STRIPE: [usize; 2];
     /// Whether only some shapes of tiles are compiled: where lanes are few, the last positions and channels cost
     /// little, and where flash is small, each tile costs.
     const FEW_TILES: bool = false;
@@ -160,6 +162,10 @@ pub(super) trait Vector: Simd {
         unsafe { from.cast::<Self::f32s>().read_unaligned() }
     }
 
+    /// Asks for a cache line that will be read or written, wherever it lies. Nothing where the CPU foresees enough by itself.
+    #[inline(always)]
+    fn prefetch(self, _: *const f32) {}
+
     /// Writes the first `len` elements of a vector, at most all of them.
     ///
     /// # Safety
@@ -209,6 +215,7 @@ impl Vector for pulp::Scalar {
     const PANEL: usize = if MANY_REGISTERS { 8 } else { 4 };
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [4, 3];
+    const STRIPE: [usize; 2] = [4, 2];
     const FEW_TILES: bool = true;
     // Squares only pay where the compiler makes shuffles of them.
     const SQUARE: usize = if VECTORS { 4 } else { 1 };
@@ -246,6 +253,7 @@ impl Vector for pulp::Scalar512b {
     const PANEL: usize = 4;
     const TILE: usize = 2;
     const PRODUCT: [usize; 2] = [4, 2];
+    const STRIPE: [usize; 2] = [2, 2];
     const FEW_TILES: bool = true;
 
     unsafe fn token() -> Self {
@@ -265,6 +273,7 @@ impl Vector for pulp::x86::V3 {
     const PANEL: usize = 6;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [6, 2];
+    const STRIPE: [usize; 2] = [6, 2];
 
     // A blend looks at sign bits only, so the compiler compares again before it ands.
     #[inline(always)]
@@ -277,6 +286,11 @@ impl Vector for pulp::x86::V3 {
     fn discard(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
         let mask: core::arch::x86_64::__m256 = pulp::cast(mask);
         pulp::cast(self.avx._mm256_andnot_ps(mask, pulp::cast(value)))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        prefetch(from);
     }
 
     #[inline(always)]
@@ -311,6 +325,12 @@ impl Vector for pulp::x86::V4 {
     const PANEL: usize = 12;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [12, 2];
+    const STRIPE: [usize; 2] = [12, 2];
+
+    #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        prefetch(from);
+    }
 
     const SQUARE: usize = 8;
 
@@ -324,6 +344,15 @@ impl Vector for pulp::x86::V4 {
         // SAFETY: offered, which is all that `pulp` asks.
         unsafe { Self::new_unchecked() }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch(from: *const f32) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+    // SAFETY: every x86-64 has it, and it faults at no address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
 }
 
 /// [`Vector::broadcast_activated`] for AVX2, in one register: of two instructions that the compiler sees apart, it moves the
@@ -449,6 +478,7 @@ impl Vector for pulp::aarch64::Neon {
     const PANEL: usize = 12;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [8, 3];
+    const STRIPE: [usize; 2] = [11, 2];
     const AT_HAND: usize = 4;
     const STEPS: usize = 2;
 
@@ -500,6 +530,7 @@ impl Vector for pulp::wasm::Simd128 {
     const PANEL: usize = 6;
     const TILE: usize = 4;
     const PRODUCT: [usize; 2] = [6, 2];
+    const STRIPE: [usize; 2] = [6, 2];
 
     // Without relaxed SIMD there is no fused one.
     #[inline(always)]

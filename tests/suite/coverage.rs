@@ -39,7 +39,7 @@ fn random_layers_take_every_path() {
             assert!(backward.contains(&format!("{algorithm:?}")), "{algorithm:?} on {isa}: only {backward:?}");
         }
         let weight: BTreeSet<_> = plans().map(|plan| plan.backward_weight_algorithm()).collect();
-        for algorithm in ["panels", "taps in lanes", "depthwise"] {
+        for algorithm in ["panels", "stripes", "taps in lanes", "depthwise"] {
             if isa.name() == "scalar" && algorithm == "taps in lanes" {
                 continue;
             }

@@ -112,7 +112,10 @@ fn the_workspace_does_not_grow_with_the_work() {
                     let desc = Shape::new(batch, 16, 24, &axes).layout(layout).desc();
                     ConvRelu::with_isa(desc, isa).map(|plan| plan.workspace_len(pass)).unwrap()
                 };
-                assert_eq!(workspace(80, 64), workspace(2000, 64), "{pass:?} on {isa}, {layout:?}");
+                // Very many positions take sums of their own for segments of them.
+                for [few, many] in [[80, 160], [3000, 5000]] {
+                    assert_eq!(workspace(few, 64), workspace(many, 64), "{pass:?} on {isa}, {layout:?}");
+                }
                 let (small, large) = (workspace(1, 256), workspace(1, 1024));
                 assert!(large < 1 << 20, "{pass:?} on {isa}, {layout:?}: {small} floats at 256, {large} at 1024");
             }

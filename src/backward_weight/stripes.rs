@@ -1,0 +1,445 @@
+//! Sums of outer products over the positions that read inside, channels last.
+//!
+//! Input channels are in lanes: a stripe of a few vectors of them, at one tap, meets tile after tile of output channels. The
+//! input is read where it lies, and the gradient of the weight is added to where it lies; nothing is padded:
+//!
+//! ```text
+//! for each slab of output channels
+//!   for each block of positions                 x and gradients stay in the second-level cache
+//!     the gradients are packed in tiles
+//!     for each tap                              a box of the block's positions reads inside
+//!       for each stripe of input channels       copied, clamped: it stays in the first-level cache
+//!         for each tile of output channels      sums in registers over the box, then added to the gradient
+//! ```
+//!
+//! Padding is the same at all positions, so its part is `max(0, θ)` times the sum of their gradients. It is added with the first
+//! block, where `θ > 0`.
+//!
+//! Each block is a segment of the sums over positions ([`crate::sums`]), so there are none to keep beside the gradient itself.
+//! Only where there are very many blocks ([`MOST_BLOCKS`]), those of 8192 positions meet in sums of their own first.
+
+use core::ops::Range;
+
+use super::BackwardWeightCall;
+use crate::arith::{clamp, max, min};
+use crate::border;
+use crate::desc::ConvDesc;
+use crate::geometry::{Lattice, Panels, Reads, SEGMENT, Segments, chunks};
+use crate::kernel::{Kernels, PackTiles, StripeProducts, SumTiles};
+use crate::layout::TensorLayout;
+use crate::operands::{Accumulation, Gradient};
+use crate::sums::add_positions;
+use crate::tuning::Tuning;
+use crate::workspace::Buffers;
+
+/// Elements of input and gradients of a block, which stay in the second-level cache.
+const BLOCK_LEN: usize = 64 * 1024;
+
+/// Elements of a stripe and the gradients of a tile, which stay in the first-level cache.
+const TILE_LEN: usize = 6 * 1024;
+
+/// Positions below which a block is not shrunk for the cache's sake: what is loaded from and added to the gradient of the
+/// weight would show.
+const FEW_POSITIONS: usize = 128;
+
+/// Input channels that are copied at a time: what lies together is read together.
+const COPIED_CHANNELS: usize = 64;
+
+/// Blocks whose sums may be added to the gradient one after another. With the positions of a block they are no longer a chain
+/// than [`chain`](crate::geometry::chain) says.
+const MOST_BLOCKS: usize = SEGMENT;
+
+/// Output channels of a slab: their packed gradients stay in the second-level cache beside the input.
+const SLAB_CHANNELS: usize = 256;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stripes {
+    /// Images, and positions along each axis, of a block.
+    block: [usize; 4],
+    /// Output channels per slab.
+    slab: usize,
+    /// Vectors of a group's input channels, and how many of them are copied at a time: whole stripes.
+    vectors: usize,
+    copied: usize,
+    /// Most vectors of a stripe.
+    most_vectors: usize,
+    /// Most output channels of a tile.
+    most_rows: usize,
+    /// Whether gradients are packed for each column of taps, without the positions whose taps there read padding: their rows
+    /// then follow one another.
+    by_column: bool,
+    /// Sums beside the gradient, of segments of positions: as many as a slab has weights, or none.
+    sums: usize,
+}
+
+/// A thread's buffers.
+struct Scratch<'a> {
+    /// `[stripe][position][lane]`
+    copy: &'a mut [f32],
+    /// `[tile][position][output channel]`
+    gradients: &'a mut [f32],
+    /// One per lane of a copy.
+    thresholds: &'a mut [f32],
+    /// One per output channel of a slab.
+    outside: &'a mut [f32],
+    /// Of the current segment of positions, `[output channel][tap][input channel]`; perhaps none.
+    sums: &'a mut [f32],
+}
+
+/// What a block adds to: some output channels of one group.
+struct Slab<'a> {
+    group: usize,
+    /// Counted over all groups.
+    channels: Range<usize>,
+    /// Their filters.
+    grad_weight: Option<&'a mut [f32]>,
+    /// Whether the filters are replaced.
+    replaces: bool,
+    grad_bias: Option<&'a mut [f32]>,
+}
+
+/// The largest block of at most `most` positions, cut along one axis: all of the axes behind it, one of those before.
+const fn block_of(desc: &ConvDesc, most: usize) -> [usize; 4] {
+    let most = if most >= 16 { most / 16 * 16 } else { most };
+    let [depth, height, width] = desc.output_size();
+    let counts = [max(desc.batch(), 1), depth, height, width];
+    let mut block = [1; 4];
+    let (mut inner, mut axis) = (1, 4);
+    while axis > 0 {
+        axis -= 1;
+        let room = most / inner;
+        if room < counts[axis] {
+            let part = Panels::of_at_most(counts[axis], max(room, 1)).max();
+            // Rows begin where vectors may, and sums of ones are exact for longer.
+            block[axis] = if axis == 3 && room >= 16 { part.next_multiple_of(16) } else { part };
+            break;
+        }
+        block[axis] = counts[axis];
+        inner *= counts[axis];
+    }
+    block
+}
+
+/// How many blocks there are.
+const fn blocks(desc: &ConvDesc, block: [usize; 4]) -> usize {
+    let [depth, height, width] = desc.output_size();
+    let counts = [desc.batch(), depth, height, width];
+    let (mut blocks, mut axis) = (1usize, 0);
+    while axis < 4 {
+        blocks = blocks.saturating_mul(counts[axis].div_ceil(block[axis]));
+        axis += 1;
+    }
+    blocks
+}
+
+impl Stripes {
+    /// `own` is the most output channels of one thread.
+    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, own: usize) -> Self {
+        let (inputs, outputs) = (desc.group_in_channels(), desc.group_out_channels());
+        let slab = Panels::of_at_most(outputs, SLAB_CHANNELS).max();
+        let len = min(BLOCK_LEN, tuning.staging_len.saturating_mul(2));
+        let most_vectors = min(kernels.stripe_vectors, tuning.tile);
+        let vectors = inputs.div_ceil(kernels.lanes);
+        let copied = min(vectors, max(COPIED_CHANNELS / kernels.lanes / most_vectors, 1) * most_vectors);
+        // What a single tap reads is read once.
+        let read = if desc.taps() == 1 { copied * kernels.lanes } else { inputs };
+        let fit = TILE_LEN / (kernels.stripe_vectors * kernels.lanes + kernels.stripe_rows);
+        let most = clamp(len / (read + slab), min(FEW_POSITIONS, fit), fit);
+        let most = min(most, tuning.positions);
+        // Whatever the threads: the order of the sums follows from the blocks.
+        let block = block_of(desc, most);
+        let slab = Panels::of_at_most(clamp(own, 1, outputs), slab).max();
+        let filter = desc.taps().saturating_mul(inputs);
+        let sums = if blocks(desc, block) > min(MOST_BLOCKS, tuning.depth) { slab.saturating_mul(filter) } else { 0 };
+        // Packing costs about half a cycle per element, and a row of positions eight cycles more than those of its tiles.
+        let (columns, width) = (desc.kernel()[2], block[3]);
+        let padded = desc.padding_before()[2] > 0 || desc.padding_after()[2] > 0;
+        let by_column = padded && (width * 8).saturating_mul(columns - 1) < filter;
+        Self {
+            block,
+            slab,
+            vectors,
+            copied,
+            most_vectors,
+            most_rows: min(kernels.stripe_rows, tuning.panel),
+            by_column,
+            sums,
+        }
+    }
+
+    /// One thread's, as [`Scratch`] names them; saturates, as the layers that no memory could hold show.
+    pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<5> {
+        let [images, depth, height, width] = self.block;
+        let positions = images.saturating_mul(depth * height * width);
+        let lanes = self.copied * kernels.lanes;
+        // A vector of lanes may read beyond the last packed position's channels.
+        let gradients = positions.saturating_mul(self.slab).saturating_add(kernels.lanes);
+        let lens = [positions.saturating_mul(lanes), gradients, lanes, self.slab, self.sums];
+        Buffers::new(lens, kernels.lanes)
+    }
+
+    /// Computes the gradients of some output channels, the weights' in the order of the layout; adds to the biases'.
+    pub(super) fn run(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        channels: Range<usize>,
+        grad_weight: Option<Gradient<'_>>,
+        mut grad_bias: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) {
+        let desc = call.desc;
+        let ([copy, gradients, thresholds, outside, sums], _) = self.buffers(call.kernels).carve(workspace);
+        let mut scratch = Scratch { copy, gradients, thresholds, outside, sums };
+        let replaces = grad_weight.as_ref().is_some_and(|gradient| gradient.accumulation == Accumulation::Overwrite);
+        let mut grad_weight = grad_weight.map(|gradient| gradient.values);
+        let (filter, per_group) = (desc.group_in_channels() * desc.taps(), desc.group_out_channels());
+        for group in channels.start / per_group..channels.end.div_ceil(per_group) {
+            let own = channels.start.max(group * per_group)..channels.end.min((group + 1) * per_group);
+            for slab in chunks(own, self.slab) {
+                let first = slab.start - channels.start;
+                let slab = Slab {
+                    group,
+                    grad_weight: grad_weight.as_mut().map(|all| &mut all[first * filter..][..slab.len() * filter]),
+                    replaces,
+                    grad_bias: grad_bias.as_mut().map(|all| &mut all[first..][..slab.len()]),
+                    channels: slab,
+                };
+                self.run_slab(call, slab, &mut scratch);
+            }
+        }
+    }
+
+    fn run_slab(&self, call: &BackwardWeightCall<'_>, mut slab: Slab<'_>, scratch: &mut Scratch<'_>) {
+        let [depth, height, width] = call.desc.output_size();
+        let tiles = Panels::of_at_most(slab.channels.len(), self.most_rows);
+        let (mut first, mut segments) = (true, Segments::default());
+        for images in chunks(0..call.desc.batch(), self.block[0]) {
+            for depths in chunks(0..depth, self.block[1]) {
+                for rows in chunks(0..height, self.block[2]) {
+                    for columns in chunks(0..width, self.block[3]) {
+                        let positions = [images.clone(), depths.clone(), rows.clone(), columns];
+                        let count = positions.iter().map(Range::len).product();
+                        let packed = if self.by_column { 0..0 } else { positions[3].clone() };
+                        let begins = segments.is_new();
+                        let mut block = Block { positions, packed, tiles, first, begins };
+                        self.run_block(call, &mut slab, &mut block, scratch);
+                        first = false;
+                        if segments.advance(count) {
+                            slab.end_segment(scratch.sums);
+                        }
+                    }
+                }
+            }
+        }
+        if !segments.is_new() {
+            slab.end_segment(scratch.sums);
+        }
+    }
+
+    /// Adds one block's part to the gradients of a slab.
+    fn run_block(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        slab: &mut Slab<'_>,
+        block: &mut Block,
+        scratch: &mut Scratch<'_>,
+    ) {
+        let [depths, heights, widths] = call.desc.kernel();
+        if !self.by_column {
+            pack(call, slab, block, scratch.gradients);
+        }
+        if let Some(sums) = slab.grad_bias.as_deref_mut() {
+            if self.by_column || self.sums > 0 {
+                if block.first {
+                    let all = call.desc.output_size().map(|size| 0..size);
+                    let tensor = call.desc.output_tensor();
+                    add_positions(&tensor, call.grad_output, &[all], slab.channels.clone(), sums);
+                }
+            } else {
+                call.kernels.sum_tiles(SumTiles {
+                    packed: scratch.gradients,
+                    positions: block.packed_len(),
+                    tiles: block.tiles,
+                    sums,
+                });
+            }
+        }
+        if slab.grad_weight.is_none() {
+            return;
+        }
+        for w in 0..widths {
+            if self.by_column {
+                let inside = intersection(&block.positions[3], &Reads::forward(call.desc, 2).unpadded(w).range());
+                if !inside.is_empty() && inside != block.packed {
+                    block.packed = inside;
+                    pack(call, slab, block, scratch.gradients);
+                }
+            }
+            for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
+                self.run_tap(call, slab, block, [d, h, w], scratch);
+            }
+        }
+    }
+
+    /// Adds what the positions of a block that read inside through a tap add, and with the first block what those of all blocks
+    /// that read padding do.
+    fn run_tap(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        slab: &mut Slab<'_>,
+        block: &Block,
+        tap: [usize; 3],
+        scratch: &mut Scratch<'_>,
+    ) {
+        let Slab { group, channels: ref own, grad_weight: Some(ref mut grad_weight), replaces, .. } = *slab else {
+            return;
+        };
+        let (desc, lanes) = (call.desc, call.kernels.lanes);
+        let filter = desc.group_in_channels() * desc.taps();
+        // To a segment's own sums, if there are any.
+        let (sums, replaces) = match &mut scratch.sums[..] {
+            [] => (&mut **grad_weight, replaces && block.first),
+            sums => (&mut sums[..own.len() * filter], block.begins),
+        };
+        let (channels, index) = (desc.group_in_channels(), tap_index(desc, tap));
+        let mut outside = None;
+        if block.first && !call.thresholds.is_linear() {
+            let unpadded = border::unpadded(desc, index);
+            if !border::is_inside(desc, &unpadded) {
+                let padded = &mut scratch.outside[..own.len()];
+                padded.fill(0.0);
+                border::sum_outside(desc, call.grad_output, &unpadded, own.clone(), padded);
+                outside = Some(&*padded);
+            }
+        }
+        let Inside { positions, input, packed } = inside(desc, block, tap);
+        if positions.len() == 0 && outside.is_none() && !replaces {
+            return;
+        }
+        for vectors in chunks(0..self.vectors, self.copied) {
+            let first = vectors.start * lanes;
+            let count = channels.min(vectors.end * lanes) - first;
+            let first_channel = group * channels + first;
+            // Gaps between pixels are not even read.
+            let gaps = desc.input_pitch() > desc.in_channels();
+            let readable = if gaps { desc.in_channels() - first_channel } else { usize::MAX };
+            let thresholds = &mut scratch.thresholds[..vectors.len() * lanes];
+            // A lane without a channel is computed and dropped, so any threshold serves it.
+            thresholds[count..].fill(0.0);
+            call.thresholds.copy_channels(first_channel..first_channel + count, index, thresholds, 1);
+            call.kernels.stripe_products(StripeProducts {
+                input: &call.input[input + first_channel..],
+                positions,
+                first: packed,
+                channels: count,
+                readable,
+                stripes: Panels::of_at_most(vectors.len(), self.most_vectors),
+                thresholds: (!call.thresholds.is_linear()).then_some(&*thresholds),
+                copy: scratch.copy,
+                gradients: scratch.gradients,
+                packed: block.packed_len(),
+                tiles: block.tiles,
+                outside,
+                sums: &mut sums[index * channels + first..],
+                pitch: filter,
+                replaces,
+            });
+        }
+    }
+}
+
+/// A block of positions.
+struct Block {
+    /// Along [image, depth, height, width].
+    positions: [Range<usize>; 4],
+    /// The columns whose gradients are packed.
+    packed: Range<usize>,
+    /// Output channels of the slab.
+    tiles: Panels,
+    /// Whether it is the first one of the slab.
+    first: bool,
+    /// Whether a segment of positions begins with it.
+    begins: bool,
+}
+
+impl Slab<'_> {
+    /// Adds the sums of a segment, if there are any apart, to the gradient, or replaces it with the first ones.
+    fn end_segment(&mut self, sums: &[f32]) {
+        if let Some(gradient) = self.grad_weight.as_deref_mut().filter(|_| !sums.is_empty()) {
+            let replaces = core::mem::take(&mut self.replaces);
+            for (gradient, sum) in gradient.iter_mut().zip(sums) {
+                *gradient = if replaces { *sum } else { *gradient + *sum };
+            }
+        }
+    }
+}
+
+impl Block {
+    /// Positions whose gradients are packed.
+    fn packed_len(&self) -> usize {
+        let [images, depths, rows, _] = &self.positions;
+        images.len() * depths.len() * rows.len() * self.packed.len()
+    }
+}
+
+fn intersection(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
+}
+
+/// A tap, counted in memory order.
+const fn tap_index(desc: &ConvDesc, [d, h, w]: [usize; 3]) -> usize {
+    let [_, heights, widths] = desc.kernel();
+    (d * heights + h) * widths + w
+}
+
+/// Elements between neighbours along [image, depth, height, width], `strides` positions apart. Saturates where there is one
+/// position alone.
+const fn steps(tensor: &TensorLayout, [d, h, w]: [usize; 3]) -> [usize; 4] {
+    let spatial = tensor.strides.spatial;
+    [tensor.image_stride, d.saturating_mul(spatial[0]), h.saturating_mul(spatial[1]), w.saturating_mul(spatial[2])]
+}
+
+/// Packs the gradients of a block's columns for the tiles of a slab.
+fn pack(call: &BackwardWeightCall<'_>, slab: &Slab<'_>, block: &Block, gradients: &mut [f32]) {
+    let tensor = call.desc.output_tensor();
+    let [images, depths, rows, _] = &block.positions;
+    let steps = steps(&tensor, [1; 3]);
+    let starts = [images.start, depths.start, rows.start, block.packed.start];
+    let first: usize = starts.iter().zip(steps).map(|(start, step)| start * step).sum();
+    call.kernels.pack_tiles(PackTiles {
+        from: &call.grad_output[first + slab.channels.start..],
+        positions: Lattice { counts: [images.len(), depths.len(), rows.len(), block.packed.len()], steps: [steps] },
+        tiles: block.tiles,
+        to: gradients,
+    });
+}
+
+/// The positions of a block that read inside through a tap: in the input and, counted in positions, among the packed ones.
+struct Inside {
+    positions: Lattice<2>,
+    /// Where the first one reads the first channel.
+    input: usize,
+    /// The first one among the packed ones.
+    packed: usize,
+}
+
+fn inside(desc: &ConvDesc, block: &Block, tap: [usize; 3]) -> Inside {
+    let tensor = desc.input_tensor();
+    let strides = steps(&tensor, desc.stride());
+    let [images, ..] = &block.positions;
+    let mut counts = [images.len(), 0, 0, 0];
+    let (mut input, mut packed) = (images.start * tensor.image_stride, 0);
+    let extents = [1, block.positions[1].len(), block.positions[2].len(), block.packed.len()];
+    for axis in 0..3 {
+        let reads = Reads::forward(desc, axis);
+        let own = if axis == 2 { &block.packed } else { &block.positions[1 + axis] };
+        let inside = intersection(own, &reads.unpadded(tap[axis]).range());
+        counts[1 + axis] = inside.len();
+        let source = if inside.is_empty() { None } else { reads.source_of(inside.start, tap[axis]) };
+        input += source.unwrap_or(0) * tensor.strides.spatial[axis];
+        packed = packed * extents[1 + axis] + (inside.start - own.start);
+    }
+    let [_, d, h, w] = extents;
+    Inside { positions: Lattice { counts, steps: [strides, [d * h * w, h * w, w, 1]] }, input, packed }
+}

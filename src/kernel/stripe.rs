@@ -1,0 +1,594 @@
+//! Sums of outer products over the positions of one tap, input channels in lanes: the gradient of the weight with channels
+//! last.
+//!
+//! A stripe is a few vectors of input channels. At one tap, the positions of a block that read inside are copied from it,
+//! clamped, one after another; against them go tiles of output channels ([`StripeProducts`]), whose gradients are packed once
+//! per block ([`PackTiles`]):
+//!
+//! ```text
+//! stripe    [position][vector]            x of the tap's positions, clamped: in the first-level cache for all tiles
+//! gradients [tile][position][channel]     broadcast, one line of the packed positions after another
+//! tile      [channel][vector]             in registers over all positions of the block, then added to the gradient
+//! ```
+//!
+//! Each position costs a tile of `R` channels by `V` vectors `V` loads, `R` broadcasts and `R · V` multiply-adds (AVX-512
+//! 12 × 2: 24 / 14, AVX2 6 × 2: 12 / 8, NEON 11 × 2, by lane: 22 / 5). Nothing is multiplied by padding.
+//!
+//! Each shape of tile is a function of its own, which the plain code around calls: one function with all of them would take
+//! the compiler minutes, and an unoptimised build hundreds of kilobytes of stack.
+
+use core::marker::PhantomData;
+
+use pulp::{Simd, WithSimd};
+
+use super::Kernel;
+use super::tile::{Interleaved, Sums, add_products, load, store, unrolled, with_const};
+use super::vector::{MOST_LANES, Vector};
+use crate::geometry::{Lattice, Panels, chunks};
+
+/// Most vectors of a stripe.
+const MOST_VECTORS: usize = 2;
+
+/// Positions that are copied at a time to several places: what they hold is read as it lies, and stays in the first-level cache
+/// until all of it has been read.
+const CHUNK: usize = 16;
+
+/// How many positions before they are copied their cache lines are asked for.
+const AHEAD: usize = 2 * CHUNK;
+
+/// Most vectors of a stripe.
+pub(super) const fn most_vectors<S: Vector>() -> usize {
+    S::STRIPE[1]
+}
+
+/// Most output channels of a tile.
+pub(super) const fn most_rows<S: Vector>() -> usize {
+    S::STRIPE[0]
+}
+
+/// `to[tile][p][i] = from[p][channel i of the tile]` for the positions of a block.
+pub(crate) struct PackTiles<'a> {
+    /// From the first position's first channel on.
+    pub(crate) from: &'a [f32],
+    pub(crate) positions: Lattice<1>,
+    /// Channels, in tiles.
+    pub(crate) tiles: Panels,
+    pub(crate) to: &'a mut [f32],
+}
+
+impl Kernel for PackTiles<'_> {
+    fn check<S: Vector>(&self) {
+        let Self { from, positions, tiles, to } = self;
+        assert!(tiles.max() <= most_rows::<S>());
+        assert!(positions.len() >= 1 && positions.last(0).saturating_add(tiles.len()) <= from.len());
+        assert!(positions.len().saturating_mul(tiles.len()) <= to.len());
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Vector>(self, simd: S) {
+        let lattice = self.positions.joined();
+        let (count, step) = (lattice.len(), lattice.steps[0][3]);
+        let mut packed = 0;
+        for [first] in lattice.lines(3) {
+            for chunk in chunks(0..lattice.counts[3], CHUNK) {
+                let from = first + chunk.start * step;
+                let ahead = self.from.as_ptr().wrapping_add(from.wrapping_add(AHEAD.wrapping_mul(step)));
+                prefetch_rows(simd, ahead, step, self.tiles.len());
+                for tile in self.tiles.iter() {
+                    let to = tile.start * count + packed * tile.len();
+                    with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if const { R <= most_rows::<S>() } {
+                        // SAFETY: checked: the positions' channels lie in `from`, and as many in `to`.
+                        unsafe {
+                            let (from, to) = (self.from.as_ptr().add(from + tile.start), self.to.as_mut_ptr().add(to));
+                            copy_rows::<R>(from, step, chunk.len(), to);
+                        }
+                    });
+                }
+                packed += chunk.len();
+            }
+        }
+    }
+}
+
+/// Asks for [`CHUNK`] rows of `len` elements.
+#[inline(always)]
+fn prefetch_rows<S: Vector>(simd: S, from: *const f32, step: usize, len: usize) {
+    /// Elements of a cache line.
+    const LINE: usize = 16;
+    let mut from = from;
+    for _ in 0..CHUNK {
+        let mut at = 0;
+        while at < len {
+            simd.prefetch(from.wrapping_add(at));
+            at += LINE;
+        }
+        from = from.wrapping_add(step);
+    }
+}
+
+/// # Safety
+///
+/// [In reach](Vector#in-reach): `count` rows of `R` elements, `step` apart at `from`, and one after another at `to`.
+#[inline(always)]
+unsafe fn copy_rows<const R: usize>(from: *const f32, step: usize, count: usize, to: *mut f32) {
+    let (mut from, mut to) = (from, to.cast::<[f32; R]>());
+    for _ in 0..count {
+        // SAFETY: in reach: the next row.
+        unsafe { to.write_unaligned(from.cast::<[f32; R]>().read_unaligned()) };
+        // Not `add`: after the last row they may point beyond the buffers.
+        (from, to) = (from.wrapping_add(step), to.wrapping_add(1));
+    }
+}
+
+/// `sums[d] += Σ_p packed[p][d]` over packed positions.
+pub(crate) struct SumTiles<'a> {
+    /// As [`PackTiles`] leaves it, with a vector of whatever behind it.
+    pub(crate) packed: &'a [f32],
+    pub(crate) positions: usize,
+    pub(crate) tiles: Panels,
+    pub(crate) sums: &'a mut [f32],
+}
+
+impl Kernel for SumTiles<'_> {
+    fn check<S: Vector>(&self) {
+        let len = self.positions.saturating_mul(self.tiles.len());
+        assert!(len.saturating_add(S::LANES) <= self.packed.len() && self.tiles.len() <= self.sums.len());
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Vector>(self, simd: S) {
+        /// Chains of additions: one would wait for each of them.
+        const CHAINS: usize = 4;
+        let mut lanes = [0.0; MOST_LANES];
+        for tile in self.tiles.iter() {
+            let rows = tile.len();
+            let mut first = 0;
+            while first < rows {
+                let mut sums = [simd.splat_f32s(0.0); CHAINS];
+                let mut from = self.packed.as_ptr().wrapping_add(tile.start * self.positions + first);
+                // SAFETY: checked: a vector behind the last position's channels is in reach.
+                unsafe {
+                    for _ in 0..self.positions / CHAINS {
+                        sums = [
+                            simd.add_f32s(sums[0], simd.load(from)),
+                            simd.add_f32s(sums[1], simd.load(from.add(rows))),
+                            simd.add_f32s(sums[2], simd.load(from.add(2 * rows))),
+                            simd.add_f32s(sums[3], simd.load(from.add(3 * rows))),
+                        ];
+                        from = from.wrapping_add(CHAINS * rows);
+                    }
+                    for _ in 0..self.positions % CHAINS {
+                        sums[0] = simd.add_f32s(sums[0], simd.load(from));
+                        from = from.wrapping_add(rows);
+                    }
+                }
+                let sum = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
+                // SAFETY: in reach: as many lanes as the widest vector has.
+                unsafe { simd.store(lanes.as_mut_ptr(), sum) };
+                let channels = &mut self.sums[tile.start + first..tile.end];
+                channels.iter_mut().zip(&lanes[..S::LANES]).for_each(|(sum, lane)| *sum += lane);
+                first += S::LANES;
+            }
+        }
+    }
+}
+
+/// `sums[d][c] += Σ_p gradients[p][d] · f(input[p][c]; θ[c])` over the positions of a block that read inside through one tap,
+/// and `outside[d] · θ[c]` where `θ > 0`, for stripes of input channels and tiles of output channels.
+pub(crate) struct StripeProducts<'a> {
+    /// From where the first position reads the first channel on.
+    pub(crate) input: &'a [f32],
+    /// The positions, perhaps none: in the input and, counted in positions, among those that are packed.
+    pub(crate) positions: Lattice<2>,
+    /// Where the first one is packed.
+    pub(crate) first: usize,
+    /// Input channels.
+    pub(crate) channels: usize,
+    /// Elements from the first channel on that may be read at each position beside its channels: all of those up to a gap.
+    pub(crate) readable: usize,
+    /// Their vectors, in stripes of at most [`most_vectors`].
+    pub(crate) stripes: Panels,
+    /// One per lane of the vectors; none where nothing is clamped.
+    pub(crate) thresholds: Option<&'a [f32]>,
+    /// Room for `[stripe][position][lane]`.
+    pub(crate) copy: &'a mut [f32],
+    /// `[tile][position][channel of the tile]`
+    pub(crate) gradients: &'a [f32],
+    /// Positions that are packed there.
+    pub(crate) packed: usize,
+    /// Output channels, in tiles.
+    pub(crate) tiles: Panels,
+    /// One per output channel: the sum of the gradients where the tap reads padding. Only with thresholds.
+    pub(crate) outside: Option<&'a [f32]>,
+    /// Added to, or replaced. Output channels are `pitch` apart.
+    pub(crate) sums: &'a mut [f32],
+    pub(crate) pitch: usize,
+    pub(crate) replaces: bool,
+}
+
+impl Kernel for StripeProducts<'_> {
+    fn check<S: Vector>(&self) {
+        let Self { input, positions, channels, stripes, tiles, .. } = self;
+        let lanes = stripes.len().saturating_mul(S::LANES);
+        assert!(*channels >= 1 && channels.div_ceil(S::LANES) == stripes.len() && stripes.max() <= most_vectors::<S>());
+        assert!(tiles.count() >= 1 && tiles.max() <= most_rows::<S>());
+        if positions.len() > 0 {
+            assert!(positions.last(0).saturating_add(*channels) <= input.len());
+            assert!(self.first.saturating_add(positions.last(1)) < self.packed);
+        }
+        assert!(positions.len().saturating_mul(lanes) <= self.copy.len());
+        assert!(self.packed.saturating_mul(tiles.len()) <= self.gradients.len());
+        assert!(self.thresholds.is_none_or(|thresholds| lanes <= thresholds.len()));
+        assert!(self.outside.is_none_or(|outside| tiles.len() <= outside.len() && self.thresholds.is_some()));
+        assert!((tiles.len() - 1).saturating_mul(self.pitch).saturating_add(*channels) <= self.sums.len());
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Vector>(mut self, simd: S) {
+        if self.positions.len() > 0 {
+            // SAFETY: the call is checked.
+            unsafe { copy_stripes(simd, &mut self) };
+        }
+        for stripe in 0..self.stripes.count() {
+            // SAFETY: the call is checked, and has the stripe.
+            unsafe { sum_stripe(simd, &mut self, stripe) };
+        }
+    }
+}
+
+/// Computes all tiles of a stripe.
+///
+/// # Safety
+///
+/// The call is [checked](Kernel#checked), and `stripe` one of its stripes.
+#[inline(never)]
+unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: usize) {
+    let vectors = call.stripes.get(stripe);
+    let (first_lane, lanes) = (vectors.start * S::LANES, vectors.len() * S::LANES);
+    let channels = lanes.min(call.channels - first_lane);
+    let mut own = [0.0; MOST_LANES];
+    own[..channels - (lanes - S::LANES)].fill(1.0);
+    let [_, b, c, d] = call.positions.counts;
+    let steps = [[b * c * d * lanes, c * d * lanes, d * lanes, lanes], call.positions.steps[1]];
+    let positions = Lattice { counts: call.positions.counts, steps }.joined();
+    for tile in call.tiles.iter() {
+        let first_sum = tile.start * call.pitch + first_lane;
+        let behind = call.sums.len() - first_sum;
+        // SAFETY: checked: so many positions, channels and sums come before. The first position, if there is one, is packed.
+        let operands = unsafe {
+            let first = tile.start * call.packed + call.first * tile.len();
+            Tile {
+                x: call.copy.as_ptr().add(first_lane * call.positions.len()),
+                gradients: call.gradients.as_ptr().wrapping_add(first),
+                positions: &positions,
+                thresholds: call.thresholds.map(|thresholds| thresholds.as_ptr().add(first_lane)),
+                outside: call.outside.map(|outside| outside.as_ptr().add(tile.start)),
+                sums: call.sums.as_mut_ptr().add(first_sum),
+                pitch: call.pitch,
+                channels,
+                own: own.as_ptr(),
+                whole: (tile.len() - 1) * call.pitch + lanes <= behind,
+                replaces: call.replaces,
+            }
+        };
+        with_const!(vectors.len(), V in [1 2] => if const { V <= most_vectors::<S>() } {
+            with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if const { R <= most_rows::<S>() } {
+                // SAFETY: checked: the stripe has `V` vectors, the tile `R` channels.
+                unsafe { sum_tile::<S, R, V>(simd, &operands) }
+            })
+        });
+    }
+}
+
+/// Copies all stripes.
+///
+/// # Safety
+///
+/// The call is [checked](Kernel#checked), and there is a position.
+#[inline(never)]
+unsafe fn copy_stripes<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
+    /// A call whose stripes are copied where the instructions of `S` may be used.
+    struct Checked<'a, 'b, S>(S, &'a mut StripeProducts<'b>);
+
+    impl<S: Vector> WithSimd for Checked<'_, '_, S> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<T: Simd>(self, _: T) {
+            let Self(simd, call) = self;
+            let lattice = Lattice { counts: call.positions.counts, steps: [call.positions.steps[0]] }.joined();
+            let ([na, nb, nc, count], [steps]) = (lattice.counts, lattice.steps);
+            let mut to = 0;
+            let mut line = 0;
+            while line < na * nb * nc {
+                let (a, b, c) = (line / (nb * nc), line / nc % nb, line % nc);
+                let first = a * steps[0] + b * steps[1] + c * steps[2];
+                let mut start = 0;
+                while start < count {
+                    let chunk = if count - start < CHUNK { count - start } else { CHUNK };
+                    let lines = Places { first: first + start * steps[3], step: steps[3], count: chunk, to };
+                    let ahead =
+                        call.input.as_ptr().wrapping_add(lines.first.wrapping_add(AHEAD.wrapping_mul(lines.step)));
+                    prefetch_rows(simd, ahead, lines.step, call.channels);
+                    let mut stripe = 0;
+                    while stripe < call.stripes.count() {
+                        // SAFETY: checked: they are places of the positions.
+                        unsafe { copy_chunk(simd, call, stripe, &lines) };
+                        stripe += 1;
+                    }
+                    (start, to) = (start + chunk, to + chunk);
+                }
+                line += 1;
+            }
+        }
+    }
+
+    simd.vectorize(Checked(simd, call));
+}
+
+/// Some positions along a line.
+struct Places {
+    /// Where the first lies in the input.
+    first: usize,
+    step: usize,
+    count: usize,
+    /// How many come before them.
+    to: usize,
+}
+
+/// Copies one stripe of some positions.
+///
+/// # Safety
+///
+/// The call is [checked](Kernel#checked), `stripe` one of its stripes, the places among its positions.
+#[inline(always)]
+unsafe fn copy_chunk<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: usize, places: &Places) {
+    let vectors = call.stripes.get(stripe);
+    let (first_lane, lanes) = (vectors.start * S::LANES, vectors.len() * S::LANES);
+    let first = places.first + first_lane;
+    let to = call.positions.len() * first_lane + places.to * lanes;
+    // Whole vectors may be loaded as long as they end in the input and before a gap; what is no channel of the stripe is not
+    // added up.
+    let whole = match call.input.len().checked_sub(first + lanes) {
+        _ if first_lane + lanes > call.readable => 0,
+        Some(room) if places.step * (places.count - 1) <= room => places.count,
+        Some(room) => room / places.step + 1,
+        None => 0,
+    };
+    // SAFETY: checked: the stripe has room for all lanes of its positions, of which so many are whole in the input, and
+    // thresholds for them.
+    unsafe {
+        let (from, to) = (call.input.as_ptr().add(first), call.copy.as_mut_ptr().add(to));
+        let thetas = call.thresholds.map(|thresholds| thresholds.as_ptr().add(first_lane));
+        with_const!(vectors.len(), V in [1 2] => match thetas {
+            Some(thetas) => {
+                let thetas = load::<S, V>(simd, thetas);
+                copy_vectors::<S, V, true>(simd, from, places.step, whole, thetas, to);
+            }
+            None => copy_vectors::<S, V, false>(simd, from, places.step, whole, [simd.splat_f32s(0.0); V], to),
+        });
+        let channels = lanes.min(call.channels - first_lane);
+        for place in whole..places.count {
+            let (from, to) = (from.add(place * places.step), to.add(place * lanes));
+            for lane in 0..channels {
+                let x = *from.add(lane);
+                *to.add(lane) = match thetas {
+                    // A NaN stays.
+                    Some(thetas) if x <= *thetas.add(lane) => *thetas.add(lane),
+                    _ => x,
+                };
+            }
+            for lane in channels..lanes {
+                *to.add(lane) = 0.0;
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// [In reach](Vector#in-reach): `V` vectors at each of `count` places, `step` apart at `from` and one after another at `to`.
+#[inline(always)]
+unsafe fn copy_vectors<S: Vector, const V: usize, const CLAMPED: bool>(
+    simd: S,
+    mut from: *const f32,
+    step: usize,
+    count: usize,
+    thetas: [S::f32s; V],
+    mut to: *mut f32,
+) {
+    for _ in 0..count {
+        // SAFETY: in reach: the vectors of the next place.
+        unsafe {
+            unrolled!(I in 0..V => {
+                let mut x = simd.load(from.add(I * S::LANES));
+                if CLAMPED {
+                    x = simd.activate(x, thetas[I]);
+                }
+                simd.store(to.add(I * S::LANES), x);
+            });
+        }
+        (from, to) = (from.wrapping_add(step), to.wrapping_add(V * S::LANES));
+    }
+}
+
+/// The operands of a tile.
+struct Tile<'a> {
+    /// Vectors of the first position.
+    x: *const f32,
+    /// `[position][channel]`
+    gradients: *const f32,
+    /// Steps in `x` in elements, in the gradients in positions.
+    positions: &'a Lattice<2>,
+    thresholds: Option<*const f32>,
+    /// One per channel.
+    outside: Option<*const f32>,
+    sums: *mut f32,
+    /// Distance of the channels' sums.
+    pitch: usize,
+    /// Input channels: those that have sums.
+    channels: usize,
+    /// Above zero in the lanes of the last vector that are channels.
+    own: *const f32,
+    /// Whether whole vectors of sums are in reach.
+    whole: bool,
+    /// Whether sums are replaced, not added to.
+    replaces: bool,
+}
+
+/// # Safety
+///
+/// [In reach](Vector#in-reach): `V` vectors of `x` and `R` gradients at each position, `V` vectors at the thresholds, one at `own`, `R` elements at
+/// `outside`, `channels` sums of each of `R` output channels, and `V` vectors of them where they are whole. The channels are more than
+/// `V − 1` vectors hold, and not more than `V`. There are thresholds where there is something outside.
+#[inline(never)]
+unsafe fn sum_tile<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>) {
+    /// A tile that is summed where the instructions of `S` may be used.
+    struct InReach<'a, S, const R: usize, const V: usize>(S, &'a Tile<'a>, PhantomData<[[S; V]; R]>);
+
+    impl<S: Vector, const R: usize, const V: usize> WithSimd for InReach<'_, S, R, V> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<T: Simd>(self, _: T) {
+            // SAFETY: in reach, where this was made.
+            unsafe {
+                let sums = sum_positions::<S, R, V>(self.0, self.1);
+                add_sums(self.0, self.1, sums);
+            }
+        }
+    }
+
+    simd.vectorize(InReach::<S, R, V>(simd, tile, PhantomData));
+}
+
+/// The sums of a tile.
+///
+/// # Safety
+///
+/// As [`sum_tile`] asks.
+#[inline(always)]
+unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>) -> Sums<S, R, V> {
+    unrolled!(ROW in 0..R => simd.prefetch(tile.sums.wrapping_add(ROW * tile.pitch)));
+    let zero = simd.splat_f32s(0.0);
+    let mut sums = [[zero; V]; R];
+    if let (Some(outside), Some(thresholds)) = (tile.outside, tile.thresholds) {
+        // SAFETY: in reach: `V` vectors of thresholds, `R` sums.
+        unsafe {
+            let thetas = load::<S, V>(simd, thresholds);
+            unrolled!(ROW in 0..R => {
+                let sum = simd.splat_f32s(*outside.add(ROW));
+                unrolled!(I in 0..V => {
+                    sums[ROW][I] = simd.keep(simd.less_than_f32s(zero, thetas[I]), simd.mul_f32s(thetas[I], sum));
+                });
+            });
+        }
+    }
+    // A single vector has too few chains of sums to hide how long an addition takes: every other position has chains of its own.
+    let mut others = [[zero; V]; R];
+    let pairs = const { V == 1 && !S::FEW_TILES };
+    let ([na, nb, nc, count], [x_steps, steps]) = (tile.positions.counts, tile.positions.steps);
+    let (x_step, step) = (x_steps[3], steps[3] * R);
+    // One loop around that over positions: nested ones would pass all sums through each.
+    let (mut a, mut b, mut c) = (0, 0, 0);
+    let mut lines = na * nb * nc;
+    while lines > 0 {
+        let mut x = tile.x.wrapping_add(a * x_steps[0] + b * x_steps[1] + c * x_steps[2]);
+        let mut g = tile.gradients.wrapping_add((a * steps[0] + b * steps[1] + c * steps[2]) * R);
+        let mut left = count;
+        while pairs && left > 1 {
+            // SAFETY: in reach: the next two positions.
+            unsafe {
+                add_products(simd, &mut sums, Interleaved::<R>(g), load::<S, V>(simd, x));
+                (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
+                add_products(simd, &mut others, Interleaved::<R>(g), load::<S, V>(simd, x));
+                (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
+            }
+            left -= 2;
+        }
+        while left > 0 {
+            // SAFETY: in reach: the next position.
+            unsafe { add_products(simd, &mut sums, Interleaved::<R>(g), load::<S, V>(simd, x)) };
+            (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
+            left -= 1;
+        }
+        c += 1;
+        if c == nc {
+            (b, c) = (b + 1, 0);
+        }
+        if b == nb {
+            (a, b) = (a + 1, 0);
+        }
+        lines -= 1;
+    }
+    if pairs {
+        unrolled!(ROW in 0..R => {
+            unrolled!(I in 0..V => sums[ROW][I] = simd.add_f32s(sums[ROW][I], others[ROW][I]));
+        });
+    }
+    sums
+}
+
+/// Adds the sums of a tile to those in memory, or replaces them.
+///
+/// # Safety
+///
+/// As [`sum_tile`] asks.
+#[inline(always)]
+unsafe fn add_sums<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>, sums: Sums<S, R, V>) {
+    if !tile.whole {
+        // SAFETY: as this function asks.
+        unsafe { add_lanes(simd, tile, sums) }
+    } else if tile.channels < V * S::LANES {
+        let zero = simd.splat_f32s(0.0);
+        let adds = simd.less_than_f32s(zero, simd.splat_f32s(if tile.replaces { 0.0 } else { 1.0 }));
+        // The last vector has lanes that are no channels of the stripe: what lies there stays.
+        // SAFETY: in reach: a vector.
+        let own = simd.less_than_f32s(zero, unsafe { simd.load(tile.own) });
+        unrolled!(ROW in 0..R => {
+            // SAFETY: in reach: `V` vectors of sums of channel `ROW`.
+            unsafe {
+                let to = tile.sums.add(ROW * tile.pitch);
+                let before = load::<S, V>(simd, to);
+                unrolled!(I in 0..V => {
+                    let mut sum = simd.add_f32s(simd.keep(adds, before[I]), sums[ROW][I]);
+                    if I == V - 1 {
+                        sum = simd.select_f32s(own, sum, before[I]);
+                    }
+                    simd.store(to.add(I * S::LANES), sum);
+                });
+            }
+        });
+    } else if tile.replaces {
+        // SAFETY: in reach: `V` vectors of sums of `R` channels.
+        unsafe { store(simd, sums, tile.sums, tile.pitch) }
+    } else {
+        unrolled!(ROW in 0..R => {
+            // SAFETY: in reach: `V` vectors of sums of channel `ROW`.
+            unsafe {
+                let to = tile.sums.add(ROW * tile.pitch);
+                let before = load::<S, V>(simd, to);
+                unrolled!(I in 0..V => simd.store(to.add(I * S::LANES), simd.add_f32s(before[I], sums[ROW][I])));
+            }
+        });
+    }
+}
+
+/// [`add_sums`] where whole vectors are not in reach.
+///
+/// # Safety
+///
+/// As [`sum_tile`] asks.
+#[inline(always)]
+unsafe fn add_lanes<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>, sums: Sums<S, R, V>) {
+    let mut bounce = [[0.0; MOST_VECTORS * MOST_LANES]; R];
+    // SAFETY: in reach: a row of `bounce` holds the most vectors.
+    unsafe { store(simd, sums, bounce.as_mut_ptr().cast(), MOST_VECTORS * MOST_LANES) };
+    for (row, values) in bounce.iter().enumerate() {
+        for (lane, value) in values[..tile.channels].iter().enumerate() {
+            // SAFETY: in reach: a channel's sum.
+            let sum = unsafe { &mut *tile.sums.add(row * tile.pitch + lane) };
+            *sum = if tile.replaces { *value } else { *sum + *value };
+        }
+    }
+}

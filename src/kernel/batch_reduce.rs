@@ -106,7 +106,7 @@ impl Kernel for BatchReduce<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Vector>(self, simd: S) {
-        with_const!(self.vectors::<S>(), V in [1 2 3 4] => if V <= most_vectors::<S>() {
+        with_const!(self.vectors::<S>(), V in [1 2 3 4] if V <= most_vectors::<S>() => {
             // SAFETY: checked; there are `V` vectors.
             unsafe {
                 match self.thresholds {
@@ -135,7 +135,7 @@ unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &Bat
             // SAFETY: the position is one of the output's.
             let output = unsafe { call.output.first.add(output + rows.start * output_step) };
             let tile = Tile { call, source, source_step, output, output_step };
-            with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>(V) {
+            with_const!(rows.len(), R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(V) => {
                 // SAFETY: checked: the `R` positions read inside the source, and are the output's.
                 unsafe { tile.compute::<S, R, V, CLAMP>(simd) }
             });

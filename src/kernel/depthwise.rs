@@ -381,7 +381,7 @@ impl Kernel for DepthwiseBackwardWeight<'_> {
                 let positions = start..columns.count.min(start.saturating_add(stretch));
                 for group in 0..groups {
                     let own = &present[taps * group / groups..taps * (group + 1) / groups];
-                    with_const!(own.len(), N in [1 2 3 4 5 6 7 8 9] => if N <= most_taps::<S>() {
+                    with_const!(own.len(), N in [1 2 3 4 5 6 7 8 9] if N <= most_taps::<S>() => {
                         let taps: [usize; N] = from_fn(|t| own[t] as usize);
                         // SAFETY: checked; rows and positions lie in the walk, and absent taps were left out.
                         unsafe { backward_weight_group(simd, &mut self, taps, row..row + together, positions.clone()) }

@@ -107,7 +107,7 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, panel: &mut GatherPanel<'_>) 
     let tiles = Panels::of_at_most(panel.pairs.len(), most);
     for index in 0..tiles.count() {
         let rows = tiles.get(index);
-        with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>(V) {
+        with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] if R <= most_rows::<S>(V) => {
             // SAFETY: checked; `R` pairs follow the first of the tile.
             unsafe { tile::<S, R, V>(simd, panel, rows.start) }
         });

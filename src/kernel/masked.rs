@@ -19,7 +19,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::Kernel;
-use super::tile::{Sums, load, store, unrolled, with_const};
+use super::tile::{Sums, few, load, store, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
 use super::view::PixelsMut;
 use crate::geometry::{Lattice, Panels};
@@ -342,14 +342,12 @@ impl Targets<'_> {
 /// The tile of a shape.
 fn tile_of<S: Vector>(rows: usize, vectors: usize, mask: Mask) -> Tile<S> {
     with_const!(vectors, V in [1 2 3 4] => {
-        with_const!(rows, R in [1 2 3 4 5 6 7 8] => {
-            if const { V <= most_vectors::<S>() && R <= most_rows::<S>(V) } {
-                match mask {
-                    Mask::PerTap => return tile::<S, R, V, PER_TAP>,
-                    Mask::Uniform => return tile::<S, R, V, UNIFORM>,
-                    Mask::Linear => return tile::<S, R, V, LINEAR>,
-                }
-            }
+        with_const!(rows, R in [1 2 3 4 5 6 7 8] if V <= most_vectors::<S>() && R <= most_rows::<S>(V) => {
+            return match mask {
+                Mask::PerTap => tile::<S, R, V, PER_TAP>,
+                Mask::Uniform => tile::<S, R, V, UNIFORM>,
+                Mask::Linear => tile::<S, R, V, LINEAR>,
+            };
         });
     });
     unreachable!("no tile of {rows} inputs and {vectors} vectors")
@@ -382,7 +380,7 @@ unsafe fn tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: 
 /// As a [`Tile`].
 #[inline(always)]
 unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
-    unrolled!(ROW R; prefetch::<S, V, MASK>(simd, place, ROW); 0 1 2 3 4 5 6 7);
+    unrolled!(ROW in 0..R => prefetch::<S, V, MASK>(simd, place, ROW));
     let zeros = [[simd.splat_f32s(0.0); V]; R];
     let [tap_steps, output_steps] = panel.taps.steps;
     let [_, depths, heights, widths] = panel.taps.counts;
@@ -400,7 +398,7 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                     // compiler spills some of them at every step.
                     sums = zeros;
                     if MASK != PER_TAP && !fresh {
-                        unrolled!(ROW R; sums[ROW] = load::<S, V>(simd, to.add(ROW * to_step)); 0 1 2 3 4 5 6 7);
+                        unrolled!(ROW in 0..R => sums[ROW] = load::<S, V>(simd, to.add(ROW * to_step)));
                     }
                     let rows = Rows::<R>::new(place.grad_output.sub(before), place.grad_output_step);
                     accumulate(simd, &mut sums, rows, panel.weight.add(tap * panel.depth), panel.depth);
@@ -432,15 +430,15 @@ fn prefetch<S: Vector, const V: usize, const MASK: u8>(simd: S, place: &Place, r
     // Lines are of 16 elements.
     let last = V * S::LANES - 1;
     if MASK != LINEAR {
-        simd.prefetch_for_reading(input);
-        simd.prefetch_for_reading(input.wrapping_add(last));
+        simd.prefetch(input);
+        simd.prefetch(input.wrapping_add(last));
     }
     simd.prefetch_for_writing(to);
     simd.prefetch_for_writing(to.wrapping_add(last));
     if last > 32 {
         if MASK != LINEAR {
-            simd.prefetch_for_reading(input.wrapping_add(16));
-            simd.prefetch_for_reading(input.wrapping_add(32));
+            simd.prefetch(input.wrapping_add(16));
+            simd.prefetch(input.wrapping_add(32));
         }
         simd.prefetch_for_writing(to.wrapping_add(16));
         simd.prefetch_for_writing(to.wrapping_add(32));
@@ -500,7 +498,7 @@ unsafe fn accumulate<S: Vector, const R: usize, const V: usize>(
     unsafe {
         if const { !S::FEW_TILES } {
             while left >= UNROLL {
-                unrolled!(U UNROLL; step::<S, R, V, U, UNROLL>(simd, sums, rows, weight); 0 1 2 3);
+                few!(U in 0..UNROLL => step::<S, R, V, U, UNROLL>(simd, sums, rows, weight));
                 rows.advance(UNROLL);
                 weight = weight.add(UNROLL * V * S::LANES);
                 left -= UNROLL;
@@ -533,18 +531,18 @@ unsafe fn step<S: Vector, const R: usize, const V: usize, const U: usize, const 
         let weight = weight.add(U * V * S::LANES);
         if R < V {
             let mut held = [zero; R];
-            unrolled!(ROW R; held[ROW] = rows.broadcast::<S, ROW, U, N>(simd); 0 1 2 3);
-            unrolled!(VECTOR V; {
+            few!(ROW in 0..R => held[ROW] = rows.broadcast::<S, ROW, U, N>(simd));
+            few!(VECTOR in 0..V => {
                 let w = simd.load(weight.add(VECTOR * S::LANES));
-                unrolled!(ROW R; sums[ROW][VECTOR] = simd.mul_add(held[ROW], w, sums[ROW][VECTOR]); 0 1 2 3);
-            }; 0 1 2 3);
+                few!(ROW in 0..R => sums[ROW][VECTOR] = simd.mul_add(held[ROW], w, sums[ROW][VECTOR]));
+            });
         } else {
             let mut held = [zero; V];
-            unrolled!(VECTOR V; held[VECTOR] = simd.load(weight.add(VECTOR * S::LANES)); 0 1 2 3);
-            unrolled!(ROW R; {
+            few!(VECTOR in 0..V => held[VECTOR] = simd.load(weight.add(VECTOR * S::LANES)));
+            unrolled!(ROW in 0..R => {
                 let g = rows.broadcast::<S, ROW, U, N>(simd);
-                unrolled!(VECTOR V; sums[ROW][VECTOR] = simd.mul_add(g, held[VECTOR], sums[ROW][VECTOR]); 0 1 2 3);
-            }; 0 1 2 3 4 5 6 7);
+                few!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(g, held[VECTOR], sums[ROW][VECTOR]));
+            });
         }
     }
 }
@@ -563,12 +561,12 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
     held: *mut f32,
 ) {
     // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
-    unrolled!(VECTOR V; unsafe {
+    few!(VECTOR in 0..V => unsafe {
         let (thetas, held) = (thetas.add(VECTOR * S::LANES), held.add(VECTOR * S::LANES));
         let theta = simd.load(thetas);
         // Two chains of additions: what follows need not wait as long.
         let mut own = [simd.load(held), simd.splat_f32s(0.0)];
-        unrolled!(ROW R; {
+        unrolled!(ROW in 0..R => {
             let x = simd.load(place.input.add(ROW * place.input_step + VECTOR * S::LANES));
             let to = place.grad_input.add(ROW * place.grad_input_step + VECTOR * S::LANES);
             let sum = sums[ROW][VECTOR];
@@ -577,7 +575,7 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
             let stopped = simd.keep(simd.greater_than_or_equal_f32s(theta, x), sum);
             own[ROW % 2] = simd.add_f32s(own[ROW % 2], stopped);
             simd.store(to, if ADD { simd.add_f32s(simd.load(to), passed) } else { passed });
-        }; 0 1 2 3 4 5 6 7);
+        });
         simd.store(held, if R == 1 { own[0] } else { simd.add_f32s(own[0], own[1]) });
-    }; 0 1 2 3);
+    });
 }

@@ -6,7 +6,7 @@
 
 use super::Kernel;
 use super::offsets::Offsets;
-use super::tile::{Interleaved, Sums, add_products, load, panel_widths, unrolled, with_const};
+use super::tile::{Interleaved, Sums, add_products, few, load, panel_widths, unrolled, with_const};
 use super::vector::Vector;
 use crate::arith::min;
 use crate::geometry::{Panels, Widths};
@@ -64,8 +64,8 @@ impl Kernel for WeightPanels<'_> {
     unsafe fn run<S: Vector>(mut self, simd: S) {
         for panel in 0..self.panels.count() {
             let channels = self.panels.get(panel);
-            with_const!(self.vectors, NV in [1 2 3] => {
-                with_const!(channels.len(), ND in [1 2 3 4 5 6 7 8 9 10 11 12] => {
+            with_const!(self.vectors, NV in [1 2 3] if NV <= most_vectors::<S>() => {
+                with_const!(channels.len(), ND in [1 2 3 4 5 6 7 8 9 10 11 12] if row_widths::<S>(NV).contains(ND) => {
                     // SAFETY: checked; the panel has `ND` channels.
                     unsafe { outer_product::<S, ND, NV>(simd, &mut self, channels.start) }
                 })
@@ -83,9 +83,6 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
     call: &mut WeightPanels<'_>,
     first: usize,
 ) {
-    if NV > most_vectors::<S>() || !row_widths::<S>(NV).contains(ND) {
-        return;
-    }
     let mut sums = [[simd.splat_f32s(0.0); NV]; ND];
     // SAFETY: checked: a threshold per lane.
     let thetas = unsafe { load::<S, NV>(simd, call.thresholds.as_ptr()) };
@@ -112,7 +109,7 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
         unsafe {
             let to = to.add(D * NV * S::LANES);
             let before = load::<S, NV>(simd, to);
-            unrolled!(V in 0..NV => simd.store(to.add(V * S::LANES), simd.add_f32s(before[V], sums[D][V])));
+            few!(V in 0..NV => simd.store(to.add(V * S::LANES), simd.add_f32s(before[V], sums[D][V])));
         }
     });
 }
@@ -133,7 +130,7 @@ unsafe fn add_position<S: Vector, const ND: usize, const NV: usize>(
     // SAFETY: in reach: what is loaded from `x`, and the rows at `g`.
     unsafe {
         let mut x = load::<S, NV>(simd, x);
-        unrolled!(V in 0..NV => x[V] = simd.activate(x[V], thetas[V]));
+        few!(V in 0..NV => x[V] = simd.activate(x[V], thetas[V]));
         add_products(simd, sums, Interleaved::<ND>(g), x);
     }
 }

@@ -152,7 +152,7 @@ const fn widest_tile<S: Vector>(channels: usize, most: usize) -> usize {
 /// The panel is [checked](Kernel#checked).
 #[inline(always)]
 unsafe fn walk<S: Vector, P: Tiles>(simd: S, panel: P) {
-    with_const!(panel.channels(), NR in [1 2 3 4 5 6 7 8 9 10 11 12] => {
+    with_const!(panel.channels(), NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
         // SAFETY: checked; `NR` is the panel's width.
         unsafe { walk_runs::<S, P, NR>(simd, panel) }
     });
@@ -165,10 +165,6 @@ unsafe fn walk<S: Vector, P: Tiles>(simd: S, panel: P) {
 /// The panel is [checked](Kernel#checked), and `NR` is its width.
 #[inline(always)]
 unsafe fn walk_runs<S: Vector, P: Tiles, const NR: usize>(simd: S, mut panel: P) {
-    // No such panel comes here; without this, tiles that do not fit the registers would be compiled.
-    if !panel_widths::<S>().contains(NR) {
-        return;
-    }
     let (runs, most) = (panel.runs(), panel.most());
     for run in 0..runs.count {
         let (mut source, mut result) = (run * runs.source_step, run * runs.result_step);
@@ -177,7 +173,7 @@ unsafe fn walk_runs<S: Vector, P: Tiles, const NR: usize>(simd: S, mut panel: P)
             let tile = widest_tile::<S>(NR, left.min(most));
             // SAFETY: checked; `tile` vectors remain of the run.
             unsafe {
-                with_const!(tile, MR in [1 2 3 4] => if MR == widest_tile::<S>(NR, MR) {
+                with_const!(tile, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
                     panel.run_tile::<S, MR, NR>(simd, source, result);
                 });
             }

@@ -94,7 +94,7 @@ impl Kernel for Product<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Vector>(self, simd: S) {
-        with_const!(self.output.count, V in [1 2 3] => if V <= most_vectors::<S>() {
+        with_const!(self.output.count, V in [1 2 3] if V <= most_vectors::<S>() => {
             // SAFETY: checked; the output has `V` vectors.
             unsafe { walk::<S, V>(simd, &self) }
         });
@@ -112,7 +112,7 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
         let rows = panels.get(panel);
         // SAFETY: checked: the panel lies in the data, `first_step` in the panel.
         let a = unsafe { data.as_ptr().add(rows.start * depth + first_step * rows.len()) };
-        with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if R <= most_rows::<S>() {
+        with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] if R <= most_rows::<S>() => {
             // SAFETY: checked: `R` rows of `product.depth` steps lie at `a`, and have their output.
             unsafe { tile::<S, _, R, V>(simd, product, Interleaved::<R>(a), rows.start - first_row) }
         });

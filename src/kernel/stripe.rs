@@ -22,7 +22,7 @@ use core::marker::PhantomData;
 use pulp::{Simd, WithSimd};
 
 use super::Kernel;
-use super::tile::{Interleaved, Sums, add_products, load, store, unrolled, with_const};
+use super::tile::{Interleaved, Sums, add_products, few, load, store, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
 use crate::geometry::{Lattice, Panels, chunks};
 
@@ -76,7 +76,7 @@ impl Kernel for PackTiles<'_> {
                 prefetch_rows(simd, ahead, step, self.tiles.len());
                 for tile in self.tiles.iter() {
                     let to = tile.start * count + packed * tile.len();
-                    with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if const { R <= most_rows::<S>() } {
+                    with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] if R <= most_rows::<S>() => {
                         // SAFETY: checked: the positions' channels lie in `from`, and as many in `to`.
                         unsafe {
                             let (from, to) = (self.from.as_ptr().add(from + tile.start), self.to.as_mut_ptr().add(to));
@@ -271,8 +271,8 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
                 replaces: call.replaces,
             }
         };
-        with_const!(vectors.len(), V in [1 2] => if const { V <= most_vectors::<S>() } {
-            with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] => if const { R <= most_rows::<S>() } {
+        with_const!(vectors.len(), V in [1 2] if V <= most_vectors::<S>() => {
+            with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] if R <= most_rows::<S>() => {
                 // SAFETY: checked: the stripe has `V` vectors, the tile `R` channels.
                 unsafe { sum_tile::<S, R, V>(simd, &operands) }
             })
@@ -400,7 +400,7 @@ unsafe fn copy_vectors<S: Vector, const V: usize, const CLAMPED: bool>(
     for _ in 0..count {
         // SAFETY: in reach: the vectors of the next place.
         unsafe {
-            unrolled!(I in 0..V => {
+            few!(I in 0..V => {
                 let mut x = simd.load(from.add(I * S::LANES));
                 if CLAMPED {
                     x = simd.activate(x, thetas[I]);
@@ -478,7 +478,7 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
             let thetas = load::<S, V>(simd, thresholds);
             unrolled!(ROW in 0..R => {
                 let sum = simd.splat_f32s(*outside.add(ROW));
-                unrolled!(I in 0..V => {
+                few!(I in 0..V => {
                     sums[ROW][I] = simd.keep(simd.less_than_f32s(zero, thetas[I]), simd.mul_f32s(thetas[I], sum));
                 });
             });
@@ -523,7 +523,7 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
     }
     if pairs {
         unrolled!(ROW in 0..R => {
-            unrolled!(I in 0..V => sums[ROW][I] = simd.add_f32s(sums[ROW][I], others[ROW][I]));
+            few!(I in 0..V => sums[ROW][I] = simd.add_f32s(sums[ROW][I], others[ROW][I]));
         });
     }
     sums
@@ -550,7 +550,7 @@ unsafe fn add_sums<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Ti
             unsafe {
                 let to = tile.sums.add(ROW * tile.pitch);
                 let before = load::<S, V>(simd, to);
-                unrolled!(I in 0..V => {
+                few!(I in 0..V => {
                     let mut sum = simd.add_f32s(simd.keep(adds, before[I]), sums[ROW][I]);
                     if I == V - 1 {
                         sum = simd.select_f32s(own, sum, before[I]);
@@ -568,7 +568,7 @@ unsafe fn add_sums<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Ti
             unsafe {
                 let to = tile.sums.add(ROW * tile.pitch);
                 let before = load::<S, V>(simd, to);
-                unrolled!(I in 0..V => simd.store(to.add(I * S::LANES), simd.add_f32s(before[I], sums[ROW][I])));
+                few!(I in 0..V => simd.store(to.add(I * S::LANES), simd.add_f32s(before[I], sums[ROW][I])));
             }
         });
     }

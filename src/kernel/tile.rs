@@ -31,8 +31,14 @@ macro_rules! few {
 }
 pub(super) use few;
 
-/// Runs `$body` with the constant `$name` equal to `$value`, for the values listed.
+/// Runs `$body` with the constant `$name` equal to `$value`, for the values listed, and of those for which the condition holds:
+/// nothing is compiled for the others.
 macro_rules! with_const {
+    ($value:expr, $name:ident in [$($literal:literal)*] if $holds:expr => $body:expr) => {
+        with_const!($value, $name in [$($literal)*] => if const { $holds } {
+            $body
+        })
+    };
     ($value:expr, $name:ident in [$($literal:literal)*] => $body:expr) => {
         match $value {
             $($literal => { const $name: usize = $literal; $body })*

@@ -117,18 +117,6 @@ pub(super) trait Vector: Simd {
         self.splat_f32s(unsafe { *from.add(I) })
     }
 
-    /// Tells the CPU that the cache line of an address, which may be any, is about to be read.
-    #[inline(always)]
-    fn prefetch_for_reading(self, address: *const f32) {
-        // SAFETY: the instruction, part of x86-64, reads and writes nothing, whatever the address.
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        unsafe {
-            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast());
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = address;
-    }
-
     /// `f(x; θ)` of element `x` at `SCALE · step + U` from `from`, in all lanes.
     ///
     /// # Safety

@@ -1,7 +1,5 @@
 //! Packed weights: the order in which the kernels read them.
 
-use core::ops::Range;
-
 use crate::desc::ConvDesc;
 use crate::geometry::Panels;
 use crate::isa::Isa;
@@ -97,11 +95,6 @@ impl Packing {
     pub(crate) fn channel_of_all(&self, desc: &ConvDesc, panel: usize) -> usize {
         let (group, panel) = self.panel_of_all(panel);
         group * self.channels(desc) + self.channel(desc, panel)
-    }
-
-    /// Channels of a panel, both counted over all groups.
-    pub(crate) fn channels_of_all(&self, desc: &ConvDesc, panel: usize) -> Range<usize> {
-        self.channel_of_all(desc, panel)..self.channel_of_all(desc, panel + 1)
     }
 
     /// Lanes of all groups, those without a channel counted; saturates.

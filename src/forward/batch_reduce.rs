@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use super::{ForwardCall, OutputPart};
-use crate::arith::{clamp, max};
+use crate::arith::{clamp, max, min};
 use crate::desc::ConvDesc;
 use crate::geometry::{Class, Lattice, Panels, Reads, chunks, classes_in};
 use crate::kernel::{BatchReduce as TileCall, Kernels, PaddedTap, View};
@@ -56,13 +56,12 @@ impl BatchReduce {
         Self { images, block, packing, tile: tuning.panel }
     }
 
-    /// One thread's: thresholds of all steps of all groups, what each padded tap adds to each output channel, and what a
-    /// panel's sums start from.
+    /// One thread's: thresholds of all steps of all groups, what each padded tap adds to each output channel, and what the
+    /// sums of a group's panels start from.
     pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<3> {
         let taps = desc.taps();
         let padded = if desc.has_padding() { self.packing.all_lanes(desc).saturating_mul(taps) } else { 0 };
-        let start = self.packing.panels().max() * kernels.lanes;
-        Buffers::new([desc.in_channels().saturating_mul(taps), padded, start], kernels.lanes)
+        Buffers::new([desc.in_channels().saturating_mul(taps), padded, self.packing.group_width()], kernels.lanes)
     }
 
     pub(super) fn run(&self, call: &ForwardCall<'_>, part: OutputPart<'_>) {
@@ -76,14 +75,21 @@ impl BatchReduce {
             thresholds,
             reads: Reads::all_forward(desc),
             pads: desc.has_padding() && !call.thresholds.adds_nothing_to_padding(),
+            single: desc.batch() == 1 && desc.output_size() == [1; 3],
         };
         let mut first = true;
         for images in chunks(images, self.images) {
             for block in blocks(space.clone(), self.block) {
                 let place = walk.place(images.clone(), block);
-                for panel in panels.clone() {
-                    let panel = if first { walk.panel(panel, padded) } else { walk.known(panel) };
-                    walk.block(&panel, padded, start, &place, &mut output);
+                let mut next = panels.start;
+                while next < panels.end {
+                    let end = if place.only.is_some() { min(walk.alike(next), panels.end) } else { next + 1 };
+                    let panels = walk.panels(next..end);
+                    if first {
+                        walk.pad(&panels, padded);
+                    }
+                    walk.block(&panels, padded, start, &place, &mut output);
+                    next = end;
                 }
                 first = false;
             }
@@ -100,6 +106,8 @@ struct Walk<'a> {
     reads: [Reads; 3],
     /// Whether padded taps add anything.
     pads: bool,
+    /// Whether the layer has a single position.
+    single: bool,
 }
 
 /// A block of positions of some images.
@@ -121,47 +129,61 @@ struct Site {
     read: usize,
 }
 
-/// A panel of output channels.
-struct Panel<'a> {
-    /// `[step][lane]`
+/// Panels of output channels of one group, all as wide.
+struct SomePanels<'a> {
+    /// `[panel][step][lane]`
     weight: &'a [f32],
     /// One per step.
     thresholds: &'a [f32],
-    /// Counted over all groups.
     group: usize,
+    count: usize,
+    /// Lanes of each.
+    width: usize,
+    /// Counted over all groups.
     channels: Range<usize>,
-    /// Of the panel, lanes without a channel counted.
+    /// Counted over all groups, those without a channel too.
     lanes: Range<usize>,
 }
 
 impl<'a> Walk<'a> {
-    /// A panel, counted over all groups.
-    fn known(&self, panel: usize) -> Panel<'a> {
+    /// Where the panels end that are of the same group and as wide as one, all counted over all groups.
+    fn alike(&self, panel: usize) -> usize {
+        let packing = &self.driver.packing;
+        panel + packing.panels().alike(packing.panel_of_all(panel).1)
+    }
+
+    /// Panels counted over all groups, which are [alike](Self::alike).
+    fn panels(&self, panels: Range<usize>) -> SomePanels<'a> {
         let (desc, packing) = (self.call.desc, &self.driver.packing);
-        let (group, _) = packing.panel_of_all(panel);
+        let (group, _) = packing.panel_of_all(panels.start);
         let depth = packing.depth(desc);
-        Panel {
-            weight: packing.panel(desc, self.call.weight, panel),
+        let [lanes, channels] = [
+            packing.lane_of_all(panels.start)..packing.lane_of_all(panels.end),
+            packing.channel_of_all(desc, panels.start)..packing.channel_of_all(desc, panels.end),
+        ];
+        SomePanels {
+            weight: &self.call.weight[lanes.start * depth..lanes.end * depth],
             thresholds: &self.thresholds[group * depth..][..depth],
             group,
-            channels: packing.channels_of_all(desc, panel),
-            lanes: packing.lane_of_all(panel)..packing.lane_of_all(panel + 1),
+            count: panels.len(),
+            width: lanes.len() / panels.len(),
+            channels,
+            lanes,
         }
     }
 
-    /// A panel that no block has met yet: computes what its padded taps add, into `padded`, `[lane][tap]` by panels.
-    fn panel(&self, panel: usize, padded: &mut [f32]) -> Panel<'a> {
-        let panel = self.known(panel);
-        if self.pads {
-            let (taps, channels) = (self.call.desc.taps(), self.call.desc.group_in_channels());
-            let width = panel.lanes.len();
-            let sums = padded[panel.lanes.start * taps..].chunks_exact_mut(width);
-            let steps = panel.weight.chunks_exact(channels * width).zip(panel.thresholds.chunks_exact(channels));
-            for (sums, (weight, thresholds)) in sums.zip(steps) {
-                self.call.kernels.padded_tap(PaddedTap { weight, thresholds, sums });
-            }
+    /// Computes what padded taps add for panels that no block has met yet: `padded[panel][tap][lane]`.
+    fn pad(&self, panels: &SomePanels<'_>, padded: &mut [f32]) {
+        if !self.pads {
+            return;
         }
-        panel
+        let (taps, channels) = (self.call.desc.taps(), self.call.desc.group_in_channels());
+        let sums = padded[panels.lanes.start * taps..panels.lanes.end * taps].chunks_exact_mut(panels.width);
+        let thresholds = panels.thresholds.chunks_exact(channels).cycle();
+        let weights = panels.weight.chunks_exact(channels * panels.width);
+        for ((sums, weight), thresholds) in sums.zip(weights).zip(thresholds) {
+            self.call.kernels.padded_tap(PaddedTap { weight, thresholds, sums });
+        }
     }
 
     /// What all panels share of a block.
@@ -173,24 +195,24 @@ impl<'a> Walk<'a> {
         Place { images, block, only }
     }
 
-    /// The positions of a block times one panel.
-    fn block(&self, panel: &Panel<'_>, padded: &[f32], start: &mut [f32], place: &Place, output: &mut View<'_>) {
-        let start = &mut start[..panel.lanes.len()];
+    /// The positions of a block times some panels.
+    fn block(&self, panels: &SomePanels<'_>, padded: &[f32], start: &mut [f32], place: &Place, output: &mut View<'_>) {
+        let start = &mut start[..panels.lanes.len()];
         if let Some(site) = &place.only {
-            self.class(panel, padded, start, &place.images, site, output);
+            self.class(panels, padded, start, &place.images, site, output);
             return;
         }
         let Block { start: from, size } = place.block;
         let range = |axis: usize| from[axis]..from[axis] + size[axis];
         for class in classes_in(&self.reads, [range(0), range(1), range(2)]) {
-            self.class(panel, padded, start, &place.images, &self.site(class), output);
+            self.class(panels, padded, start, &place.images, &self.site(class), output);
         }
     }
 
-    /// The positions of a class times one panel.
+    /// The positions of a class times some panels.
     fn class(
         &self,
-        panel: &Panel<'_>,
+        panels: &SomePanels<'_>,
         padded: &[f32],
         start: &mut [f32],
         images: &Range<usize>,
@@ -198,9 +220,9 @@ impl<'a> Walk<'a> {
         output: &mut View<'_>,
     ) {
         let desc = self.call.desc;
-        self.start(panel, padded, &site.class, start);
+        self.start(panels, padded, &site.class, start);
         let tensor = desc.input_tensor();
-        let source = &tensor.image_range(self.call.input, images.clone())[panel.group * desc.group_in_channels()..];
+        let source = &tensor.image_range(self.call.input, images.clone())[panels.group * desc.group_in_channels()..];
         let [d, h, w] = desc.stride();
         let [depth, height, width] = tensor.strides.spatial;
         self.call.kernels.batch_reduce(TileCall {
@@ -212,15 +234,19 @@ impl<'a> Walk<'a> {
                 w.saturating_mul(width),
             ],
             taps: site.taps,
-            weight: &panel.weight[site.first_step * start.len()..],
+            weight: &panels.weight[site.first_step * panels.width..],
+            panels: panels.count,
+            width: panels.width,
+            pitch: panels.weight.len() / panels.count,
             thresholds: if self.call.thresholds.is_linear() {
                 None
             } else {
-                Some(&panel.thresholds[site.first_step..])
+                Some(&panels.thresholds[site.first_step..])
             },
             start,
-            output: output.pixels(images.clone(), &site.class.positions, panel.channels.clone()),
+            output: output.pixels(images.clone(), &site.class.positions, panels.channels.clone()),
             tile: self.driver.tile,
+            single: self.single,
         });
     }
 
@@ -233,19 +259,21 @@ impl<'a> Walk<'a> {
     }
 
     /// What the sums of a class start from: the bias, and what its padded taps add.
-    fn start(&self, panel: &Panel<'_>, padded: &[f32], class: &Class, start: &mut [f32]) {
+    fn start(&self, panels: &SomePanels<'_>, padded: &[f32], class: &Class, start: &mut [f32]) {
         start.fill(0.0);
         if let Some(bias) = self.call.bias {
-            start[..panel.channels.len()].copy_from_slice(&bias[panel.channels.clone()]);
+            start[..panels.channels.len()].copy_from_slice(&bias[panels.channels.clone()]);
         }
         let taps = self.call.desc.taps();
         if !self.pads || class.taps_len() == taps {
             return;
         }
-        let padded = &padded[panel.lanes.start * taps..];
-        for tap in class.padded(self.call.desc.kernel()) {
-            let own = &padded[tap * start.len()..];
-            start.iter_mut().zip(own).for_each(|(start, own)| *start += own);
+        let padded = padded[panels.lanes.start * taps..].chunks_exact(panels.width * taps);
+        for (start, padded) in start.chunks_exact_mut(panels.width).zip(padded) {
+            for tap in class.padded(self.call.desc.kernel()) {
+                let own = &padded[tap * panels.width..];
+                start.iter_mut().zip(own).for_each(|(start, own)| *start += own);
+            }
         }
     }
 

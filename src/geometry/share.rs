@@ -64,6 +64,11 @@ impl Panels {
         self.size
     }
 
+    /// How many parts from `index` on are as large as that one.
+    pub(crate) const fn alike(&self, index: usize) -> usize {
+        if index < self.larger { self.larger - index } else { self.count - index }
+    }
+
     /// First item of part `index`; of part `count`, the end.
     pub(crate) const fn start(&self, index: usize) -> usize {
         index * self.size + if index < self.larger { index } else { self.larger }

@@ -24,10 +24,11 @@ use super::Kernel;
 use super::tile::{Sums, few, load, unrolled, with_const};
 use super::vector::Vector;
 use super::view::PixelsMut;
-use crate::arith::min;
+use crate::arith::{clamp, min};
 use crate::geometry::{Lattice, Panels};
 
-/// Sums of a box of positions over the taps that all of them have: `output[p][l] = start[l] + Σ_k weight[k][l] · f(x[p][k]; θ[k])`.
+/// Sums of a box of positions over the taps that all of them have: `output[p][l] = start[l] + Σ_k weight[k][l] · f(x[p][k]; θ[k])`,
+/// one panel of lanes after another.
 pub(crate) struct BatchReduce<'a> {
     /// From what the first position reads through its first tap on.
     pub(crate) source: &'a [f32],
@@ -36,8 +37,13 @@ pub(crate) struct BatchReduce<'a> {
     /// Steps of the sum, `[depth, height, width, channel]`: where they are in the source, and which of the weight they are.
     /// None where all taps read padding.
     pub(crate) taps: Option<Lattice<2>>,
-    /// `[step][lane]`, from the first of the steps on.
+    /// `[panel][step][lane]`, from the first of the steps on.
     pub(crate) weight: &'a [f32],
+    pub(crate) panels: usize,
+    /// Lanes of a panel.
+    pub(crate) width: usize,
+    /// Elements from a panel's weights to those of the next one.
+    pub(crate) pitch: usize,
     /// One per step, from the first on; none for a linear layer, which has no clamp.
     pub(crate) thresholds: Option<&'a [f32]>,
     /// One per lane.
@@ -45,6 +51,17 @@ pub(crate) struct BatchReduce<'a> {
     pub(crate) output: PixelsMut<'a>,
     /// Most rows of a tile.
     pub(crate) tile: usize,
+    /// Whether the layer has no other position.
+    pub(crate) single: bool,
+}
+
+/// Most chains of additions per sum.
+const MOST_CHAINS: usize = 4;
+
+/// Chains of additions per sum of a layer's only position: with one each there would be too few to hide how long an addition
+/// takes.
+const fn chains<S: Vector>(vectors: usize) -> usize {
+    if S::FEW_TILES { 1 } else { clamp(8 / vectors, 1, MOST_CHAINS) }
 }
 
 /// Most vectors of a tile.
@@ -75,12 +92,12 @@ const fn least_rows(vectors: usize) -> usize {
     8usize.div_ceil(vectors)
 }
 
-impl BatchReduce<'_> {
-    /// Vectors of a panel.
-    fn vectors<S: Vector>(&self) -> usize {
-        self.output.channels.div_ceil(S::LANES)
-    }
+/// The chain of step `U` of an unrolled loop, where a tile has several per sum.
+const fn chain<S: Vector>(step: usize, vectors: usize, most: usize) -> usize {
+    if most == 1 { 0 } else { step % chains::<S>(vectors) }
+}
 
+impl BatchReduce<'_> {
     /// Positions, in the source and in the output.
     fn positions(&self) -> Lattice<2> {
         let Lattice { counts, steps: [output] } = self.output.positions;
@@ -90,14 +107,18 @@ impl BatchReduce<'_> {
 
 impl Kernel for BatchReduce<'_> {
     fn check<S: Vector>(&self) {
-        let vectors = self.vectors::<S>();
-        assert!((1..=most_vectors::<S>()).contains(&vectors) && self.tile >= 1);
-        let lanes = vectors * S::LANES;
-        assert!(lanes <= self.start.len());
+        let Self { panels, width, pitch, .. } = *self;
+        assert!(width.is_multiple_of(S::LANES) && (1..=most_vectors::<S>()).contains(&(width / S::LANES)));
+        // Each panel has a channel in its last vector.
+        let lanes = panels.saturating_mul(width);
+        assert!(panels >= 1 && lanes <= self.start.len() && self.tile >= 1);
+        assert!(lanes < self.output.channels + S::LANES && self.output.channels <= lanes);
         if let Some(taps) = &self.taps {
             assert!(self.positions().last(0).saturating_add(taps.last(0)) < self.source.len());
             let steps = taps.last(1).saturating_add(1);
-            assert!(steps.saturating_mul(lanes) <= self.weight.len());
+            assert!(
+                (panels - 1).saturating_mul(pitch).saturating_add(steps.saturating_mul(width)) <= self.weight.len()
+            );
             assert!(self.thresholds.is_none_or(|thresholds| steps <= thresholds.len()));
             // Lines are of adjacent steps, in both.
             assert!(taps.counts[3] == 1 || taps.steps[0][3] == 1 && taps.steps[1][3] == 1);
@@ -106,7 +127,7 @@ impl Kernel for BatchReduce<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Vector>(self, simd: S) {
-        with_const!(self.vectors::<S>(), V in [1 2 3 4] if V <= most_vectors::<S>() => {
+        with_const!(self.width / S::LANES, V in [1 2 3 4] if V <= most_vectors::<S>() => {
             // SAFETY: checked; there are `V` vectors.
             unsafe {
                 match self.thresholds {
@@ -128,40 +149,75 @@ unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &Bat
     let axis = positions.tile_axis(most, least_rows(V));
     let rows = Panels::of_at_most(positions.counts[axis], most);
     let [source_step, output_step] = positions.steps.map(|steps| steps[axis]);
-    for [source, output] in positions.lines(axis) {
-        for rows in rows.iter() {
-            // Not `add`: where nothing is read, the source may be empty.
-            let source = call.source.as_ptr().wrapping_add(source + rows.start * source_step);
-            // SAFETY: the position is one of the output's.
-            let output = unsafe { call.output.first.add(output + rows.start * output_step) };
-            let tile = Tile { call, source, source_step, output, output_step };
-            with_const!(rows.len(), R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(V) => {
-                // SAFETY: checked: the `R` positions read inside the source, and are the output's.
-                unsafe { tile.compute::<S, R, V, CLAMP>(simd) }
-            });
+    for panel in 0..call.panels {
+        let first = panel * V * S::LANES;
+        // SAFETY: checked: the panel has lanes of the start, and a channel.
+        let start = unsafe { call.start.as_ptr().add(first) };
+        let panel = Panel {
+            call,
+            start,
+            // Not `add`: where nothing is read, it may be empty.
+            weight: call.weight.as_ptr().wrapping_add(panel * call.pitch),
+            last: min(call.output.channels - first - (V - 1) * S::LANES, S::LANES),
+            source_step,
+            output_step,
+        };
+        for [source, output] in positions.lines(axis) {
+            for rows in rows.iter() {
+                let source = call.source.as_ptr().wrapping_add(source + rows.start * source_step);
+                // SAFETY: the position and the channel are the output's.
+                let output = unsafe { call.output.first.add(output + rows.start * output_step + first) };
+                let tile = Tile { panel: &panel, source, output };
+                with_const!(rows.len(), R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(V) => {
+                    // SAFETY: checked: the `R` positions read inside the source, and are the output's.
+                    unsafe {
+                        if const { R == 1 && chains::<S>(V) > 1 } && call.single {
+                            tile.compute::<S, R, V, { MOST_CHAINS }, CLAMP>(simd);
+                        } else {
+                            tile.compute::<S, R, V, 1, CLAMP>(simd);
+                        }
+                    }
+                });
+            }
         }
     }
 }
 
-/// Some positions of a call, a step apart.
-struct Tile<'a, 'b> {
+/// A panel of a call.
+struct Panel<'a, 'b> {
     call: &'a BatchReduce<'b>,
-    source: *const f32,
+    /// One per lane.
+    start: *const f32,
+    /// `[step][lane]`
+    weight: *const f32,
+    /// Channels of the last vector.
+    last: usize,
+    /// From a row of a tile to the next one.
     source_step: usize,
-    output: *mut f32,
     output_step: usize,
+}
+
+/// Some positions, a step apart, and a panel.
+struct Tile<'a, 'b> {
+    panel: &'a Panel<'a, 'b>,
+    source: *const f32,
+    output: *mut f32,
 }
 
 impl Tile<'_, '_> {
     /// # Safety
     ///
-    /// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. The `R` positions of the tile
-    /// are its own.
+    /// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. The panel is one of its
+    /// panels, and the `R` positions of the tile are its own.
     #[inline(never)]
-    unsafe fn compute<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(self, simd: S) {
-        struct Compute<'a, 'b, S, const R: usize, const V: usize, const CLAMP: bool>(S, Tile<'a, 'b>);
+    unsafe fn compute<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: bool>(self, simd: S) {
+        struct Compute<'a, 'b, S, const R: usize, const V: usize, const N: usize, const CLAMP: bool>(S, Tile<'a, 'b>);
 
-        impl<S: Vector, const R: usize, const V: usize, const CLAMP: bool> WithSimd for Compute<'_, '_, S, R, V, CLAMP> {
+        impl<S, const R: usize, const V: usize, const N: usize, const CLAMP: bool> WithSimd
+            for Compute<'_, '_, S, R, V, N, CLAMP>
+        where
+            S: Vector,
+        {
             type Output = ();
 
             #[inline(always)]
@@ -169,34 +225,38 @@ impl Tile<'_, '_> {
                 let Self(simd, tile) = self;
                 // SAFETY: what `compute` asks for.
                 unsafe {
-                    let sums = tile.sum::<S, R, V, CLAMP>(simd);
+                    let sums = tile.sum::<S, R, V, N, CLAMP>(simd);
                     tile.store(simd, sums);
                 }
             }
         }
-        simd.vectorize(Compute::<S, R, V, CLAMP>(simd, self));
+        simd.vectorize(Compute::<S, R, V, N, CLAMP>(simd, self));
     }
 
     /// # Safety
     ///
     /// As [`compute`](Self::compute).
     #[inline(always)]
-    unsafe fn sum<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(&self, simd: S) -> Sums<S, R, V> {
-        let call = self.call;
+    unsafe fn sum<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: bool>(
+        &self,
+        simd: S,
+    ) -> Sums<S, R, V> {
+        let Panel { call, .. } = *self.panel;
         // SAFETY: checked: there is a start for each lane.
-        let start = unsafe { load::<S, V>(simd, call.start.as_ptr()) };
-        let mut sums = [start; R];
+        let start = unsafe { load::<S, V>(simd, self.panel.start) };
+        let mut sums = [[[simd.splat_f32s(0.0); V]; R]; N];
+        sums[0] = [start; R];
         // The lines that the sums will be written to are fetched meanwhile.
         unrolled!(ROW in 0..R => {
-            let row = self.output.wrapping_add(ROW * self.output_step);
+            let row = self.output.wrapping_add(ROW * self.panel.output_step);
             simd.prefetch_for_writing(row);
             if V * S::LANES > LINE {
                 simd.prefetch_for_writing(row.wrapping_add(V * S::LANES - 1));
             }
         });
-        let Some(taps) = &call.taps else { return sums };
+        let Some(taps) = &call.taps else { return sums[0] };
         // Hidden from the compiler, which would else give each row an address of its own and spill them.
-        let source_step = black_box(self.source_step);
+        let source_step = black_box(self.panel.source_step);
         let thresholds = if CLAMP { call.thresholds.unwrap_or(&[]).as_ptr() } else { core::ptr::null() };
         let Lattice { counts: [depth, height, width, len], steps: [source, steps] } = *taps;
         for d in 0..depth {
@@ -209,15 +269,21 @@ impl Tile<'_, '_> {
                         let line = Line {
                             source: self.source.add(d * source[0] + h * source[1] + w * source[2]),
                             source_step,
-                            weight: call.weight.as_ptr().add(step * V * S::LANES),
+                            weight: self.panel.weight.add(step * V * S::LANES),
                             thresholds: thresholds.wrapping_add(if CLAMP { step } else { 0 }),
                         };
-                        line.add::<S, R, V, CLAMP>(simd, &mut sums, len);
+                        line.add::<S, R, V, N, CLAMP>(simd, &mut sums, len);
                     }
                 }
             }
         }
-        sums
+        let mut sum = sums[0];
+        few!(CHAIN in 0..N => if CHAIN > 0 {
+            few!(ROW in 0..R => {
+                few!(VECTOR in 0..V => sum[ROW][VECTOR] = simd.add_f32s(sum[ROW][VECTOR], sums[CHAIN][ROW][VECTOR]));
+            });
+        });
+        sum
     }
 
     /// Writes the sums, without lanes that have no channel.
@@ -227,10 +293,10 @@ impl Tile<'_, '_> {
     /// As [`compute`](Self::compute).
     #[inline(always)]
     unsafe fn store<S: Vector, const R: usize, const V: usize>(&self, simd: S, sums: Sums<S, R, V>) {
-        let last = self.call.output.channels - (V - 1) * S::LANES;
+        let last = self.panel.last;
         // SAFETY: the `R` rows are the output's, `V - 1` whole vectors and `last` elements each.
         unrolled!(ROW in 0..R => unsafe {
-            let row = self.output.add(ROW * self.output_step);
+            let row = self.output.add(ROW * self.panel.output_step);
             few!(VECTOR in 0..V => {
                 let to = row.add(VECTOR * S::LANES);
                 if VECTOR + 1 < V || last == S::LANES {
@@ -269,10 +335,10 @@ impl Line {
     /// [In reach](Vector#in-reach): `len` elements at each of `R` rows, `len` steps of `V` vectors of weights, and as many
     /// thresholds where it clamps.
     #[inline(always)]
-    unsafe fn add<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(
+    unsafe fn add<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: bool>(
         self,
         simd: S,
-        sums: &mut Sums<S, R, V>,
+        sums: &mut [Sums<S, R, V>; N],
         len: usize,
     ) {
         /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
@@ -289,9 +355,12 @@ impl Line {
         unsafe {
             while left >= UNROLL {
                 if const { S::AT_HAND == UNROLL } {
-                    add_at_hand::<S, R, V, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                    add_at_hand::<S, R, V, N, CLAMP>(simd, sums, rows, step, weight, thresholds);
                 } else {
-                    few!(U in 0..UNROLL => add_step::<S, R, V, U, CLAMP>(simd, sums, rows, step, weight, thresholds));
+                    few!(U in 0..UNROLL => {
+                        let sums = &mut sums[const { chain::<S>(U, V, N) }];
+                        add_step::<S, R, V, U, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                    });
                 }
                 few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(UNROLL));
                 weight = weight.add(UNROLL * V * S::LANES);
@@ -301,7 +370,7 @@ impl Line {
                 left -= UNROLL;
             }
             while left > 0 {
-                add_step::<S, R, V, 0, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                add_step::<S, R, V, 0, CLAMP>(simd, &mut sums[0], rows, step, weight, thresholds);
                 few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(1));
                 weight = weight.add(V * S::LANES);
                 if CLAMP {
@@ -350,9 +419,9 @@ unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, co
 ///
 /// [In reach](Vector#in-reach): the steps.
 #[inline(always)]
-unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const CLAMP: bool>(
+unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: bool>(
     simd: S,
-    sums: &mut Sums<S, R, V>,
+    sums: &mut [Sums<S, R, V>; N],
     rows: [*const f32; ADDRESSES],
     step: usize,
     weight: *const f32,
@@ -368,6 +437,7 @@ unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const CLAMP: bo
         });
         few!(U in 0..S::AT_HAND => {
             let columns = load::<S, V>(simd, weight.add(U * V * S::LANES));
+            let sums = &mut sums[const { chain::<S>(U, V, N) }];
             unrolled!(ROW in 0..R => {
                 let x = simd.lane::<U>(x[ROW]);
                 few!(VECTOR in 0..V => {

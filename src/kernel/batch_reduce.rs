@@ -17,6 +17,7 @@
 //! stack frame holds the temporaries of all shapes.
 
 use core::hint::black_box;
+use core::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
@@ -98,6 +99,21 @@ const fn chain<S: Vector>(step: usize, vectors: usize, most: usize) -> usize {
 }
 
 impl BatchReduce<'_> {
+    /// Whether all panels take turns at a tile of positions, rather than all positions at a panel. Then the inputs of a tile are
+    /// read once, and its outputs are written one after another; but all weights stream by, from the last cache if need be.
+    ///
+    /// Measured on Zen 3, 1×1 layers: from 128 to 512 channels 3 to 15 % faster, from 1024 to 1024 at 98 positions 9 %; from 256 to
+    /// 64 channels 7 % slower, and from 1024 to 4096 channels, whose weights take 16 MiB, three times as slow.
+    fn panels_take_turns(&self, width: usize) -> bool {
+        /// Elements of weights, 4 MiB: a core's share of the last cache.
+        const MOST_WEIGHTS: usize = 1 << 20;
+        /// Channels of eight cache lines: fewer are no stream of writes.
+        const LEAST_LANES: usize = 128;
+        let (lanes, weights) = (self.panels.saturating_mul(width), self.panels.saturating_mul(self.pitch));
+        // No fewer lanes than steps.
+        lanes >= LEAST_LANES && self.pitch <= lanes.saturating_mul(width) && weights <= MOST_WEIGHTS
+    }
+
     /// Positions, in the source and in the output.
     fn positions(&self) -> Lattice<2> {
         let Lattice { counts, steps: [output] } = self.output.positions;
@@ -149,7 +165,7 @@ unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &Bat
     let axis = positions.tile_axis(most, least_rows(V));
     let rows = Panels::of_at_most(positions.counts[axis], most);
     let [source_step, output_step] = positions.steps.map(|steps| steps[axis]);
-    for panel in 0..call.panels {
+    let run = |panel: usize, [source, output]: [usize; 2], tiles: Range<usize>| {
         let first = panel * V * S::LANES;
         // SAFETY: checked: the panel has lanes of the start, and a channel.
         let start = unsafe { call.start.as_ptr().add(first) };
@@ -162,22 +178,36 @@ unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &Bat
             source_step,
             output_step,
         };
-        for [source, output] in positions.lines(axis) {
-            for rows in rows.iter() {
-                let source = call.source.as_ptr().wrapping_add(source + rows.start * source_step);
-                // SAFETY: the position and the channel are the output's.
-                let output = unsafe { call.output.first.add(output + rows.start * output_step + first) };
-                let tile = Tile { panel: &panel, source, output };
-                with_const!(rows.len(), R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(V) => {
-                    // SAFETY: checked: the `R` positions read inside the source, and are the output's.
-                    unsafe {
-                        if const { R == 1 && chains::<S>(V) > 1 } && call.single {
-                            tile.compute::<S, R, V, { MOST_CHAINS }, CLAMP>(simd);
-                        } else {
-                            tile.compute::<S, R, V, 1, CLAMP>(simd);
-                        }
+        for tile in tiles {
+            let rows = rows.get(tile);
+            let source = call.source.as_ptr().wrapping_add(source + rows.start * source_step);
+            // SAFETY: the position and the channel are the output's.
+            let output = unsafe { call.output.first.add(output + rows.start * output_step + first) };
+            let tile = Tile { panel: &panel, source, output };
+            with_const!(rows.len(), R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(V) => {
+                // SAFETY: checked: the `R` positions read inside the source, and are the output's.
+                unsafe {
+                    if const { R == 1 && chains::<S>(V) > 1 } && call.single {
+                        tile.compute::<S, R, V, { MOST_CHAINS }, CLAMP>(simd);
+                    } else {
+                        tile.compute::<S, R, V, 1, CLAMP>(simd);
                     }
-                });
+                }
+            });
+        }
+    };
+    if call.panels_take_turns(V * S::LANES) {
+        for line in positions.lines(axis) {
+            for tile in 0..rows.count() {
+                for panel in 0..call.panels {
+                    run(panel, line, tile..tile + 1);
+                }
+            }
+        }
+    } else {
+        for panel in 0..call.panels {
+            for line in positions.lines(axis) {
+                run(panel, line, 0..rows.count());
             }
         }
     }

@@ -12,7 +12,8 @@ use core::str::FromStr;
 pub enum Isa {
     /// Plain Rust, on every target.
     Scalar,
-    /// Sixteen lanes of plain Rust: the tiles of AVX-512 on machines that lack it. For tests; never detected.
+    /// Sixteen lanes of plain Rust: the vectors of AVX-512, in smaller tiles, on machines that lack it. For tests; never
+    /// detected.
     #[cfg(feature = "internal-testing")]
     #[doc(hidden)]
     Emulated512,

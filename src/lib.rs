@@ -172,6 +172,9 @@ mod workspace;
 pub use desc::{ConvDesc, ConvDescBuilder};
 pub use error::Error;
 pub use isa::{Isa, ParseIsaError};
+#[cfg(feature = "internal-testing")]
+#[doc(hidden)]
+pub use kernel::Tiles;
 pub use layout::Layout;
 pub use operands::{
     Accumulation, BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight,

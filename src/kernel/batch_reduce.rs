@@ -61,7 +61,7 @@ const MOST_CHAINS: usize = 4;
 
 /// Chains of additions per sum of a layer's only position: with one each there would be too few to hide how long an addition
 /// takes.
-const fn chains<S: Vector>(vectors: usize) -> usize {
+pub(super) const fn chains<S: Vector>(vectors: usize) -> usize {
     if S::FEW_TILES { 1 } else { clamp(8 / vectors, 1, MOST_CHAINS) }
 }
 
@@ -79,7 +79,7 @@ pub(super) const fn most_vectors<S: Vector>() -> usize {
 /// Most rows of a tile with `vectors` vectors: accumulators, a step's weights, its threshold and an input must fit the register
 /// file, and four steps of each row where they are at hand together. Eight rows hide the latency of a multiply-add even of one
 /// vector; more gain little, and each shape takes the compiler time.
-const fn most_rows<S: Vector>(vectors: usize) -> usize {
+pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
     let fit = if S::AT_HAND > 1 {
         (S::REGISTERS - 1 - vectors) / (vectors + 1)
     } else {
@@ -186,6 +186,11 @@ unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &Bat
             let output = unsafe { call.output.first.add(output + rows.start * output_step + first) };
             let tile = Tile { panel: &panel, source, output };
             with_const!(rows.len(), R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(V) => {
+                #[cfg(feature = "internal-testing")]
+                {
+                    let single = R == 1 && chains::<S>(V) > 1 && call.single;
+                    super::seen::see::<S>(super::Tiles::Forward, 2 * usize::from(single) + usize::from(CLAMP), R, V);
+                }
                 // SAFETY: checked: the `R` positions read inside the source, and are the output's.
                 unsafe {
                     if const { R == 1 && chains::<S>(V) > 1 } && call.single {

@@ -86,7 +86,7 @@ pub(super) const fn most_vectors<S: Vector>() -> usize {
 ///
 /// Beside the sums there are registers for the inputs' operands and one vector of weights, or for all vectors of weights and
 /// one operand.
-const fn most_rows<S: Vector>(vectors: usize) -> usize {
+pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
     if S::FEW_TILES && S::LANES > 1 {
         return 2;
     }
@@ -239,6 +239,8 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, copies: Option<&mut
     let sizes = sizes.map(|(count, rows)| (count, rows, tile_of::<S>(rows, vectors, mask)));
     let mut run = |(input, grad_output, size): (usize, usize, usize), next| {
         let (_, rows, tile) = sizes[size];
+        #[cfg(feature = "internal-testing")]
+        super::seen::see::<S>(super::Tiles::BackwardInput, mask as usize, rows, vectors);
         // SAFETY: checked: the lattice's places lie in the slices, and so does what they meet through each tap; the targets
         // see to it that all vectors of the input and its gradient are in reach.
         unsafe {

@@ -32,6 +32,8 @@ mod pack;
 mod padded;
 mod planar;
 mod product;
+#[cfg(feature = "internal-testing")]
+mod seen;
 mod stripe;
 mod tile;
 mod vector;
@@ -55,6 +57,8 @@ pub(crate) use pack::PatchColumns;
 pub(crate) use padded::PaddedTap;
 pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
 pub(crate) use product::{Product, ProductRows, Start};
+#[cfg(feature = "internal-testing")]
+pub use seen::Tiles;
 pub(crate) use stripe::{PackTiles, StripeProducts, SumTiles};
 pub(crate) use view::{TileMut, Update, View};
 
@@ -133,6 +137,9 @@ macro_rules! with_vocabulary {
         }
     };
 }
+
+#[cfg(feature = "internal-testing")]
+use with_vocabulary;
 
 /// The call of a kernel.
 ///

@@ -271,6 +271,8 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
                 replaces: call.replaces,
             }
         };
+        #[cfg(feature = "internal-testing")]
+        super::seen::see::<S>(super::Tiles::BackwardWeight, 0, tile.len(), vectors.len());
         with_const!(vectors.len(), V in [1 2] if V <= most_vectors::<S>() => {
             with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] if R <= most_rows::<S>() => {
                 // SAFETY: checked: the stripe has `V` vectors, the tile `R` channels.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use convrelu::{BackwardInputAlgorithm, ConvRelu, ForwardAlgorithm, Layout};
+use convrelu::{BackwardInputAlgorithm, ConvRelu, ForwardAlgorithm, Isa, Layout, Pass, Tiles};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
-use crate::common::isas;
+use crate::common::{Axis, Case, Expected, How, Shape, Theta, Values, isas, plan, run};
 use crate::strategy;
 
 #[test]
@@ -96,4 +96,53 @@ fn random_layers_have_every_border() {
     let borders = 3 * 2 * 3;
     let vectors = 3 * (2 + 5);
     assert_eq!(seen.len(), borders + 1 + vectors, "only {seen:?}");
+}
+
+/// As many rows as any tile has, and vectors.
+const MOST_ROWS: usize = 12;
+const MOST_VECTORS: usize = 4;
+
+/// Every shape of a tile with channels last, of every pass: with whole vectors, and with a last one that is not.
+#[test]
+fn every_shape_of_a_tile_runs() {
+    for isa in isas() {
+        let lanes = match isa {
+            Isa::Scalar => 1,
+            Isa::Simd128 | Isa::Neon => 4,
+            Isa::Avx2 => 8,
+            _ => 16,
+        };
+        for rows in 1..=MOST_ROWS {
+            for vectors in 1..=MOST_VECTORS {
+                let channels = vectors * lanes - rows % 2 * usize::from(lanes > 1);
+                let layer = |inputs, outputs, axis| {
+                    let shape = Shape::new(1, inputs, outputs, &[axis]).layout(Layout::Nhwc);
+                    Case::new(shape.desc(), Values::Continuous, (rows * MOST_VECTORS + vectors) as u64)
+                };
+                // A position at each edge is a class of its own.
+                let edges = layer(3, channels, Axis::new(3, 3).padding(1, 1));
+                for theta in [None, Some(0.25), Some(f32::NEG_INFINITY)] {
+                    let with_theta = |case: Case| match theta {
+                        Some(theta) => case.with_theta(Theta::Uniform(theta)),
+                        None => case,
+                    };
+                    // Rows are positions, and output channels for the weight.
+                    for (case, pass) in [
+                        (with_theta(edges.clone()), Pass::Forward),
+                        (with_theta(layer(channels + 3, channels, Axis::new(rows, 1))), Pass::Forward),
+                        (with_theta(layer(channels, 5, Axis::new(rows, 1))), Pass::BackwardInput),
+                        (with_theta(layer(channels, rows, Axis::new(3, 1))), Pass::BackwardWeight),
+                    ] {
+                        let results = run(&plan(case.desc, isa, None), pass, &case, How::default(), None);
+                        Expected::new(&case, pass)
+                            .check(&results, None, || format!("{pass:?} on {isa}, {rows} rows, {vectors} vectors"));
+                    }
+                }
+            }
+        }
+        for tiles in Tiles::ALL {
+            let unseen: Vec<_> = tiles.unseen(isa).collect();
+            assert!(unseen.is_empty(), "{tiles:?} on {isa}: tiles [kind, rows, vectors] that never ran: {unseen:?}");
+        }
+    }
 }

@@ -315,6 +315,26 @@ impl Vector for pulp::x86::V4 {
     const PRODUCT: [usize; 2] = [12, 2];
     const STRIPE: [usize; 2] = [12, 2];
 
+    // As `pulp` does it, with fewer copies of the operands: where nothing is optimised, they fill the stack.
+    #[inline(always)]
+    fn mul_add(self, a: Self::f32s, b: Self::f32s, c: Self::f32s) -> Self::f32s {
+        use core::arch::x86_64::_mm512_fmadd_ps;
+        use core::mem::transmute;
+
+        // SAFETY: `self` proves that there is AVX-512; vectors are plain data of sixteen elements.
+        unsafe { transmute(_mm512_fmadd_ps(transmute(a), transmute(b), transmute(c))) }
+    }
+
+    // As above.
+    #[inline(always)]
+    fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
+        use core::arch::x86_64::_mm512_maskz_mov_ps;
+        use core::mem::transmute;
+
+        // SAFETY: `self` proves that there is AVX-512; vectors are plain data of sixteen elements.
+        unsafe { transmute(_mm512_maskz_mov_ps(mask.0, transmute(value))) }
+    }
+
     #[inline(always)]
     fn prefetch(self, from: *const f32) {
         prefetch(from);

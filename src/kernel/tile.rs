@@ -73,13 +73,20 @@ pub(super) fn outline<S: Vector>(simd: S, body: impl FnOnce()) {
 /// own.
 macro_rules! framed {
     ($simd:expr => $body:expr) => {
-        $simd.vectorize(
+        $crate::kernel::tile::frame(
+            $simd,
             #[inline(always)]
             || $body,
         )
     };
 }
 pub(super) use framed;
+
+/// What [`framed`] calls.
+#[inline(always)]
+pub(super) fn frame<S: Vector>(simd: S, body: impl FnOnce()) {
+    simd.vectorize(body);
+}
 
 /// `[row][vector]`
 pub(super) type Sums<S, const R: usize, const V: usize> = [[<S as pulp::Simd>::f32s; V]; R];

@@ -63,6 +63,8 @@ fn layers() -> Vec<ConvDesc> {
     // Other ranks.
     layers.extend(both(ConvDesc::conv1d(2, 16, 24, [40], [5]).padding([2])));
     layers.extend(both(ConvDesc::conv3d(1, 8, 12, [3, 4, 5], [2, 3, 3]).padding([1, 1, 1])));
+    // A part for each of sixteen threads.
+    layers.extend(both(ConvDesc::conv2d(16, 24, 24, [2, 3], [1, 3])));
     // Depthwise.
     for channels in [32, 16, 5] {
         let builder = ConvDesc::conv2d(2, channels, channels, [6, 19], [3, 3]);
@@ -92,14 +94,14 @@ fn stacks_of(plan: &ConvRelu) -> Vec<(&'static str, usize)> {
     let thresholds = [Thresholds::PerTap(&per_tap), Thresholds::RELU, Thresholds::Uniform(0.25), Thresholds::LINEAR];
     let (plain, input, workspace) = (Weight::Plain(&weight), &input[..], &mut workspace[..]);
 
-    let pack = stack_of(&mut || drop(plan.pack_weight(&weight, &mut packed).unwrap()));
+    let pack = stack_of(&mut || assert!(plan.pack_weight(&weight, &mut packed).is_ok()));
     let forward = stack_of(&mut || {
         for thresholds in thresholds {
             let operands = Forward::new(input, plain, thresholds).bias(&bias);
             plan.forward(operands, &mut output, workspace, &Serial).unwrap();
         }
     });
-    let pack_transposed = stack_of(&mut || drop(plan.pack_weight_transposed(&weight, &mut packed).unwrap()));
+    let pack_transposed = stack_of(&mut || assert!(plan.pack_weight_transposed(&weight, &mut packed).is_ok()));
     let backward_input = stack_of(&mut || {
         for thresholds in thresholds {
             let per_threshold = if matches!(thresholds, Thresholds::PerTap(_)) { grad_thresholds.len() } else { 1 };

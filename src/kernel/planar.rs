@@ -16,7 +16,7 @@
 
 use super::Kernel;
 use super::offsets::Offsets;
-use super::tile::{Interleaved, Sums, add_products, load, outlined, panel_widths, store, unrolled, with_const};
+use super::tile::{Interleaved, Sums, add_products, framed, load, panel_widths, store, unrolled, with_const};
 use super::vector::{Vector, inputs_or_infinite};
 
 /// Runs of consecutive positions that a kernel walks.
@@ -173,7 +173,7 @@ unsafe fn walk_runs<S: Vector, P: Tiles, const NR: usize>(simd: S, mut panel: P)
             let tile = widest_tile::<S>(NR, left.min(most));
             with_const!(tile, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
                 // SAFETY: checked; `tile` vectors remain of the run.
-                outlined!(simd => unsafe { panel.run_tile::<S, MR, NR>(simd, source, result) });
+                framed!(simd => unsafe { panel.run_tile::<S, MR, NR>(simd, source, result) });
             });
             source += tile * S::LANES;
             result += tile * S::LANES;

@@ -393,9 +393,9 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                     } else {
                         let (thresholds, held) = (panel.thresholds.add(tap), panel.sums.add(tap));
                         if fresh {
-                            framed!(simd => mask::<S, R, V, false>(simd, &sums, place, thresholds, held));
+                            mask::<S, R, V, false>(simd, &sums, place, thresholds, held);
                         } else {
-                            framed!(simd => mask::<S, R, V, true>(simd, &sums, place, thresholds, held));
+                            mask::<S, R, V, true>(simd, &sums, place, thresholds, held);
                         }
                     }
                     fresh = false;
@@ -403,7 +403,7 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
             }
         }
         if const { MASK == UNIFORM } {
-            framed!(simd => mask::<S, R, V, false>(simd, &sums, place, panel.thresholds, panel.sums));
+            mask::<S, R, V, false>(simd, &sums, place, panel.thresholds, panel.sums);
         }
         if MASK == LINEAR && fresh {
             store(simd, zeros, to, to_step);
@@ -550,7 +550,7 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
     held: *mut f32,
 ) {
     // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
-    few!(VECTOR in 0..V => unsafe {
+    few!(VECTOR in 0..V => framed!(simd => unsafe {
         let (thetas, held) = (thetas.add(VECTOR * S::LANES), held.add(VECTOR * S::LANES));
         let theta = simd.load(thetas);
         // Two chains of additions: what follows need not wait as long.
@@ -566,5 +566,5 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
             simd.store(to, if ADD { simd.add_f32s(simd.load(to), passed) } else { passed });
         });
         simd.store(held, if R == 1 { own[0] } else { simd.add_f32s(own[0], own[1]) });
-    });
+    }));
 }

@@ -63,8 +63,8 @@ fn layers() -> Vec<ConvDesc> {
     // Other ranks.
     layers.extend(both(ConvDesc::conv1d(2, 16, 24, [40], [5]).padding([2])));
     layers.extend(both(ConvDesc::conv3d(1, 8, 12, [3, 4, 5], [2, 3, 3]).padding([1, 1, 1])));
-    // A part for each of sixteen threads.
-    layers.extend(both(ConvDesc::conv2d(16, 24, 24, [2, 3], [1, 3])));
+    // Images and work for sixteen threads.
+    layers.extend(both(ConvDesc::conv2d(16, 32, 16, [3, 5], [3, 3]).padding([1, 1])));
     // Depthwise.
     for channels in [32, 16, 5] {
         let builder = ConvDesc::conv2d(2, channels, channels, [6, 19], [3, 3]);

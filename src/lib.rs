@@ -87,6 +87,8 @@
 //! Buffers may lie anywhere. Tensors that begin at a multiple of 64 bytes are the fastest, for no vector of theirs crosses
 //! cache lines that it need not; workspaces and packed weights see to it themselves.
 //!
+//! A call takes at most 64 KiB of stack. Where nothing is optimised, it takes at most 256 KiB.
+//!
 //! Mistakes come back as an [`Error`] that names the argument, its value and the rule. [`mod@reference`] is the same
 //! mathematics as one plain loop, for tests of your own.
 //!

@@ -118,7 +118,8 @@ fn deal<J: Send, const N: usize>(
     use core::sync::atomic::{AtomicUsize, Ordering};
 
     const NONE: usize = usize::MAX;
-    let deal = Deal::<J, N>::new(jobs);
+    let mut deal = Deal::<J, N>::empty();
+    deal.fill(jobs);
     let again = AtomicUsize::new(NONE);
     executor.run(count, &|task| match deal.take(task) {
         Some(job) => work(job),

@@ -19,10 +19,8 @@
 use core::hint::black_box;
 use core::ops::Range;
 
-use pulp::{Simd, WithSimd};
-
 use super::Kernel;
-use super::tile::{Sums, few, load, unrolled, with_const};
+use super::tile::{Sums, few, load, outlined, unrolled, with_const};
 use super::vector::Vector;
 use super::view::PixelsMut;
 use crate::arith::{clamp, min};
@@ -245,28 +243,12 @@ impl Tile<'_, '_> {
     ///
     /// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. The panel is one of its
     /// panels, and the `R` positions of the tile are its own.
-    #[inline(never)]
     unsafe fn compute<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: bool>(self, simd: S) {
-        struct Compute<'a, 'b, S, const R: usize, const V: usize, const N: usize, const CLAMP: bool>(S, Tile<'a, 'b>);
-
-        impl<S, const R: usize, const V: usize, const N: usize, const CLAMP: bool> WithSimd
-            for Compute<'_, '_, S, R, V, N, CLAMP>
-        where
-            S: Vector,
-        {
-            type Output = ();
-
-            #[inline(always)]
-            fn with_simd<T: Simd>(self, _: T) {
-                let Self(simd, tile) = self;
-                // SAFETY: what `compute` asks for.
-                unsafe {
-                    let sums = tile.sum::<S, R, V, N, CLAMP>(simd);
-                    tile.store(simd, sums);
-                }
-            }
-        }
-        simd.vectorize(Compute::<S, R, V, N, CLAMP>(simd, self));
+        // SAFETY: as this function asks.
+        outlined!(simd => unsafe {
+            let sums = self.sum::<S, R, V, N, CLAMP>(simd);
+            self.store(simd, sums);
+        });
     }
 
     /// # Safety

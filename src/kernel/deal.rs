@@ -22,17 +22,23 @@ struct Job<J> {
 unsafe impl<J: Send, const N: usize> Sync for Deal<J, N> {}
 
 impl<J, const N: usize> Deal<J, N> {
-    /// The first `N` of some jobs.
-    pub(crate) fn new(jobs: impl Iterator<Item = J>) -> Self {
-        let mut deal = Self {
+    /// No jobs.
+    pub(crate) const fn empty() -> Self {
+        Self {
             jobs: [const { Job { taken: AtomicBool::new(false), job: UnsafeCell::new(MaybeUninit::uninit()) } }; N],
             count: 0,
-        };
-        for (slot, job) in deal.jobs.iter_mut().zip(jobs) {
-            slot.job.get_mut().write(job);
-            deal.count += 1;
         }
-        deal
+    }
+
+    /// Deals out the first `N` of some jobs instead. They are written where the deal lies: one that is returned would be on the
+    /// stack twice, tens of kilobytes each.
+    pub(crate) fn fill(&mut self, jobs: impl Iterator<Item = J>) {
+        self.count = 0;
+        for (slot, job) in self.jobs.iter_mut().zip(jobs) {
+            *slot.taken.get_mut() = false;
+            slot.job.get_mut().write(job);
+            self.count += 1;
+        }
     }
 
     /// Job `index`, unless it was taken or there is none.
@@ -41,7 +47,7 @@ impl<J, const N: usize> Deal<J, N> {
         if taken.swap(true, Ordering::AcqRel) {
             return None;
         }
-        // SAFETY: `new` has written the first `count` jobs, and the exchange lets one caller pass, once.
+        // SAFETY: `fill` has written the first `count` jobs, and the exchange lets one caller pass, once.
         Some(unsafe { (*job.get()).assume_init_read() })
     }
 
@@ -57,7 +63,8 @@ mod tests {
 
     #[test]
     fn each_job_is_dealt_once() {
-        let deal = Deal::<_, 4>::new([10, 11, 12].into_iter());
+        let mut deal = Deal::<_, 4>::empty();
+        deal.fill([10, 11, 12].into_iter());
         assert_eq!((deal.take(1), deal.take(1), deal.take(3)), (Some(11), None, None));
         assert_eq!(deal.left(), Some(0));
         assert_eq!((deal.take(0), deal.take(2), deal.left()), (Some(10), Some(12), None));

@@ -7,7 +7,7 @@
 //! twentieth. Inputs that the tap does not read are not visited.
 
 use super::Kernel;
-use super::tile::{Separate, accumulate, with_const};
+use super::tile::{Separate, accumulate, framed, with_const};
 use super::vector::{MOST_LANES, Vector, inputs_or_infinite};
 use super::view::TileMut;
 use crate::geometry::Panels;
@@ -109,7 +109,7 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, panel: &mut GatherPanel<'_>) 
         let rows = tiles.get(index);
         with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] if R <= most_rows::<S>(V) => {
             // SAFETY: checked; `R` pairs follow the first of the tile.
-            unsafe { tile::<S, R, V>(simd, panel, rows.start) }
+            framed!(simd => unsafe { tile::<S, R, V>(simd, panel, rows.start) });
         });
     }
 }

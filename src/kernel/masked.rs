@@ -16,10 +16,8 @@
 //! The code that walks the tiles is plain. Each shape of a tile is a function of its own, which enters the instruction
 //! set, so that no function grows with the number of shapes.
 
-use pulp::{Simd, WithSimd};
-
 use super::Kernel;
-use super::tile::{Sums, few, load, store, unrolled, with_const};
+use super::tile::{Sums, few, framed, load, outlined, store, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
 use super::view::PixelsMut;
 use crate::geometry::{Lattice, Panels};
@@ -360,21 +358,9 @@ fn tile_of<S: Vector>(rows: usize, vectors: usize, mask: Mask) -> Tile<S> {
 /// # Safety
 ///
 /// As the type says.
-#[inline(never)]
 unsafe fn tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
-    struct Enter<'a, S, const R: usize, const V: usize, const MASK: u8>(S, &'a Panel, &'a Place);
-
-    impl<S: Vector, const R: usize, const V: usize, const MASK: u8> WithSimd for Enter<'_, S, R, V, MASK> {
-        type Output = ();
-
-        #[inline(always)]
-        fn with_simd<T: Simd>(self, _: T) {
-            // SAFETY: `tile`, which made this, asks for the same.
-            unsafe { run_tile::<S, R, V, MASK>(self.0, self.1, self.2) }
-        }
-    }
-
-    simd.vectorize(Enter::<S, R, V, MASK>(simd, panel, place));
+    // SAFETY: as this function asks.
+    outlined!(simd => unsafe { run_tile::<S, R, V, MASK>(simd, panel, place) });
 }
 
 /// # Safety
@@ -404,18 +390,21 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                     }
                     let rows = Rows::<R>::new(place.grad_output.sub(before), place.grad_output_step);
                     accumulate(simd, &mut sums, rows, panel.weight.add(tap * panel.depth), panel.depth);
-                    if MASK != PER_TAP {
+                    if const { MASK != PER_TAP } {
                         store(simd, sums, to, to_step);
-                    } else if fresh {
-                        mask::<S, R, V, false>(simd, &sums, place, panel.thresholds.add(tap), panel.sums.add(tap));
                     } else {
-                        mask::<S, R, V, true>(simd, &sums, place, panel.thresholds.add(tap), panel.sums.add(tap));
+                        let (thresholds, held) = (panel.thresholds.add(tap), panel.sums.add(tap));
+                        if fresh {
+                            mask::<S, R, V, false>(simd, &sums, place, thresholds, held);
+                        } else {
+                            mask::<S, R, V, true>(simd, &sums, place, thresholds, held);
+                        }
                     }
                     fresh = false;
                 }
             }
         }
-        if MASK == UNIFORM {
+        if const { MASK == UNIFORM } {
             mask::<S, R, V, false>(simd, &sums, place, panel.thresholds, panel.sums);
         }
         if MASK == LINEAR && fresh {
@@ -563,7 +552,7 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
     held: *mut f32,
 ) {
     // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
-    few!(VECTOR in 0..V => unsafe {
+    few!(VECTOR in 0..V => framed!(simd => unsafe {
         let (thetas, held) = (thetas.add(VECTOR * S::LANES), held.add(VECTOR * S::LANES));
         let theta = simd.load(thetas);
         // Two chains of additions: what follows need not wait as long.
@@ -579,5 +568,5 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
             simd.store(to, if ADD { simd.add_f32s(simd.load(to), passed) } else { passed });
         });
         simd.store(held, if R == 1 { own[0] } else { simd.add_f32s(own[0], own[1]) });
-    });
+    }));
 }

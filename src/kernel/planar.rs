@@ -16,7 +16,7 @@
 
 use super::Kernel;
 use super::offsets::Offsets;
-use super::tile::{Interleaved, Sums, add_products, load, panel_widths, store, unrolled, with_const};
+use super::tile::{Interleaved, Sums, add_products, framed, load, panel_widths, store, unrolled, with_const};
 use super::vector::{Vector, inputs_or_infinite};
 
 /// Runs of consecutive positions that a kernel walks.
@@ -171,12 +171,10 @@ unsafe fn walk_runs<S: Vector, P: Tiles, const NR: usize>(simd: S, mut panel: P)
         let mut left = runs.len.div_ceil(S::LANES);
         while left > 0 {
             let tile = widest_tile::<S>(NR, left.min(most));
-            // SAFETY: checked; `tile` vectors remain of the run.
-            unsafe {
-                with_const!(tile, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
-                    panel.run_tile::<S, MR, NR>(simd, source, result);
-                });
-            }
+            with_const!(tile, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
+                // SAFETY: checked; `tile` vectors remain of the run.
+                framed!(simd => unsafe { panel.run_tile::<S, MR, NR>(simd, source, result) });
+            });
             source += tile * S::LANES;
             result += tile * S::LANES;
             left -= tile;

@@ -16,7 +16,7 @@
 use core::ops::Range;
 
 use super::Kernel;
-use super::tile::{Interleaved, StepOperands, accumulate, with_const};
+use super::tile::{Interleaved, StepOperands, accumulate, framed, with_const};
 use super::vector::Vector;
 use super::view::TileMut;
 use crate::geometry::Panels;
@@ -114,7 +114,9 @@ unsafe fn walk<S: Vector, const V: usize>(simd: S, product: &Product<'_>) {
         let a = unsafe { data.as_ptr().add(rows.start * depth + first_step * rows.len()) };
         with_const!(rows.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] if R <= most_rows::<S>() => {
             // SAFETY: checked: `R` rows of `product.depth` steps lie at `a`, and have their output.
-            unsafe { tile::<S, _, R, V>(simd, product, Interleaved::<R>(a), rows.start - first_row) }
+            framed!(simd => unsafe {
+                tile::<S, _, R, V>(simd, product, Interleaved::<R>(a), rows.start - first_row)
+            });
         });
     }
 }

@@ -17,12 +17,8 @@
 //! Each shape of tile is a function of its own, which the plain code around calls: one function with all of them would take
 //! the compiler minutes, and an unoptimised build hundreds of kilobytes of stack.
 
-use core::marker::PhantomData;
-
-use pulp::{Simd, WithSimd};
-
 use super::Kernel;
-use super::tile::{Interleaved, Sums, add_products, few, load, store, unrolled, with_const};
+use super::tile::{Interleaved, Sums, add_products, few, load, outlined, store, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
 use crate::geometry::{Lattice, Panels, chunks};
 
@@ -287,45 +283,33 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
 /// # Safety
 ///
 /// The call is [checked](Kernel#checked), and there is a position.
-#[inline(never)]
 unsafe fn copy_stripes<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
-    /// A call whose stripes are copied where the instructions of `S` may be used.
-    struct Checked<'a, 'b, S>(S, &'a mut StripeProducts<'b>);
-
-    impl<S: Vector> WithSimd for Checked<'_, '_, S> {
-        type Output = ();
-
-        #[inline(always)]
-        fn with_simd<T: Simd>(self, _: T) {
-            let Self(simd, call) = self;
-            let lattice = Lattice { counts: call.positions.counts, steps: [call.positions.steps[0]] }.joined();
-            let ([na, nb, nc, count], [steps]) = (lattice.counts, lattice.steps);
-            let mut to = 0;
-            let mut line = 0;
-            while line < na * nb * nc {
-                let (a, b, c) = (line / (nb * nc), line / nc % nb, line % nc);
-                let first = a * steps[0] + b * steps[1] + c * steps[2];
-                let mut start = 0;
-                while start < count {
-                    let chunk = if count - start < CHUNK { count - start } else { CHUNK };
-                    let lines = Places { first: first + start * steps[3], step: steps[3], count: chunk, to };
-                    let ahead =
-                        call.input.as_ptr().wrapping_add(lines.first.wrapping_add(AHEAD.wrapping_mul(lines.step)));
-                    prefetch_rows(simd, ahead, lines.step, call.channels);
-                    let mut stripe = 0;
-                    while stripe < call.stripes.count() {
-                        // SAFETY: checked: they are places of the positions.
-                        unsafe { copy_chunk(simd, call, stripe, &lines) };
-                        stripe += 1;
-                    }
-                    (start, to) = (start + chunk, to + chunk);
+    outlined!(simd => {
+        let lattice = Lattice { counts: call.positions.counts, steps: [call.positions.steps[0]] }.joined();
+        let ([na, nb, nc, count], [steps]) = (lattice.counts, lattice.steps);
+        let mut to = 0;
+        let mut line = 0;
+        while line < na * nb * nc {
+            let (a, b, c) = (line / (nb * nc), line / nc % nb, line % nc);
+            let first = a * steps[0] + b * steps[1] + c * steps[2];
+            let mut start = 0;
+            while start < count {
+                let chunk = if count - start < CHUNK { count - start } else { CHUNK };
+                let lines = Places { first: first + start * steps[3], step: steps[3], count: chunk, to };
+                let ahead =
+                    call.input.as_ptr().wrapping_add(lines.first.wrapping_add(AHEAD.wrapping_mul(lines.step)));
+                prefetch_rows(simd, ahead, lines.step, call.channels);
+                let mut stripe = 0;
+                while stripe < call.stripes.count() {
+                    // SAFETY: checked: they are places of the positions.
+                    unsafe { copy_chunk(simd, call, stripe, &lines) };
+                    stripe += 1;
                 }
-                line += 1;
+                (start, to) = (start + chunk, to + chunk);
             }
+            line += 1;
         }
-    }
-
-    simd.vectorize(Checked(simd, call));
+    });
 }
 
 /// Some positions along a line.
@@ -443,25 +427,12 @@ struct Tile<'a> {
 /// [In reach](Vector#in-reach): `V` vectors of `x` and `R` gradients at each position, `V` vectors at the thresholds, one at `own`, `R` elements at
 /// `outside`, `channels` sums of each of `R` output channels, and `V` vectors of them where they are whole. The channels are more than
 /// `V − 1` vectors hold, and not more than `V`. There are thresholds where there is something outside.
-#[inline(never)]
 unsafe fn sum_tile<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>) {
-    /// A tile that is summed where the instructions of `S` may be used.
-    struct InReach<'a, S, const R: usize, const V: usize>(S, &'a Tile<'a>, PhantomData<[[S; V]; R]>);
-
-    impl<S: Vector, const R: usize, const V: usize> WithSimd for InReach<'_, S, R, V> {
-        type Output = ();
-
-        #[inline(always)]
-        fn with_simd<T: Simd>(self, _: T) {
-            // SAFETY: in reach, where this was made.
-            unsafe {
-                let sums = sum_positions::<S, R, V>(self.0, self.1);
-                add_sums(self.0, self.1, sums);
-            }
-        }
-    }
-
-    simd.vectorize(InReach::<S, R, V>(simd, tile, PhantomData));
+    // SAFETY: in reach, as this function asks.
+    outlined!(simd => unsafe {
+        let sums = sum_positions::<S, R, V>(simd, tile);
+        add_sums(simd, tile, sums);
+    });
 }
 
 /// The sums of a tile.

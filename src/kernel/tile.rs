@@ -48,6 +48,46 @@ macro_rules! with_const {
 }
 pub(super) use with_const;
 
+/// Runs `$body`, where the instructions of `$simd` may be used, in a function of its own. All that it calls must be inlined.
+///
+/// Each shape of a tile is such a function. One with all shapes would take the compiler long, and without optimisation it would
+/// take much of the stack: there each temporary value of each shape has a place of its own.
+macro_rules! outlined {
+    ($simd:expr => $body:expr) => {
+        $crate::kernel::tile::outline(
+            $simd,
+            #[inline(always)]
+            || $body,
+        )
+    };
+}
+pub(super) use outlined;
+
+/// What [`outlined`] calls.
+#[inline(never)]
+pub(super) fn outline<S: Vector>(simd: S, body: impl FnOnce()) {
+    simd.vectorize(body);
+}
+
+/// Runs `$body`, a part of what is [`outlined`]: together with it where the compiler optimises, else with a stack frame of its
+/// own.
+macro_rules! framed {
+    ($simd:expr => $body:expr) => {
+        $crate::kernel::tile::frame(
+            $simd,
+            #[inline(always)]
+            || $body,
+        )
+    };
+}
+pub(super) use framed;
+
+/// What [`framed`] calls.
+#[inline(always)]
+pub(super) fn frame<S: Vector>(simd: S, body: impl FnOnce()) {
+    simd.vectorize(body);
+}
+
 /// `[row][vector]`
 pub(super) type Sums<S, const R: usize, const V: usize> = [[<S as pulp::Simd>::f32s; V]; R];
 

@@ -315,6 +315,34 @@ impl Vector for pulp::x86::V4 {
     const PRODUCT: [usize; 2] = [12, 2];
     const STRIPE: [usize; 2] = [12, 2];
 
+    // As `pulp` does it, with fewer copies of the operands: where nothing is optimised, they fill the stack.
+    #[inline(always)]
+    fn mul_add(self, a: Self::f32s, b: Self::f32s, c: Self::f32s) -> Self::f32s {
+        use core::arch::x86_64::{__m512, _mm512_fmadd_ps};
+        use core::mem::transmute;
+        use pulp::f32x16;
+
+        // SAFETY: `self` proves that there is AVX-512; vectors are plain data of sixteen elements.
+        unsafe {
+            transmute::<__m512, f32x16>(_mm512_fmadd_ps(
+                transmute::<f32x16, __m512>(a),
+                transmute::<f32x16, __m512>(b),
+                transmute::<f32x16, __m512>(c),
+            ))
+        }
+    }
+
+    // As above.
+    #[inline(always)]
+    fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
+        use core::arch::x86_64::{__m512, _mm512_maskz_mov_ps};
+        use core::mem::transmute;
+        use pulp::f32x16;
+
+        // SAFETY: `self` proves that there is AVX-512; vectors are plain data of sixteen elements.
+        unsafe { transmute::<__m512, f32x16>(_mm512_maskz_mov_ps(mask.0, transmute::<f32x16, __m512>(value))) }
+    }
+
     #[inline(always)]
     fn prefetch(self, from: *const f32) {
         prefetch(from);

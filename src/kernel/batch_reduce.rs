@@ -340,10 +340,13 @@ struct Line {
 }
 
 /// Rows that share an address: it takes scales 0, 1 and 2 of the step between them, so that few registers address many rows.
-const ROWS_PER_ADDRESS: usize = 3;
+/// Where steps are at hand together, an address of its own per row saves an addition each, for loads advance it.
+const fn rows_per_address<S: Vector>() -> usize {
+    if S::AT_HAND > 1 { 1 } else { 3 }
+}
 
-/// Addresses of a tile with the most rows.
-const ADDRESSES: usize = 12 / ROWS_PER_ADDRESS;
+/// Addresses of a tile with the most rows that `unrolled` counts to.
+const ADDRESSES: usize = 12;
 
 impl Line {
     /// Adds the products of `len` steps.
@@ -363,9 +366,11 @@ impl Line {
         const UNROLL: usize = 4;
         let step = self.source_step;
         let mut rows = [self.source; ADDRESSES];
-        few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => {
+        unrolled!(GROUP in 0..R.div_ceil(rows_per_address::<S>()) => {
             // SAFETY: in reach: the address is that of a row.
-            rows[GROUP] = unsafe { self.source.add(GROUP * ROWS_PER_ADDRESS * step) };
+            let row = unsafe { self.source.add(GROUP * rows_per_address::<S>() * step) };
+            // Hidden, for else the compiler computes one from another at each step.
+            rows[GROUP] = if const { S::AT_HAND > 1 } { black_box(row) } else { row };
         });
         let (mut weight, mut thresholds) = (self.weight, self.thresholds);
         let mut left = len;
@@ -380,7 +385,7 @@ impl Line {
                         add_step::<S, R, V, U, CLAMP>(simd, sums, rows, step, weight, thresholds);
                     });
                 }
-                few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(UNROLL));
+                unrolled!(GROUP in 0..R.div_ceil(rows_per_address::<S>()) => rows[GROUP] = rows[GROUP].add(UNROLL));
                 weight = weight.add(UNROLL * V * S::LANES);
                 if CLAMP {
                     thresholds = thresholds.add(UNROLL);
@@ -389,7 +394,7 @@ impl Line {
             }
             while left > 0 {
                 add_step::<S, R, V, 0, CLAMP>(simd, &mut sums[0], rows, step, weight, thresholds);
-                few!(GROUP in 0..R.div_ceil(ROWS_PER_ADDRESS) => rows[GROUP] = rows[GROUP].add(1));
+                unrolled!(GROUP in 0..R.div_ceil(rows_per_address::<S>()) => rows[GROUP] = rows[GROUP].add(1));
                 weight = weight.add(V * S::LANES);
                 if CLAMP {
                     thresholds = thresholds.add(1);
@@ -419,8 +424,8 @@ unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, co
         let theta = simd.splat_f32s(if CLAMP { *thresholds.add(U) } else { 0.0 });
         let columns = load::<S, V>(simd, weight.add(U * V * S::LANES));
         unrolled!(ROW in 0..R => {
-            let row = rows[ROW / ROWS_PER_ADDRESS];
-            let x = match (CLAMP, ROW % ROWS_PER_ADDRESS) {
+            let row = rows[ROW / rows_per_address::<S>()];
+            let x = match (CLAMP, ROW % rows_per_address::<S>()) {
                 (true, 0) => simd.broadcast_activated::<0, U>(row, step, theta),
                 (true, 1) => simd.broadcast_activated::<1, U>(row, step, theta),
                 (true, _) => simd.broadcast_activated::<2, U>(row, step, theta),
@@ -450,7 +455,7 @@ unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const N: usize,
         let theta = if CLAMP { simd.load(thresholds) } else { simd.splat_f32s(0.0) };
         let mut x = [theta; R];
         unrolled!(ROW in 0..R => {
-            let own = simd.load(rows[ROW / ROWS_PER_ADDRESS].add(ROW % ROWS_PER_ADDRESS * step));
+            let own = simd.load(rows[ROW / rows_per_address::<S>()].add(ROW % rows_per_address::<S>() * step));
             x[ROW] = if CLAMP { simd.activate(own, theta) } else { own };
         });
         few!(U in 0..S::AT_HAND => {

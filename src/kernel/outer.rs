@@ -6,7 +6,7 @@
 
 use super::Kernel;
 use super::offsets::Offsets;
-use super::tile::{Interleaved, Sums, add_products, few, load, outlined, panel_widths, unrolled, with_const};
+use super::tile::{Interleaved, Sums, add_products, few, framed, load, panel_widths, unrolled, with_const};
 use super::vector::Vector;
 use crate::arith::min;
 use crate::geometry::{Panels, Widths};
@@ -67,7 +67,7 @@ impl Kernel for WeightPanels<'_> {
             with_const!(self.vectors, NV in [1 2 3] if NV <= most_vectors::<S>() => {
                 with_const!(channels.len(), ND in [1 2 3 4 5 6 7 8 9 10 11 12] if row_widths::<S>(NV).contains(ND) => {
                     // SAFETY: checked; the panel has `ND` channels.
-                    outlined!(simd => unsafe { outer_product::<S, ND, NV>(simd, &mut self, channels.start) });
+                    framed!(simd => unsafe { outer_product::<S, ND, NV>(simd, &mut self, channels.start) });
                 })
             });
         }

@@ -69,8 +69,8 @@ pub(super) fn outline<S: Vector>(simd: S, body: impl FnOnce()) {
     simd.vectorize(body);
 }
 
-/// Runs `$body`, a part of what is [`outlined`]: together with it where the compiler optimises, else with a stack frame of its
-/// own.
+/// As [`outlined`], but where the compiler optimises, it may inline `$body`, and it does so where it is run in one place only. For
+/// parts of a tile, and for tiles so short that a call would show.
 macro_rules! framed {
     ($simd:expr => $body:expr) => {
         $crate::kernel::tile::frame(

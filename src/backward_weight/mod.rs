@@ -75,7 +75,7 @@ impl BackwardWeightPlan {
             (Driver::Depthwise(driver), driver.workspace_len(desc, kernels, own))
         } else {
             let driver = Outer::new(desc, kernels, tuning, own);
-            if matches!(desc.layout(), Layout::Nhwc) && driver.taps_in_lanes == 1 {
+            if VECTORS && matches!(desc.layout(), Layout::Nhwc) && driver.taps_in_lanes == 1 {
                 let driver = Stripes::new(desc, kernels, tuning, own);
                 (Driver::Stripes(driver), driver.buffers(kernels).len())
             } else {
@@ -135,7 +135,7 @@ impl BackwardWeightPlan {
 
     fn run_part(&self, call: &BackwardWeightCall<'_>, part: WeightPart<'_>) {
         let WeightPart { channels, grad_weight, grad_bias, workspace } = part;
-        if let Driver::Stripes(driver) = &self.driver {
+        if VECTORS && let Driver::Stripes(driver) = &self.driver {
             driver.run(call, channels, grad_weight, grad_bias, workspace);
             return;
         }

@@ -17,7 +17,7 @@
 //! set, so that no function grows with the number of shapes.
 
 use super::Kernel;
-use super::tile::{Sums, few, framed, load, outlined, store, unrolled, with_const};
+use super::tile::{Sums, few, load, outlined, store, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
 use super::view::PixelsMut;
 use crate::geometry::{Lattice, Panels};
@@ -394,9 +394,13 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                         store(simd, sums, to, to_step);
                     } else {
                         let (thresholds, held) = (panel.thresholds.add(tap), panel.sums.add(tap));
-                        if fresh {
+                        if const { S::LANES < MOST_LANES } && fresh {
                             mask::<S, R, V, false>(simd, &sums, place, thresholds, held);
                         } else {
+                            // Without optimisation, the widest vectors leave no room on the stack for both.
+                            if const { S::LANES == MOST_LANES } && fresh {
+                                store(simd, zeros, to, to_step);
+                            }
                             mask::<S, R, V, true>(simd, &sums, place, thresholds, held);
                         }
                     }
@@ -538,7 +542,7 @@ unsafe fn step<S: Vector, const R: usize, const V: usize, const U: usize, const 
     }
 }
 
-/// Sends each sum to the input's gradient or to the threshold's.
+/// Sends each sum to the gradient of the input, which it replaces or is added to, or to that of the threshold.
 ///
 /// # Safety
 ///
@@ -552,7 +556,7 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
     held: *mut f32,
 ) {
     // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
-    few!(VECTOR in 0..V => framed!(simd => unsafe {
+    few!(VECTOR in 0..V => unsafe {
         let (thetas, held) = (thetas.add(VECTOR * S::LANES), held.add(VECTOR * S::LANES));
         let theta = simd.load(thetas);
         // Two chains of additions: what follows need not wait as long.
@@ -568,5 +572,5 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
             simd.store(to, if ADD { simd.add_f32s(simd.load(to), passed) } else { passed });
         });
         simd.store(held, if R == 1 { own[0] } else { simd.add_f32s(own[0], own[1]) });
-    }));
+    });
 }

@@ -334,6 +334,16 @@ impl Vector for pulp::x86::V4 {
 
     // As above.
     #[inline(always)]
+    fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
+        use core::arch::x86_64::_mm512_max_ps;
+        use core::mem::transmute;
+
+        // SAFETY: `self` proves that there is AVX-512; vectors are plain data of sixteen elements.
+        unsafe { transmute(_mm512_max_ps(transmute(theta), transmute(x))) }
+    }
+
+    // As above.
+    #[inline(always)]
     fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
         use core::arch::x86_64::{__m512, _mm512_maskz_mov_ps};
         use core::mem::transmute;

@@ -296,7 +296,7 @@ impl Tile<'_, '_> {
             }
         }
         let mut sum = sums[0];
-        few!(CHAIN in 0..N => if CHAIN > 0 {
+        few!(CHAIN in 0..N => if CHAIN != 0 {
             few!(ROW in 0..R => {
                 few!(VECTOR in 0..V => sum[ROW][VECTOR] = simd.add_f32s(sum[ROW][VECTOR], sums[CHAIN][ROW][VECTOR]));
             });

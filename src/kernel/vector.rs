@@ -335,11 +335,17 @@ impl Vector for pulp::x86::V4 {
     // As above.
     #[inline(always)]
     fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
-        use core::arch::x86_64::_mm512_max_ps;
+        use core::arch::x86_64::{__m512, _mm512_max_ps};
         use core::mem::transmute;
+        use pulp::f32x16;
 
         // SAFETY: `self` proves that there is AVX-512; vectors are plain data of sixteen elements.
-        unsafe { transmute(_mm512_max_ps(transmute(theta), transmute(x))) }
+        unsafe {
+            transmute::<__m512, f32x16>(_mm512_max_ps(
+                transmute::<f32x16, __m512>(theta),
+                transmute::<f32x16, __m512>(x),
+            ))
+        }
     }
 
     // As above.

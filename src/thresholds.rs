@@ -38,7 +38,7 @@ impl<'a> ThresholdTable<'a> {
 
     /// Whether `max(0, θ)` is zero for every threshold, as far as can be told at once: where there is one for all.
     pub(crate) fn adds_nothing_to_padding(&self) -> bool {
-        self.strides == [0; 2] && self.values.iter().all(|&theta| theta <= 0.0)
+        self.is_uniform() && self.values.iter().all(|&theta| theta <= 0.0)
     }
 
     /// θ of an input channel (of all groups) at a tap.

@@ -522,13 +522,7 @@ impl Vector for pulp::aarch64::Neon {
     #[inline(always)]
     fn lane<const I: usize>(self, vector: Self::f32s) -> Self::f32s {
         const { assert!(I < 4) };
-        let (four, neon) = (pulp::cast(vector), self.neon);
-        pulp::cast(match I {
-            0 => neon.vdupq_laneq_f32::<0>(four),
-            1 => neon.vdupq_laneq_f32::<1>(four),
-            2 => neon.vdupq_laneq_f32::<2>(four),
-            _ => neon.vdupq_laneq_f32::<3>(four),
-        })
+        pulp::cast(duplicate(self, pulp::cast(vector), I))
     }
 
     // Multiply-adds take a lane of a vector as it is, so four elements are one load; the last four overlap those before
@@ -544,13 +538,23 @@ impl Vector for pulp::aarch64::Neon {
         let first = if I / 4 * 4 + 4 <= R { I / 4 * 4 } else { R - 4 };
         // SAFETY: in reach: the four elements are among the `R`.
         let four = unsafe { from.add(first).cast::<float32x4_t>().read_unaligned() };
-        let neon = self.neon;
-        pulp::cast(match I - first {
-            0 => neon.vdupq_laneq_f32::<0>(four),
-            1 => neon.vdupq_laneq_f32::<1>(four),
-            2 => neon.vdupq_laneq_f32::<2>(four),
-            _ => neon.vdupq_laneq_f32::<3>(four),
-        })
+        pulp::cast(duplicate(self, four, I - first))
+    }
+}
+
+/// Lane `lane`, at most 3, in all lanes. It is a constant wherever this is inlined.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn duplicate(
+    simd: pulp::aarch64::Neon,
+    four: core::arch::aarch64::float32x4_t,
+    lane: usize,
+) -> core::arch::aarch64::float32x4_t {
+    match lane {
+        0 => simd.neon.vdupq_laneq_f32::<0>(four),
+        1 => simd.neon.vdupq_laneq_f32::<1>(four),
+        2 => simd.neon.vdupq_laneq_f32::<2>(four),
+        _ => simd.neon.vdupq_laneq_f32::<3>(four),
     }
 }
 

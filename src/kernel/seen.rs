@@ -35,8 +35,10 @@ pub(super) fn see<S: Vector>(tiles: Tiles, kind: usize, rows: usize, vectors: us
 }
 
 impl Tiles {
-    /// All passes.
-    pub const ALL: [Self; 3] = [Self::Forward, Self::BackwardInput, Self::BackwardWeight];
+    /// All passes. (An associated constant would enter the C header: cbindgen declares the type of every public one.)
+    pub const fn all() -> [Self; 3] {
+        [Self::Forward, Self::BackwardInput, Self::BackwardWeight]
+    }
 
     /// The tiles `[kind, rows, vectors]` of an instruction set that have not run yet in this process.
     pub fn unseen(self, isa: Isa) -> impl Iterator<Item = [usize; 3]> {

@@ -140,7 +140,7 @@ fn every_shape_of_a_tile_runs() {
                 }
             }
         }
-        for tiles in Tiles::ALL {
+        for tiles in Tiles::all() {
             let unseen: Vec<_> = tiles.unseen(isa).collect();
             assert!(unseen.is_empty(), "{tiles:?} on {isa}: tiles [kind, rows, vectors] that never ran: {unseen:?}");
         }

@@ -2,7 +2,6 @@
 
 use crate::arith::{clamp, max, min};
 use crate::geometry::Panels;
-use crate::kernel::Runs;
 use crate::stage::plane_pitch;
 use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;
@@ -90,23 +89,6 @@ pub(crate) const fn block_size(axes: &[Axis; 3], budget: Budget) -> [usize; 3] {
     }
 }
 
-/// Heights and widths of the blocks that cover the positions of two boxes: in each, of most, and of those that come last.
-pub(crate) const fn block_sizes(extents: [[usize; 3]; 2], block: [usize; 3]) -> [[usize; 2]; 8] {
-    let mut sizes = [[0; 2]; 8];
-    let mut i = 0;
-    while i < 2 {
-        let [_, rows, columns] = extents[i];
-        let [height, width] = [min(block[1], rows), min(block[2], columns)];
-        let last = [(rows - 1) % height + 1, (columns - 1) % width + 1];
-        sizes[4 * i] = [height, width];
-        sizes[4 * i + 1] = [height, last[1]];
-        sizes[4 * i + 2] = [last[0], width];
-        sizes[4 * i + 3] = last;
-        i += 1;
-    }
-    sizes
-}
-
 /// How a pass with positions in lanes walks its source: staged planes of some channels for blocks of positions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planar {
@@ -135,16 +117,5 @@ impl Planar {
     pub(crate) const fn result_len(&self, lanes: usize) -> usize {
         // Row by row, the most that `runs` chooses.
         self.block[1] * self.block[2].next_multiple_of(lanes)
-    }
-}
-
-/// The runs of a block of `height` rows of `width` positions whose staged rows are `row` apart: row by row, or in one
-/// run across the gaps between rows where that takes fewer vectors.
-pub(crate) const fn runs(height: usize, width: usize, row: usize, lanes: usize) -> Runs {
-    let across = (height - 1) * row + width;
-    if across.div_ceil(lanes) < height * width.div_ceil(lanes) || height == 1 {
-        Runs { count: 1, len: across, source_step: row, result_step: row }
-    } else {
-        Runs { count: height, len: width, source_step: row, result_step: width.next_multiple_of(lanes) }
     }
 }

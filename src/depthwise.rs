@@ -9,7 +9,7 @@ use crate::arith::{max, min};
 use crate::blocking::{Budget, block_size};
 use crate::desc::ConvDesc;
 use crate::geometry::Steps;
-use crate::kernel::{ABSENT, Kernels, Line, MOST_TAPS, TransposeBlock};
+use crate::kernel::{ABSENT, Kernels, Line, MOST_TAPS, RowsMut, TransposeBlock};
 use crate::layout::Layout;
 use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;
@@ -37,10 +37,7 @@ pub(crate) fn by_vector(kernels: &Kernels, taps: usize, by_channel: &[f32], by_v
             from,
             from_step: taps,
             from_column: 1,
-            to,
-            to_step: step * lanes,
-            rows: lanes,
-            columns: taps,
+            to: RowsMut::of_slice(to, taps, step * lanes, lanes),
         });
     }
 }

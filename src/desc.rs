@@ -286,12 +286,20 @@ impl ConvDesc {
 
     /// Where the input lies, and its gradient.
     pub(crate) const fn input_tensor(&self) -> TensorLayout {
-        TensorLayout::new(self.layout, self.batch, self.in_channels, self.input, self.input_pitch)
+        TensorLayout::new(self.tensor_layout(), self.batch, self.in_channels, self.input, self.input_pitch)
     }
 
     /// Where the output lies, and its gradient.
     pub(crate) const fn output_tensor(&self) -> TensorLayout {
-        TensorLayout::new(self.layout, self.batch, self.out_channels, self.output, self.output_pitch)
+        TensorLayout::new(self.tensor_layout(), self.batch, self.out_channels, self.output, self.output_pitch)
+    }
+
+    /// The layout of the tensors as the passes see them: where images have a single position each, both are the same memory, and
+    /// channels last is the better way to read it. (Weights and thresholds keep their own.)
+    pub(crate) const fn tensor_layout(&self) -> Layout {
+        let single = equal(self.input, [1; 3]) && equal(self.output, [1; 3]);
+        // Algorithms for one channel per group tell layouts apart by the descriptor's.
+        if single && self.groups == 1 && self.in_channels > 1 { Layout::Nhwc } else { self.layout }
     }
 
     /// Strides of the thresholds over (input channel, kernel position).

@@ -1,7 +1,5 @@
 //! Memory order of tensors, weights and thresholds, and where the images of a batch lie.
 
-use core::ops::Range;
-
 /// Memory order of activations, weights and thresholds.
 ///
 /// | | activations | weight | thresholds |
@@ -92,11 +90,5 @@ impl TensorLayout {
     /// One image, up to its last element.
     pub(crate) fn image<'a>(&self, data: &'a [f32], image: usize) -> &'a [f32] {
         &data[image * self.image_stride..][..self.image_len()]
-    }
-
-    /// Consecutive images, up to the last element of the last; at least one.
-    pub(crate) fn image_range<'a>(&self, data: &'a [f32], images: Range<usize>) -> &'a [f32] {
-        let end = (images.end - 1) * self.image_stride + self.image_len();
-        &data[images.start * self.image_stride..end]
     }
 }

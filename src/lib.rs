@@ -156,6 +156,7 @@ mod layout;
 #[cfg(feature = "std")]
 mod matmul;
 mod operands;
+mod pixels;
 mod plan;
 pub mod reference;
 mod stage;

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::geometry::chunks;
-use crate::kernel::{CopyBlock, Kernels, TransposeBlock};
+use crate::kernel::{CopyBlock, Kernels, RowsMut, TransposeBlock};
 use crate::layout::{Strides, TensorLayout};
 use crate::taps::Grid;
 
@@ -184,10 +184,12 @@ impl Staging {
                     from: &data[h * row + channels.start..],
                     from_step: step,
                     from_column: 1,
-                    to: &mut out[slab.first + h * slab.row..],
-                    to_step: self.pitch,
-                    rows: slab.width,
-                    columns: channels.len(),
+                    to: RowsMut::of_slice(
+                        &mut out[slab.first + h * slab.row..],
+                        channels.len(),
+                        self.pitch,
+                        slab.width,
+                    ),
                 });
             }
             return;
@@ -224,10 +226,7 @@ impl Staging {
                     from: data,
                     from_step: channel,
                     from_column: step,
-                    to: out,
-                    to_step: lanes,
-                    rows: used,
-                    columns: width,
+                    to: RowsMut::of_slice(out, width, lanes, used),
                 });
             }
         }

@@ -6,9 +6,7 @@
 pub enum ForwardAlgorithm {
     /// Clamped at each load.
     Direct,
-    /// Patches packed as columns.
-    Columns,
-    /// Valid taps, read in place.
+    /// Output channels in lanes, valid taps.
     BatchReduce,
     /// One channel per group.
     Depthwise,
@@ -18,9 +16,7 @@ pub enum ForwardAlgorithm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
 pub enum BackwardInputAlgorithm {
-    /// Input channels in lanes, paired with outputs through tables.
-    Gather,
-    /// Input channels in lanes, channels last, in place.
+    /// Input channels in lanes.
     Progressions,
     /// Positions in lanes.
     Planar,

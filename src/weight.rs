@@ -3,7 +3,7 @@
 use crate::desc::ConvDesc;
 use crate::geometry::Panels;
 use crate::isa::Isa;
-use crate::kernel::{Kernels, TransposeBlock, VECTORS};
+use crate::kernel::{Kernels, RowsMut, TransposeBlock, VECTORS};
 use crate::strided;
 
 /// Weights packed for many calls: by [`ConvRelu::pack_weight`](crate::ConvRelu::pack_weight) for the forward pass, or by
@@ -81,6 +81,11 @@ impl Packing {
         self.panels.start(panel) * self.lanes
     }
 
+    /// Lanes of the widest panel.
+    pub(crate) const fn panel_width(&self) -> usize {
+        self.panels.max() * self.lanes
+    }
+
     /// Lanes of a group.
     pub(crate) const fn group_width(&self) -> usize {
         self.panels.len() * self.lanes
@@ -117,12 +122,6 @@ impl Packing {
     pub(crate) fn panel<'a>(&self, desc: &ConvDesc, packed: &'a [f32], panel: usize) -> &'a [f32] {
         let depth = self.depth(desc);
         &packed[self.lane_of_all(panel) * depth..self.lane_of_all(panel + 1) * depth]
-    }
-
-    /// The packed weights of a group, `[panel][step][lane]`.
-    pub(crate) fn group<'a>(&self, desc: &ConvDesc, packed: &'a [f32], group: usize) -> &'a [f32] {
-        let len = self.group_width() * self.depth(desc);
-        &packed[group * len..][..len]
     }
 
     /// Steps of the sum: weights per lane.
@@ -200,7 +199,8 @@ fn transpose(
     to_step: usize,
     [rows, columns]: [usize; 2],
 ) {
-    kernels.transpose(TransposeBlock { from, from_step, from_column: 1, to, to_step, rows, columns });
+    let to = RowsMut::of_slice(to, columns, to_step, rows);
+    kernels.transpose(TransposeBlock { from, from_step, from_column: 1, to });
 }
 
 /// Distance of the input channels, and of the taps, of one filter.

@@ -62,8 +62,3 @@ impl<const N: usize> Buffers<N> {
 pub(crate) fn words<T: bytemuck::Pod>(buffer: &mut [f32]) -> &mut [T] {
     bytemuck::cast_slice_mut(buffer)
 }
-
-/// Elements of a buffer that holds `len` of them; saturates.
-pub(crate) const fn words_len<T>(len: usize) -> usize {
-    len.saturating_mul(size_of::<T>() / size_of::<f32>())
-}

@@ -1868,7 +1868,7 @@ fn multiplies_outside(plan: &ConvRelu, pass: Pass) -> Option<String> {
             algorithm => padded.then(|| format!("{algorithm:?}")),
         },
         Pass::BackwardInput | Pass::BackwardInputPacked => match plan.backward_input_algorithm() {
-            BackwardInputAlgorithm::Gather | BackwardInputAlgorithm::Progressions => None,
+            BackwardInputAlgorithm::Progressions => None,
             BackwardInputAlgorithm::Depthwise if channels_last => None,
             // Whatever the padding, some positions are read by fewer taps than others.
             algorithm => (desc.taps() > 1).then(|| format!("{algorithm:?}")),
@@ -1922,12 +1922,11 @@ fn plans_of(desc: ConvDesc, isa: Isa, pass: Pass) -> Vec<ConvRelu> {
     let usual = Tuning::default();
     let tunings = match pass {
         Pass::Forward | Pass::ForwardPacked => {
-            let forced = [ForwardAlgorithm::Direct, ForwardAlgorithm::Columns, ForwardAlgorithm::BatchReduce];
+            let forced = [ForwardAlgorithm::Direct, ForwardAlgorithm::BatchReduce];
             forced.map(|algorithm| Tuning { forward: Some(algorithm), ..usual }).to_vec()
         }
         Pass::BackwardInput | Pass::BackwardInputPacked => {
-            let forced =
-                [BackwardInputAlgorithm::Gather, BackwardInputAlgorithm::Progressions, BackwardInputAlgorithm::Planar];
+            let forced = [BackwardInputAlgorithm::Progressions, BackwardInputAlgorithm::Planar];
             forced.map(|algorithm| Tuning { backward_input: Some(algorithm), ..usual }).to_vec()
         }
         Pass::BackwardWeight => vec![Tuning { depthwise: false, ..usual }],

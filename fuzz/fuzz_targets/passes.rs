@@ -68,12 +68,10 @@ impl<'a> Arbitrary<'a> for Input {
                 forward: *u.choose(&[
                     None,
                     Some(ForwardAlgorithm::Direct),
-                    Some(ForwardAlgorithm::Columns),
                     Some(ForwardAlgorithm::BatchReduce),
                 ])?,
                 backward_input: *u.choose(&[
                     None,
-                    Some(BackwardInputAlgorithm::Gather),
                     Some(BackwardInputAlgorithm::Progressions),
                     Some(BackwardInputAlgorithm::Planar),
                 ])?,

@@ -6,17 +6,15 @@
 //!
 //! | algorithm | in lanes | chosen for |
 //! |---|---|---|
-//! | [`progressions`] | input channels | channels last |
-//! | [`gather`] | input channels | channels first |
+//! | [`progressions`] | input channels | all others |
 //! | [`depthwise`] | positions or channels | one channel per group |
-//! | [`planar`] | positions | fewer input channels than half a vector |
+//! | [`planar`] | positions | few input channels |
 //!
 //! Padding has no input position: where a tap reads it, x̂ = 0, so its gradient goes to the threshold if θ ≥ 0 and
 //! nowhere otherwise. That part is one sum per tap over the border ([`border`]), apart from the hot loops.
 
 mod border;
 mod depthwise;
-mod gather;
 mod planar;
 mod progressions;
 
@@ -37,7 +35,6 @@ use crate::weight::Packing;
 use crate::workspace::Buffers;
 
 use depthwise::Depthwise;
-use gather::Gather;
 use planar::Planar;
 use progressions::Progressions;
 
@@ -62,7 +59,6 @@ pub(crate) struct BackwardInputPlan {
 
 #[derive(Clone, Copy, Debug)]
 enum Driver {
-    Gather(Gather),
     Progressions(Progressions),
     Planar(Planar),
     Depthwise(Depthwise),
@@ -106,9 +102,6 @@ const MOST_SEGMENTS: usize = 4;
 /// A segment is as much work as so many threads need at least: its sums cost time, too.
 const PARTS_PER_SEGMENT: usize = 12;
 
-/// Vectors of input channels per panel of [`gather`].
-const MOST_VECTORS: usize = 2;
-
 /// From this many panels on, threads share them out evenly enough.
 const MANY_PANELS: usize = 8;
 
@@ -121,15 +114,11 @@ impl BackwardInputPlan {
             Some(algorithm) => algorithm,
             None => choose(desc, kernels),
         };
+        let most = min(progressions::most_vectors(desc, kernels), tuning.tile);
+        let lanes = Packing::transposed_lanes(desc, most, kernels.lanes);
         let (driver, packing) = match algorithm {
-            BackwardInputAlgorithm::Gather if gather::applies(desc) => {
-                let packing = Packing::transposed_lanes(desc, min(MOST_VECTORS, tuning.tile), kernels.lanes);
-                (Driver::Gather(Gather::new(desc, kernels, tuning, packing.panels())), packing)
-            }
-            BackwardInputAlgorithm::Progressions if progressions::applies(desc) => {
-                let most = min(progressions::most_vectors(desc, kernels), tuning.tile);
-                let packing = Packing::transposed_lanes(desc, most, kernels.lanes);
-                (Driver::Progressions(Progressions::new(desc, kernels, tuning, packing.panels())), packing)
+            BackwardInputAlgorithm::Progressions if progressions::applies(desc, tuning, &lanes) => {
+                (Driver::Progressions(Progressions::new(desc, kernels, tuning, &lanes)), lanes)
             }
             BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, kernels) => (
                 Driver::Depthwise(Depthwise::new(desc, tuning)),
@@ -159,8 +148,7 @@ impl BackwardInputPlan {
                 count => Panels::into_parts(count, threads),
             },
             part_len: match &driver {
-                Driver::Gather(driver) => driver.buffers(desc, kernels).len(),
-                Driver::Progressions(_) => 0,
+                Driver::Progressions(driver) => driver.buffers(kernels).len(),
                 Driver::Planar(driver) => driver.buffers(kernels).len(),
                 Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
             },
@@ -177,7 +165,6 @@ impl BackwardInputPlan {
     #[cfg(feature = "internal-testing")]
     pub(crate) fn algorithm(&self) -> BackwardInputAlgorithm {
         match self.driver {
-            Driver::Gather(_) => BackwardInputAlgorithm::Gather,
             Driver::Progressions(_) => BackwardInputAlgorithm::Progressions,
             Driver::Planar(_) => BackwardInputAlgorithm::Planar,
             Driver::Depthwise(_) => BackwardInputAlgorithm::Depthwise,
@@ -271,8 +258,7 @@ impl BackwardInputPlan {
             let (grad_input, own) = (&mut grad_input, &mut sums);
             match &self.driver {
                 Driver::Planar(driver) => driver.run(call, &segment, grad_input, own, workspace),
-                Driver::Gather(driver) if VECTORS => driver.run(call, &segment, grad_input, own, workspace),
-                Driver::Progressions(driver) if VECTORS => driver.run(call, &segment, grad_input, own),
+                Driver::Progressions(driver) if VECTORS => driver.run(call, &segment, grad_input, own, workspace),
                 Driver::Depthwise(driver) if VECTORS => driver.run(call, &segment, grad_input, own, workspace),
                 _ => unreachable!("a driver that is never planned"),
             }
@@ -329,10 +315,8 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
         BackwardInputAlgorithm::Depthwise
     } else if 2 * desc.group_in_channels() < kernels.lanes {
         BackwardInputAlgorithm::Planar
-    } else if progressions::applies(desc) {
-        BackwardInputAlgorithm::Progressions
     } else {
-        BackwardInputAlgorithm::Gather
+        BackwardInputAlgorithm::Progressions
     }
 }
 
@@ -340,7 +324,7 @@ impl Driver {
     /// Partial sums per threshold.
     const fn partial(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         match (self, desc.layout()) {
-            (Self::Gather(_) | Self::Progressions(_), _) | (Self::Depthwise(_), Layout::Nhwc) => 1,
+            (Self::Progressions(_), _) | (Self::Depthwise(_), Layout::Nhwc) => 1,
             (Self::Depthwise(_), Layout::Nchw) | (Self::Planar(_), _) => kernels.lanes,
         }
     }

@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use super::{BackwardInputCall, InputGradient, Segment};
-use crate::blocking::{Planar as Blocking, runs};
+use crate::blocking::Planar as Blocking;
 use crate::desc::ConvDesc;
 use crate::geometry::{Panels, chunks};
 use crate::kernel::{BackwardInputPanel, Kernels, Offsets, Runs, Update, View};
@@ -144,7 +144,7 @@ impl Worker<'_, '_, '_> {
                     self.write_zeros(panels.clone(), phases, image, block);
                     continue;
                 };
-                let runs = runs(block.size[1], block.size[2], grid.extent[2], lanes);
+                let runs = Runs::of(block.size[1], block.size[2], grid.extent[2], lanes);
                 let site = PhaseBlock { phases, image, block, runs };
                 let staging = Staging { grid, lanes: 1, pitch, fill: 0.0 };
                 for chunk in chunks(0..depth, chunk) {

@@ -1,4 +1,5 @@
-//! Channels last, input channels in lanes, the tensors in place.
+//! Input channels in lanes. Tensors with channels last are read and written where they lie; of others, the
+//! [window](crate::pixels) of each block is transposed, and each panel's inputs and their gradients.
 //!
 //! ```text
 //! for each panel of input channels, or all at once    whichever moves less through the caches
@@ -16,14 +17,22 @@ use core::ops::Range;
 use super::{BackwardInputCall, InputGradient, Segment};
 use crate::arith::{clamp, max, min, product};
 use crate::desc::{ConvDesc, volume};
-use crate::geometry::{Lattice, Panels, Progression, Reads, SEGMENT, Segments, chunks, progressions};
-use crate::kernel::{Kernels, Mask, MaskedProducts};
+use crate::geometry::{Lattice, Panels, Progression, Reads, SEGMENT, Segments, Steps, chunks, progressions};
+use crate::kernel::{Kernels, Mask, MaskedProducts, View};
 use crate::layout::Layout;
+use crate::pixels::{Blocks, Budget, Copies, Pixels, Reading, Results, Source, Window};
+use crate::stage;
 use crate::sums::SegmentedSums;
 use crate::tuning::Tuning;
+use crate::weight::Packing;
+use crate::workspace::Buffers;
 
 /// Elements of the output's gradient per block: 64 KiB.
 const BLOCK: usize = 16 * 1024;
+
+/// Elements of a copied window and of a panel's inputs and their gradients, 160 KiB: beside them the second-level cache holds a
+/// panel's weights.
+const COPIED_LEN: usize = 40 * 1024;
 
 /// Weights that boxes may pass by again and again: half of a second-level cache of 512 KiB.
 const FEW_WEIGHTS: usize = 64 * 1024;
@@ -34,13 +43,27 @@ pub(super) struct Progressions {
     block: [usize; 4],
     /// Whether all blocks of one panel come before those of the next.
     panels_first: bool,
+    copies: Option<Copies>,
+    /// Elements of a panel's copied inputs, and of their gradients.
+    copied: usize,
     /// Most inputs of a tile.
     tile: usize,
 }
 
+/// The blocks whose windows are copied.
+const fn copied_blocks(desc: &ConvDesc, tuning: &Tuning, packing: &Packing) -> Option<Blocks> {
+    let budget = Budget {
+        per_group: desc.group_out_channels(),
+        per_position: 2 * packing.panel_width(),
+        most: min(COPIED_LEN, tuning.staging_len.saturating_mul(4)),
+        positions: min(SEGMENT, tuning.positions),
+    };
+    Blocks::new(desc, Reading::Backward, budget)
+}
+
 /// Whether the algorithm can compute a layer.
-pub(super) const fn applies(desc: &ConvDesc) -> bool {
-    matches!(desc.layout(), Layout::Nhwc)
+pub(super) const fn applies(desc: &ConvDesc, tuning: &Tuning, packing: &Packing) -> bool {
+    matches!(desc.tensor_layout(), Layout::Nhwc) || copied_blocks(desc, tuning, packing).is_some()
 }
 
 /// Most vectors of input channels per panel.
@@ -53,7 +76,18 @@ pub(super) const fn most_vectors(desc: &ConvDesc, kernels: &Kernels) -> usize {
 type Block = [Range<usize>; 4];
 
 impl Progressions {
-    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, panels: Panels) -> Self {
+    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, packing: &Packing) -> Self {
+        if let (Layout::Nchw, Some(blocks)) = (desc.tensor_layout(), copied_blocks(desc, tuning, packing)) {
+            let [d, h, w] = blocks.block;
+            return Self {
+                block: [blocks.images, d, h, w],
+                panels_first: false,
+                copies: Some(blocks.copies),
+                copied: blocks.positions() * packing.panel_width(),
+                tile: tuning.panel,
+            };
+        }
+        let panels = packing.panels();
         let [outputs, inputs] = [volume(desc.output_size()), volume(desc.input_size())];
         let image = outputs.saturating_mul(desc.out_channels());
         // Inputs whose part of the output's gradient has so many elements. A segment of sums has no fewer.
@@ -71,8 +105,19 @@ impl Progressions {
             block,
             panels_first: weights > min(FEW_WEIGHTS, tuning.staging_len)
                 && weights.saturating_mul(blocks) > grad_output.saturating_mul(panels.count()),
+            copies: None,
+            copied: 0,
             tile: tuning.panel,
         }
+    }
+
+    /// One thread's: the copy of a window, a panel's inputs, and their gradients.
+    pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<3> {
+        let window = match &self.copies {
+            None => 0,
+            Some(copies) => copies.len(),
+        };
+        Buffers::new([window, self.copied, self.copied], kernels.lanes)
     }
 
     pub(super) fn run(
@@ -81,6 +126,7 @@ impl Progressions {
         segment: &Segment<'_>,
         grad_input: &mut InputGradient<'_>,
         sums: &mut SegmentedSums<'_>,
+        workspace: &mut [f32],
     ) {
         let desc = call.desc;
         let mask = match call.input {
@@ -91,14 +137,43 @@ impl Progressions {
         if mask == Mask::Linear && grad_input.view.is_none() {
             return;
         }
+        let ([copy, inputs, gradients], _) = self.buffers(call.kernels).carve(workspace);
         let reads = Reads::all_forward(desc);
         let together = if self.panels_first { 1 } else { segment.panels.len() };
         for panels in chunks(segment.panels.clone(), together) {
             let mut segments = Segments::default();
             for block in self.blocks(desc, segment.images.clone()) {
-                let [images, inputs @ ..] = block.clone();
-                for axes in progressions(&reads, inputs) {
-                    self.run_box(call, segment, grad_input, sums, (panels.clone(), images.clone(), axes, mask));
+                let [images, ranges @ ..] = block.clone();
+                let axes = [0, 1, 2].map(|axis| reads[axis].readers(ranges[axis].clone()));
+                let mut source = Source::new(self.copies, &desc.output_tensor(), images.clone(), axes);
+                let at_once = if source.is_copy() { 1 } else { panels.len() };
+                for panels in chunks(panels.clone(), at_once) {
+                    let (group, _) = segment.packing.panel_of_all(panels.start);
+                    let grad_output =
+                        source.of_group(group, call.kernels, &desc.output_tensor(), call.grad_output, &mut *copy);
+                    let mut site = Site {
+                        call,
+                        segment,
+                        images: images.clone(),
+                        mask,
+                        tile: self.tile,
+                        grad_output,
+                        outputs: *source.pixels(),
+                        input: call.input,
+                        inputs: Pixels::of(&desc.input_tensor()),
+                        grad_input: &mut *grad_input,
+                        origin: None,
+                    };
+                    let mut boxes = |site: &mut Site<'_, '_, '_>| {
+                        for axes in progressions(&reads, ranges.clone()) {
+                            site.run_box(sums, panels.clone(), axes);
+                        }
+                    };
+                    if source.is_copy() {
+                        site.copied(&ranges, panels.start, [&mut *inputs, &mut *gradients], boxes);
+                    } else {
+                        boxes(&mut site);
+                    }
                 }
                 if segments.advance(block.iter().map(|range| range.len()).product()) {
                     let [start, end] = [panels.start, panels.end].map(|panel| segment.table_start(desc, panel));
@@ -121,61 +196,119 @@ impl Progressions {
             })
         })
     }
+}
 
-    /// Some panels at a box of progressions of some images.
-    fn run_box(
-        &self,
-        call: &BackwardInputCall<'_>,
-        segment: &Segment<'_>,
-        grad_input: &mut InputGradient<'_>,
-        sums: &mut SegmentedSums<'_>,
-        (panels, images, axes, mask): (Range<usize>, Range<usize>, [Progression; 3], Mask),
+/// A block of inputs as some panels see it: where everything lies.
+struct Site<'a, 'b, 'v> {
+    call: &'b BackwardInputCall<'a>,
+    segment: &'b Segment<'a>,
+    images: Range<usize>,
+    mask: Mask,
+    tile: usize,
+    grad_output: &'b [f32],
+    outputs: Pixels,
+    input: Option<&'b [f32]>,
+    inputs: Pixels,
+    grad_input: &'b mut InputGradient<'v>,
+    /// Where the gradient is a copy: its first inputs.
+    origin: Option<[usize; 3]>,
+}
+
+impl Site<'_, '_, '_> {
+    /// Runs boxes of one panel over copies of its inputs and gradients.
+    fn copied(
+        self,
+        ranges: &[Range<usize>; 3],
+        panel: usize,
+        [inputs, gradients]: [&mut [f32]; 2],
+        mut boxes: impl FnMut(&mut Site<'_, '_, '_>),
     ) {
-        let (desc, packing) = (call.desc, &segment.packing);
-        let (input, output) = (desc.input_tensor(), desc.output_tensor());
+        let (call, packing) = (self.call, &self.segment.packing);
+        let desc = call.desc;
+        let channels = packing.channel_of_all(desc, panel)..packing.channel_of_all(desc, panel + 1);
+        let width = packing.lane_of_all(panel + 1) - packing.lane_of_all(panel);
+        let axes = [0, 1, 2].map(|axis| Steps { first: ranges[axis].start, step: 1, count: ranges[axis].len() });
+        let window = Window { images: self.images.clone(), axes, channels: channels.clone(), pitch: width };
+        let input = self.input.map(|input| {
+            window.copy(call.kernels, &desc.input_tensor(), input, inputs);
+            &*inputs
+        });
+        let block = stage::Block { start: axes.map(|axis| axis.first), size: axes.map(|axis| axis.count) };
+        let results = Results { images: self.images.clone(), block, width };
+        let InputGradient { view, add } = self.grad_input;
+        if let Some(view) = view
+            && *add
+        {
+            results.load(call.kernels, view, channels.clone(), gradients);
+        }
+        let origin = Some(block.start);
+        let mut own = InputGradient { view: None, add: *add };
+        if view.is_some() {
+            own.view = Some(View::new(&mut *gradients, &results.tensor()));
+        }
+        boxes(&mut Site { input, inputs: window.pixels(), grad_input: &mut own, origin, ..self });
+        if let Some(view) = view {
+            results.store(call.kernels, gradients, channels, view);
+        }
+    }
+
+    /// Some panels at a box of progressions.
+    fn run_box(&mut self, sums: &mut SegmentedSums<'_>, panels: Range<usize>, axes: [Progression; 3]) {
+        let (desc, packing) = (self.call.desc, &self.segment.packing);
         let [_, height, width] = desc.kernel();
         let [d, h, w] = axes.map(|axis| axis.taps);
         let steps = axes.map(|axis| axis.inputs);
-        let first = |steps: [usize; 4], [d, h, w]: [usize; 3]| {
-            images.start * steps[0] + d * steps[1] + h * steps[2] + w * steps[3]
-        };
-        let first_input = first(input.steps([1; 3]), steps.map(|steps| steps.first));
-        let first_output = first(output.steps([1; 3]), axes.map(|axis| axis.output));
+        let reached = d.count > 0 && h.count > 0 && w.count > 0;
         // Along each axis the next input meets the next output.
         let inputs = Lattice {
-            counts: [images.len(), steps[0].count, steps[1].count, steps[2].count],
-            steps: [input.steps(steps.map(|steps| steps.step)), output.steps([1; 3])],
+            counts: [self.images.len(), steps[0].count, steps[1].count, steps[2].count],
+            steps: [self.inputs.steps(steps.map(|steps| steps.step)), self.outputs.steps([1; 3])],
         };
         let among_taps = [0, d.step.saturating_mul(height * width), h.step.saturating_mul(width), w.step];
-        let [_, after @ ..] = output.steps(axes.map(|axis| axis.shift));
+        let [_, after @ ..] = self.outputs.steps(axes.map(|axis| axis.shift));
         let taps =
             Lattice { counts: [1, d.count, h.count, w.count], steps: [among_taps, [0, after[0], after[1], after[2]]] };
         let first_tap = (d.first * height + h.first) * width + w.first;
-        let depth = desc.group_out_channels();
-        let (group_in, depth_of_all) = (desc.group_in_channels(), packing.depth(desc));
-        let first_lane = packing.lane_of_all(segment.panels.start);
+        let (depth, depth_of_all) = (desc.group_out_channels(), packing.depth(desc));
+        let first_lane = packing.lane_of_all(self.segment.panels.start);
         for panel in panels {
-            let (group, panel) = packing.panel_of_all(panel);
-            let [start, end] = [packing.lane(panel), packing.lane(panel + 1)];
-            let channels = group * group_in + start..group * group_in + min(end, group_in);
-            let [start, end] = [start, end].map(|lane| group * packing.group_width() + lane);
+            let (group, _) = packing.panel_of_all(panel);
+            let channels = packing.channel_of_all(desc, panel)..packing.channel_of_all(desc, panel + 1);
+            let [start, end] = [panel, panel + 1].map(|panel| packing.lane_of_all(panel));
             let table = (start - first_lane) * desc.taps()..(end - first_lane) * desc.taps();
-            let view = grad_input.view.as_mut();
-            call.kernels.masked(MaskedProducts {
+            let first = steps.map(|steps| steps.first);
+            let input =
+                self.input.map_or(&[][..], |input| &input[self.inputs.at(self.images.start, first, channels.start)..]);
+            let first_output = if reached {
+                self.outputs.at(self.images.start, axes.map(|axis| axis.output), group * depth)
+            } else {
+                0
+            };
+            // Lanes without a channel have room in a copy.
+            let count = if self.origin.is_some() { end - start } else { channels.len() };
+            let grad_input = self.grad_input.view.as_mut().map(|view| match self.origin {
+                None => view.pixels_apart(self.images.clone(), steps, channels.clone()),
+                Some(origin) => {
+                    let mut own = steps;
+                    own.iter_mut().zip(origin).for_each(|(steps, origin)| steps.first -= origin);
+                    view.pixels_apart(0..self.images.len(), own, 0..count)
+                }
+            });
+            self.call.kernels.masked(MaskedProducts {
                 inputs,
                 taps,
                 first_tap,
-                input: call.input.map_or(&[], |input| &input[first_input + channels.start..]),
-                grad_output: call.grad_output,
-                first_output: first_output + group * depth,
+                input,
+                grad_output: self.grad_output,
+                first_output,
                 depth,
-                weight: &call.weight[start * depth_of_all..end * depth_of_all],
-                thresholds: &segment.thresholds[table.clone()],
+                weight: &self.call.weight[start * depth_of_all..end * depth_of_all],
+                thresholds: &self.segment.thresholds[table.clone()],
                 sums: &mut sums.current[table],
-                channels: channels.len(),
-                grad_input: view.map(|view| view.pixels_apart(images.clone(), steps, channels)),
-                add: grad_input.add,
-                mask,
+                channels: count,
+                grad_input,
+                add: self.grad_input.add,
+                mask: self.mask,
                 tile: self.tile,
             });
         }

@@ -2,7 +2,7 @@
 //!
 //! | algorithm | in lanes | chosen for |
 //! |---|---|---|
-//! | [`stripes`] | input channels | channels last |
+//! | [`stripes`] | input channels | channels last; 1×1 layers; small planes |
 //! | [`outer`] | input channels, perhaps of a row of taps | channels first; few channels |
 //! | [`depthwise`] | positions or channels | one channel per group |
 
@@ -13,7 +13,7 @@ mod stripes;
 use core::ops::Range;
 
 use crate::depthwise::applies;
-use crate::desc::ConvDesc;
+use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
 use crate::geometry::Panels;
 use crate::kernel::{Kernels, VECTORS};
@@ -47,6 +47,15 @@ enum Driver {
     Depthwise(Depthwise),
 }
 
+/// Whether stripes are the faster way, where they apply: a stripe is copied for each tap, which a layer with channels first pays
+/// on top of transposing its tensors; many taps of one copy are cheaper in [`outer`], unless the gradient of the weight is large
+/// against the positions.
+const fn suits_stripes(desc: &ConvDesc) -> bool {
+    /// Positions of a small plane.
+    const FEW_POSITIONS: usize = 100;
+    matches!(desc.tensor_layout(), Layout::Nhwc) || desc.taps() == 1 || volume(desc.output_size()) <= FEW_POSITIONS
+}
+
 /// Operands of a call, lengths checked.
 pub(crate) struct BackwardWeightCall<'a> {
     pub(crate) desc: &'a ConvDesc,
@@ -75,9 +84,9 @@ impl BackwardWeightPlan {
             (Driver::Depthwise(driver), driver.workspace_len(desc, kernels, own))
         } else {
             let driver = Outer::new(desc, kernels, tuning, own);
-            if VECTORS && matches!(desc.layout(), Layout::Nhwc) && driver.taps_in_lanes == 1 {
+            if VECTORS && driver.taps_in_lanes == 1 && suits_stripes(desc) && stripes::applies(desc, kernels, tuning) {
                 let driver = Stripes::new(desc, kernels, tuning, own);
-                (Driver::Stripes(driver), driver.buffers(kernels).len())
+                (Driver::Stripes(driver), driver.buffers(desc, kernels).len())
             } else {
                 (Driver::Outer(driver), driver.buffers(desc, kernels).len())
             }

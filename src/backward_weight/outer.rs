@@ -15,7 +15,7 @@ use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, block_size};
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Panels, Segments, chunks};
-use crate::kernel::{Kernels, Offsets, TransposeBlock, WeightPanels};
+use crate::kernel::{Kernels, Offsets, RowsMut, TransposeBlock, WeightPanels};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::strided;
 use crate::taps::{Axis, Grid};
@@ -297,10 +297,7 @@ impl Outer {
                         from: &panel[d * lanes..],
                         from_step: count * lanes,
                         from_column: 1,
-                        to: buffers.unpacked,
-                        to_step: taps,
-                        rows: taps,
-                        columns: used,
+                        to: RowsMut::of_slice(buffers.unpacked, used, taps, taps),
                     });
                     strided::add(&buffers.unpacked[..used * taps], &mut filter[first * taps..], 1);
                 } else {

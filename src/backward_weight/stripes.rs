@@ -1,7 +1,8 @@
-//! Sums of outer products over the positions that read inside, channels last.
+//! Sums of outer products over the positions that read inside.
 //!
-//! Input channels are in lanes: a stripe of a few vectors of them, at one tap, meets tile after tile of output channels. The
-//! input is read where it lies, and the gradient of the weight is added to where it lies; nothing is padded:
+//! Input channels are in lanes: a stripe of a few vectors of them, at one tap, meets tile after tile of output channels. With
+//! channels last the input is read where it lies, and the gradient of the weight is added to where it lies; of other tensors
+//! the [window](crate::pixels) of each block is transposed, and the gradient of a slab once. Nothing is padded:
 //!
 //! ```text
 //! for each slab of output channels
@@ -24,10 +25,12 @@ use super::BackwardWeightCall;
 use crate::arith::{clamp, max, min};
 use crate::border;
 use crate::desc::ConvDesc;
-use crate::geometry::{Lattice, Panels, Reads, SEGMENT, Segments, chunks};
-use crate::kernel::{Kernels, PackTiles, StripeProducts, SumTiles};
-use crate::layout::TensorLayout;
+use crate::geometry::{Lattice, Panels, Reads, SEGMENT, Segments, Steps, chunks};
+use crate::kernel::{Kernels, PackTiles, RowsMut, StripeProducts, SumTiles, TransposeBlock};
+use crate::layout::Layout;
 use crate::operands::{Accumulation, Gradient};
+use crate::pixels::{Blocks, Budget, Pixels, Reading, Window};
+use crate::strided;
 use crate::sums::add_positions;
 use crate::tuning::Tuning;
 use crate::workspace::Buffers;
@@ -48,6 +51,12 @@ const COPIED_CHANNELS: usize = 64;
 /// Blocks whose sums may be added to the gradient one after another. With the positions of a block they are no longer a chain
 /// than [`chain`](crate::geometry::chain) says.
 const MOST_BLOCKS: usize = SEGMENT;
+
+/// Elements of all copies of a block where its window is copied, 240 KiB.
+const COPIED_LEN: usize = 60 * 1024;
+
+/// Output channels of a slab where they are copied.
+const COPIED_SLAB: usize = 128;
 
 /// Output channels of a slab: their packed gradients stay in the second-level cache beside the input.
 const SLAB_CHANNELS: usize = 256;
@@ -70,6 +79,8 @@ pub(super) struct Stripes {
     by_column: bool,
     /// Sums beside the gradient, of segments of positions: as many as a slab has weights, or none.
     sums: usize,
+    /// Most pixels of a window where it is copied, a few input channels at a time.
+    window: Option<usize>,
 }
 
 /// A thread's buffers.
@@ -80,10 +91,13 @@ struct Scratch<'a> {
     gradients: &'a mut [f32],
     /// One per lane of a copy.
     thresholds: &'a mut [f32],
-    /// One per output channel of a slab.
+    /// Of gradients where a tap reads padding, `[tap][output channel of a slab]`.
     outside: &'a mut [f32],
     /// Of the current segment of positions, `[output channel][tap][input channel]`; perhaps none.
     sums: &'a mut [f32],
+    /// Copies of a window of the input and of a block's gradients, if any.
+    window: &'a mut [f32],
+    grad_output: &'a mut [f32],
 }
 
 /// What a block adds to: some output channels of one group.
@@ -132,25 +146,61 @@ const fn blocks(desc: &ConvDesc, block: [usize; 4]) -> usize {
     blocks
 }
 
+/// Whether the algorithm can compute a layer.
+pub(super) const fn applies(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> bool {
+    matches!(desc.tensor_layout(), Layout::Nhwc) || copied_blocks(desc, kernels, tuning).is_some()
+}
+
+/// Vectors of a group's input channels, and how many of them are copied at a time: whole stripes.
+const fn input_vectors(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> [usize; 2] {
+    let most = min(kernels.stripe_vectors, tuning.tile);
+    let vectors = desc.group_in_channels().div_ceil(kernels.lanes);
+    [vectors, min(vectors, max(COPIED_CHANNELS / kernels.lanes / most, 1) * most)]
+}
+
+/// The blocks whose windows are copied.
+const fn copied_blocks(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> Option<Blocks> {
+    let [_, copied] = input_vectors(desc, kernels, tuning);
+    let lanes = copied * kernels.lanes;
+    let slab = Panels::of_at_most(desc.group_out_channels(), COPIED_SLAB).max();
+    let budget = Budget {
+        per_group: lanes,
+        // Gradients and their tiles, and a stripe.
+        per_position: 2 * slab + lanes,
+        most: min(COPIED_LEN, tuning.staging_len.saturating_mul(2)),
+        positions: min(TILE_LEN / (kernels.stripe_vectors * kernels.lanes + kernels.stripe_rows), tuning.positions),
+    };
+    Blocks::new(desc, Reading::Forward, budget)
+}
+
 impl Stripes {
     /// `own` is the most output channels of one thread.
     pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, own: usize) -> Self {
         let (inputs, outputs) = (desc.group_in_channels(), desc.group_out_channels());
-        let slab = Panels::of_at_most(outputs, SLAB_CHANNELS).max();
+        let copies = match desc.tensor_layout() {
+            Layout::Nhwc => None,
+            Layout::Nchw => copied_blocks(desc, kernels, tuning),
+        };
+        let slab = Panels::of_at_most(outputs, if copies.is_some() { COPIED_SLAB } else { SLAB_CHANNELS }).max();
         let len = min(BLOCK_LEN, tuning.staging_len.saturating_mul(2));
         let most_vectors = min(kernels.stripe_vectors, tuning.tile);
-        let vectors = inputs.div_ceil(kernels.lanes);
-        let copied = min(vectors, max(COPIED_CHANNELS / kernels.lanes / most_vectors, 1) * most_vectors);
+        let [vectors, copied] = input_vectors(desc, kernels, tuning);
         // What a single tap reads is read once.
         let read = if desc.taps() == 1 { copied * kernels.lanes } else { inputs };
         let fit = TILE_LEN / (kernels.stripe_vectors * kernels.lanes + kernels.stripe_rows);
         let most = clamp(len / (read + slab), min(FEW_POSITIONS, fit), fit);
         let most = min(most, tuning.positions);
         // Whatever the threads: the order of the sums follows from the blocks.
-        let block = block_of(desc, most);
+        let (block, window) = match copies {
+            None => (block_of(desc, most), None),
+            Some(Blocks { images, block: [d, h, w], copies }) => ([images, d, h, w], Some(copies.window())),
+        };
         let slab = Panels::of_at_most(clamp(own, 1, outputs), slab).max();
         let filter = desc.taps().saturating_mul(inputs);
-        let sums = if blocks(desc, block) > min(MOST_BLOCKS, tuning.depth) { slab.saturating_mul(filter) } else { 0 };
+        // Taps that come last are transposed, once.
+        let apart = blocks(desc, block) > min(MOST_BLOCKS, tuning.depth)
+            || matches!(desc.layout(), Layout::Nchw) && desc.taps() > 1;
+        let sums = if apart { slab.saturating_mul(filter) } else { 0 };
         // Packing costs about half a cycle per element, and a row of positions eight cycles more than those of its tiles.
         let (columns, width) = (desc.kernel()[2], block[3]);
         let padded = desc.padding_before()[2] > 0 || desc.padding_after()[2] > 0;
@@ -164,18 +214,24 @@ impl Stripes {
             most_rows: min(kernels.stripe_rows, tuning.panel),
             by_column,
             sums,
+            window,
         }
     }
 
     /// One thread's, as [`Scratch`] names them; saturates, as the layers that no memory could hold show.
-    pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<5> {
+    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<7> {
         let [images, depth, height, width] = self.block;
         let positions = images.saturating_mul(depth * height * width);
         let lanes = self.copied * kernels.lanes;
         // A vector of lanes may read beyond the last packed position's channels.
         let gradients = positions.saturating_mul(self.slab).saturating_add(kernels.lanes);
-        let lens = [positions.saturating_mul(lanes), gradients, lanes, self.slab, self.sums];
-        Buffers::new(lens, kernels.lanes)
+        let outside = if desc.has_padding() { self.slab.saturating_mul(desc.taps()) } else { 0 };
+        let copy = positions.saturating_mul(lanes);
+        let (window, grad_output) = match self.window {
+            None => (0, 0),
+            Some(window) => (window.saturating_mul(lanes), positions.saturating_mul(self.slab)),
+        };
+        Buffers::new([copy, gradients, lanes, outside, self.sums, window, grad_output], kernels.lanes)
     }
 
     /// Computes the gradients of some output channels, the weights' in the order of the layout; adds to the biases'.
@@ -188,8 +244,9 @@ impl Stripes {
         workspace: &mut [f32],
     ) {
         let desc = call.desc;
-        let ([copy, gradients, thresholds, outside, sums], _) = self.buffers(call.kernels).carve(workspace);
-        let mut scratch = Scratch { copy, gradients, thresholds, outside, sums };
+        let ([copy, gradients, thresholds, outside, sums, window, grad_output], _) =
+            self.buffers(desc, call.kernels).carve(workspace);
+        let mut scratch = Scratch { copy, gradients, thresholds, outside, sums, window, grad_output };
         let replaces = grad_weight.as_ref().is_some_and(|gradient| gradient.accumulation == Accumulation::Overwrite);
         let mut grad_weight = grad_weight.map(|gradient| gradient.values);
         let (filter, per_group) = (desc.group_in_channels() * desc.taps(), desc.group_out_channels());
@@ -212,6 +269,7 @@ impl Stripes {
     fn run_slab(&self, call: &BackwardWeightCall<'_>, mut slab: Slab<'_>, scratch: &mut Scratch<'_>) {
         let [depth, height, width] = call.desc.output_size();
         let tiles = Panels::of_at_most(slab.channels.len(), self.most_rows);
+        self.sum_outside(call, &slab, scratch.outside);
         let (mut first, mut segments) = (true, Segments::default());
         for images in chunks(0..call.desc.batch(), self.block[0]) {
             for depths in chunks(0..depth, self.block[1]) {
@@ -225,14 +283,29 @@ impl Stripes {
                         self.run_block(call, &mut slab, &mut block, scratch);
                         first = false;
                         if segments.advance(count) {
-                            slab.end_segment(scratch.sums);
+                            slab.end_segment(call, scratch.sums);
                         }
                     }
                 }
             }
         }
         if !segments.is_new() {
-            slab.end_segment(scratch.sums);
+            slab.end_segment(call, scratch.sums);
+        }
+    }
+
+    /// Sums the gradients where taps read padding.
+    fn sum_outside(&self, call: &BackwardWeightCall<'_>, slab: &Slab<'_>, sums: &mut [f32]) {
+        if slab.grad_weight.is_none() || call.thresholds.is_linear() {
+            return;
+        }
+        for (tap, sums) in sums.chunks_exact_mut(self.slab).enumerate() {
+            let unpadded = border::unpadded(call.desc, tap);
+            if !border::is_inside(call.desc, &unpadded) {
+                let sums = &mut sums[..slab.channels.len()];
+                sums.fill(0.0);
+                border::sum_outside(call.desc, call.grad_output, &unpadded, slab.channels.clone(), sums);
+            }
         }
     }
 
@@ -244,15 +317,23 @@ impl Stripes {
         block: &mut Block,
         scratch: &mut Scratch<'_>,
     ) {
-        let [depths, heights, widths] = call.desc.kernel();
+        let desc = call.desc;
+        let tensor = desc.output_tensor();
+        let mut grad_output = (call.grad_output, Pixels::of(&tensor));
+        if self.window.is_some() {
+            let [images, axes @ ..] = block.positions.clone();
+            let axes = axes.map(|range| Steps { first: range.start, step: 1, count: range.len() });
+            let window = Window { images, axes, channels: slab.channels.clone(), pitch: slab.channels.len() };
+            window.copy(call.kernels, &tensor, call.grad_output, scratch.grad_output);
+            grad_output = (&*scratch.grad_output, window.pixels());
+        }
         if !self.by_column {
-            pack(call, slab, block, scratch.gradients);
+            pack(call, grad_output, slab, block, scratch.gradients);
         }
         if let Some(sums) = slab.grad_bias.as_deref_mut() {
             if self.by_column || self.sums > 0 {
                 if block.first {
-                    let all = call.desc.output_size().map(|size| 0..size);
-                    let tensor = call.desc.output_tensor();
+                    let all = desc.output_size().map(|size| 0..size);
                     add_positions(&tensor, call.grad_output, &[all], slab.channels.clone(), sums);
                 }
             } else {
@@ -267,16 +348,53 @@ impl Stripes {
         if slab.grad_weight.is_none() {
             return;
         }
+        let reads = Reads::all_forward(desc);
+        // What is copied serves all taps.
+        let at_once = if self.window.is_some() { self.copied } else { self.vectors };
+        for vectors in chunks(0..self.vectors, at_once) {
+            let mut input = (call.input, Pixels::of(&desc.input_tensor()));
+            if self.window.is_some() {
+                let [images, axes @ ..] = block.positions.clone();
+                let axes = [0, 1, 2].map(|axis| reads[axis].read_by(axes[axis].clone()));
+                let (first, channels) = (slab.group * desc.group_in_channels(), desc.group_in_channels());
+                let lanes = [vectors.start, vectors.end].map(|vector| (vector * call.kernels.lanes).min(channels));
+                let channels = first + lanes[0]..first + lanes[1];
+                let window = Window { images, axes, channels, pitch: self.copied * call.kernels.lanes };
+                window.copy(call.kernels, &desc.input_tensor(), call.input, scratch.window);
+                input = (&*scratch.window, window.pixels());
+            }
+            let mut buffers = TapBuffers {
+                copy: &mut *scratch.copy,
+                gradients: &mut *scratch.gradients,
+                thresholds: &mut *scratch.thresholds,
+                outside: &*scratch.outside,
+                sums: &mut *scratch.sums,
+            };
+            self.run_taps(call, slab, block, vectors, [input, grad_output], &mut buffers);
+        }
+    }
+
+    /// All taps of a block, for some vectors of input channels.
+    fn run_taps(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        slab: &mut Slab<'_>,
+        block: &mut Block,
+        vectors: Range<usize>,
+        [input, grad_output]: [(&[f32], Pixels); 2],
+        buffers: &mut TapBuffers<'_>,
+    ) {
+        let [depths, heights, widths] = call.desc.kernel();
         for w in 0..widths {
             if self.by_column {
                 let inside = intersection(&block.positions[3], &Reads::forward(call.desc, 2).unpadded(w).range());
                 if !inside.is_empty() && inside != block.packed {
                     block.packed = inside;
-                    pack(call, slab, block, scratch.gradients);
+                    pack(call, grad_output, slab, block, buffers.gradients);
                 }
             }
             for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
-                self.run_tap(call, slab, block, [d, h, w], scratch);
+                self.run_tap(call, slab, block, [d, h, w], vectors.clone(), input, buffers);
             }
         }
     }
@@ -289,7 +407,9 @@ impl Stripes {
         slab: &mut Slab<'_>,
         block: &Block,
         tap: [usize; 3],
-        scratch: &mut Scratch<'_>,
+        vectors: Range<usize>,
+        (input, pixels): (&[f32], Pixels),
+        scratch: &mut TapBuffers<'_>,
     ) {
         let Slab { group, channels: ref own, grad_weight: Some(ref mut grad_weight), replaces, .. } = *slab else {
             return;
@@ -302,41 +422,35 @@ impl Stripes {
             sums => (&mut sums[..own.len() * filter], block.begins),
         };
         let (channels, index) = (desc.group_in_channels(), tap_index(desc, tap));
-        let mut outside = None;
-        if block.first && !call.thresholds.is_linear() {
-            let unpadded = border::unpadded(desc, index);
-            if !border::is_inside(desc, &unpadded) {
-                let padded = &mut scratch.outside[..own.len()];
-                padded.fill(0.0);
-                border::sum_outside(desc, call.grad_output, &unpadded, own.clone(), padded);
-                outside = Some(&*padded);
-            }
-        }
-        let Inside { positions, input, packed } = inside(desc, block, tap);
+        let pads =
+            block.first && !call.thresholds.is_linear() && !border::is_inside(desc, &border::unpadded(desc, index));
+        let outside = pads.then(|| &scratch.outside[index * self.slab..][..own.len()]);
+        let Inside { positions, reads, packed } = inside(desc, block, tap, &pixels);
         if positions.len() == 0 && outside.is_none() && !replaces {
             return;
         }
-        for vectors in chunks(0..self.vectors, self.copied) {
+        for vectors in chunks(vectors, self.copied) {
             let first = vectors.start * lanes;
             let count = channels.min(vectors.end * lanes) - first;
             let first_channel = group * channels + first;
             // Gaps between pixels are not even read.
             let gaps = desc.input_pitch() > desc.in_channels();
-            let readable = if gaps { desc.in_channels() - first_channel } else { usize::MAX };
+            let readable = if self.window.is_none() && gaps { desc.in_channels() - first_channel } else { usize::MAX };
+            let at = if positions.len() == 0 { 0 } else { pixels.at(block.positions[0].start, reads, first_channel) };
             let thresholds = &mut scratch.thresholds[..vectors.len() * lanes];
             // A lane without a channel is computed and dropped, so any threshold serves it.
             thresholds[count..].fill(0.0);
             call.thresholds.copy_channels(first_channel..first_channel + count, index, thresholds, 1);
             call.kernels.stripe_products(StripeProducts {
-                input: &call.input[input + first_channel..],
+                input: &input[at..],
                 positions,
                 first: packed,
                 channels: count,
                 readable,
                 stripes: Panels::of_at_most(vectors.len(), self.most_vectors),
                 thresholds: (!call.thresholds.is_linear()).then_some(&*thresholds),
-                copy: scratch.copy,
-                gradients: scratch.gradients,
+                copy: &mut *scratch.copy,
+                gradients: &*scratch.gradients,
                 packed: block.packed_len(),
                 tiles: block.tiles,
                 outside,
@@ -346,6 +460,15 @@ impl Stripes {
             });
         }
     }
+}
+
+/// Those of a thread's buffers that a tap uses.
+struct TapBuffers<'a> {
+    copy: &'a mut [f32],
+    gradients: &'a mut [f32],
+    thresholds: &'a mut [f32],
+    outside: &'a [f32],
+    sums: &'a mut [f32],
 }
 
 /// A block of positions.
@@ -364,11 +487,25 @@ struct Block {
 
 impl Slab<'_> {
     /// Adds the sums of a segment, if there are any apart, to the gradient, or replaces it with the first ones.
-    fn end_segment(&mut self, sums: &[f32]) {
-        if let Some(gradient) = self.grad_weight.as_deref_mut().filter(|_| !sums.is_empty()) {
-            let replaces = core::mem::take(&mut self.replaces);
+    fn end_segment(&mut self, call: &BackwardWeightCall<'_>, sums: &[f32]) {
+        let Some(gradient) = self.grad_weight.as_deref_mut().filter(|_| !sums.is_empty()) else { return };
+        let replaces = core::mem::take(&mut self.replaces);
+        let (channels, taps) = (call.desc.group_in_channels(), call.desc.taps());
+        if matches!(call.desc.layout(), Layout::Nhwc) || taps == 1 {
             for (gradient, sum) in gradient.iter_mut().zip(sums) {
                 *gradient = if replaces { *sum } else { *gradient + *sum };
+            }
+            return;
+        }
+        let filters = gradient.chunks_exact_mut(channels * taps).zip(sums.chunks_exact(channels * taps));
+        for (gradient, sums) in filters {
+            if replaces {
+                let to = RowsMut::of_slice(gradient, channels, taps, taps);
+                call.kernels.transpose(TransposeBlock { from: sums, from_step: channels, from_column: 1, to });
+            } else {
+                for (tap, sums) in sums.chunks_exact(channels).enumerate() {
+                    strided::add(sums, &mut gradient[tap..], taps);
+                }
             }
         }
     }
@@ -393,23 +530,20 @@ const fn tap_index(desc: &ConvDesc, [d, h, w]: [usize; 3]) -> usize {
     (d * heights + h) * widths + w
 }
 
-/// Elements between neighbours along [image, depth, height, width], `strides` positions apart. Saturates where there is one
-/// position alone.
-const fn steps(tensor: &TensorLayout, [d, h, w]: [usize; 3]) -> [usize; 4] {
-    let spatial = tensor.strides.spatial;
-    [tensor.image_stride, d.saturating_mul(spatial[0]), h.saturating_mul(spatial[1]), w.saturating_mul(spatial[2])]
-}
-
 /// Packs the gradients of a block's columns for the tiles of a slab.
-fn pack(call: &BackwardWeightCall<'_>, slab: &Slab<'_>, block: &Block, gradients: &mut [f32]) {
-    let tensor = call.desc.output_tensor();
+fn pack(
+    call: &BackwardWeightCall<'_>,
+    (grad_output, pixels): (&[f32], Pixels),
+    slab: &Slab<'_>,
+    block: &Block,
+    gradients: &mut [f32],
+) {
     let [images, depths, rows, _] = &block.positions;
-    let steps = steps(&tensor, [1; 3]);
-    let starts = [images.start, depths.start, rows.start, block.packed.start];
-    let first: usize = starts.iter().zip(steps).map(|(start, step)| start * step).sum();
+    let first = pixels.at(images.start, [depths.start, rows.start, block.packed.start], slab.channels.start);
+    let counts = [images.len(), depths.len(), rows.len(), block.packed.len()];
     call.kernels.pack_tiles(PackTiles {
-        from: &call.grad_output[first + slab.channels.start..],
-        positions: Lattice { counts: [images.len(), depths.len(), rows.len(), block.packed.len()], steps: [steps] },
+        from: &grad_output[first..],
+        positions: Lattice { counts, steps: [pixels.steps([1; 3])] },
         tiles: block.tiles,
         to: gradients,
     });
@@ -418,18 +552,16 @@ fn pack(call: &BackwardWeightCall<'_>, slab: &Slab<'_>, block: &Block, gradients
 /// The positions of a block that read inside through a tap: in the input and, counted in positions, among the packed ones.
 struct Inside {
     positions: Lattice<2>,
-    /// Where the first one reads the first channel.
-    input: usize,
+    /// What the first one reads, if there is one.
+    reads: [usize; 3],
     /// The first one among the packed ones.
     packed: usize,
 }
 
-fn inside(desc: &ConvDesc, block: &Block, tap: [usize; 3]) -> Inside {
-    let tensor = desc.input_tensor();
-    let strides = steps(&tensor, desc.stride());
+fn inside(desc: &ConvDesc, block: &Block, tap: [usize; 3], pixels: &Pixels) -> Inside {
     let [images, ..] = &block.positions;
     let mut counts = [images.len(), 0, 0, 0];
-    let (mut input, mut packed) = (images.start * tensor.image_stride, 0);
+    let (mut first, mut packed) = ([0; 3], 0);
     let extents = [1, block.positions[1].len(), block.positions[2].len(), block.packed.len()];
     for axis in 0..3 {
         let reads = Reads::forward(desc, axis);
@@ -437,9 +569,10 @@ fn inside(desc: &ConvDesc, block: &Block, tap: [usize; 3]) -> Inside {
         let inside = intersection(own, &reads.unpadded(tap[axis]).range());
         counts[1 + axis] = inside.len();
         let source = if inside.is_empty() { None } else { reads.source_of(inside.start, tap[axis]) };
-        input += source.unwrap_or(0) * tensor.strides.spatial[axis];
+        first[axis] = source.unwrap_or(0);
         packed = packed * extents[1 + axis] + (inside.start - own.start);
     }
     let [_, d, h, w] = extents;
-    Inside { positions: Lattice { counts, steps: [strides, [d * h * w, h * w, w, 1]] }, input, packed }
+    let steps = [pixels.steps(desc.stride()), [d * h * w, h * w, w, 1]];
+    Inside { positions: Lattice { counts, steps }, reads: first, packed }
 }

@@ -1,17 +1,19 @@
-//! Output channels in lanes, inputs read where they lie, valid taps only. For tensors with channels last.
+//! Output channels in lanes, valid taps only. Tensors with channels last are read and written where they lie; of others, the
+//! [window](crate::pixels) of each block is transposed.
 //!
 //! Positions that read inside through the same taps are a class. For each block of positions and each panel of output
 //! channels, each class of the block is one call of the kernel: a box of positions times a box of taps, both at constant steps.
-//! Taps that read padding add the same to every position of a class; that is what its sums start from. Nothing is copied.
+//! Taps that read padding add the same to every position of a class; that is what its sums start from.
 
 use core::ops::Range;
 
 use super::{ForwardCall, OutputPart};
-use crate::arith::{clamp, max, min};
+use crate::arith::{clamp, max, min, product};
 use crate::desc::ConvDesc;
 use crate::geometry::{Class, Lattice, Panels, Reads, chunks, classes_in};
 use crate::kernel::{BatchReduce as TileCall, Kernels, PaddedTap, View};
 use crate::layout::Layout;
+use crate::pixels::{Blocks, Budget, Copies, Pixels, Reading, Results, Source};
 use crate::stage::{Block, blocks};
 use crate::tuning::Tuning;
 use crate::weight::Packing;
@@ -22,23 +24,43 @@ use crate::workspace::Buffers;
 /// 256 KiB, were up to a fifth slower on Zen 3: each block loads all panels of weights again, and has edges.)
 const BLOCK_LEN: usize = 256 * 1024;
 
+/// Elements of a copied window and the results of a panel, 160 KiB: beside them the second-level cache holds a panel's weights.
+const COPIED_LEN: usize = 40 * 1024;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchReduce {
     /// Images per block.
     images: usize,
     block: [usize; 3],
+    copies: Option<Copies>,
     packing: Packing,
     /// Most rows of a tile.
     tile: usize,
 }
 
+/// The blocks whose windows are copied.
+const fn copied_blocks(desc: &ConvDesc, tuning: &Tuning, packing: &Packing) -> Option<Blocks> {
+    let budget = Budget {
+        per_group: desc.group_in_channels(),
+        per_position: packing.panel_width(),
+        most: min(COPIED_LEN, tuning.staging_len.saturating_mul(4)),
+        positions: tuning.positions,
+    };
+    Blocks::new(desc, Reading::Forward, budget)
+}
+
 /// Whether the algorithm can compute a layer.
-pub(super) const fn applies(desc: &ConvDesc) -> bool {
-    matches!(desc.layout(), Layout::Nhwc)
+pub(super) const fn applies(desc: &ConvDesc, tuning: &Tuning, packing: &Packing) -> bool {
+    matches!(desc.tensor_layout(), Layout::Nhwc) || copied_blocks(desc, tuning, packing).is_some()
 }
 
 impl BatchReduce {
     pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning, packing: Packing) -> Self {
+        if let (Layout::Nchw, Some(Blocks { images, block, copies })) =
+            (desc.tensor_layout(), copied_blocks(desc, tuning, &packing))
+        {
+            return Self { images, block, copies: Some(copies), packing, tile: tuning.panel };
+        }
         let [d, h, w] = desc.stride();
         let per_position = desc.group_in_channels().saturating_mul(d).saturating_mul(h).saturating_mul(w);
         let most = clamp(BLOCK_LEN / max(per_position, 1), 1, tuning.positions);
@@ -53,21 +75,26 @@ impl BatchReduce {
             [Panels::of_at_most(depth, most / plane).max(), height, width]
         };
         let images = clamp(most / (depth * plane), 1, max(desc.batch(), 1));
-        Self { images, block, packing, tile: tuning.panel }
+        Self { images, block, copies: None, packing, tile: tuning.panel }
     }
 
-    /// One thread's: thresholds of all steps of all groups, what each padded tap adds to each output channel, and what the
-    /// sums of a group's panels start from.
-    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<3> {
+    /// One thread's: thresholds of all steps of all groups, what each padded tap adds to each output channel, what the sums of a
+    /// group's panels start from, the copy of a window, and the results of a panel.
+    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<5> {
         let taps = desc.taps();
         let padded = if desc.has_padding() { self.packing.all_lanes(desc).saturating_mul(taps) } else { 0 };
-        Buffers::new([desc.in_channels().saturating_mul(taps), padded, self.packing.group_width()], kernels.lanes)
+        let (window, results) = match self.copies {
+            None => (0, 0),
+            Some(copies) => (copies.len(), self.images * product(self.block) * self.packing.panel_width()),
+        };
+        let thresholds = desc.in_channels().saturating_mul(taps);
+        Buffers::new([thresholds, padded, self.packing.group_width(), window, results], kernels.lanes)
     }
 
     pub(super) fn run(&self, call: &ForwardCall<'_>, part: OutputPart<'_>) {
         let desc = call.desc;
         let OutputPart { mut output, images, panels, space, workspace } = part;
-        let ([thresholds, padded, start], _) = self.buffers(desc, call.kernels).carve(workspace);
+        let ([thresholds, padded, start, copy, results], _) = self.buffers(desc, call.kernels).carve(workspace);
         tabulate_thresholds(call, thresholds);
         let walk = Walk {
             driver: self,
@@ -80,21 +107,52 @@ impl BatchReduce {
         let mut first = true;
         for images in chunks(images, self.images) {
             for block in blocks(space.clone(), self.block) {
-                let place = walk.place(images.clone(), block);
+                let mut place = walk.place(images.clone(), block);
                 let mut next = panels.start;
                 while next < panels.end {
-                    let end = if place.only.is_some() { min(walk.alike(next), panels.end) } else { next + 1 };
+                    let together = place.only.is_some() && !place.source.is_copy();
+                    let end = if together { min(walk.alike(next), panels.end) } else { next + 1 };
                     let panels = walk.panels(next..end);
                     if first {
                         walk.pad(&panels, padded);
                     }
-                    walk.block(&panels, padded, start, &place, &mut output);
+                    let input =
+                        place.source.of_group(panels.group, call.kernels, &desc.input_tensor(), call.input, &mut *copy);
+                    let start = &mut start[..panels.lanes.len()];
+                    if !place.source.is_copy() {
+                        let mut target = Target {
+                            view: &mut output,
+                            images: images.clone(),
+                            origin: [0; 3],
+                            channels: panels.channels.clone(),
+                        };
+                        walk.block(&panels, padded, start, &place, input, &mut target);
+                    } else {
+                        let own = Results { images: images.clone(), block, width: panels.width };
+                        let mut target = Target {
+                            view: &mut View::new(results, &own.tensor()),
+                            images: 0..images.len(),
+                            origin: block.start,
+                            channels: 0..panels.width,
+                        };
+                        walk.block(&panels, padded, start, &place, input, &mut target);
+                        own.store(call.kernels, results, panels.channels.clone(), &mut output);
+                    }
                     next = end;
                 }
                 first = false;
             }
         }
     }
+}
+
+/// Where the results of a block go.
+struct Target<'a, 'v> {
+    view: &'a mut View<'v>,
+    images: Range<usize>,
+    /// The position that is the first one here.
+    origin: [usize; 3],
+    channels: Range<usize>,
 }
 
 /// A call, as all blocks see it.
@@ -114,6 +172,8 @@ struct Walk<'a> {
 struct Place {
     images: Range<usize>,
     block: Block,
+    /// The input, or a copy of what is read of it.
+    source: Source,
     /// Its only class, if it has no other: where there is little work, to find out about classes takes longer.
     only: Option<Site>,
 }
@@ -125,8 +185,8 @@ struct Site {
     first_step: usize,
     /// The steps that do, from that one on.
     taps: Option<Lattice<2>>,
-    /// Where the first position reads at that step, in the first image.
-    read: usize,
+    /// What the first position reads at that step.
+    read: [usize; 3],
 }
 
 /// Panels of output channels of one group, all as wide.
@@ -189,23 +249,34 @@ impl<'a> Walk<'a> {
     /// What all panels share of a block.
     fn place(&self, images: Range<usize>, block: Block) -> Place {
         let range = |axis: usize| block.start[axis]..block.start[axis] + block.size[axis];
+        let axes = [0, 1, 2].map(|axis| self.reads[axis].read_by(range(axis)));
+        let source = Source::new(self.driver.copies, &self.call.desc.input_tensor(), images.clone(), axes);
         let mut classes = classes_in(&self.reads, [range(0), range(1), range(2)]);
         let (first, others) = (classes.next(), classes.next());
-        let only = if others.is_none() { first.map(|class| self.site(class)) } else { None };
-        Place { images, block, only }
+        let only = if others.is_none() { first.map(|class| self.site(class, source.pixels())) } else { None };
+        Place { images, block, source, only }
     }
 
     /// The positions of a block times some panels.
-    fn block(&self, panels: &SomePanels<'_>, padded: &[f32], start: &mut [f32], place: &Place, output: &mut View<'_>) {
-        let start = &mut start[..panels.lanes.len()];
+    fn block(
+        &self,
+        panels: &SomePanels<'_>,
+        padded: &[f32],
+        start: &mut [f32],
+        place: &Place,
+        input: &[f32],
+        target: &mut Target<'_, '_>,
+    ) {
         if let Some(site) = &place.only {
-            self.class(panels, padded, start, &place.images, site, output);
+            self.start(panels, padded, &site.class, start);
+            self.class(panels, start, place, input, site, target);
             return;
         }
         let Block { start: from, size } = place.block;
         let range = |axis: usize| from[axis]..from[axis] + size[axis];
         for class in classes_in(&self.reads, [range(0), range(1), range(2)]) {
-            self.class(panels, padded, start, &place.images, &self.site(class), output);
+            self.start(panels, padded, &class, start);
+            self.class(panels, start, place, input, &self.site(class, place.source.pixels()), target);
         }
     }
 
@@ -213,26 +284,25 @@ impl<'a> Walk<'a> {
     fn class(
         &self,
         panels: &SomePanels<'_>,
-        padded: &[f32],
-        start: &mut [f32],
-        images: &Range<usize>,
+        start: &[f32],
+        place: &Place,
+        input: &[f32],
         site: &Site,
-        output: &mut View<'_>,
+        target: &mut Target<'_, '_>,
     ) {
         let desc = self.call.desc;
-        self.start(panels, padded, &site.class, start);
-        let tensor = desc.input_tensor();
-        let source = &tensor.image_range(self.call.input, images.clone())[panels.group * desc.group_in_channels()..];
-        let [d, h, w] = desc.stride();
-        let [depth, height, width] = tensor.strides.spatial;
+        let pixels = place.source.pixels();
+        let first = if site.taps.is_some() {
+            pixels.at(place.images.start, site.read, panels.group * desc.group_in_channels())
+        } else {
+            0
+        };
+        let [d, h, w] = target.origin;
+        let [ds, hs, ws] = site.class.positions;
+        let positions = [ds.before(d), hs.before(h), ws.before(w)];
         self.call.kernels.batch_reduce(TileCall {
-            source: &source[site.read..],
-            source_steps: [
-                tensor.image_stride,
-                d.saturating_mul(depth),
-                h.saturating_mul(height),
-                w.saturating_mul(width),
-            ],
+            source: &input[first..],
+            source_steps: pixels.steps(desc.stride()),
             taps: site.taps,
             weight: &panels.weight[site.first_step * panels.width..],
             panels: panels.count,
@@ -244,17 +314,16 @@ impl<'a> Walk<'a> {
                 Some(&panels.thresholds[site.first_step..])
             },
             start,
-            output: output.pixels(images.clone(), &site.class.positions, panels.channels.clone()),
+            output: target.view.pixels(target.images.clone(), &positions, target.channels.clone()),
             tile: self.driver.tile,
             single: self.single,
         });
     }
 
     /// What all panels share of a class.
-    fn site(&self, class: Class) -> Site {
-        let (first_step, taps) = self.taps(&class);
-        let strides = self.call.desc.input_tensor().strides.spatial;
-        let read = if taps.is_some() { class.first_read(&self.reads, strides) } else { 0 };
+    fn site(&self, class: Class, pixels: &Pixels) -> Site {
+        let (first_step, taps) = self.taps(&class, pixels);
+        let read = if taps.is_some() { class.first_read(&self.reads) } else { [0; 3] };
         Site { class, first_step, taps, read }
     }
 
@@ -278,7 +347,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The steps of a class: the first one's number, and where they lie from there on, in the input and among all steps.
-    fn taps(&self, class: &Class) -> (usize, Option<Lattice<2>>) {
+    fn taps(&self, class: &Class, pixels: &Pixels) -> (usize, Option<Lattice<2>>) {
         if class.taps_len() == 0 {
             return (0, None);
         }
@@ -287,8 +356,7 @@ impl<'a> Walk<'a> {
         let [_, height, width] = desc.kernel();
         let [d, h, w] = class.taps.map(|taps| taps.start);
         let first = ((d * height + h) * width + w) * channels;
-        let spatial = desc.input_tensor().strides.spatial;
-        let [d, h, w] = [0, 1, 2].map(|axis| self.reads[axis].dilation().saturating_mul(spatial[axis]));
+        let [_, d, h, w] = pixels.steps([0, 1, 2].map(|axis| self.reads[axis].dilation()));
         let [ds, hs, ws] = class.taps.map(|taps| taps.len());
         let steps = [[d, h, w, 1], [height * width * channels, width * channels, channels, 1]];
         let taps = Lattice { counts: [ds, hs, ws, channels], steps };

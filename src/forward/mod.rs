@@ -2,13 +2,11 @@
 //!
 //! | algorithm | in lanes | the clamp is paid | chosen for |
 //! |---|---|---|---|
-//! | [`direct`] | positions | at each load, once per panel of output channels | few output channels |
-//! | [`columns`] | positions | once, where patches are packed as columns | channels first |
+//! | [`direct`] | positions | at each load, once per panel of output channels | few output channels, or few steps to sum |
 //! | [`depthwise`] | positions or channels | at each load | one channel per group |
-//! | [`batch_reduce`] | output channels | at each broadcast, once per panel of output channels | channels last |
+//! | [`batch_reduce`] | output channels | at each broadcast, once per panel of output channels | all others |
 
 mod batch_reduce;
-mod columns;
 mod depthwise;
 mod direct;
 
@@ -27,7 +25,6 @@ use crate::tuning::{ForwardAlgorithm, Tuning};
 use crate::weight::Packing;
 
 use batch_reduce::BatchReduce;
-use columns::Columns;
 use depthwise::Depthwise;
 use direct::Direct;
 
@@ -44,7 +41,6 @@ pub(crate) struct ForwardPlan {
 #[derive(Clone, Copy, Debug)]
 enum Driver {
     Direct(Direct),
-    Columns(Columns),
     BatchReduce(BatchReduce),
     Depthwise(Depthwise),
 }
@@ -94,18 +90,13 @@ impl ForwardPlan {
             None => choose(desc, kernels),
         };
         let channels = desc.group_out_channels();
+        let lanes = Packing::lanes(desc, min(kernels.channel_vectors, tuning.tile), kernels.lanes);
         let (algorithm, packing) = match algorithm {
-            ForwardAlgorithm::BatchReduce if batch_reduce::applies(desc) => {
-                (algorithm, Packing::lanes(desc, min(kernels.channel_vectors, tuning.tile), kernels.lanes))
-            }
+            ForwardAlgorithm::BatchReduce if batch_reduce::applies(desc, tuning, &lanes) => (algorithm, lanes),
             ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, kernels) => {
                 (algorithm, Packing::rows(Panels::of_at_most(channels, 1)))
             }
-            ForwardAlgorithm::Direct => (algorithm, Packing::rows(kernels.panel.panels(channels, tuning.panel))),
-            ForwardAlgorithm::Columns | ForwardAlgorithm::BatchReduce | ForwardAlgorithm::Depthwise => (
-                ForwardAlgorithm::Columns,
-                Packing::rows(Panels::of_at_most(channels, min(kernels.product_rows, tuning.panel))),
-            ),
+            _ => (ForwardAlgorithm::Direct, Packing::rows(kernels.panel.panels(channels, tuning.panel))),
         };
         let panels = packing.panels();
         let all_panels = desc.groups() * panels.count();
@@ -120,11 +111,9 @@ impl ForwardPlan {
                 Driver::Depthwise(Depthwise::new(desc, tuning))
             }
             ForwardAlgorithm::Direct => Driver::Direct(Direct::new(desc, kernels, tuning, packing, &split)),
-            ForwardAlgorithm::Columns => Driver::Columns(Columns::new(desc, kernels, tuning, packing, &split)),
         };
         let part_len = match &driver {
             Driver::Direct(driver) => driver.buffers(desc, kernels).len(),
-            Driver::Columns(driver) => driver.buffers(desc, kernels).len(),
             Driver::BatchReduce(driver) => driver.buffers(desc, kernels).len(),
             Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
         };
@@ -135,7 +124,6 @@ impl ForwardPlan {
     pub(crate) fn algorithm(&self) -> ForwardAlgorithm {
         match self.driver {
             Driver::Direct(_) => ForwardAlgorithm::Direct,
-            Driver::Columns(_) => ForwardAlgorithm::Columns,
             Driver::BatchReduce(_) => ForwardAlgorithm::BatchReduce,
             Driver::Depthwise(_) => ForwardAlgorithm::Depthwise,
         }
@@ -181,7 +169,6 @@ impl ForwardPlan {
         });
         for_each(executor, parts.count(), jobs, &|part| match &self.driver {
             Driver::Direct(driver) => driver.run(call, part),
-            Driver::Columns(driver) if VECTORS => driver.run(call, part),
             Driver::BatchReduce(driver) if VECTORS => driver.run(call, part),
             Driver::Depthwise(driver) if VECTORS => driver.run(call, part),
             _ => unreachable!("a driver that is never planned"),
@@ -191,19 +178,30 @@ impl ForwardPlan {
 
 /// The algorithm that suits a layer.
 const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
-    let channels = desc.group_out_channels();
-    let in_vectors = channels.next_multiple_of(kernels.lanes);
+    /// Output positions below which lanes of positions are too often empty.
+    const FEW_POSITIONS: usize = 256;
+    /// Steps of a sum per output below which to transpose its result costs a tenth or more of it.
+    const FEW_STEPS: usize = 64;
+    /// Input channels up to which what a tile of positions reads of a 1×1 layer stays in the first-level cache.
+    const MOST_PLANES: usize = 256;
+
     if !VECTORS {
+        return ForwardAlgorithm::Direct;
+    }
+    if crate::depthwise::applies(desc, kernels) {
+        return ForwardAlgorithm::Depthwise;
+    }
+    let channels = desc.group_out_channels();
+    let positions = volume(desc.output_size());
+    // Lanes without a channel cost as much as others; on large planes, positions fill them better.
+    let empty = channels < 24 && channels * 5 < channels.next_multiple_of(kernels.lanes) * 4;
+    let steps = desc.group_in_channels() * desc.taps();
+    let transposed = matches!(desc.tensor_layout(), Layout::Nchw);
+    let in_planes = transposed && (steps < FEW_STEPS || desc.taps() == 1 && steps <= MOST_PLANES);
+    if positions >= FEW_POSITIONS && (empty || in_planes) {
         ForwardAlgorithm::Direct
-    } else if crate::depthwise::applies(desc, kernels) {
-        ForwardAlgorithm::Depthwise
-    } else if batch_reduce::applies(desc) && (channels * 5 >= in_vectors * 4 || volume(desc.output_size()) < 256) {
-        // Lanes without a channel cost as much as others; on large planes, positions fill them better.
-        ForwardAlgorithm::BatchReduce
-    } else if channels >= 24 {
-        ForwardAlgorithm::Columns
     } else {
-        ForwardAlgorithm::Direct
+        ForwardAlgorithm::BatchReduce
     }
 }
 
@@ -262,13 +260,12 @@ impl Split {
         Self { axis, parts: Panels::into_parts(len, threads) }
     }
 
-    /// Output positions, per axis, of the largest and of the smallest part. Blocks end where parts do.
-    const fn extents(&self, desc: &ConvDesc) -> [[usize; 3]; 2] {
-        let mut extents = [desc.output_size(); 2];
+    /// Output positions, per axis, of the smallest part.
+    const fn least(&self, desc: &ConvDesc) -> [usize; 3] {
+        let mut least = desc.output_size();
         if let SplitAxis::Positions(axis) = self.axis {
-            extents[0][axis] = self.parts.max();
-            extents[1][axis] = self.parts.min();
+            least[axis] = self.parts.min();
         }
-        extents
+        least
     }
 }

@@ -42,11 +42,10 @@ impl Class {
 }
 
 impl Class {
-    /// Where the first position reads through the first tap, in a tensor with these strides. It has a tap.
-    pub(crate) fn first_read(&self, reads: &[Reads; 3], strides: [usize; 3]) -> usize {
+    /// What the first position reads through the first tap. It has a tap.
+    pub(crate) fn first_read(&self, reads: &[Reads; 3]) -> [usize; 3] {
         // Taps of a class read inside.
-        let at = |axis: usize| reads[axis].coordinate(self.positions[axis].start, self.taps[axis].start) as usize;
-        (0..3).map(|axis| at(axis) * strides[axis]).sum()
+        [0, 1, 2].map(|axis| reads[axis].coordinate(self.positions[axis].start, self.taps[axis].start) as usize)
     }
 
     /// Number of positions.

@@ -10,7 +10,7 @@
 use core::ops::Range;
 
 use super::interval::Intervals;
-use super::span::Span;
+use super::span::{Span, Steps};
 use crate::arith::{max, min};
 use crate::desc::ConvDesc;
 
@@ -89,6 +89,48 @@ impl Reads {
         self.positions_of(0..self.source, tap)
     }
 
+    /// The sources that some positions read: from the first to the last one, or those of the only tap.
+    pub(crate) const fn read_by(&self, positions: Range<usize>) -> Steps {
+        let Range { start, end } = positions;
+        if self.taps == 1 {
+            let inside = self.unpadded(0);
+            let (start, end) = (max(start, inside.start), min(end, inside.end));
+            let count = end.saturating_sub(start);
+            let first = if count > 0 { self.coordinate(start, 0) as usize } else { 0 };
+            return Steps { first, step: self.stride, count };
+        }
+        let first = if start < end { self.coordinate(start, 0) } else { 0 };
+        let last = if start < end { self.coordinate(end - 1, self.taps - 1) + 1 } else { 0 };
+        let first = if first < 0 { 0 } else { first as usize };
+        let last = if last < 0 { 0 } else { min(last as usize, self.source) };
+        Steps { first, step: 1, count: last.saturating_sub(first) }
+    }
+
+    /// The most that so many positions in a row [read](Self::read_by); of none, one. Saturates.
+    pub(crate) const fn most_read(&self, positions: usize) -> usize {
+        if self.taps == 1 {
+            return min(positions, self.source);
+        }
+        let reach = (self.taps - 1).saturating_mul(self.dilation);
+        min(
+            positions.saturating_sub(1).saturating_mul(self.stride).saturating_add(reach).saturating_add(1),
+            self.source,
+        )
+    }
+
+    /// The positions that read one of some sources in a row, or padding between them.
+    pub(crate) const fn readers(&self, sources: Range<usize>) -> Steps {
+        let end = min(self.reaches(sources.end, 0), self.positions);
+        let first = min(self.reaches(sources.start, self.taps - 1), end);
+        Steps { first, step: 1, count: end - first }
+    }
+
+    /// The most [readers](Self::readers) of so many sources in a row; saturates.
+    pub(crate) const fn most_readers(&self, sources: usize) -> usize {
+        let reach = (self.taps - 1).saturating_mul(self.dilation);
+        min(sources.saturating_sub(1).saturating_add(reach) / self.stride + 1, self.positions)
+    }
+
     /// How many taps read before `coordinate` at a position. They are the first ones.
     pub(super) const fn taps_before(&self, coordinate: usize, position: usize) -> usize {
         let room = coordinate as isize - self.coordinate(position, 0);
@@ -136,6 +178,28 @@ mod tests {
                     let readers =
                         || (0..outputs).filter(|&o| valid(&desc, 2, o, tap).is_some_and(|i| sources.contains(&i)));
                     assert!(reads.positions_of(sources.clone(), tap).range().eq(readers()), "{desc:?} {sources:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn windows_hold_what_is_read() {
+        for desc in axes() {
+            let reads = Reads::forward(&desc, 2);
+            let (inputs, outputs, taps) = (desc.input_size()[2], desc.output_size()[2], desc.kernel()[2]);
+            for (start, end) in (0..outputs).flat_map(|start| (start + 1..=outputs).map(move |end| (start, end))) {
+                let Steps { first, step, count } = reads.read_by(start..end);
+                assert!(count <= reads.most_read(end - start) && (count == 0 || first + (count - 1) * step < inputs));
+                for i in (start..end).flat_map(|o| (0..taps).filter_map(move |tap| reads.source_of(o, tap))) {
+                    assert!(i >= first && (i - first).is_multiple_of(step) && (i - first) / step < count, "{desc:?}");
+                }
+            }
+            for (start, end) in (0..inputs).flat_map(|start| (start + 1..=inputs).map(move |end| (start, end))) {
+                let Steps { first, count, .. } = reads.readers(start..end);
+                assert!(count <= reads.most_readers(end - start) && first + count <= outputs);
+                for o in (start..end).flat_map(|i| (0..taps).filter_map(move |tap| reads.position_of(i, tap))) {
+                    assert!((first..first + count).contains(&o), "{desc:?}");
                 }
             }
         }

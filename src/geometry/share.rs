@@ -69,6 +69,12 @@ impl Panels {
         if index < self.larger { self.larger - index } else { self.count - index }
     }
 
+    /// The part that holds an item.
+    pub(crate) const fn index(&self, item: usize) -> usize {
+        let larger = self.larger * (self.size + 1);
+        if item < larger { item / (self.size + 1) } else { self.larger + (item - larger) / self.size }
+    }
+
     /// First item of part `index`; of part `count`, the end.
     pub(crate) const fn start(&self, index: usize) -> usize {
         index * self.size + if index < self.larger { index } else { self.larger }

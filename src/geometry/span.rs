@@ -21,6 +21,11 @@ impl Span {
         self.start == self.end
     }
 
+    /// The same numbers, counted from `first` on, which is at most the start.
+    pub(crate) const fn before(self, first: usize) -> Self {
+        Self { start: self.start - first, end: self.end - first }
+    }
+
     pub(crate) const fn range(self) -> Range<usize> {
         self.start..self.end
     }

@@ -5,6 +5,7 @@
 
 use super::Kernel;
 use super::vector::Vector;
+use super::view::RowsMut;
 
 /// `to[plane][row][i] = from[plane][row][i · step]`
 pub(crate) struct CopyBlock<'a> {
@@ -21,15 +22,12 @@ pub(crate) struct CopyBlock<'a> {
     pub(crate) len: usize,
 }
 
-/// `to[c · to_step + r] = from[r · from_step + c · from_column]` for `r < rows`, `c < columns`.
+/// `to[c][r] = from[r · from_step + c · from_column]` for all of `to`, whose rows are of adjacent elements.
 pub(crate) struct TransposeBlock<'a> {
     pub(crate) from: &'a [f32],
     pub(crate) from_step: usize,
     pub(crate) from_column: usize,
-    pub(crate) to: &'a mut [f32],
-    pub(crate) to_step: usize,
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
+    pub(crate) to: RowsMut<'a>,
 }
 
 /// Elements up to the last of some axes of (count, distance); saturates.
@@ -114,7 +112,7 @@ unsafe fn copy_strided(from: *const f32, step: usize, to: *mut f32, len: usize) 
 
 impl TransposeBlock<'_> {
     fn is_empty(&self) -> bool {
-        self.rows == 0 || self.columns == 0
+        self.to.len == 0 || self.to.rows == 0
     }
 }
 
@@ -123,9 +121,9 @@ impl Kernel for TransposeBlock<'_> {
         if self.is_empty() {
             return;
         }
-        let Self { rows, columns, .. } = *self;
-        assert!(span(&[(rows, self.from_step), (columns, self.from_column)]) <= self.from.len());
-        assert!(span(&[(columns, self.to_step), (rows, 1)]) <= self.to.len());
+        let RowsMut { rows, len, apart, .. } = self.to;
+        assert!(apart == 1 || len <= 1);
+        assert!(span(&[(len, self.from_step), (rows, self.from_column)]) <= self.from.len());
     }
 
     #[inline(always)]
@@ -133,7 +131,8 @@ impl Kernel for TransposeBlock<'_> {
         if self.is_empty() {
             return;
         }
-        let Self { from, from_step, from_column, to, to_step, rows, columns } = self;
+        let Self { from, from_step, from_column, to } = self;
+        let RowsMut { first: to, rows: columns, step: to_step, len: rows, .. } = to;
         // Without squares, all of it is what is left over.
         let side = match (S::SQUARE, from_column) {
             (1, _) => usize::MAX,
@@ -141,8 +140,9 @@ impl Kernel for TransposeBlock<'_> {
             _ => 4,
         };
         let (whole_rows, whole_columns) = (rows - rows % side, columns - columns % side);
-        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
-        // SAFETY: checked: the last element of the last row lies in both slices, and squares end before it.
+        let from = from.as_ptr();
+        // SAFETY: checked: the last element of the last row lies in the slice, and squares end before it. The rows written are the
+        // call's own.
         unsafe {
             let mut r = 0;
             while S::SQUARE > 1 && r < whole_rows {
@@ -191,7 +191,7 @@ unsafe fn transpose_apart(from: *const f32, from_step: usize, from_column: usize
 mod tests {
     extern crate std;
     use crate::isa::Isa;
-    use crate::kernel::{CopyBlock, TransposeBlock};
+    use crate::kernel::{CopyBlock, RowsMut, TransposeBlock};
     use std::vec::Vec;
 
     #[test]
@@ -206,10 +206,7 @@ mod tests {
                     from: &from,
                     from_step,
                     from_column,
-                    to: &mut to,
-                    to_step,
-                    rows,
-                    columns,
+                    to: RowsMut::of_slice(&mut to, columns, to_step, rows),
                 });
                 for (i, to) in to.iter().enumerate() {
                     let (c, r) = (i / to_step, i % to_step);

@@ -11,7 +11,7 @@
 //! - [`Vector`] gets an element trait with the operand's type in memory, its vectors, how they are loaded and broadcast,
 //!   and the multiply-add into its accumulator (f32 for bf16, i32 for int8, both of which may take two or four steps of
 //!   the sum at a time). Register tiles are counted in registers and lanes of the accumulator, so their shapes stay.
-//! - The calls (`ForwardPanel` and its siblings) and [`View`] get the same parameter: they hold slices, lengths in elements
+//! - The calls (`ForwardPanels` and its siblings) and [`View`] get the same parameter: they hold slices, lengths in elements
 //!   and strides in elements, never in bytes.
 //! - [`Kernels`] is made per (instruction set, element type), for the lanes and the most steps differ; `kernels!` lists the
 //!   calls of both.
@@ -24,14 +24,11 @@ mod copy;
 mod deal;
 mod depthwise;
 mod detect;
-mod gather;
 mod masked;
 mod offsets;
 mod outer;
-mod pack;
 mod padded;
 mod planar;
-mod product;
 #[cfg(feature = "internal-testing")]
 mod seen;
 mod stripe;
@@ -49,18 +46,15 @@ pub(crate) use deal::Deal;
 pub(crate) use depthwise::{
     ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Line, MOST_TAPS, Walk,
 };
-pub(crate) use gather::{GatherPanel, Pairs};
 pub(crate) use masked::{Mask, MaskedProducts};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
-pub(crate) use pack::PatchColumns;
 pub(crate) use padded::PaddedTap;
-pub(crate) use planar::{BackwardInputPanel, ForwardPanel, Runs};
-pub(crate) use product::{Product, ProductRows, Start};
+pub(crate) use planar::{BackwardInputPanel, ForwardPanels, Runs};
 #[cfg(feature = "internal-testing")]
 pub use seen::Tiles;
 pub(crate) use stripe::{PackTiles, StripeProducts, SumTiles};
-pub(crate) use view::{TileMut, Update, View};
+pub(crate) use view::{RowsMut, Update, View};
 
 use pulp::{Simd, WithSimd};
 
@@ -92,13 +86,8 @@ pub(crate) struct Kernels {
     /// Most output channels and vectors of input channels of a tile of the weight's gradient with channels last.
     pub(crate) stripe_rows: usize,
     pub(crate) stripe_vectors: usize,
-    /// Most rows and vectors of a tile of a matrix product.
-    pub(crate) product_rows: usize,
-    pub(crate) product_vectors: usize,
     /// Most vectors of output channels in a tile over valid taps.
     pub(crate) channel_vectors: usize,
-    /// Most steps of a product, for its packed side to stay in the first-level cache.
-    pub(crate) product_depth: usize,
 }
 
 /// Evaluates `$body` where `$S` names the vocabulary of an instruction set: the scalar one where the build has no other.
@@ -204,16 +193,13 @@ macro_rules! kernels {
 
 kernels! {
     batch_reduce(BatchReduce);
-    forward(ForwardPanel);
+    forward(ForwardPanels);
     backward_input(BackwardInputPanel);
     backward_weight(WeightPanels);
     pack_tiles(PackTiles);
     stripe_products(StripeProducts);
     sum_tiles(SumTiles);
-    product(Product);
-    pack_columns(PatchColumns);
     padded_tap(PaddedTap);
-    gather(GatherPanel);
     masked(MaskedProducts);
     copy(CopyBlock);
     transpose(TransposeBlock);
@@ -233,10 +219,7 @@ impl Kernels {
             rows: [Widths::new(0, 0), outer::row_widths::<S>(1), outer::row_widths::<S>(2), outer::row_widths::<S>(3)],
             stripe_rows: stripe::most_rows::<S>(),
             stripe_vectors: stripe::most_vectors::<S>(),
-            product_rows: product::most_rows::<S>(),
-            product_vectors: product::most_vectors::<S>(),
             channel_vectors: batch_reduce::most_vectors::<S>(),
-            product_depth: product::most_steps::<S>(),
         }
     }
 

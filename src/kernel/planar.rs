@@ -14,10 +14,20 @@
 //! as long as the staged planes come from L2 (11 bytes per cycle for 2 × 12) and a panel of weights stays in L1 or L2. The clamp is one `max` per vector loaded, `1/NR` per multiply-add, on ports that
 //! multiply-adds leave free.
 
+use core::ops::Range;
+
 use super::Kernel;
 use super::offsets::Offsets;
-use super::tile::{Interleaved, Sums, add_products, framed, load, panel_widths, store, unrolled, with_const};
-use super::vector::{Vector, inputs_or_infinite};
+use super::tile::{
+    Interleaved, Sums, add_products, few, framed, load, outlined, panel_widths, store, unrolled, with_const,
+};
+use super::vector::{MOST_LANES, Vector, inputs_or_infinite};
+use super::view::RowsMut;
+use crate::arith::max;
+use crate::geometry::Panels;
+
+/// Positions of the widest tile.
+const MOST_TILE: usize = 4 * MOST_LANES;
 
 /// Runs of consecutive positions that a kernel walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +43,17 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
+    /// Those of a block of `height` rows of `width` positions whose staged rows are `row` apart: row by row, or in one run across
+    /// the gaps between rows where that takes fewer vectors.
+    pub(crate) const fn of(height: usize, width: usize, row: usize, lanes: usize) -> Self {
+        let across = (height - 1) * row + width;
+        if height == 1 || across.div_ceil(lanes) < height * width.div_ceil(lanes) {
+            Self { count: 1, len: across, source_step: row, result_step: row }
+        } else {
+            Self { count: height, len: width, source_step: row, result_step: width.next_multiple_of(lanes) }
+        }
+    }
+
     /// Elements from the start of the first run to the end of the last one's last whole vector, at distance `step`.
     const fn span(&self, step: usize, lanes: usize) -> usize {
         match self.count {
@@ -53,20 +74,32 @@ impl Runs {
     }
 }
 
-/// One panel of output channels over one block: `result[c][p] = Σ_i weight[i][c] · f(source[offset[i] + p]; θ[i])`.
-pub(crate) struct ForwardPanel<'a> {
+/// Panels of output channels over one block: `output[c][p] = start[c] + Σ_i weight[i][c] · f(source[offset[i] + p]; θ[i])`, or
+/// added to what is there.
+pub(crate) struct ForwardPanels<'a> {
     pub(crate) source: &'a [f32],
     pub(crate) offsets: Offsets<'a>,
     /// One per offset.
     pub(crate) thresholds: &'a [f32],
-    /// `[offset][channel]`.
+    /// `[panel][step][channel]`, of the panels that are computed.
     pub(crate) weight: &'a [f32],
-    /// Channels of the panel: one of [`Kernels::panel`](super::Kernels::panel).
-    pub(crate) channels: usize,
-    pub(crate) runs: Runs,
-    /// `[channel][pitch]`, overwritten; what lies between runs is undefined afterwards.
-    pub(crate) result: &'a mut [f32],
-    pub(crate) pitch: usize,
+    /// Steps of a panel's weights, and which of them the first offset is.
+    pub(crate) depth: usize,
+    pub(crate) first_step: usize,
+    /// A group's, of the widths of [`Kernels::panel`](super::Kernels::panel), and those that are computed.
+    pub(crate) panels: Panels,
+    pub(crate) range: Range<usize>,
+    /// Positions of the block.
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Distance of rows of positions in the source.
+    pub(crate) source_row: usize,
+    /// One per channel of the range; none to add to the output.
+    pub(crate) start: Option<&'a [f32]>,
+    /// A row per channel of the range, of positions that include the block's.
+    pub(crate) output: RowsMut<'a>,
+    /// Distance of rows of positions among those of the output.
+    pub(crate) output_row: usize,
     /// Most vectors of positions per tile.
     pub(crate) tile: usize,
 }
@@ -182,44 +215,155 @@ unsafe fn walk_runs<S: Vector, P: Tiles, const NR: usize>(simd: S, mut panel: P)
     }
 }
 
-impl Kernel for ForwardPanel<'_> {
+impl ForwardPanels<'_> {
+    /// How the positions lie in vectors.
+    const fn runs(&self, lanes: usize) -> Runs {
+        let whole = self.source_row == self.columns && self.output_row == self.columns;
+        let (rows, columns) = if whole { (1, self.rows * self.columns) } else { (self.rows, self.columns) };
+        Runs::of(rows, columns, self.source_row, lanes)
+    }
+
+    /// Whether the last tile of a run ends with it, and computes some positions twice: nothing is read behind the run then.
+    const fn ends_with_runs(&self, runs: &Runs, lanes: usize) -> bool {
+        self.start.is_some() && !self.gaps(runs) && runs.len >= lanes
+    }
+
+    /// Elements of the source from the first position's first offset to the last one that is read.
+    const fn source_len(&self, runs: &Runs, lanes: usize) -> usize {
+        if self.ends_with_runs(runs, lanes) {
+            (runs.count - 1).saturating_mul(runs.source_step).saturating_add(runs.len)
+        } else {
+            runs.source_len(lanes)
+        }
+    }
+
+    /// Positions at which all panels take turns. Of few weights, those of a tile: what it reads stays in the first-level cache. Of
+    /// weights of more than half a second-level cache of 512 KiB, which would come from the last one for each tile, as many as
+    /// keep what they read in the other half.
+    fn turn(&self) -> usize {
+        const MOST_WEIGHTS: usize = 64 * 1024;
+        const MOST_READ: usize = 32 * 1024;
+        if self.weight.len() <= MOST_WEIGHTS { 1 } else { MOST_READ / max(self.offsets.table().len(), 1) }
+    }
+}
+
+impl Kernel for ForwardPanels<'_> {
     fn check<S: Vector>(&self) {
-        let (lanes, steps) = (S::LANES, self.offsets.table().len());
-        assert!(panel_widths::<S>().contains(self.channels) && self.tile >= 1);
-        assert!(self.runs.source_len(lanes).saturating_add(self.offsets.max()) <= self.source.len());
-        assert!(self.thresholds.len() >= steps && self.weight.len() >= steps * self.channels);
-        let planes = (self.channels - 1).saturating_mul(self.pitch);
-        assert!(planes.saturating_add(self.runs.result_len(lanes)) <= self.result.len());
+        let (steps, runs) = (self.offsets.table().len(), self.runs(S::LANES));
+        let Self { panels, range, .. } = self;
+        assert!(range.start < range.end && range.end <= panels.count() && self.tile >= 1);
+        assert!(panel_widths::<S>().contains(panels.max()) && panel_widths::<S>().contains(panels.min()));
+        assert!(self.source_len(&runs, S::LANES).saturating_add(self.offsets.max()) <= self.source.len());
+        assert!(steps <= self.thresholds.len() && self.first_step.saturating_add(steps) <= self.depth);
+        let first = panels.start(range.start);
+        let channels = panels.start(range.end) - first;
+        assert!(channels.saturating_mul(self.depth) <= self.weight.len());
+        assert!(self.output.rows == channels && self.start.is_none_or(|start| channels <= start.len()));
+        let positions = (self.rows - 1).saturating_mul(self.output_row).saturating_add(self.columns);
+        assert!(self.rows >= 1 && self.columns >= 1 && positions <= self.output.len);
+        assert!(self.rows == 1 || self.columns <= self.source_row);
     }
 
     #[inline(always)]
     unsafe fn run<S: Vector>(self, simd: S) {
-        // SAFETY: checked, as `walk` asks.
-        unsafe { walk(simd, self) }
+        let runs = self.runs(S::LANES);
+        // Vectors that may end with the run.
+        let most = if self.ends_with_runs(&runs, S::LANES) { runs.len / S::LANES } else { usize::MAX };
+        let turn = self.turn();
+        for run in 0..runs.count {
+            let mut first = 0;
+            while first < runs.len {
+                let mut at = first;
+                for panel in self.range.clone() {
+                    at = first;
+                    while at < runs.len && (at == first || at - first < turn) {
+                        let left = (runs.len - at).div_ceil(S::LANES).min(self.tile).min(most);
+                        // What fits the widest panel fits all.
+                        let vectors = widest_tile::<S>(self.panels.max(), left);
+                        if most < usize::MAX {
+                            at = at.min(runs.len - vectors * S::LANES);
+                        }
+                        // SAFETY: checked; so many vectors remain of the run, and the last of them has a position in it.
+                        unsafe { self.tile_of(simd, panel, run, at, vectors, &runs) };
+                        at += vectors * S::LANES;
+                    }
+                }
+                first = at;
+            }
+        }
     }
 }
 
-impl Tiles for ForwardPanel<'_> {
-    fn channels(&self) -> usize {
-        self.channels
-    }
-
-    fn runs(&self) -> Runs {
-        self.runs
-    }
-
-    fn most(&self) -> usize {
-        self.tile
-    }
-
+impl ForwardPanels<'_> {
+    /// One panel at a tile of `vectors` vectors of positions.
+    ///
+    /// # Safety
+    ///
+    /// The call is [checked](Kernel#checked), the panel is one of its, and the vectors lie in the run, where the last one has a
+    /// position.
     #[inline(always)]
-    unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, at: usize, result: usize) {
+    unsafe fn tile_of<S: Vector>(&self, simd: S, panel: usize, run: usize, at: usize, vectors: usize, runs: &Runs) {
+        let width = self.panels.start(panel + 1) - self.panels.start(panel);
+        let first = self.panels.start(panel) - self.panels.start(self.range.start);
+        with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
+            with_const!(vectors, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
+                outlined!(simd => {
+                    // SAFETY: checked: the vectors lie in the run, `NR` channels are the panel's.
+                    unsafe {
+                        self.ask_for::<S, MR, NR>(simd, first, run, at, runs);
+                        let sums = self.sum::<S, MR, NR>(simd, first, run * runs.source_step + at);
+                        self.finish::<S, MR, NR>(simd, sums, first, run, at, runs);
+                    }
+                })
+            })
+        });
+    }
+
+    /// Asks for the cache lines that a tile will write: each channel's lie in a plane of its own, which no CPU foresees.
+    #[inline(always)]
+    fn ask_for<S: Vector, const MR: usize, const NR: usize>(
+        &self,
+        simd: S,
+        first: usize,
+        run: usize,
+        at: usize,
+        runs: &Runs,
+    ) {
+        /// Steps below which writing is no wait.
+        const FEW_STEPS: usize = 48;
+        if self.output.apart != 1 || self.gaps(runs) || self.offsets.table().len() < FEW_STEPS {
+            return;
+        }
+        let RowsMut { first: output, step, .. } = self.output;
+        let row = output.wrapping_add(first * step + run * self.output_row + at);
+        unrolled!(N in 0..NR => {
+            simd.prefetch_for_writing(row.wrapping_add(N * step));
+            if MR * S::LANES > 16 {
+                simd.prefetch_for_writing(row.wrapping_add(N * step + 16));
+            }
+        });
+    }
+
+    /// The sums of a tile: the panel whose first channel is `first`, the positions from an offset in the source on.
+    ///
+    /// # Safety
+    ///
+    /// As [`tile_of`](Self::tile_of); the panel has `NR` channels, the tile `MR` vectors.
+    #[inline(always)]
+    unsafe fn sum<S: Vector, const MR: usize, const NR: usize>(
+        &self,
+        simd: S,
+        first: usize,
+        at: usize,
+    ) -> Sums<S, NR, MR> {
         let mut sums = [[simd.splat_f32s(0.0); MR]; NR];
         let (trips, rest) = self.offsets.trips::<S>();
         // They advance by wrapping arithmetic, because those after the last offset are never read.
-        let (mut theta, mut weight) = (self.thresholds.as_ptr(), self.weight.as_ptr());
-        // SAFETY: checked: the vectors lie in a run, which begins in the source.
-        let source = unsafe { self.source.as_ptr().add(at) };
+        let mut theta = self.thresholds.as_ptr();
+        // SAFETY: checked: the panel's weights lie behind those before it; the vectors lie in a run, which begins in the source.
+        let (mut weight, source) = unsafe {
+            (self.weight.as_ptr().add(first * self.depth + self.first_step * NR), self.source.as_ptr().add(at))
+        };
         for trip in trips {
             unrolled!(STEP in 0..S::STEPS => {
                 // SAFETY: checked: the vectors at the largest offset; a threshold and `NR` weights for each.
@@ -234,8 +378,90 @@ impl Tiles for ForwardPanel<'_> {
             theta = theta.wrapping_add(1);
             weight = weight.wrapping_add(NR);
         }
-        // SAFETY: checked: the run lies in the result, and its last whole vector in each of `NR` channels.
-        unsafe { store(simd, sums, self.result.as_mut_ptr().add(result), self.pitch) };
+        sums
+    }
+
+    /// Writes a tile: whole vectors where they are, positions in parts of rows elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// As [`sum`](Self::sum).
+    #[inline(always)]
+    unsafe fn finish<S: Vector, const MR: usize, const NR: usize>(
+        &self,
+        simd: S,
+        sums: Sums<S, NR, MR>,
+        first: usize,
+        run: usize,
+        at: usize,
+        runs: &Runs,
+    ) {
+        let RowsMut { first: output, step, apart, .. } = self.output;
+        let whole = self.output.apart == 1 && !self.gaps(runs) && at + MR * S::LANES <= runs.len;
+        // SAFETY: checked: the channels are rows of the output, the positions lie in each; starts are as many as channels.
+        unsafe {
+            let row = output.add(first * step);
+            let start = |n: usize| self.start.map(|start| *start.get_unchecked(first + n));
+            if whole {
+                let row = row.add(run * self.output_row + at);
+                unrolled!(N in 0..NR => {
+                    let row = row.add(N * step);
+                    if let Some(start) = start(N) {
+                        let start = simd.splat_f32s(start);
+                        few!(M in 0..MR => simd.store(row.add(M * S::LANES), simd.add_f32s(sums[N][M], start)));
+                    } else {
+                        few!(M in 0..MR => {
+                            let to = row.add(M * S::LANES);
+                            simd.store(to, simd.add_f32s(sums[N][M], simd.load(to)));
+                        });
+                    }
+                });
+                return;
+            }
+            let mut tile = [[0.0; MOST_TILE]; NR];
+            store(simd, sums, tile.as_mut_ptr().cast(), MOST_TILE);
+            let count = if runs.len - at < MR * S::LANES { runs.len - at } else { MR * S::LANES };
+            // Parts of rows of positions, between which there may be gaps.
+            let mut done = 0;
+            while done < count {
+                let (mut line, mut column) = (run, at + done);
+                let mut len = count - done;
+                if self.gaps(runs) {
+                    (line, column) = (column / self.source_row, column % self.source_row);
+                    let (gap, end) = (self.source_row - column, self.columns.saturating_sub(column));
+                    let part = if gap < len { gap } else { len };
+                    len = if end < part { end } else { part };
+                    if len == 0 {
+                        done += part;
+                        continue;
+                    }
+                }
+                for (n, sums) in tile.iter().enumerate() {
+                    let to = row.add(n * step + (line * self.output_row + column) * apart);
+                    let sums = &sums[done..done + len];
+                    match start(n) {
+                        Some(start) => {
+                            for (i, sum) in sums.iter().enumerate() {
+                                *to.add(i * apart) = sum + start;
+                            }
+                        }
+                        None => {
+                            for (i, sum) in sums.iter().enumerate() {
+                                *to.add(i * apart) += sum;
+                            }
+                        }
+                    }
+                }
+                done += len;
+            }
+        }
+    }
+
+    /// Whether runs go on over what lies between rows of positions.
+    const fn gaps(&self, runs: &Runs) -> bool {
+        runs.count == 1
+            && runs.len > self.columns
+            && !(self.source_row == self.columns && self.output_row == self.columns)
     }
 }
 

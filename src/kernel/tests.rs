@@ -5,8 +5,8 @@ extern crate std;
 use std::vec::Vec;
 
 use super::{
-    ABSENT, BackwardInputPanel, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, GatherPanel, Isa,
-    Kernels, Line, Offsets, Pairs, Runs, TileMut, Walk,
+    ABSENT, BackwardInputPanel, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Isa, Kernels, Line,
+    Offsets, Runs, Walk,
 };
 
 /// Small integers, so that sums are exact in any order.
@@ -183,37 +183,6 @@ fn depthwise_rows_without_inputs_are_linear() {
                 assert_eq!(results[0], results[1], "{}, {len}", kernels.isa);
                 assert_eq!(results[2], numbers(2 * width, 4));
             }
-        }
-    }
-}
-
-#[test]
-fn gathers_without_inputs_are_linear() {
-    for kernels in all_kernels() {
-        for (vectors, replace) in [(1, false), (1, true), (2, false), (2, true)] {
-            let (rows, depth, lanes) = (15, 5, vectors * kernels.lanes);
-            let pairs = Vec::from_iter((0..rows as u32).rev().map(|row| [row, (row * 4) % rows as u32]));
-            let (grad_output, weight) = (numbers(rows * depth, 1), numbers(depth * lanes, 2));
-            let inputs = numbers(rows * lanes, 3);
-            let results = [Some(&*inputs), None].map(|input| {
-                let (mut gradient, mut thresholds) = (numbers(rows * lanes, 4), numbers(lanes, 5));
-                kernels.gather(GatherPanel {
-                    pairs: Pairs::new(&pairs),
-                    grad_output: &grad_output,
-                    grad_output_pitch: depth,
-                    depth,
-                    weight: &weight,
-                    thresholds: &std::vec![f32::NEG_INFINITY; lanes],
-                    input,
-                    grad_input: TileMut::of_slice(&mut gradient, rows, vectors, kernels.lanes),
-                    replace,
-                    grad_thresholds: &mut thresholds,
-                    tile: 12,
-                });
-                assert_eq!(thresholds, numbers(lanes, 5));
-                gradient
-            });
-            assert_eq!(results[0], results[1], "{}, {vectors}", kernels.isa);
         }
     }
 }

@@ -113,47 +113,6 @@ impl<const R: usize> Operand for Interleaved<R> {
     }
 }
 
-/// The operands of the rows, step by step.
-pub(super) trait StepOperands: Copy {
-    /// Those of step `k + U`; the `N` steps from `k` on are used together.
-    ///
-    /// # Safety
-    ///
-    /// In reach: the `N` steps from `k` on; `U < N`.
-    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand;
-}
-
-/// `[step][row]`
-impl<const R: usize> StepOperands for Interleaved<R> {
-    #[inline(always)]
-    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
-        // SAFETY: in reach: step `k + U` is one of the `N`.
-        Self(unsafe { self.0.add((k + U) * R) })
-    }
-}
-
-/// `[row][step]`
-#[derive(Clone, Copy)]
-pub(super) struct Separate<const R: usize>(pub(super) [*const f32; R]);
-
-impl<const R: usize> StepOperands for Separate<R> {
-    #[inline(always)]
-    unsafe fn at<const U: usize, const N: usize>(self, k: usize) -> impl Operand {
-        /// The pointers of the rows, and the first of `N` steps, of which it is step `U`.
-        #[derive(Clone, Copy)]
-        struct Step<const R: usize, const U: usize, const N: usize>([*const f32; R], usize);
-
-        impl<const R: usize, const U: usize, const N: usize> Operand for Step<R, U, N> {
-            #[inline(always)]
-            unsafe fn broadcast<S: Vector, const I: usize>(self, simd: S) -> S::f32s {
-                // SAFETY: in reach: `at` was told of `N` steps of each row from this one on.
-                unsafe { simd.broadcast::<U, N>(self.0[I].add(self.1)) }
-            }
-        }
-        Step::<R, U, N>(self.0, k)
-    }
-}
-
 /// `sums[r][v] += a[r] · b[v]`
 ///
 /// # Safety
@@ -171,39 +130,6 @@ pub(super) unsafe fn add_products<S: Vector, A: Operand, const R: usize, const V
         let a = unsafe { a.broadcast::<S, ROW>(simd) };
         few!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(a, b[VECTOR], sums[ROW][VECTOR]));
     });
-}
-
-/// `sums[r][v] += Σ_k a[r][k] · b[k][v]`
-///
-/// # Safety
-///
-/// In reach: `R` rows of `depth` steps at `a`, `depth` steps of `V` vectors at `b`.
-#[inline(always)]
-pub(super) unsafe fn accumulate<S: Vector, A: StepOperands, const R: usize, const V: usize>(
-    simd: S,
-    sums: &mut Sums<S, R, V>,
-    a: A,
-    b: *const f32,
-    depth: usize,
-) {
-    /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
-    const UNROLL: usize = 4;
-    let whole = depth / UNROLL * UNROLL;
-    let mut k = 0;
-    // SAFETY: in reach: no step is used that is not before `depth`.
-    unsafe {
-        while k < whole {
-            few!(U in 0..UNROLL => {
-                let columns = load::<S, V>(simd, b.add((k + U) * V * S::LANES));
-                add_products(simd, sums, a.at::<U, UNROLL>(k), columns);
-            });
-            k += UNROLL;
-        }
-        while k < depth {
-            add_products(simd, sums, a.at::<0, 1>(k), load::<S, V>(simd, b.add(k * V * S::LANES)));
-            k += 1;
-        }
-    }
 }
 
 /// `V` vectors that follow one another.

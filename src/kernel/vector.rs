@@ -44,8 +44,6 @@ pub(super) trait Vector: Simd {
     const PANEL: usize;
     /// Most vectors of positions per tile with positions in lanes, and of channels with channels in lanes.
     const TILE: usize;
-    /// Most rows and vectors of a tile of a matrix product.
-    const PRODUCT: [usize; 2];
     /// Most output channels and vectors of input channels of a tile of the weight's gradient with channels last.
     const STRIPE: [usize; 2];
     /// Whether only some shapes of tiles are compiled: where lanes are few, the last positions and channels cost
@@ -202,7 +200,6 @@ impl Vector for pulp::Scalar {
     const REGISTERS: usize = if MANY_REGISTERS { 32 } else { 16 };
     const PANEL: usize = if MANY_REGISTERS { 8 } else { 4 };
     const TILE: usize = 4;
-    const PRODUCT: [usize; 2] = [4, 3];
     const STRIPE: [usize; 2] = [4, 2];
     const FEW_TILES: bool = true;
     // Squares only pay where the compiler makes shuffles of them.
@@ -240,7 +237,6 @@ impl Vector for pulp::Scalar512b {
     const REGISTERS: usize = 12;
     const PANEL: usize = 4;
     const TILE: usize = 2;
-    const PRODUCT: [usize; 2] = [4, 2];
     const STRIPE: [usize; 2] = [2, 2];
     const FEW_TILES: bool = true;
 
@@ -260,7 +256,6 @@ impl Vector for pulp::x86::V3 {
     const REGISTERS: usize = 16;
     const PANEL: usize = 6;
     const TILE: usize = 4;
-    const PRODUCT: [usize; 2] = [6, 2];
     const STRIPE: [usize; 2] = [6, 2];
 
     // A blend looks at sign bits only, so the compiler compares again before it ands.
@@ -312,7 +307,6 @@ impl Vector for pulp::x86::V4 {
     const REGISTERS: usize = 32;
     const PANEL: usize = 12;
     const TILE: usize = 4;
-    const PRODUCT: [usize; 2] = [12, 2];
     const STRIPE: [usize; 2] = [12, 2];
 
     // As `pulp` does it, with fewer copies of the operands: where nothing is optimised, they fill the stack.
@@ -509,7 +503,6 @@ impl Vector for pulp::aarch64::Neon {
     const REGISTERS: usize = 32;
     const PANEL: usize = 12;
     const TILE: usize = 4;
-    const PRODUCT: [usize; 2] = [8, 3];
     const STRIPE: [usize; 2] = [11, 2];
     const AT_HAND: usize = 4;
     const STEPS: usize = 2;
@@ -565,7 +558,6 @@ impl Vector for pulp::wasm::Simd128 {
     const REGISTERS: usize = 16;
     const PANEL: usize = 6;
     const TILE: usize = 4;
-    const PRODUCT: [usize; 2] = [6, 2];
     const STRIPE: [usize; 2] = [6, 2];
 
     // Without relaxed SIMD there is no fused one.

@@ -15,11 +15,6 @@ pub(crate) enum Update {
     Add,
 }
 
-impl Update {
-    /// They are replaced by the new value as it is: negative zero adds nothing, not even to negative zero.
-    pub(crate) const COPY: Self = Self::Set(-0.0);
-}
-
 /// A box of a tensor `[image][channel][position]` that this view alone may write. Positions are counted in memory order over
 /// depth, height and width, and are all equally far apart.
 ///
@@ -71,6 +66,11 @@ impl<'a> View<'a> {
         claim[axis].end = at;
         self.claim[axis].start = at;
         View { claim, ..*self }
+    }
+
+    /// Extents of an image of the tensor.
+    pub(crate) fn size(&self) -> [usize; 3] {
+        self.tensor.size
     }
 
     /// Distance of positions.
@@ -128,43 +128,6 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Updates consecutive positions of one channel.
-    ///
-    /// # Panics
-    ///
-    /// If one of them lies outside the claim.
-    #[inline]
-    pub(crate) fn run(&mut self, image: usize, channel: usize, position: usize, values: &[f32], update: Update) {
-        if values.is_empty() {
-            return;
-        }
-        let first = self.at(image, channel, position, values.len());
-        // SAFETY: `at` has found them in the claim, so they are this view's own.
-        unsafe {
-            match update {
-                Update::Set(constant) => for_each(first, self.position_stride(), values, |y, v| *y = v + constant),
-                Update::Add => for_each(first, self.position_stride(), values, |y, v| *y += v),
-            }
-        }
-    }
-
-    /// Reads consecutive positions of one channel.
-    ///
-    /// # Panics
-    ///
-    /// If one of them lies outside the claim.
-    #[inline]
-    pub(crate) fn load_run(&mut self, image: usize, channel: usize, position: usize, values: &mut [f32]) {
-        if values.is_empty() {
-            return;
-        }
-        let first = self.at(image, channel, position, values.len());
-        for (index, value) in values.iter_mut().enumerate() {
-            // SAFETY: `at` has found the run in the claim, so it is this view's own.
-            *value = unsafe { *first.add(index * self.position_stride()) };
-        }
-    }
-
     /// Consecutive positions of one channel, where positions are adjacent in memory.
     ///
     /// # Panics
@@ -175,76 +138,6 @@ impl<'a> View<'a> {
         let first = self.at(image, channel, positions.start, positions.len());
         // SAFETY: `at` has found the run in the claim, so it is this view's own.
         unsafe { core::slice::from_raw_parts_mut(first, positions.len()) }
-    }
-
-    /// All positions of consecutive channels of an image, where positions are adjacent in memory.
-    ///
-    /// # Panics
-    ///
-    /// If they are not, or one of them lies outside the claim.
-    pub(crate) fn planes_mut(&mut self, image: usize, channels: Range<usize>) -> &mut [f32] {
-        let positions = self.tensor.positions();
-        assert!(self.position_stride() == 1 && self.channel_stride() == positions && self.claim[2] == (0..positions));
-        assert!(!channels.is_empty() && channels.end <= self.claim[1].end);
-        let first = self.at(image, channels.start, 0, positions);
-        // SAFETY: planes of adjacent channels follow one another, all in the claim, so they are this view's own.
-        unsafe { core::slice::from_raw_parts_mut(first, channels.len() * positions) }
-    }
-
-    /// Updates consecutive channels of one position.
-    ///
-    /// # Panics
-    ///
-    /// If one of them lies outside the claim.
-    #[inline]
-    pub(crate) fn pixel(&mut self, image: usize, channel: usize, position: usize, values: &[f32], update: Update) {
-        assert!(values.len() <= self.claim[1].end.saturating_sub(channel));
-        if values.is_empty() {
-            return;
-        }
-        let first = self.at(image, channel, position, 1);
-        // SAFETY: `at` and the assert have found the first and the last in the claim, so all are this view's own.
-        unsafe {
-            match update {
-                Update::Set(constant) => for_each(first, self.channel_stride(), values, |y, v| *y = v + constant),
-                Update::Add => for_each(first, self.channel_stride(), values, |y, v| *y += v),
-            }
-        }
-    }
-
-    /// A tile whose rows are `channels` and whose vectors are `lanes` consecutive positions from each (image, position).
-    ///
-    /// # Panics
-    ///
-    /// If some of it lies outside the claim, or positions are not adjacent in memory.
-    pub(crate) fn tile_of_channels(
-        &mut self,
-        channels: Range<usize>,
-        vectors: impl ExactSizeIterator<Item = (usize, usize)>,
-        lanes: usize,
-    ) -> TileMut<'_> {
-        assert!(self.position_stride() == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
-        let mut tile = TileMut::new(channels.len(), self.channel_stride(), vectors.len(), lanes);
-        for (start, (image, position)) in tile.vectors.iter_mut().zip(vectors) {
-            *start = self.at(image, channels.start, position, lanes);
-        }
-        tile
-    }
-
-    /// A tile whose rows are all positions of some images, one image after another, and whose vectors are consecutive
-    /// channels.
-    ///
-    /// # Panics
-    ///
-    /// If some of it lies outside the claim, channels are not adjacent in memory, or images do not follow one another.
-    pub(crate) fn tile_of_images(&mut self, images: Range<usize>, channels: Range<usize>, lanes: usize) -> TileMut<'_> {
-        let positions = self.tensor.positions();
-        assert!(self.claim[2] == (0..positions) && !images.is_empty() && images.end <= self.claim[0].end);
-        assert!(self.tensor.image_stride == positions * self.position_stride());
-        let mut tile = self.tile_of_positions(images.start, 0..positions, channels, lanes);
-        // The images follow one another, so rows go on at the same distance.
-        tile.rows *= images.len();
-        tile
     }
 
     /// All channels of consecutive positions of an image, where channels are adjacent in memory: from the first channel of the
@@ -261,6 +154,19 @@ impl<'a> View<'a> {
         // SAFETY: `at` has found the positions in the claim, which holds all channels, so they and what lies between are
         // this view's own.
         unsafe { core::slice::from_raw_parts_mut(first, len) }
+    }
+
+    /// Consecutive positions of some channels of an image, a row per channel.
+    ///
+    /// # Panics
+    ///
+    /// If some of it lies outside the claim, or there is none.
+    pub(crate) fn runs(&mut self, image: usize, channels: Range<usize>, positions: Range<usize>) -> RowsMut<'_> {
+        assert!(!positions.is_empty());
+        assert!(!channels.is_empty() && channels.end <= self.claim[1].end);
+        let first = self.at(image, channels.start, positions.start, positions.len());
+        let (rows, step, len) = (channels.len(), self.channel_stride(), positions.len());
+        RowsMut { first, rows, step, len, apart: self.position_stride(), _lifetime: PhantomData }
     }
 
     /// Some channels of a box of positions of some images.
@@ -299,28 +205,6 @@ impl<'a> View<'a> {
         let positions = Lattice { counts, steps: [self.tensor.steps(space.map(|steps| steps.step))] };
         PixelsMut { first, positions, channels: channels.len(), _lifetime: PhantomData }
     }
-
-    /// A tile whose rows are consecutive positions of an image and whose vectors are consecutive channels.
-    ///
-    /// # Panics
-    ///
-    /// If some of it lies outside the claim, or channels are not adjacent in memory.
-    pub(crate) fn tile_of_positions(
-        &mut self,
-        image: usize,
-        positions: Range<usize>,
-        channels: Range<usize>,
-        lanes: usize,
-    ) -> TileMut<'_> {
-        assert!(self.channel_stride() == 1 && !channels.is_empty() && channels.end <= self.claim[1].end);
-        assert!(channels.len().is_multiple_of(lanes) && !positions.is_empty());
-        let first = self.at(image, channels.start, positions.start, positions.len());
-        let mut tile = TileMut::new(positions.len(), self.position_stride(), channels.len() / lanes, lanes);
-        for (v, start) in tile.vectors.iter_mut().take(tile.count).enumerate() {
-            *start = first.wrapping_add(v * lanes);
-        }
-        tile
-    }
 }
 
 /// Pixels of a tensor with channels last, borrowed for writing: some channels of a box of positions, perhaps some steps apart.
@@ -333,53 +217,32 @@ pub(crate) struct PixelsMut<'a> {
     _lifetime: PhantomData<&'a mut [f32]>,
 }
 
-/// The most vectors of a [`TileMut`].
-const MOST_VECTORS: usize = 4;
-
-/// Rows of a few vectors, borrowed for writing: element `(r, v, l)` lies at `vectors[v] + r · row_step + l`.
-pub(crate) struct TileMut<'a> {
+/// Rows of elements at a constant distance, borrowed for writing.
+pub(crate) struct RowsMut<'a> {
+    /// The first element of the first row. All elements of the rows are this borrow's own.
+    pub(super) first: *mut f32,
     pub(super) rows: usize,
-    pub(super) row_step: usize,
-    /// Vectors in use.
-    pub(super) count: usize,
-    pub(super) lanes: usize,
-    /// Where the first row of each vector begins; all elements of the tile are this borrow's own.
-    pub(super) vectors: [*mut f32; MOST_VECTORS],
+    /// Distance of rows.
+    pub(super) step: usize,
+    /// Elements of a row.
+    pub(super) len: usize,
+    /// Distance of the elements of a row.
+    pub(super) apart: usize,
     _lifetime: PhantomData<&'a mut [f32]>,
 }
 
-impl<'a> TileMut<'a> {
-    fn new(rows: usize, row_step: usize, count: usize, lanes: usize) -> Self {
-        assert!(count <= MOST_VECTORS);
-        let vectors = [core::ptr::null_mut(); MOST_VECTORS];
-        Self { rows, row_step, count, lanes, vectors, _lifetime: PhantomData }
-    }
-
-    /// Zeroes some rows.
+impl<'a> RowsMut<'a> {
+    /// Rows of adjacent elements in a slice.
     ///
     /// # Panics
     ///
-    /// If the tile has no such rows.
-    pub(crate) fn clear(&mut self, rows: Range<usize>) {
-        assert!(rows.end <= self.rows);
-        for row in rows {
-            for start in &self.vectors[..self.count] {
-                for lane in 0..self.lanes {
-                    // SAFETY: the row is one of the tile's, whose elements are this borrow's own.
-                    unsafe { start.add(row * self.row_step + lane).write(0.0) };
-                }
-            }
-        }
-    }
-
-    /// The first `rows · vectors · lanes` elements of a buffer.
-    pub(crate) fn of_slice(data: &'a mut [f32], rows: usize, vectors: usize, lanes: usize) -> Self {
-        assert!(rows * vectors * lanes <= data.len());
-        let mut tile = Self::new(rows, vectors * lanes, vectors, lanes);
-        for (v, start) in tile.vectors.iter_mut().take(vectors).enumerate() {
-            *start = data.as_mut_ptr().wrapping_add(v * lanes);
-        }
-        tile
+    /// If the slice ends before the last of them, or they overlap.
+    pub(crate) fn of_slice(data: &'a mut [f32], rows: usize, step: usize, len: usize) -> Self {
+        // Saturates: what is too long to be computed is too long for the slice.
+        let end = rows.saturating_sub(1).saturating_mul(step).saturating_add(len);
+        assert!(end <= data.len() || rows == 0);
+        assert!(len <= step || rows <= 1);
+        Self { first: data.as_mut_ptr(), rows, step, len, apart: 1, _lifetime: PhantomData }
     }
 }
 
@@ -450,21 +313,21 @@ mod tests {
         for (layout, pitch) in PITCHES {
             covers(layout, pitch, |mut high| {
                 let mut low = high.cut(2, 1);
-                for n in 0..2 {
-                    low.pixel(n, 0, 0, &[1.0, 1.0], Update::Add);
-                    for c in 0..2 {
-                        high.run(n, c, 1, &[0.5; 3], Update::COPY);
-                        let mut read = [0.0; 3];
-                        high.load_run(n, c, 1, &mut read);
-                        high.run(n, c, 1, &read, Update::Add);
-                    }
+                for (n, c) in (0..2).flat_map(|n| (0..2).map(move |c| (n, c))) {
+                    low.row(n, c, [0; 3], 1, &[1.0], Update::Add);
+                    high.row(n, c, [0, 0, 1], 1, &[1.0], Update::Set(0.0));
+                    high.row(n, c, [0, 1, 0], 1, &[0.5; 2], Update::Set(0.5));
                 }
             });
             covers(layout, pitch, |mut view| match layout {
                 Layout::Nchw => {
-                    add_one(view.planes_mut(0, 0..2));
-                    add_one(view.run_mut(1, 0, 0..4));
-                    add_one(view.planes_mut(1, 1..2));
+                    for n in 0..2 {
+                        add_one(view.run_mut(n, 0, 0..4));
+                        let RowsMut { first, rows, len, .. } = view.runs(n, 1..2, 0..4);
+                        assert_eq!([rows, len], [1, 4]);
+                        // SAFETY: the borrow is of so many elements.
+                        add_one(unsafe { core::slice::from_raw_parts_mut(first, len) });
+                    }
                 }
                 Layout::Nhwc => {
                     for positions in [0..1, 1..4] {
@@ -480,33 +343,17 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_tiles_leave_out_the_gaps() {
-        for (layout, pitch) in PITCHES {
-            covers(layout, pitch, |mut view| {
-                for n in 0..2 {
-                    for c in 0..2 {
-                        view.run(n, c, 0, &[7.0; 4], Update::COPY);
-                    }
-                }
-                // What it clears is what it reaches.
-                match layout {
-                    Layout::Nchw => {
-                        for n in 0..2 {
-                            view.tile_of_channels(0..2, [(n, 0), (n, 2)].into_iter(), 2).clear(0..2);
-                        }
-                    }
-                    Layout::Nhwc => {
-                        view.tile_of_positions(0, 0..3, 0..2, 2).clear(0..3);
-                        view.tile_of_images(0..2, 0..2, 1).clear(3..8);
-                    }
-                }
-                for n in 0..2 {
-                    for c in 0..2 {
-                        view.run(n, c, 0, &[1.0; 4], Update::Add);
-                    }
-                }
-            });
-        }
+    #[should_panic]
+    fn rows_beyond_a_slice_are_refused() {
+        RowsMut::of_slice(&mut [0.0; 8], 2, 5, 4);
+    }
+
+    #[test]
+    #[should_panic]
+    fn rows_of_channels_of_another_part_are_refused() {
+        let mut data = [0.0; 8];
+        let mut low = View::new(&mut data, &TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8)).cut(1, 1);
+        low.runs(0, 0..2, 0..4);
     }
 
     #[test]

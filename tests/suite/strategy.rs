@@ -194,18 +194,11 @@ pub(crate) fn usual() -> Tuning {
 pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
     let limit = || select(vec![1, 2, 3, 5, usize::MAX]);
     let staging_len = prop_oneof![Just(1usize), 2..=300usize, Just(usize::MAX)];
-    let forward = prop_oneof![
-        Just(None),
-        select(vec![ForwardAlgorithm::Direct, ForwardAlgorithm::Columns, ForwardAlgorithm::BatchReduce]).prop_map(Some),
-    ];
+    let forward =
+        prop_oneof![Just(None), select(vec![ForwardAlgorithm::Direct, ForwardAlgorithm::BatchReduce]).prop_map(Some),];
     let backward_input = prop_oneof![
         Just(None),
-        select(vec![
-            BackwardInputAlgorithm::Gather,
-            BackwardInputAlgorithm::Progressions,
-            BackwardInputAlgorithm::Planar,
-        ])
-        .prop_map(Some),
+        select(vec![BackwardInputAlgorithm::Progressions, BackwardInputAlgorithm::Planar,]).prop_map(Some),
     ];
     (staging_len, limit(), limit(), limit(), limit(), forward, backward_input, any::<bool>()).prop_map(
         |(staging_len, panel, tile, positions, depth, forward, backward_input, depthwise)| Tuning {

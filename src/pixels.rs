@@ -1,0 +1,422 @@
+//! Pixels as kernels with channels in lanes read and write them: a tensor's own where its channels come last, and copies of
+//! windows of it where they come first, or where its pixels lie too far apart.
+//!
+//! ```text
+//! for each block of positions
+//!   copy the window that they read        [image][depth][height][width][channel], transposed if need be
+//!   for each panel of channels
+//!     compute                             into [image][depth][height][width][channel of the panel]
+//!     store the results                   transposed back
+//! ```
+//!
+//! A block is as large as fits the second-level cache together with its window ([`Blocks`]). A transposed element costs about a
+//! cycle, and serves a multiply-add per tap and channel of the other tensor: where these are few, positions in lanes are faster.
+
+use core::ops::Range;
+
+use crate::arith::{clamp, max, min, product};
+use crate::desc::ConvDesc;
+use crate::geometry::{Panels, Reads, Steps};
+use crate::kernel::{CopyBlock, Kernels, RowsMut, TransposeBlock, View};
+use crate::layout::{Layout, TensorLayout};
+use crate::stage::Block;
+
+/// Where pixels lie: some images, and along each axis some coordinates at a constant step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pixels {
+    // Of the first pixel and its first channel.
+    image: usize,
+    first: [usize; 3],
+    channel: usize,
+    /// Coordinates from a pixel to the next one, per axis.
+    step: [usize; 3],
+    /// Elements from a pixel to the next one, along images and axes.
+    strides: [usize; 4],
+}
+
+impl Pixels {
+    /// A tensor's own.
+    pub(crate) fn of(tensor: &TensorLayout) -> Self {
+        Self { image: 0, first: [0; 3], channel: 0, step: [1; 3], strides: tensor.steps([1; 3]) }
+    }
+
+    /// Where a channel of one of them lies.
+    pub(crate) fn at(&self, image: usize, coordinates: [usize; 3], channel: usize) -> usize {
+        let [i, d, h, w] = self.strides;
+        let along = |axis: usize| steps_of(coordinates[axis] - self.first[axis], self.step[axis]);
+        (image - self.image) * i + along(0) * d + along(1) * h + along(2) * w + channel - self.channel
+    }
+
+    /// Elements from an image to the next one, and to pixels whose coordinates are so much greater. Saturates, where there is
+    /// but one.
+    pub(crate) fn steps(&self, apart: [usize; 3]) -> [usize; 4] {
+        let [i, strides @ ..] = self.strides;
+        let [d, h, w] = [0, 1, 2].map(|axis| steps_of(apart[axis], self.step[axis]).saturating_mul(strides[axis]));
+        [i, d, h, w]
+    }
+}
+
+/// A division, which takes long, only where it is one.
+const fn steps_of(coordinates: usize, step: usize) -> usize {
+    if step == 1 { coordinates } else { coordinates / step }
+}
+
+/// A box of pixels to copy, a few channels of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
+    pub(crate) images: Range<usize>,
+    /// Coordinates along each axis.
+    pub(crate) axes: [Steps; 3],
+    pub(crate) channels: Range<usize>,
+    /// Elements from a pixel of the copy to the next one, at least the channels.
+    pub(crate) pitch: usize,
+}
+
+/// Elements from a copied pixel of so many channels to the next one: pixels 4096 bytes apart would share a few cache sets.
+pub(crate) const fn pitch(channels: usize) -> usize {
+    if channels.is_multiple_of(1024) { channels.saturating_add(16) } else { channels }
+}
+
+impl Window {
+    /// How the copy lies.
+    pub(crate) fn pixels(&self) -> Pixels {
+        let [depth, height, width] = self.axes.map(|axis| axis.count);
+        let row = width * self.pitch;
+        Pixels {
+            image: self.images.start,
+            first: self.axes.map(|axis| axis.first),
+            channel: self.channels.start,
+            step: self.axes.map(|axis| axis.step),
+            strides: [depth * height * row, height * row, row, self.pitch],
+        }
+    }
+
+    /// Copies the pixels of a tensor.
+    pub(crate) fn copy(&self, kernels: &Kernels, tensor: &TensorLayout, data: &[f32], to: &mut [f32]) {
+        let [depths, heights, widths] = self.axes;
+        let (len, [sd, sh, sw]) = (self.channels.len(), tensor.strides.spatial);
+        if len == 0 || heights.count == 0 || widths.count == 0 {
+            return;
+        }
+        // Rows that follow one another without a gap are one.
+        let whole = heights.step == 1 && widths.step == 1 && widths.count == tensor.size[2];
+        let (rows, row) = if whole { (1, heights.count * widths.count) } else { (heights.count, widths.count) };
+        let slab = rows * row * self.pitch;
+        let mut to = to.chunks_exact_mut(slab);
+        for image in self.images.clone() {
+            let first = image * tensor.image_stride + self.channels.start * tensor.strides.channel;
+            let first = first + heights.first * sh + widths.first * sw;
+            // The copy has room for all slabs.
+            for (depth, to) in (0..depths.count).zip(&mut to) {
+                let from = &data[first + depths.at(depth) * sd..];
+                if tensor.channels_last() {
+                    kernels.copy(CopyBlock {
+                        from,
+                        from_plane: heights.step.saturating_mul(sh),
+                        from_row: widths.step.saturating_mul(sw),
+                        step: 1,
+                        to,
+                        to_plane: row * self.pitch,
+                        to_row: self.pitch,
+                        planes: rows,
+                        rows: row,
+                        len,
+                    });
+                    continue;
+                }
+                for (h, to) in to.chunks_exact_mut(row * self.pitch).enumerate() {
+                    kernels.transpose(TransposeBlock {
+                        from: &from[h * heights.step * sh..],
+                        from_step: tensor.strides.channel,
+                        from_column: widths.step,
+                        to: RowsMut::of_slice(to, row, self.pitch, len),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// What is copied of a tensor for a block of positions: the channels of a few groups at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Copies {
+    groups: Panels,
+    per_group: usize,
+    /// Most pixels of a window.
+    window: usize,
+}
+
+impl Copies {
+    /// Channels below which several groups are copied together: what lies together is read together.
+    const LEAST_CHANNELS: usize = 64;
+
+    /// Groups that are copied together.
+    const fn groups(groups: usize, per_group: usize) -> Panels {
+        Panels::of_at_most(groups, clamp(Self::LEAST_CHANNELS / per_group, 1, groups))
+    }
+
+    /// Elements from a pixel of a copy to the next one.
+    const fn pitch(&self) -> usize {
+        pitch(self.groups.max() * self.per_group)
+    }
+
+    /// Most pixels of a window.
+    pub(crate) const fn window(&self) -> usize {
+        self.window
+    }
+
+    /// Elements of the largest copy.
+    pub(crate) const fn len(&self) -> usize {
+        self.window.saturating_mul(self.pitch())
+    }
+
+    /// The channels that are copied with those of a group.
+    fn channels(&self, group: usize) -> Range<usize> {
+        let Range { start, end } = self.groups.get(self.groups.index(group));
+        start * self.per_group..end * self.per_group
+    }
+}
+
+/// The source of a block: a tensor, or the copy of a window of it.
+pub(crate) struct Source {
+    /// Whether the copy holds the window's channels yet.
+    copied: Option<(Copies, Window, bool)>,
+    pixels: Pixels,
+}
+
+impl Source {
+    /// Of some images, at some coordinates along each axis.
+    pub(crate) fn new(copies: Option<Copies>, tensor: &TensorLayout, images: Range<usize>, axes: [Steps; 3]) -> Self {
+        match copies {
+            None => Self { copied: None, pixels: Pixels::of(tensor) },
+            Some(copies) => {
+                let window = Window { images, axes, channels: copies.channels(0), pitch: copies.pitch() };
+                Self { pixels: window.pixels(), copied: Some((copies, window, false)) }
+            }
+        }
+    }
+
+    /// The elements where the pixels of a group lie: `data`, or `copy`, which is filled first if need be.
+    pub(crate) fn of_group<'a>(
+        &mut self,
+        group: usize,
+        kernels: &Kernels,
+        tensor: &TensorLayout,
+        data: &'a [f32],
+        copy: &'a mut [f32],
+    ) -> &'a [f32] {
+        let Some((copies, window, copied)) = &mut self.copied else { return data };
+        let channels = copies.channels(group);
+        if !*copied || window.channels != channels {
+            (window.channels, *copied) = (channels, true);
+            self.pixels = window.pixels();
+            window.copy(kernels, tensor, data, copy);
+        }
+        copy
+    }
+
+    /// Whether it is a copy.
+    pub(crate) const fn is_copy(&self) -> bool {
+        self.copied.is_some()
+    }
+
+    /// Where the pixels of the last group lie.
+    pub(crate) const fn pixels(&self) -> &Pixels {
+        &self.pixels
+    }
+}
+
+/// Results of a block of some images, one panel of channels.
+pub(crate) struct Results {
+    pub(crate) images: Range<usize>,
+    pub(crate) block: Block,
+    /// Lanes of the panel.
+    pub(crate) width: usize,
+}
+
+impl Results {
+    /// As a tensor of its own, whose first image and positions are the block's.
+    pub(crate) fn tensor(&self) -> TensorLayout {
+        TensorLayout::new(Layout::Nhwc, self.images.len(), self.width, self.block.size, self.width)
+    }
+
+    /// Loads what [`store`](Self::store) would overwrite.
+    pub(crate) fn load(&self, kernels: &Kernels, from: &mut View<'_>, channels: Range<usize>, to: &mut [f32]) {
+        self.rows(from.size(), to.len(), |index, image, positions| {
+            let to = &mut to[index * positions.len() * self.width..][..positions.len() * self.width];
+            for (lane, channel) in channels.clone().enumerate() {
+                kernels.transpose(TransposeBlock {
+                    from: from.run_mut(image, channel, positions.clone()),
+                    from_step: 1,
+                    from_column: 1,
+                    to: RowsMut::of_slice(&mut to[lane..], positions.len(), self.width, 1),
+                });
+            }
+        });
+    }
+
+    /// Stores the first lanes as channels of planes.
+    pub(crate) fn store(&self, kernels: &Kernels, from: &[f32], channels: Range<usize>, to: &mut View<'_>) {
+        self.rows(to.size(), from.len(), |index, image, positions| {
+            kernels.transpose(TransposeBlock {
+                from: &from[index * positions.len() * self.width..][..positions.len() * self.width],
+                from_step: self.width,
+                from_column: 1,
+                to: to.runs(image, channels.clone(), positions),
+            });
+        });
+    }
+
+    /// Visits the positions that follow one another in a plane of some size: which of the block's rows of as many they are.
+    fn rows(&self, size: [usize; 3], room: usize, mut visit: impl FnMut(usize, usize, Range<usize>)) {
+        let ([d, h, w], [depth, height, width]) = (self.block.start, self.block.size);
+        let [_, heights, widths] = size;
+        // Rows of whole planes are one.
+        let (rows, len) = if width == widths { (1, height * width) } else { (height, width) };
+        assert!(self.images.len() * self.block.len() * self.width <= room);
+        let mut index = 0;
+        for image in self.images.clone() {
+            for (d, h) in (d..d + depth).flat_map(|d| (h..h + rows).map(move |h| (d, h))) {
+                let position = (d * heights + h) * widths + w;
+                visit(index, image, position..position + len);
+                index += 1;
+            }
+        }
+    }
+}
+
+/// Which window a block of positions has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Outputs read inputs.
+    Forward,
+    /// Inputs read outputs.
+    Backward,
+}
+
+impl Reading {
+    /// Most coordinates along an axis that so many positions in a row read.
+    const fn most(self, reads: &Reads, positions: usize) -> usize {
+        match self {
+            Self::Forward => reads.most_read(positions),
+            Self::Backward => reads.most_readers(positions),
+        }
+    }
+}
+
+/// Positions up to which a block may take [`MOST_FOR_FEW`] times the elements of its budget: all weights of the layer stream by
+/// for each block, and tiles along the images of small planes want several of them.
+const FEW_POSITIONS: usize = 192;
+
+/// So many times a second-level cache's part still fit a core's share of the last one.
+const MOST_FOR_FEW: usize = 8;
+
+/// Blocks of positions whose windows are copied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocks {
+    /// Images of a block, and its positions along each axis.
+    pub(crate) images: usize,
+    pub(crate) block: [usize; 3],
+    pub(crate) copies: Copies,
+}
+
+/// What a block may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// Channels per group of what is copied.
+    pub(crate) per_group: usize,
+    /// Elements of a position's results.
+    pub(crate) per_position: usize,
+    /// Elements of the copy and the results together.
+    pub(crate) most: usize,
+    /// Positions.
+    pub(crate) positions: usize,
+}
+
+impl Blocks {
+    /// The largest blocks that a budget allows: all of the inner axes, some of one. None where not even one position fits.
+    pub(crate) const fn new(desc: &ConvDesc, reading: Reading, budget: Budget) -> Option<Self> {
+        let size = match reading {
+            Reading::Forward => desc.output_size(),
+            Reading::Backward => desc.input_size(),
+        };
+        let groups = Copies::groups(desc.groups(), budget.per_group);
+        let of = Plan { reads: Reads::all_forward(desc), reading, groups, budget };
+        let (mut block, mut cut) = (size, 0);
+        while !of.fits(1, block) {
+            if block[cut] == 1 {
+                cut += 1;
+                if cut == 3 {
+                    return None;
+                }
+            }
+            // The most positions along this axis: one, until more are found to fit, and fewer than all.
+            let (mut fit, mut over) = (1, block[cut]);
+            while over - fit > 1 {
+                let middle = fit + (over - fit) / 2;
+                block[cut] = middle;
+                if of.fits(1, block) { fit = middle } else { over = middle }
+            }
+            block[cut] = fit;
+        }
+        block[cut] = Panels::of_at_most(size[cut], block[cut]).max();
+        let batch = max(desc.batch(), 1);
+        let mut images = 1;
+        if product(block) == product(size) {
+            let (mut over, positions) = (batch + 1, product(block));
+            // No more than either limit allows.
+            let most = min(
+                budget.positions / positions,
+                max(budget.most / max(of.elements(block), 1), FEW_POSITIONS / positions),
+            );
+            over = min(over, max(most, 1) + 1);
+            while over - images > 1 {
+                let middle = images + (over - images) / 2;
+                if of.fits(middle, block) { images = middle } else { over = middle }
+            }
+            images = Panels::of_at_most(batch, images).max();
+        }
+        let copies = Copies { groups, per_group: budget.per_group, window: images.saturating_mul(of.window(block)) };
+        Some(Self { images, block, copies })
+    }
+
+    /// Most positions of a block.
+    pub(crate) const fn positions(&self) -> usize {
+        self.images * product(self.block)
+    }
+}
+
+/// What the size of a block is found from.
+struct Plan {
+    reads: [Reads; 3],
+    reading: Reading,
+    groups: Panels,
+    budget: Budget,
+}
+
+impl Plan {
+    /// Most pixels of a block's window in an image; saturates.
+    const fn window(&self, block: [usize; 3]) -> usize {
+        product([
+            self.reading.most(&self.reads[0], block[0]),
+            self.reading.most(&self.reads[1], block[1]),
+            self.reading.most(&self.reads[2], block[2]),
+        ])
+    }
+
+    /// Elements of an image's part of a block; saturates.
+    const fn elements(&self, block: [usize; 3]) -> usize {
+        let per_pixel = pitch(self.groups.max() * self.budget.per_group);
+        let window = self.window(block).saturating_mul(per_pixel);
+        window.saturating_add(product(block).saturating_mul(self.budget.per_position))
+    }
+
+    /// Whether so much of so many images is no more than a budget allows.
+    const fn fits(&self, images: usize, block: [usize; 3]) -> bool {
+        let positions = product(block).saturating_mul(images);
+        let elements = self.elements(block).saturating_mul(images);
+        let most = self.budget.most;
+        let few = positions <= FEW_POSITIONS && elements <= most.saturating_mul(MOST_FOR_FEW);
+        positions <= self.budget.positions && (elements <= most || few)
+    }
+}

@@ -2,10 +2,11 @@
 //!
 //! Input channels are in lanes: a stripe of a few vectors of them, at one tap, meets tile after tile of output channels. With
 //! channels last the input is read where it lies, and the gradient of the weight is added to where it lies; of other tensors
-//! the [window](crate::pixels) of each block is transposed, and the gradient of a slab once. Nothing is padded:
+//! the [window](crate::pixels) of each block is transposed, and the sums of a slab, for a few input channels, are once. Nothing
+//! is padded:
 //!
 //! ```text
-//! for each slab of output channels
+//! for each slab of output channels (and a few input channels)
 //!   for each block of positions                 x and gradients stay in the second-level cache
 //!     the gradients are packed in tiles
 //!     for each tap                              a box of the block's positions reads inside
@@ -58,6 +59,9 @@ const COPIED_LEN: usize = 60 * 1024;
 /// Output channels of a slab where they are copied.
 const COPIED_SLAB: usize = 128;
 
+/// Elements of sums that are transposed, 160 KiB.
+const TRANSPOSED_LEN: usize = 40 * 1024;
+
 /// Output channels of a slab: their packed gradients stay in the second-level cache beside the input.
 const SLAB_CHANNELS: usize = 256;
 
@@ -70,6 +74,8 @@ pub(super) struct Stripes {
     /// Vectors of a group's input channels, and how many of them are copied at a time: whole stripes.
     vectors: usize,
     copied: usize,
+    /// Vectors that are summed at a time.
+    at_once: usize,
     /// Most vectors of a stripe.
     most_vectors: usize,
     /// Most output channels of a tile.
@@ -77,7 +83,7 @@ pub(super) struct Stripes {
     /// Whether gradients are packed for each column of taps, without the positions whose taps there read padding: their rows
     /// then follow one another.
     by_column: bool,
-    /// Sums beside the gradient, of segments of positions: as many as a slab has weights, or none.
+    /// Sums beside the gradient, of segments of positions or to be transposed: as many as a slab has weights, or none.
     sums: usize,
     /// Most pixels of a window where it is copied, a few input channels at a time.
     window: Option<usize>,
@@ -105,6 +111,9 @@ struct Slab<'a> {
     group: usize,
     /// Counted over all groups.
     channels: Range<usize>,
+    /// Vectors of the group's input channels, and those channels.
+    vectors: Range<usize>,
+    inputs: Range<usize>,
     /// Their filters.
     grad_weight: Option<&'a mut [f32]>,
     /// Whether the filters are replaced.
@@ -158,11 +167,23 @@ const fn input_vectors(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> [
     [vectors, min(vectors, max(COPIED_CHANNELS / kernels.lanes / most, 1) * most)]
 }
 
+/// Whether the taps of a filter come last, so that sums of input channels in lanes are transposed.
+const fn taps_last(desc: &ConvDesc) -> bool {
+    matches!(desc.layout(), Layout::Nchw) && desc.taps() > 1
+}
+
+/// Output channels of a slab whose blocks are copied.
+const fn copied_slab(desc: &ConvDesc, copied_lanes: usize) -> usize {
+    let filter = desc.taps().saturating_mul(copied_lanes);
+    let most = if taps_last(desc) { clamp(TRANSPOSED_LEN / filter, 1, COPIED_SLAB) } else { COPIED_SLAB };
+    Panels::of_at_most(desc.group_out_channels(), most).max()
+}
+
 /// The blocks whose windows are copied.
 const fn copied_blocks(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> Option<Blocks> {
     let [_, copied] = input_vectors(desc, kernels, tuning);
     let lanes = copied * kernels.lanes;
-    let slab = Panels::of_at_most(desc.group_out_channels(), COPIED_SLAB).max();
+    let slab = copied_slab(desc, lanes);
     let budget = Budget {
         per_group: lanes,
         // Gradients and their tiles, and a stripe.
@@ -181,10 +202,14 @@ impl Stripes {
             Layout::Nhwc => None,
             Layout::Nchw => copied_blocks(desc, kernels, tuning),
         };
-        let slab = Panels::of_at_most(outputs, if copies.is_some() { COPIED_SLAB } else { SLAB_CHANNELS }).max();
+        let [vectors, copied] = input_vectors(desc, kernels, tuning);
+        let slab = if copies.is_some() || taps_last(desc) {
+            copied_slab(desc, copied * kernels.lanes)
+        } else {
+            Panels::of_at_most(outputs, SLAB_CHANNELS).max()
+        };
         let len = min(BLOCK_LEN, tuning.staging_len.saturating_mul(2));
         let most_vectors = min(kernels.stripe_vectors, tuning.tile);
-        let [vectors, copied] = input_vectors(desc, kernels, tuning);
         // What a single tap reads is read once.
         let read = if desc.taps() == 1 { copied * kernels.lanes } else { inputs };
         let fit = TILE_LEN / (kernels.stripe_vectors * kernels.lanes + kernels.stripe_rows);
@@ -197,10 +222,10 @@ impl Stripes {
         };
         let slab = Panels::of_at_most(clamp(own, 1, outputs), slab).max();
         let filter = desc.taps().saturating_mul(inputs);
-        // Taps that come last are transposed, once.
-        let apart = blocks(desc, block) > min(MOST_BLOCKS, tuning.depth)
-            || matches!(desc.layout(), Layout::Nchw) && desc.taps() > 1;
-        let sums = if apart { slab.saturating_mul(filter) } else { 0 };
+        let at_once = if taps_last(desc) { copied } else { vectors };
+        let apart = blocks(desc, block) > min(MOST_BLOCKS, tuning.depth) || taps_last(desc);
+        let inputs = min(at_once * kernels.lanes, inputs);
+        let sums = if apart { slab.saturating_mul(desc.taps()).saturating_mul(inputs) } else { 0 };
         // Packing costs about half a cycle per element, and a row of positions eight cycles more than those of its tiles.
         let (columns, width) = (desc.kernel()[2], block[3]);
         let padded = desc.padding_before()[2] > 0 || desc.padding_after()[2] > 0;
@@ -210,6 +235,7 @@ impl Stripes {
             slab,
             vectors,
             copied,
+            at_once,
             most_vectors,
             most_rows: min(kernels.stripe_rows, tuning.panel),
             by_column,
@@ -254,22 +280,31 @@ impl Stripes {
             let own = channels.start.max(group * per_group)..channels.end.min((group + 1) * per_group);
             for slab in chunks(own, self.slab) {
                 let first = slab.start - channels.start;
-                let slab = Slab {
+                let mut slab = Slab {
                     group,
+                    vectors: 0..0,
+                    inputs: 0..0,
                     grad_weight: grad_weight.as_mut().map(|all| &mut all[first * filter..][..slab.len() * filter]),
                     replaces,
                     grad_bias: grad_bias.as_mut().map(|all| &mut all[first..][..slab.len()]),
                     channels: slab,
                 };
-                self.run_slab(call, slab, &mut scratch);
+                self.sum_outside(call, &slab, scratch.outside);
+                for vectors in chunks(0..self.vectors, self.at_once) {
+                    let lanes = |vector: usize| (vector * call.kernels.lanes).min(desc.group_in_channels());
+                    slab.inputs = lanes(vectors.start)..lanes(vectors.end);
+                    (slab.vectors, slab.replaces) = (vectors, replaces);
+                    self.run_slab(call, &mut slab, &mut scratch);
+                    // It has been summed.
+                    slab.grad_bias = None;
+                }
             }
         }
     }
 
-    fn run_slab(&self, call: &BackwardWeightCall<'_>, mut slab: Slab<'_>, scratch: &mut Scratch<'_>) {
+    fn run_slab(&self, call: &BackwardWeightCall<'_>, slab: &mut Slab<'_>, scratch: &mut Scratch<'_>) {
         let [depth, height, width] = call.desc.output_size();
         let tiles = Panels::of_at_most(slab.channels.len(), self.most_rows);
-        self.sum_outside(call, &slab, scratch.outside);
         let (mut first, mut segments) = (true, Segments::default());
         for images in chunks(0..call.desc.batch(), self.block[0]) {
             for depths in chunks(0..depth, self.block[1]) {
@@ -280,7 +315,7 @@ impl Stripes {
                         let packed = if self.by_column { 0..0 } else { positions[3].clone() };
                         let begins = segments.is_new();
                         let mut block = Block { positions, packed, tiles, first, begins };
-                        self.run_block(call, &mut slab, &mut block, scratch);
+                        self.run_block(call, slab, &mut block, scratch);
                         first = false;
                         if segments.advance(count) {
                             slab.end_segment(call, scratch.sums);
@@ -351,7 +386,7 @@ impl Stripes {
         let reads = Reads::all_forward(desc);
         // What is copied serves all taps.
         let at_once = if self.window.is_some() { self.copied } else { self.vectors };
-        for vectors in chunks(0..self.vectors, at_once) {
+        for vectors in chunks(slab.vectors.clone(), at_once) {
             let mut input = (call.input, Pixels::of(&desc.input_tensor()));
             if self.window.is_some() {
                 let [images, axes @ ..] = block.positions.clone();
@@ -411,12 +446,13 @@ impl Stripes {
         (input, pixels): (&[f32], Pixels),
         scratch: &mut TapBuffers<'_>,
     ) {
-        let Slab { group, channels: ref own, grad_weight: Some(ref mut grad_weight), replaces, .. } = *slab else {
+        let Slab { group, channels: ref own, ref inputs, grad_weight: Some(ref mut grad_weight), replaces, .. } = *slab
+        else {
             return;
         };
         let (desc, lanes) = (call.desc, call.kernels.lanes);
-        let filter = desc.group_in_channels() * desc.taps();
-        // To a segment's own sums, if there are any.
+        // To a segment's own sums, if there are any: of the slab's input channels alone.
+        let filter = inputs.len() * desc.taps();
         let (sums, replaces) = match &mut scratch.sums[..] {
             [] => (&mut **grad_weight, replaces && block.first),
             sums => (&mut sums[..own.len() * filter], block.begins),
@@ -454,7 +490,7 @@ impl Stripes {
                 packed: block.packed_len(),
                 tiles: block.tiles,
                 outside,
-                sums: &mut sums[index * channels + first..],
+                sums: &mut sums[index * inputs.len() + first - inputs.start..],
                 pitch: filter,
                 replaces,
             });
@@ -490,21 +526,22 @@ impl Slab<'_> {
     fn end_segment(&mut self, call: &BackwardWeightCall<'_>, sums: &[f32]) {
         let Some(gradient) = self.grad_weight.as_deref_mut().filter(|_| !sums.is_empty()) else { return };
         let replaces = core::mem::take(&mut self.replaces);
-        let (channels, taps) = (call.desc.group_in_channels(), call.desc.taps());
-        if matches!(call.desc.layout(), Layout::Nhwc) || taps == 1 {
+        if !taps_last(call.desc) {
             for (gradient, sum) in gradient.iter_mut().zip(sums) {
                 *gradient = if replaces { *sum } else { *gradient + *sum };
             }
             return;
         }
-        let filters = gradient.chunks_exact_mut(channels * taps).zip(sums.chunks_exact(channels * taps));
-        for (gradient, sums) in filters {
+        let (taps, channels) = (call.desc.taps(), self.inputs.len());
+        let filters = gradient.chunks_exact_mut(call.desc.group_in_channels() * taps);
+        for (filter, sums) in filters.zip(sums.chunks_exact(channels * taps)) {
+            let filter = &mut filter[self.inputs.start * taps..self.inputs.end * taps];
             if replaces {
-                let to = RowsMut::of_slice(gradient, channels, taps, taps);
+                let to = RowsMut::of_slice(filter, channels, taps, taps);
                 call.kernels.transpose(TransposeBlock { from: sums, from_step: channels, from_column: 1, to });
             } else {
                 for (tap, sums) in sums.chunks_exact(channels).enumerate() {
-                    strided::add(sums, &mut gradient[tap..], taps);
+                    strided::add(sums, &mut filter[tap..], taps);
                 }
             }
         }

@@ -18,16 +18,11 @@ use core::ops::Range;
 
 use super::Kernel;
 use super::offsets::Offsets;
-use super::tile::{
-    Interleaved, Sums, add_products, few, framed, load, outlined, panel_widths, store, unrolled, with_const,
-};
-use super::vector::{MOST_LANES, Vector, inputs_or_infinite};
+use super::tile::{Interleaved, Sums, add_products, few, framed, load, panel_widths, store, unrolled, with_const};
+use super::vector::{Vector, inputs_or_infinite};
 use super::view::RowsMut;
-use crate::arith::max;
+use crate::arith::{max, min};
 use crate::geometry::Panels;
-
-/// Positions of the widest tile.
-const MOST_TILE: usize = 4 * MOST_LANES;
 
 /// Runs of consecutive positions that a kernel walks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,7 +220,7 @@ impl ForwardPanels<'_> {
 
     /// Whether the last tile of a run ends with it, and computes some positions twice: nothing is read behind the run then.
     const fn ends_with_runs(&self, runs: &Runs, lanes: usize) -> bool {
-        self.start.is_some() && !self.gaps(runs) && runs.len >= lanes
+        lanes > 1 && self.start.is_some() && !self.gaps(runs) && runs.len >= lanes
     }
 
     /// Elements of the source from the first position's first offset to the last one that is read.
@@ -269,7 +264,8 @@ impl Kernel for ForwardPanels<'_> {
         let runs = self.runs(S::LANES);
         // Vectors that may end with the run.
         let most = if self.ends_with_runs(&runs, S::LANES) { runs.len / S::LANES } else { usize::MAX };
-        let turn = self.turn();
+        // Where code is to be small, there is no such cache either.
+        let turn = if S::FEW_TILES { usize::MAX } else { self.turn() };
         for run in 0..runs.count {
             let mut first = 0;
             while first < runs.len {
@@ -307,7 +303,7 @@ impl ForwardPanels<'_> {
         let first = self.panels.start(panel) - self.panels.start(self.range.start);
         with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
             with_const!(vectors, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
-                outlined!(simd => {
+                framed!(simd => {
                     // SAFETY: checked: the vectors lie in the run, `NR` channels are the panel's.
                     unsafe {
                         self.ask_for::<S, MR, NR>(simd, first, run, at, runs);
@@ -357,6 +353,10 @@ impl ForwardPanels<'_> {
         at: usize,
     ) -> Sums<S, NR, MR> {
         let mut sums = [[simd.splat_f32s(0.0); MR]; NR];
+        if let Some(start) = self.start {
+            // SAFETY: checked: starts are as many as channels.
+            unrolled!(N in 0..NR => sums[N] = [simd.splat_f32s(unsafe { *start.get_unchecked(first + N) }); MR]);
+        }
         let (trips, rest) = self.offsets.trips::<S>();
         // They advance by wrapping arithmetic, because those after the last offset are never read.
         let mut theta = self.thresholds.as_ptr();
@@ -397,62 +397,67 @@ impl ForwardPanels<'_> {
         runs: &Runs,
     ) {
         let RowsMut { first: output, step, apart, .. } = self.output;
-        let whole = self.output.apart == 1 && !self.gaps(runs) && at + MR * S::LANES <= runs.len;
-        // SAFETY: checked: the channels are rows of the output, the positions lie in each; starts are as many as channels.
+        // Where code is to be small, one way will do.
+        let whole = !S::FEW_TILES && apart == 1 && !self.gaps(runs) && at + MR * S::LANES <= runs.len;
+        // SAFETY: checked: the channels are rows of the output, the positions lie in each.
         unsafe {
-            let row = output.add(first * step);
-            let start = |n: usize| self.start.map(|start| *start.get_unchecked(first + n));
             if whole {
-                let row = row.add(run * self.output_row + at);
-                unrolled!(N in 0..NR => {
-                    let row = row.add(N * step);
-                    if let Some(start) = start(N) {
-                        let start = simd.splat_f32s(start);
-                        few!(M in 0..MR => simd.store(row.add(M * S::LANES), simd.add_f32s(sums[N][M], start)));
-                    } else {
-                        few!(M in 0..MR => {
-                            let to = row.add(M * S::LANES);
-                            simd.store(to, simd.add_f32s(sums[N][M], simd.load(to)));
-                        });
-                    }
-                });
+                let row = output.add(first * step + run * self.output_row + at);
+                if self.start.is_some() {
+                    store(simd, sums, row, step);
+                } else {
+                    unrolled!(N in 0..NR => few!(M in 0..MR => {
+                        let to = row.add(N * step + M * S::LANES);
+                        simd.store(to, simd.add_f32s(sums[N][M], simd.load(to)));
+                    }));
+                }
                 return;
             }
-            let mut tile = [[0.0; MOST_TILE]; NR];
-            store(simd, sums, tile.as_mut_ptr().cast(), MOST_TILE);
-            let count = if runs.len - at < MR * S::LANES { runs.len - at } else { MR * S::LANES };
-            // Parts of rows of positions, between which there may be gaps.
-            let mut done = 0;
-            while done < count {
-                let (mut line, mut column) = (run, at + done);
-                let mut len = count - done;
-                if self.gaps(runs) {
-                    (line, column) = (column / self.source_row, column % self.source_row);
-                    let (gap, end) = (self.source_row - column, self.columns.saturating_sub(column));
-                    let part = if gap < len { gap } else { len };
-                    len = if end < part { end } else { part };
-                    if len == 0 {
-                        done += part;
-                        continue;
-                    }
+            let mut tile = [[simd.splat_f32s(0.0); MR]; NR];
+            store(simd, sums, tile.as_mut_ptr().cast(), MR * S::LANES);
+            let tile = core::slice::from_raw_parts(tile.as_ptr().cast(), NR * MR * S::LANES);
+            let count = min(runs.len - at, MR * S::LANES);
+            self.scatter(tile, MR * S::LANES, first, run, at..at + count, runs);
+        }
+    }
+
+    /// Writes some positions of a run for some channels, from the one that is `first` on: a tile of rows of `pitch`.
+    ///
+    /// # Safety
+    ///
+    /// The call is [checked](Kernel#checked), the positions are of the run, the channels the call's.
+    #[inline(never)]
+    unsafe fn scatter(
+        &self,
+        tile: &[f32],
+        pitch: usize,
+        first: usize,
+        run: usize,
+        positions: Range<usize>,
+        runs: &Runs,
+    ) {
+        let RowsMut { first: output, step, apart, .. } = self.output;
+        // Parts of rows of positions, between which there may be gaps.
+        let (gaps, add) = (self.gaps(runs), self.start.is_none());
+        let row_len = if gaps { max(self.source_row, 1) } else { usize::MAX };
+        let at = positions.start;
+        let (mut line, mut column) = if gaps { (at / row_len, at % row_len) } else { (run, at) };
+        let mut done = 0;
+        while done < positions.len() {
+            let part = min(row_len - column, positions.len() - done);
+            let len = if gaps { min(self.columns.saturating_sub(column), part) } else { part };
+            for (n, sums) in tile.chunks_exact(pitch).enumerate() {
+                let mut to = output.wrapping_add((first + n) * step + (line * self.output_row + column) * apart);
+                for sum in &sums[done..done + len] {
+                    // SAFETY: checked: the channels are rows of the output, the positions lie in each.
+                    unsafe { *to = if add { *to + sum } else { *sum } };
+                    // Not `add`: after the last element it may point beyond the tensor.
+                    to = to.wrapping_add(apart);
                 }
-                for (n, sums) in tile.iter().enumerate() {
-                    let to = row.add(n * step + (line * self.output_row + column) * apart);
-                    let sums = &sums[done..done + len];
-                    match start(n) {
-                        Some(start) => {
-                            for (i, sum) in sums.iter().enumerate() {
-                                *to.add(i * apart) = sum + start;
-                            }
-                        }
-                        None => {
-                            for (i, sum) in sums.iter().enumerate() {
-                                *to.add(i * apart) += sum;
-                            }
-                        }
-                    }
-                }
-                done += len;
+            }
+            (done, column) = (done + part, column + part);
+            if column == row_len {
+                (line, column) = (line + 1, 0);
             }
         }
     }

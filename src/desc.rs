@@ -316,6 +316,11 @@ impl ConvDesc {
         !(equal(self.padding_before, [0; 3]) && equal(self.padding_after, [0; 3]))
     }
 
+    /// Whether each output position reads the input position of its own number, and no other.
+    pub(crate) const fn is_pointwise(&self) -> bool {
+        self.taps() == 1 && equal(self.stride, [1; 3]) && !self.has_padding()
+    }
+
     /// Kernel position of a tap, counted in memory order.
     pub(crate) const fn kernel_position(&self, tap: usize) -> [usize; 3] {
         let [_, height, width] = self.kernel;

@@ -10,6 +10,7 @@
 //! | [`gather`] | input channels | channels first |
 //! | [`depthwise`] | positions or channels | one channel per group |
 //! | [`planar`] | positions | fewer input channels than half a vector |
+//! | [`tiny`](crate::tiny) | nothing | very little work |
 //!
 //! Padding has no input position: where a tap reads it, x̂ = 0, so its gradient goes to the threshold if θ ≥ 0 and
 //! nowhere otherwise. That part is one sum per tap over the border ([`border`]), apart from the hot loops.
@@ -32,6 +33,7 @@ use crate::operands::{Accumulation, Gradient};
 use crate::sums::SegmentedSums;
 use crate::threads::{Executor, Rest, for_each};
 use crate::thresholds::{ThresholdGradient, ThresholdTable};
+use crate::tiny::Tiny;
 use crate::tuning::{BackwardInputAlgorithm, Tuning};
 use crate::weight::Packing;
 use crate::workspace::Buffers;
@@ -66,6 +68,7 @@ enum Driver {
     Progressions(Progressions),
     Planar(Planar),
     Depthwise(Depthwise),
+    Tiny(Tiny),
 }
 
 /// Operands of a call, lengths checked.
@@ -116,29 +119,46 @@ const MANY_PANELS: usize = 8;
 const MOST_SUMS: usize = 16 * 1024;
 
 impl BackwardInputPlan {
-    pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, threads: usize) -> Self {
+    pub(crate) const fn new(
+        desc: &ConvDesc,
+        kernels: &Kernels,
+        tuning: &Tuning,
+        threads: usize,
+        tiny: Option<Tiny>,
+    ) -> Self {
         let algorithm = match tuning.backward_input {
             Some(algorithm) => algorithm,
             None => choose(desc, kernels),
         };
-        let (driver, packing) = match algorithm {
+        let (algorithm, packing) = match algorithm {
             BackwardInputAlgorithm::Gather if gather::applies(desc) => {
-                let packing = Packing::transposed_lanes(desc, min(MOST_VECTORS, tuning.tile), kernels.lanes);
-                (Driver::Gather(Gather::new(desc, kernels, tuning, packing.panels())), packing)
+                (algorithm, Packing::transposed_lanes(desc, min(MOST_VECTORS, tuning.tile), kernels.lanes))
             }
             BackwardInputAlgorithm::Progressions if progressions::applies(desc) => {
                 let most = min(progressions::most_vectors(desc, kernels), tuning.tile);
-                let packing = Packing::transposed_lanes(desc, most, kernels.lanes);
-                (Driver::Progressions(Progressions::new(desc, kernels, tuning, packing.panels())), packing)
+                (algorithm, Packing::transposed_lanes(desc, most, kernels.lanes))
             }
-            BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, kernels) => (
-                Driver::Depthwise(Depthwise::new(desc, tuning)),
-                Packing::transposed(Panels::of_at_most(desc.group_in_channels(), 1)),
+            BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, kernels) => {
+                (algorithm, Packing::transposed(Panels::of_at_most(desc.group_in_channels(), 1)))
+            }
+            _ => (
+                BackwardInputAlgorithm::Planar,
+                Packing::transposed(kernels.panel.panels(desc.group_in_channels(), tuning.panel)),
             ),
-            _ => {
-                let packing = Packing::transposed(kernels.panel.panels(desc.group_in_channels(), tuning.panel));
-                (Driver::Planar(Planar::new(desc, tuning, packing.panels())), packing)
+        };
+        // Weights are packed as for larger batches, which may share them.
+        if let (Some(tiny), None) = (tiny, tuning.backward_input)
+            && let Some(tiny) = tiny.reading(&packing, desc)
+        {
+            return Self::without_workspace(Driver::Tiny(tiny), packing);
+        }
+        let driver = match algorithm {
+            BackwardInputAlgorithm::Gather => Driver::Gather(Gather::new(desc, kernels, tuning, packing.panels())),
+            BackwardInputAlgorithm::Progressions => {
+                Driver::Progressions(Progressions::new(desc, kernels, tuning, packing.panels()))
             }
+            BackwardInputAlgorithm::Depthwise => Driver::Depthwise(Depthwise::new(desc, tuning)),
+            _ => Driver::Planar(Planar::new(desc, tuning, packing.panels())),
         };
         let panels = desc.groups() * packing.panels().count();
         // A panel of weights has as many rows per output channel.
@@ -163,6 +183,7 @@ impl BackwardInputPlan {
                 Driver::Progressions(_) => 0,
                 Driver::Planar(driver) => driver.buffers(kernels).len(),
                 Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
+                Driver::Tiny(_) => 0,
             },
             thresholds_len,
             sums_len,
@@ -174,6 +195,22 @@ impl BackwardInputPlan {
         }
     }
 
+    /// A plan of one task that needs nothing but its operands.
+    const fn without_workspace(driver: Driver, packing: Packing) -> Self {
+        let one = Panels::into_parts(1, 1);
+        let (part_len, thresholds_len, sums_len, before_len, border_len) = (0, 0, 0, 0, 0);
+        let (segments, parts) = (one, one);
+        Self { driver, packing, segments, parts, part_len, thresholds_len, sums_len, before_len, border_len }
+    }
+
+    /// The plain loops, if they are planned. They take the weight as it is.
+    pub(crate) const fn tiny(&self) -> Option<&Tiny> {
+        match &self.driver {
+            Driver::Tiny(tiny) if VECTORS => Some(tiny),
+            _ => None,
+        }
+    }
+
     #[cfg(feature = "internal-testing")]
     pub(crate) fn algorithm(&self) -> BackwardInputAlgorithm {
         match self.driver {
@@ -181,6 +218,7 @@ impl BackwardInputPlan {
             Driver::Progressions(_) => BackwardInputAlgorithm::Progressions,
             Driver::Planar(_) => BackwardInputAlgorithm::Planar,
             Driver::Depthwise(_) => BackwardInputAlgorithm::Depthwise,
+            Driver::Tiny(_) => BackwardInputAlgorithm::Tiny,
         }
     }
 
@@ -342,6 +380,7 @@ impl Driver {
         match (self, desc.layout()) {
             (Self::Gather(_) | Self::Progressions(_), _) | (Self::Depthwise(_), Layout::Nhwc) => 1,
             (Self::Depthwise(_), Layout::Nchw) | (Self::Planar(_), _) => kernels.lanes,
+            (Self::Tiny(_), _) => 0,
         }
     }
 }

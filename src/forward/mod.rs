@@ -6,6 +6,7 @@
 //! | [`columns`] | positions | once, where patches are packed as columns | channels first |
 //! | [`depthwise`] | positions or channels | at each load | one channel per group |
 //! | [`batch_reduce`] | output channels | at each broadcast, once per panel of output channels | channels last |
+//! | [`tiny`](crate::tiny) | nothing | for each position and tap | very little work |
 
 mod batch_reduce;
 mod columns;
@@ -23,6 +24,7 @@ use crate::layout::Layout;
 use crate::taps::Grid;
 use crate::threads::{Executor, Rest, for_each};
 use crate::thresholds::ThresholdTable;
+use crate::tiny::Tiny;
 use crate::tuning::{ForwardAlgorithm, Tuning};
 use crate::weight::Packing;
 
@@ -47,6 +49,7 @@ enum Driver {
     Columns(Columns),
     BatchReduce(BatchReduce),
     Depthwise(Depthwise),
+    Tiny(Tiny),
 }
 
 /// What the threads share out among themselves. Outputs do not depend on it: each is summed in one order.
@@ -88,7 +91,13 @@ pub(crate) struct ForwardCall<'a> {
 }
 
 impl ForwardPlan {
-    pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, threads: usize) -> Self {
+    pub(crate) const fn new(
+        desc: &ConvDesc,
+        kernels: &Kernels,
+        tuning: &Tuning,
+        threads: usize,
+        tiny: Option<Tiny>,
+    ) -> Self {
         let algorithm = match tuning.forward {
             Some(algorithm) => algorithm,
             None => choose(desc, kernels),
@@ -102,11 +111,18 @@ impl ForwardPlan {
                 (algorithm, Packing::rows(Panels::of_at_most(channels, 1)))
             }
             ForwardAlgorithm::Direct => (algorithm, Packing::rows(kernels.panel.panels(channels, tuning.panel))),
-            ForwardAlgorithm::Columns | ForwardAlgorithm::BatchReduce | ForwardAlgorithm::Depthwise => (
+            _ => (
                 ForwardAlgorithm::Columns,
                 Packing::rows(Panels::of_at_most(channels, min(kernels.product_rows, tuning.panel))),
             ),
         };
+        // Weights are packed as for larger batches, which may share them.
+        if let (Some(tiny), None) = (tiny, tuning.forward)
+            && let Some(tiny) = tiny.reading(&packing, desc)
+        {
+            let split = Split { axis: SplitAxis::Images, parts: Panels::into_parts(1, 1) };
+            return Self { driver: Driver::Tiny(tiny), packing, split, part_len: 0 };
+        }
         let panels = packing.panels();
         let all_panels = desc.groups() * panels.count();
         let mut split = Split::new(desc, all_panels, kernels, threads);
@@ -120,13 +136,14 @@ impl ForwardPlan {
                 Driver::Depthwise(Depthwise::new(desc, tuning))
             }
             ForwardAlgorithm::Direct => Driver::Direct(Direct::new(desc, kernels, tuning, packing, &split)),
-            ForwardAlgorithm::Columns => Driver::Columns(Columns::new(desc, kernels, tuning, packing, &split)),
+            _ => Driver::Columns(Columns::new(desc, kernels, tuning, packing, &split)),
         };
         let part_len = match &driver {
             Driver::Direct(driver) => driver.buffers(desc, kernels).len(),
             Driver::Columns(driver) => driver.buffers(desc, kernels).len(),
             Driver::BatchReduce(driver) => driver.buffers(desc, kernels).len(),
             Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
+            Driver::Tiny(_) => 0,
         };
         Self { driver, packing, split, part_len }
     }
@@ -138,6 +155,15 @@ impl ForwardPlan {
             Driver::Columns(_) => ForwardAlgorithm::Columns,
             Driver::BatchReduce(_) => ForwardAlgorithm::BatchReduce,
             Driver::Depthwise(_) => ForwardAlgorithm::Depthwise,
+            Driver::Tiny(_) => ForwardAlgorithm::Tiny,
+        }
+    }
+
+    /// The plain loops, if they are planned. They take the weight as it is.
+    pub(crate) const fn tiny(&self) -> Option<&Tiny> {
+        match &self.driver {
+            Driver::Tiny(tiny) if VECTORS => Some(tiny),
+            _ => None,
         }
     }
 

@@ -349,8 +349,13 @@ impl BackwardInputPlan {
             for panel in 0..desc.groups() * self.packing.panels().count() {
                 let table = self.table(desc, panel..panel + 1);
                 let segment = &segment[table.start * partial..table.end * partial];
+                let channels = self.channels(desc, panel);
                 for (tap, row) in segment.chunks_exact(segment.len() / desc.taps()).enumerate() {
-                    for (channel, partials) in self.channels(desc, panel).zip(row.chunks_exact(partial)) {
+                    if VECTORS && partial == 1 {
+                        grad_thresholds.add_channels(channels.clone(), tap, row);
+                        continue;
+                    }
+                    for (channel, partials) in channels.clone().zip(row.chunks_exact(partial)) {
                         grad_thresholds.add(channel, tap, partials.iter().sum());
                     }
                 }

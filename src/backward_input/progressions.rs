@@ -69,7 +69,9 @@ impl Progressions {
         let grad_output = image.saturating_mul(desc.batch());
         Self {
             block,
-            panels_first: weights > min(FEW_WEIGHTS, tuning.staging_len)
+            // A single block is walked once, whatever the order.
+            panels_first: blocks > 1
+                && weights > min(FEW_WEIGHTS, tuning.staging_len)
                 && weights.saturating_mul(blocks) > grad_output.saturating_mul(panels.count()),
             tile: tuning.panel,
         }

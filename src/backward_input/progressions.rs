@@ -156,9 +156,16 @@ impl Progressions {
         let depth = desc.group_out_channels();
         let (group_in, depth_of_all) = (desc.group_in_channels(), packing.depth(desc));
         let first_lane = packing.lane_of_all(segment.panels.start);
-        for panel in panels {
-            let (group, panel) = packing.panel_of_all(panel);
-            let [start, end] = [packing.lane(panel), packing.lane(panel + 1)];
+        let mut next = panels.start;
+        while next < panels.end {
+            let (group, panel) = packing.panel_of_all(next);
+            // Panels as wide are one call, but for a last one that has lanes without a channel.
+            let mut count = min(packing.panels().alike(panel), panels.end - next);
+            if count > 1 && packing.lane(panel + count) > group_in {
+                count -= 1;
+            }
+            next += count;
+            let [start, end] = [packing.lane(panel), packing.lane(panel + count)];
             let channels = group * group_in + start..group * group_in + min(end, group_in);
             let [start, end] = [start, end].map(|lane| group * packing.group_width() + lane);
             let table = (start - first_lane) * desc.taps()..(end - first_lane) * desc.taps();
@@ -167,6 +174,8 @@ impl Progressions {
                 inputs,
                 taps,
                 first_tap,
+                all_taps: desc.taps(),
+                panels: count,
                 input: call.input.map_or(&[], |input| &input[first_input + channels.start..]),
                 grad_output: call.grad_output,
                 first_output: first_output + group * depth,
@@ -174,7 +183,7 @@ impl Progressions {
                 weight: &call.weight[start * depth_of_all..end * depth_of_all],
                 thresholds: &segment.thresholds[table.clone()],
                 sums: &mut sums.current[table],
-                channels: channels.len(),
+                channels: channels.len() / count,
                 grad_input: view.map(|view| view.pixels_apart(images.clone(), steps, channels)),
                 add: grad_input.add,
                 mask,

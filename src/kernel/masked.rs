@@ -181,27 +181,47 @@ struct Place {
 /// [in reach](Vector#in-reach) at the place.
 type Tile<S> = unsafe fn(S, &Panel, &Place);
 
-/// Copies of a tile of inputs and of their gradients.
-type Copies = [[f32; MOST_TILE]; 2];
+/// Copies of a tile of inputs and of their gradients, each with room for the largest tile of the call.
+type Copies<'a> = [&'a mut [f32]; 2];
+
+/// Elements of a small tile, as those of vectors of eight lanes are. Copies begin with zeros, which should not take longer than
+/// the tile.
+const SMALL_TILE: usize = 6 * MOST_LANES;
 
 /// [`walk`], with copies on its stack.
 ///
 /// # Safety
 ///
 /// The call is [checked](Kernel#checked).
-#[inline(never)]
 unsafe fn walk_with_copies<S: Vector>(simd: S, call: MaskedProducts<'_>) {
+    let vectors = call.channels.div_ceil(S::LANES);
     // SAFETY: checked.
-    unsafe { walk(simd, call, Some(&mut [[0.0; MOST_TILE]; 2])) }
+    unsafe {
+        if most_rows::<S>(vectors) * vectors * S::LANES <= SMALL_TILE {
+            walk_with_copies_of::<S, SMALL_TILE>(simd, call);
+        } else {
+            walk_with_copies_of::<S, MOST_TILE>(simd, call);
+        }
+    }
+}
+
+/// # Safety
+///
+/// The call is [checked](Kernel#checked), and none of its tiles has more than `LEN` elements.
+#[inline(never)]
+unsafe fn walk_with_copies_of<S: Vector, const LEN: usize>(simd: S, call: MaskedProducts<'_>) {
+    let [mut inputs, mut gradients] = [[0.0; LEN]; 2];
+    // SAFETY: checked, and the copies have room.
+    unsafe { walk(simd, call, Some([&mut inputs, &mut gradients])) }
 }
 
 /// Walks all tiles.
 ///
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked). There are copies, or whole vectors of channels and a gradient of the input.
+/// The call is [checked](Kernel#checked). There are copies with room for its tiles, or whole vectors of channels and a gradient of the input.
 #[inline(never)]
-unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<&mut Copies>) {
+unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<Copies<'_>>) {
     let vectors = call.channels.div_ceil(S::LANES);
     let width = vectors * S::LANES;
     let no_taps = call.taps.counts.contains(&0);
@@ -233,7 +253,7 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
         let mut targets = Targets {
             input: if mask == Mask::Linear { &[] } else { &call.input[first..] },
             grad_input: call.grad_input.as_ref().map(|pixels| pixels.first.wrapping_add(first)),
-            copies: copies.as_deref_mut(),
+            copies: copies.as_mut().map(|copies| copies.each_mut().map(|copy| &mut **copy)),
             add: call.add,
             channels: call.channels,
         };
@@ -292,7 +312,7 @@ struct Targets<'a> {
     /// Empty where it is not read.
     input: &'a [f32],
     grad_input: Option<*mut f32>,
-    copies: Option<&'a mut Copies>,
+    copies: Option<Copies<'a>>,
     /// Whether what a copy holds is added.
     add: bool,
     channels: usize,

@@ -22,7 +22,7 @@ pub struct PackedWeight<'a> {
 impl PackedWeight<'_> {
     /// Whether a plan of a layer for an instruction set reads them in this packing.
     pub(crate) fn belongs_to(&self, desc: &ConvDesc, isa: Isa, packing: Packing) -> bool {
-        self.isa == isa && self.packing == packing && self.layer == desc.layer()
+        self.isa == isa && self.packing == packing && self.layer.is_layer_of(desc)
     }
 }
 

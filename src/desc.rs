@@ -324,10 +324,29 @@ impl ConvDesc {
         !(equal(self.padding_before, [0; 3]) && equal(self.padding_after, [0; 3]))
     }
 
+    /// Whether each output position reads the input position of its own number, and no other.
+    pub(crate) const fn is_pointwise(&self) -> bool {
+        self.taps() == 1 && equal(self.stride, [1; 3]) && !self.has_padding()
+    }
+
     /// Kernel position of a tap, counted in memory order.
     pub(crate) const fn kernel_position(&self, tap: usize) -> [usize; 3] {
         let [_, height, width] = self.kernel;
         [tap / (height * width), tap / width % height, tap % width]
+    }
+
+    /// Whether two layers are the same but for batch, image size and pitch. Without copies of both, for calls ask.
+    pub(crate) const fn is_layer_of(&self, other: &Self) -> bool {
+        self.rank == other.rank
+            && self.in_channels == other.in_channels
+            && self.out_channels == other.out_channels
+            && self.groups == other.groups
+            && self.layout as u8 == other.layout as u8
+            && equal(self.kernel, other.kernel)
+            && equal(self.stride, other.stride)
+            && equal(self.dilation, other.dilation)
+            && equal(self.padding_before, other.padding_before)
+            && equal(self.padding_after, other.padding_after)
     }
 
     /// The same layer for any batch, image size and pitch: what packed weights depend on.

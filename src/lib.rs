@@ -26,6 +26,7 @@
 //!              thresholds.rs        θ by channel and tap
 //!              taps.rs, stage.rs    staged copies of blocks;  sums.rs  sums over positions in segments
 //!              workspace.rs         the buffers of a driver
+//!              tiny.rs              plain loops for layers that no driver pays for
 //! ```
 //!
 //! The loops of a pass, outermost first (here the forward pass of layers with channels last):
@@ -165,6 +166,7 @@ mod sums;
 mod taps;
 mod threads;
 mod thresholds;
+mod tiny;
 #[cfg(feature = "std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]
 pub mod train;

@@ -65,10 +65,13 @@ impl<'a> Thresholds<'a> {
             Self::Uniform(theta) => core::slice::from_ref(theta),
             Self::PerTap(thetas) => checked("thresholds", thetas, desc.threshold_len())?,
         };
-        match used.iter().position(|theta| theta.is_nan()) {
-            Some(index) => Err(Error::NanThreshold { index }),
-            None => Ok(ThresholdTable::new(used, self.strides(desc), self.is_linear())),
+        // All of them, not up to the first one: such a loop takes vectors.
+        if used.iter().fold(false, |any, theta| any | theta.is_nan())
+            && let Some(index) = used.iter().position(|theta| theta.is_nan())
+        {
+            return Err(Error::NanThreshold { index });
         }
+        Ok(ThresholdTable::new(used, self.strides(desc), self.is_linear()))
     }
 }
 

@@ -15,8 +15,9 @@ use crate::operands::{
 };
 use crate::threads::Executor;
 use crate::thresholds::ThresholdGradient;
+use crate::tiny::Tiny;
 use crate::tuning::Tuning;
-use crate::weight::{PackedWeight, Packing};
+use crate::weight::{PackedWeight, Packing, plain_strides};
 use crate::workspace::{Buffers, aligned, slack};
 
 /// A planned ConvReLU layer: descriptor, instruction set, blocking.
@@ -100,6 +101,7 @@ impl ConvRelu {
             positions: tuning.positions.max(1),
             depth: tuning.depth.max(1),
             part: tuning.part.max(1),
+            tiny: tuning.tiny,
             forward: tuning.forward,
             backward_input: tuning.backward_input,
             depthwise: tuning.depthwise,
@@ -109,14 +111,15 @@ impl ConvRelu {
 
     const fn of(desc: ConvDesc, kernels: &'static Kernels, tuning: Tuning, threads: usize) -> Self {
         let parts = parts(threads, desc.multiply_adds(), tuning.part);
+        let tiny = Tiny::of(&desc, &tuning);
         Self {
             desc,
             kernels,
             tuning,
             threads,
-            forward: ForwardPlan::new(&desc, kernels, &tuning, parts),
-            backward_input: BackwardInputPlan::new(&desc, kernels, &tuning, parts),
-            backward_weight: BackwardWeightPlan::new(&desc, kernels, &tuning, parts),
+            forward: ForwardPlan::new(&desc, kernels, &tuning, parts, tiny),
+            backward_input: BackwardInputPlan::new(&desc, kernels, &tuning, parts, tiny),
+            backward_weight: BackwardWeightPlan::new(&desc, kernels, &tuning, parts, tiny),
         }
     }
 
@@ -167,15 +170,19 @@ impl ConvRelu {
     /// Elements of workspace that a pass needs, exactly.
     pub const fn workspace_len(&self, pass: Pass) -> usize {
         let lanes = self.kernels.lanes;
-        let (forward, input) = (self.forward.workspace_len(), self.backward_input.workspace_len(lanes));
         let len = match pass {
-            Pass::Forward => self.packed_apart(self.forward.packing).len().saturating_add(forward),
-            Pass::ForwardPacked => forward,
-            Pass::BackwardInput => self.packed_apart(self.backward_input.packing).len().saturating_add(input),
-            Pass::BackwardInputPacked => input,
+            Pass::Forward | Pass::ForwardPacked => self.forward.workspace_len(),
+            Pass::BackwardInput | Pass::BackwardInputPacked => self.backward_input.workspace_len(lanes),
             Pass::BackwardWeight => self.backward_weight.workspace_len(),
         };
-        len.saturating_add(slack(lanes))
+        let packed = match pass {
+            Pass::Forward if self.forward.tiny().is_none() => self.packed_apart(self.forward.packing).len(),
+            Pass::BackwardInput if self.backward_input.tiny().is_none() => {
+                self.packed_apart(self.backward_input.packing).len()
+            }
+            _ => 0,
+        };
+        len.saturating_add(packed).saturating_add(slack(lanes))
     }
 
     /// Weights that a call packs, before the rest of its workspace.
@@ -250,30 +257,37 @@ impl ConvRelu {
         Some(PackedWeight { data, layer: self.desc.layer(), isa: self.isa(), packing })
     }
 
-    /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.
-    fn packed<'a>(
+    /// The weight and the workspace of a call, both long enough. A call with plain weights is one pass, and with packed weights
+    /// another.
+    fn checked<'a>(
         &self,
         packing: Packing,
         weight: Weight<'a>,
         workspace: &'a mut [f32],
-        passes: [Pass; 2],
-    ) -> Result<(&'a [f32], &'a mut [f32]), Error> {
-        let (desc, lanes) = (&self.desc, self.kernels.lanes);
-        let [plain, with_packed] = passes.map(|pass| self.workspace_len(pass));
+        [plain, packed]: [Pass; 2],
+    ) -> Result<(Weight<'a>, &'a mut [f32]), Error> {
+        let (weight, pass) = match weight {
+            Weight::Plain(weight) => (Weight::Plain(checked("weight", weight, self.desc.weight_len())?), plain),
+            Weight::Packed(own) => {
+                if !own.belongs_to(&self.desc, self.isa(), packing) {
+                    return Err(Error::PackedElsewhere { packed: own.isa, plan: self.isa() });
+                }
+                (weight, packed)
+            }
+        };
+        Ok((weight, checked_mut("workspace", workspace, self.workspace_len(pass))?))
+    }
+
+    /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.
+    fn packed<'a>(&self, packing: Packing, weight: Weight<'a>, workspace: &'a mut [f32]) -> (&'a [f32], &'a mut [f32]) {
+        let workspace = aligned(workspace, self.kernels.lanes);
         match weight {
             Weight::Plain(weight) => {
-                let weight = checked("weight", weight, desc.weight_len())?;
-                let workspace = aligned(checked_mut("workspace", workspace, plain)?, lanes);
                 let ([packed], rest) = self.packed_apart(packing).carve(workspace);
-                packing.pack(desc, self.kernels, weight, packed);
-                Ok((packed, rest))
+                packing.pack(&self.desc, self.kernels, weight, packed);
+                (packed, rest)
             }
-            Weight::Packed(weight) => {
-                if (weight.layer, weight.isa, weight.packing) != (desc.layer(), self.isa(), packing) {
-                    return Err(Error::PackedElsewhere { packed: weight.isa, plan: self.isa() });
-                }
-                Ok((weight.data, aligned(checked_mut("workspace", workspace, with_packed)?, lanes)))
-            }
+            Weight::Packed(weight) => (weight.data, workspace),
         }
     }
 
@@ -300,7 +314,13 @@ impl ConvRelu {
         let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
         let output = checked_mut("output", output, desc.output_len())?;
         let passes = [Pass::Forward, Pass::ForwardPacked];
-        let (weight, workspace) = self.packed(self.forward.packing, weight, workspace, passes)?;
+        let packing = self.forward.packing;
+        let (weight, workspace) = self.checked(packing, weight, workspace, passes)?;
+        if let Some(tiny) = self.forward.tiny() {
+            tiny.forward(input, &tiny.weight(desc, weight), &thresholds, bias, output);
+            return Ok(());
+        }
+        let (weight, workspace) = self.packed(packing, weight, workspace);
         let call = ForwardCall { desc, kernels: self.kernels, input, weight, thresholds, bias };
         self.forward.run(&call, output, workspace, executor)
     }
@@ -338,10 +358,19 @@ impl ConvRelu {
         let grad_thresholds =
             grad_thresholds.map(|gradient| gradient.checked("grad_thresholds", grad_len)).transpose()?;
         let passes = [Pass::BackwardInput, Pass::BackwardInputPacked];
-        let (weight, workspace) = self.packed(self.backward_input.packing, weight, workspace, passes)?;
-        let call = BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output };
+        let packing = self.backward_input.packing;
+        let (weight, workspace) = self.checked(packing, weight, workspace, passes)?;
         let strides = thresholds.strides();
         let grad_thresholds = grad_thresholds.map(|gradient| ThresholdGradient { values: gradient.zeroed(), strides });
+        if let Some(tiny) = self.backward_input.tiny() {
+            // Without gaps, so all of it may be zeroed.
+            let grad_input = grad_input.map(Gradient::zeroed);
+            let weight = tiny.weight(desc, weight);
+            tiny.backward_input(input, &weight, &thresholds, grad_output, grad_input, grad_thresholds);
+            return Ok(());
+        }
+        let (weight, workspace) = self.packed(packing, weight, workspace);
+        let call = BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output };
         self.backward_input.run(&call, grad_input, grad_thresholds, workspace, executor)
     }
 
@@ -363,13 +392,18 @@ impl ConvRelu {
         let input = checked("input", input, desc.input_len())?;
         let thresholds = thresholds.checked(desc)?;
         let grad_output = checked("grad_output", grad_output, desc.output_len())?;
-        let call = BackwardWeightCall { desc, kernels: self.kernels, input, thresholds, grad_output };
         let WeightGradients { grad_weight, grad_bias } = gradients;
         let grad_weight = grad_weight.map(|gradient| gradient.checked("grad_weight", desc.weight_len())).transpose()?;
         let grad_bias = grad_bias.map(|gradient| gradient.checked("grad_bias", desc.bias_len())).transpose()?;
         let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::BackwardWeight))?;
-        let workspace = aligned(workspace, self.kernels.lanes);
         let grad_bias = grad_bias.map(Gradient::zeroed);
+        if let Some(tiny) = self.backward_weight.tiny() {
+            let grad_weight = grad_weight.map(|gradient| (gradient.zeroed(), plain_strides(desc)));
+            tiny.backward_weight(input, &thresholds, grad_output, grad_weight, grad_bias);
+            return Ok(());
+        }
+        let call = BackwardWeightCall { desc, kernels: self.kernels, input, thresholds, grad_output };
+        let workspace = aligned(workspace, self.kernels.lanes);
         self.backward_weight.run(&call, grad_weight, grad_bias, workspace, executor)
     }
 }

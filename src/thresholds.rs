@@ -76,4 +76,16 @@ impl ThresholdGradient<'_> {
         let [channel_stride, tap_stride] = self.strides;
         self.values[channel * channel_stride + tap * tap_stride] += value;
     }
+
+    /// Adds to the gradients of θ of some channels at one tap, which come first in `sums`.
+    pub(crate) fn add_channels(&mut self, channels: Range<usize>, tap: usize, sums: &[f32]) {
+        let [channel_stride, tap_stride] = self.strides;
+        let (sums, to) =
+            (&sums[..channels.len()], &mut self.values[channels.start * channel_stride + tap * tap_stride..]);
+        if channel_stride == 0 {
+            to[0] += sums.iter().sum::<f32>();
+        } else {
+            strided::add(sums, to, channel_stride);
+        }
+    }
 }

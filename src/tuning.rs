@@ -10,6 +10,9 @@ pub enum ForwardAlgorithm {
     BatchReduce,
     /// One channel per group.
     Depthwise,
+    /// Plain loops.
+    #[cfg(feature = "internal-testing")]
+    Tiny,
 }
 
 /// An algorithm of the backward pass of the input.
@@ -22,6 +25,9 @@ pub enum BackwardInputAlgorithm {
     Planar,
     /// One channel per group.
     Depthwise,
+    /// Plain loops.
+    #[cfg(feature = "internal-testing")]
+    Tiny,
 }
 
 /// Limits that a plan works under; tests shrink them so that small layers cross every edge.
@@ -40,6 +46,9 @@ pub struct Tuning {
     pub depth: usize,
     /// Least multiply-adds of a thread's part.
     pub part: usize,
+    /// Most multiply-adds of a layer that plain loops compute, where no algorithm is given; they compute
+    /// no larger ones than by default.
+    pub tiny: usize,
     /// The algorithm of the forward pass, where it applies.
     pub forward: Option<ForwardAlgorithm>,
     /// The algorithm of the backward pass of the input, where it applies.
@@ -58,6 +67,7 @@ impl Tuning {
         positions: usize::MAX,
         depth: usize::MAX,
         part: 1 << 16,
+        tiny: crate::tiny::MOST,
         forward: None,
         backward_input: None,
         depthwise: true,

@@ -19,6 +19,13 @@ pub struct PackedWeight<'a> {
     pub(crate) packing: Packing,
 }
 
+impl PackedWeight<'_> {
+    /// Whether a plan of a layer for an instruction set reads them in this packing.
+    pub(crate) fn belongs_to(&self, desc: &ConvDesc, isa: Isa, packing: Packing) -> bool {
+        self.isa == isa && self.packing == packing && self.layer.is_layer_of(desc)
+    }
+}
+
 /// How a pass reads weights: panels of channels side by side, for each group, panel, and step of the sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Packing {
@@ -132,6 +139,19 @@ impl Packing {
         }
     }
 
+    /// Distances of output channels, input channels and taps in the only panel, if there is one alone.
+    pub(crate) const fn strides(&self, desc: &ConvDesc) -> Option<[usize; 3]> {
+        if self.panels.count() != 1 || desc.groups() != 1 {
+            return None;
+        }
+        let width = self.group_width();
+        Some(match self.order {
+            Order::ChannelTap => [1, desc.taps() * width, width],
+            Order::TapChannel => [1, width, desc.in_channels() * width],
+            Order::Transposed => [width, 1, desc.out_channels() * width],
+        })
+    }
+
     /// Elements of all packed weights; saturates.
     pub(crate) const fn len(&self, desc: &ConvDesc) -> usize {
         self.all_lanes(desc).saturating_mul(self.depth(desc))
@@ -189,6 +209,31 @@ impl Packing {
             }
         }
     }
+}
+
+/// Weights where they lie: in the order of the layout, or packed in one panel.
+pub(crate) struct WeightTable<'a> {
+    values: &'a [f32],
+    /// Distances of output channels, input channels and taps.
+    strides: [usize; 3],
+}
+
+impl<'a> WeightTable<'a> {
+    pub(crate) const fn new(values: &'a [f32], strides: [usize; 3]) -> Self {
+        Self { values, strides }
+    }
+
+    #[inline(always)]
+    pub(crate) fn at(&self, out_channel: usize, in_channel: usize, tap: usize) -> f32 {
+        let [d, c, k] = self.strides;
+        self.values[out_channel * d + in_channel * c + tap * k]
+    }
+}
+
+/// Distances of output channels, input channels and taps in the order of the layout.
+pub(crate) const fn plain_strides(desc: &ConvDesc) -> [usize; 3] {
+    let (channel, tap) = channel_and_tap_strides(desc);
+    [desc.group_in_channels() * desc.taps(), channel, tap]
 }
 
 fn transpose(

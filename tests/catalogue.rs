@@ -1863,19 +1863,19 @@ fn multiplies_outside(plan: &ConvRelu, pass: Pass) -> Option<String> {
     let padded = [desc.padding_before(), desc.padding_after()] != [[0; 3]; 2];
     let marked = match pass {
         Pass::Forward | Pass::ForwardPacked => match plan.forward_algorithm() {
-            ForwardAlgorithm::BatchReduce => None,
+            ForwardAlgorithm::BatchReduce | ForwardAlgorithm::Tiny => None,
             ForwardAlgorithm::Depthwise if channels_last => None,
             algorithm => padded.then(|| format!("{algorithm:?}")),
         },
         Pass::BackwardInput | Pass::BackwardInputPacked => match plan.backward_input_algorithm() {
-            BackwardInputAlgorithm::Progressions => None,
+            BackwardInputAlgorithm::Progressions | BackwardInputAlgorithm::Tiny => None,
             BackwardInputAlgorithm::Depthwise if channels_last => None,
             // Whatever the padding, some positions are read by fewer taps than others.
             algorithm => (desc.taps() > 1).then(|| format!("{algorithm:?}")),
         },
         Pass::BackwardWeight => match plan.backward_weight_algorithm() {
             "depthwise" if channels_last => None,
-            "stripes" => None,
+            "stripes" | "tiny" => None,
             algorithm => padded.then(|| algorithm.to_owned()),
         },
     };

@@ -65,6 +65,7 @@ impl<'a> Arbitrary<'a> for Input {
                 positions: limit(u)?,
                 depth: limit(u)?,
                 part: 1,
+                tiny: *u.choose(&[0, usize::MAX])?,
                 forward: *u.choose(&[
                     None,
                     Some(ForwardAlgorithm::Direct),

@@ -85,6 +85,8 @@ fn multiply(kernels: &Kernels, sums: &[f32], weight: &[f32], width: usize, row: 
             inputs: one,
             taps: one,
             first_tap: 0,
+            all_taps: 1,
+            panels: 1,
             input,
             grad_output: sums,
             first_output: 0,

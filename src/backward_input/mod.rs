@@ -9,6 +9,7 @@
 //! | [`progressions`] | input channels | all others |
 //! | [`depthwise`] | positions or channels | one channel per group |
 //! | [`planar`] | positions | few input channels |
+//! | [`tiny`](crate::tiny) | nothing | very little work |
 //!
 //! Padding has no input position: where a tap reads it, x̂ = 0, so its gradient goes to the threshold if θ ≥ 0 and
 //! nowhere otherwise. That part is one sum per tap over the border ([`border`]), apart from the hot loops.
@@ -30,6 +31,7 @@ use crate::operands::{Accumulation, Gradient};
 use crate::sums::SegmentedSums;
 use crate::threads::{Executor, Rest, for_each};
 use crate::thresholds::{ThresholdGradient, ThresholdTable};
+use crate::tiny::Tiny;
 use crate::tuning::{BackwardInputAlgorithm, Tuning};
 use crate::weight::Packing;
 use crate::workspace::Buffers;
@@ -62,6 +64,7 @@ enum Driver {
     Progressions(Progressions),
     Planar(Planar),
     Depthwise(Depthwise),
+    Tiny(Tiny),
 }
 
 /// Operands of a call, lengths checked.
@@ -109,25 +112,41 @@ const MANY_PANELS: usize = 8;
 const MOST_SUMS: usize = 16 * 1024;
 
 impl BackwardInputPlan {
-    pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, threads: usize) -> Self {
+    pub(crate) const fn new(
+        desc: &ConvDesc,
+        kernels: &Kernels,
+        tuning: &Tuning,
+        threads: usize,
+        tiny: Option<Tiny>,
+    ) -> Self {
         let algorithm = match tuning.backward_input {
             Some(algorithm) => algorithm,
             None => choose(desc, kernels),
         };
         let most = min(progressions::most_vectors(desc, kernels), tuning.tile);
         let lanes = Packing::transposed_lanes(desc, most, kernels.lanes);
-        let (driver, packing) = match algorithm {
-            BackwardInputAlgorithm::Progressions if progressions::applies(desc, tuning, &lanes) => {
-                (Driver::Progressions(Progressions::new(desc, kernels, tuning, &lanes)), lanes)
+        let (algorithm, packing) = match algorithm {
+            BackwardInputAlgorithm::Progressions if progressions::applies(desc, tuning, &lanes) => (algorithm, lanes),
+            BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, kernels) => {
+                (algorithm, Packing::transposed(Panels::of_at_most(desc.group_in_channels(), 1)))
             }
-            BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, kernels) => (
-                Driver::Depthwise(Depthwise::new(desc, tuning)),
-                Packing::transposed(Panels::of_at_most(desc.group_in_channels(), 1)),
+            _ => (
+                BackwardInputAlgorithm::Planar,
+                Packing::transposed(kernels.panel.panels(desc.group_in_channels(), tuning.panel)),
             ),
-            _ => {
-                let packing = Packing::transposed(kernels.panel.panels(desc.group_in_channels(), tuning.panel));
-                (Driver::Planar(Planar::new(desc, tuning, packing.panels())), packing)
+        };
+        // Weights are packed as for larger batches, which may share them.
+        if let (Some(tiny), None) = (tiny, tuning.backward_input)
+            && let Some(tiny) = tiny.reading(&packing, desc)
+        {
+            return Self::without_workspace(Driver::Tiny(tiny), packing);
+        }
+        let driver = match algorithm {
+            BackwardInputAlgorithm::Progressions => {
+                Driver::Progressions(Progressions::new(desc, kernels, tuning, &packing))
             }
+            BackwardInputAlgorithm::Depthwise => Driver::Depthwise(Depthwise::new(desc, tuning)),
+            _ => Driver::Planar(Planar::new(desc, tuning, packing.panels())),
         };
         let panels = desc.groups() * packing.panels().count();
         // A panel of weights has as many rows per output channel.
@@ -151,6 +170,7 @@ impl BackwardInputPlan {
                 Driver::Progressions(driver) => driver.buffers(kernels).len(),
                 Driver::Planar(driver) => driver.buffers(kernels).len(),
                 Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
+                Driver::Tiny(_) => 0,
             },
             thresholds_len,
             sums_len,
@@ -162,12 +182,29 @@ impl BackwardInputPlan {
         }
     }
 
+    /// A plan of one task that needs nothing but its operands.
+    const fn without_workspace(driver: Driver, packing: Packing) -> Self {
+        let one = Panels::into_parts(1, 1);
+        let (part_len, thresholds_len, sums_len, before_len, border_len) = (0, 0, 0, 0, 0);
+        let (segments, parts) = (one, one);
+        Self { driver, packing, segments, parts, part_len, thresholds_len, sums_len, before_len, border_len }
+    }
+
+    /// The plain loops, if they are planned. They take the weight as it is.
+    pub(crate) const fn tiny(&self) -> Option<&Tiny> {
+        match &self.driver {
+            Driver::Tiny(tiny) if VECTORS => Some(tiny),
+            _ => None,
+        }
+    }
+
     #[cfg(feature = "internal-testing")]
     pub(crate) fn algorithm(&self) -> BackwardInputAlgorithm {
         match self.driver {
             Driver::Progressions(_) => BackwardInputAlgorithm::Progressions,
             Driver::Planar(_) => BackwardInputAlgorithm::Planar,
             Driver::Depthwise(_) => BackwardInputAlgorithm::Depthwise,
+            Driver::Tiny(_) => BackwardInputAlgorithm::Tiny,
         }
     }
 
@@ -297,8 +334,13 @@ impl BackwardInputPlan {
             for panel in 0..desc.groups() * self.packing.panels().count() {
                 let table = self.table(desc, panel..panel + 1);
                 let segment = &segment[table.start * partial..table.end * partial];
+                let channels = self.channels(desc, panel);
                 for (tap, row) in segment.chunks_exact(segment.len() / desc.taps()).enumerate() {
-                    for (channel, partials) in self.channels(desc, panel).zip(row.chunks_exact(partial)) {
+                    if VECTORS && partial == 1 {
+                        grad_thresholds.add_channels(channels.clone(), tap, row);
+                        continue;
+                    }
+                    for (channel, partials) in channels.clone().zip(row.chunks_exact(partial)) {
                         grad_thresholds.add(channel, tap, partials.iter().sum());
                     }
                 }
@@ -326,6 +368,7 @@ impl Driver {
         match (self, desc.layout()) {
             (Self::Progressions(_), _) | (Self::Depthwise(_), Layout::Nhwc) => 1,
             (Self::Depthwise(_), Layout::Nchw) | (Self::Planar(_), _) => kernels.lanes,
+            (Self::Tiny(_), _) => 0,
         }
     }
 }

@@ -103,7 +103,9 @@ impl Progressions {
         let grad_output = image.saturating_mul(desc.batch());
         Self {
             block,
-            panels_first: weights > min(FEW_WEIGHTS, tuning.staging_len)
+            // A single block is walked once, whatever the order.
+            panels_first: blocks > 1
+                && weights > min(FEW_WEIGHTS, tuning.staging_len)
                 && weights.saturating_mul(blocks) > grad_output.saturating_mul(panels.count()),
             copies: None,
             copied: 0,
@@ -271,10 +273,17 @@ impl Site<'_, '_, '_> {
         let first_tap = (d.first * height + h.first) * width + w.first;
         let (depth, depth_of_all) = (desc.group_out_channels(), packing.depth(desc));
         let first_lane = packing.lane_of_all(self.segment.panels.start);
-        for panel in panels {
-            let (group, _) = packing.panel_of_all(panel);
-            let channels = packing.channel_of_all(desc, panel)..packing.channel_of_all(desc, panel + 1);
-            let [start, end] = [panel, panel + 1].map(|panel| packing.lane_of_all(panel));
+        let mut next = panels.start;
+        while next < panels.end {
+            let (group, panel) = packing.panel_of_all(next);
+            // Panels as wide are one call, but for a last one that has lanes without a channel.
+            let mut count = min(packing.panels().alike(panel), panels.end - next);
+            if count > 1 && packing.lane(panel + count) > desc.group_in_channels() {
+                count -= 1;
+            }
+            let channels = packing.channel_of_all(desc, next)..packing.channel_of_all(desc, next + count);
+            let [start, end] = [next, next + count].map(|panel| packing.lane_of_all(panel));
+            next += count;
             let table = (start - first_lane) * desc.taps()..(end - first_lane) * desc.taps();
             let first = steps.map(|steps| steps.first);
             let input =
@@ -285,19 +294,21 @@ impl Site<'_, '_, '_> {
                 0
             };
             // Lanes without a channel have room in a copy.
-            let count = if self.origin.is_some() { end - start } else { channels.len() };
+            let width = if self.origin.is_some() { end - start } else { channels.len() };
             let grad_input = self.grad_input.view.as_mut().map(|view| match self.origin {
                 None => view.pixels_apart(self.images.clone(), steps, channels.clone()),
                 Some(origin) => {
                     let mut own = steps;
                     own.iter_mut().zip(origin).for_each(|(steps, origin)| steps.first -= origin);
-                    view.pixels_apart(0..self.images.len(), own, 0..count)
+                    view.pixels_apart(0..self.images.len(), own, 0..width)
                 }
             });
             self.call.kernels.masked(MaskedProducts {
                 inputs,
                 taps,
                 first_tap,
+                all_taps: desc.taps(),
+                panels: count,
                 input,
                 grad_output: self.grad_output,
                 first_output,
@@ -305,7 +316,7 @@ impl Site<'_, '_, '_> {
                 weight: &self.call.weight[start * depth_of_all..end * depth_of_all],
                 thresholds: &self.segment.thresholds[table.clone()],
                 sums: &mut sums.current[table],
-                channels: count,
+                channels: width / count,
                 grad_input,
                 add: self.grad_input.add,
                 mask: self.mask,

@@ -5,6 +5,7 @@
 //! | [`stripes`] | input channels | channels last; 1×1 layers; small planes |
 //! | [`outer`] | input channels, perhaps of a row of taps | channels first; few channels |
 //! | [`depthwise`] | positions or channels | one channel per group |
+//! | [`tiny`](crate::tiny) | nothing | very little work |
 
 mod depthwise;
 mod outer;
@@ -22,6 +23,7 @@ use crate::operands::Gradient;
 use crate::sums::add_positions;
 use crate::threads::{Executor, Rest, for_each};
 use crate::thresholds::ThresholdTable;
+use crate::tiny::Tiny;
 use crate::tuning::Tuning;
 
 use depthwise::Depthwise;
@@ -45,6 +47,7 @@ enum Driver {
     Outer(Outer),
     Stripes(Stripes),
     Depthwise(Depthwise),
+    Tiny(Tiny),
 }
 
 /// Whether stripes are the faster way, where they apply: a stripe is copied for each tap, which a layer with channels first pays
@@ -74,7 +77,16 @@ struct WeightPart<'a> {
 }
 
 impl BackwardWeightPlan {
-    pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, threads: usize) -> Self {
+    pub(crate) const fn new(
+        desc: &ConvDesc,
+        kernels: &Kernels,
+        tuning: &Tuning,
+        threads: usize,
+        tiny: Option<Tiny>,
+    ) -> Self {
+        if let Some(tiny) = tiny {
+            return Self { driver: Driver::Tiny(tiny), unit: 1, parts: Panels::into_parts(1, 1), part_len: 0 };
+        }
         let depthwise = VECTORS && tuning.depthwise && applies(desc, kernels);
         let unit = if depthwise && matches!(desc.layout(), Layout::Nhwc) { kernels.lanes } else { 1 };
         let parts = Panels::into_parts(desc.out_channels() / unit, if desc.batch() == 0 { 0 } else { threads });
@@ -98,9 +110,18 @@ impl BackwardWeightPlan {
     pub(crate) fn algorithm(&self) -> &'static str {
         match self.driver {
             Driver::Depthwise(_) => "depthwise",
+            Driver::Tiny(_) => "tiny",
             Driver::Stripes(_) => "stripes",
             Driver::Outer(Outer { taps_in_lanes: 2.., .. }) => "taps in lanes",
             Driver::Outer(_) => "panels",
+        }
+    }
+
+    /// The plain loops, if they are planned.
+    pub(crate) const fn tiny(&self) -> Option<&Tiny> {
+        match &self.driver {
+            Driver::Tiny(tiny) if VECTORS => Some(tiny),
+            _ => None,
         }
     }
 
@@ -156,7 +177,9 @@ impl BackwardWeightPlan {
         match &self.driver {
             Driver::Outer(driver) => driver.run(call, channels, grad_weight, workspace),
             Driver::Depthwise(driver) if VECTORS => driver.run(call, channels, grad_weight, workspace),
-            Driver::Depthwise(_) | Driver::Stripes(_) => unreachable!("never planned, or done above"),
+            Driver::Depthwise(_) | Driver::Stripes(_) | Driver::Tiny(_) => {
+                unreachable!("never planned, or done above")
+            }
         }
     }
 }

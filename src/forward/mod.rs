@@ -5,6 +5,7 @@
 //! | [`direct`] | positions | at each load, once per panel of output channels | few output channels, or few steps to sum |
 //! | [`depthwise`] | positions or channels | at each load | one channel per group |
 //! | [`batch_reduce`] | output channels | at each broadcast, once per panel of output channels | all others |
+//! | [`tiny`](crate::tiny) | nothing | for each position and tap | very little work |
 
 mod batch_reduce;
 mod depthwise;
@@ -21,6 +22,7 @@ use crate::layout::Layout;
 use crate::taps::Grid;
 use crate::threads::{Executor, Rest, for_each};
 use crate::thresholds::ThresholdTable;
+use crate::tiny::Tiny;
 use crate::tuning::{ForwardAlgorithm, Tuning};
 use crate::weight::Packing;
 
@@ -43,6 +45,7 @@ enum Driver {
     Direct(Direct),
     BatchReduce(BatchReduce),
     Depthwise(Depthwise),
+    Tiny(Tiny),
 }
 
 /// What the threads share out among themselves. Outputs do not depend on it: each is summed in one order.
@@ -84,7 +87,13 @@ pub(crate) struct ForwardCall<'a> {
 }
 
 impl ForwardPlan {
-    pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, threads: usize) -> Self {
+    pub(crate) const fn new(
+        desc: &ConvDesc,
+        kernels: &Kernels,
+        tuning: &Tuning,
+        threads: usize,
+        tiny: Option<Tiny>,
+    ) -> Self {
         let algorithm = match tuning.forward {
             Some(algorithm) => algorithm,
             None => choose(desc, kernels),
@@ -98,6 +107,13 @@ impl ForwardPlan {
             }
             _ => (ForwardAlgorithm::Direct, Packing::rows(kernels.panel.panels(channels, tuning.panel))),
         };
+        // Weights are packed as for larger batches, which may share them.
+        if let (Some(tiny), None) = (tiny, tuning.forward)
+            && let Some(tiny) = tiny.reading(&packing, desc)
+        {
+            let split = Split { axis: SplitAxis::Images, parts: Panels::into_parts(1, 1) };
+            return Self { driver: Driver::Tiny(tiny), packing, split, part_len: 0 };
+        }
         let panels = packing.panels();
         let all_panels = desc.groups() * panels.count();
         let mut split = Split::new(desc, all_panels, kernels, threads);
@@ -110,12 +126,13 @@ impl ForwardPlan {
                 }
                 Driver::Depthwise(Depthwise::new(desc, tuning))
             }
-            ForwardAlgorithm::Direct => Driver::Direct(Direct::new(desc, kernels, tuning, packing, &split)),
+            _ => Driver::Direct(Direct::new(desc, kernels, tuning, packing, &split)),
         };
         let part_len = match &driver {
             Driver::Direct(driver) => driver.buffers(desc, kernels).len(),
             Driver::BatchReduce(driver) => driver.buffers(desc, kernels).len(),
             Driver::Depthwise(driver) => driver.workspace_len(desc, kernels),
+            Driver::Tiny(_) => 0,
         };
         Self { driver, packing, split, part_len }
     }
@@ -126,6 +143,15 @@ impl ForwardPlan {
             Driver::Direct(_) => ForwardAlgorithm::Direct,
             Driver::BatchReduce(_) => ForwardAlgorithm::BatchReduce,
             Driver::Depthwise(_) => ForwardAlgorithm::Depthwise,
+            Driver::Tiny(_) => ForwardAlgorithm::Tiny,
+        }
+    }
+
+    /// The plain loops, if they are planned. They take the weight as it is.
+    pub(crate) const fn tiny(&self) -> Option<&Tiny> {
+        match &self.driver {
+            Driver::Tiny(tiny) if VECTORS => Some(tiny),
+            _ => None,
         }
     }
 

@@ -41,6 +41,11 @@ impl Reads {
         }
     }
 
+    /// Positions that read a source as it is.
+    pub(crate) const fn same(positions: usize) -> Self {
+        Self { positions, source: positions, taps: 1, stride: 1, dilation: 1, origin: 0 }
+    }
+
     /// [`forward`](Self::forward) along all axes.
     pub(crate) const fn all_forward(desc: &ConvDesc) -> [Self; 3] {
         [Self::forward(desc, 0), Self::forward(desc, 1), Self::forward(desc, 2)]

@@ -37,7 +37,7 @@ const PER_TAP: u8 = 0;
 const UNIFORM: u8 = 1;
 const LINEAR: u8 = 2;
 
-/// One panel of input channels at some inputs, all of which are read through the same taps. With the sum over output channels
+/// Panels of input channels, side by side, at some inputs, all of which are read through the same taps. With the sum over output channels
 /// `G[i][t][l] = Σ_d grad_output[i][t][d] · weight[t][d][l]`:
 ///
 /// ```text
@@ -51,22 +51,26 @@ pub(crate) struct MaskedProducts<'a> {
     pub(crate) taps: Lattice<2>,
     /// Which of all taps is the first.
     pub(crate) first_tap: usize,
-    /// From the first input and the first channel of the panel on. Not read where the mask is linear.
+    /// How many taps there are in a panel's weights, thresholds and sums.
+    pub(crate) all_taps: usize,
+    /// How many panels there are. All are as wide; several have whole vectors.
+    pub(crate) panels: usize,
+    /// From the first input and the first channel of the panels on. Not read where the mask is linear.
     pub(crate) input: &'a [f32],
     pub(crate) grad_output: &'a [f32],
     /// Where in it lies what the first input meets through the first tap.
     pub(crate) first_output: usize,
     /// Output channels to sum over.
     pub(crate) depth: usize,
-    /// `[tap][output channel][lane]`
+    /// `[panel][tap][output channel][lane]`
     pub(crate) weight: &'a [f32],
-    /// `[tap][lane]`
+    /// `[panel][tap][lane]`
     pub(crate) thresholds: &'a [f32],
-    /// `[tap][lane]`, added to, lanes without a channel too. Not touched where the mask is linear.
+    /// `[panel][tap][lane]`, added to, lanes without a channel too. Not touched where the mask is linear.
     pub(crate) sums: &'a mut [f32],
-    /// Channels of the panel.
+    /// Channels of each panel.
     pub(crate) channels: usize,
-    /// At the inputs.
+    /// At the inputs, of all panels.
     pub(crate) grad_input: Option<PixelsMut<'a>>,
     /// Whether `grad_input` is added to.
     pub(crate) add: bool,
@@ -110,19 +114,22 @@ impl Kernel for MaskedProducts<'_> {
         assert!((1..=most_vectors::<S>()).contains(&vectors) && self.tile >= 1);
         assert!(self.inputs.counts.iter().all(|&count| count > 0));
         let width = vectors * S::LANES;
+        assert!(self.panels == 1 || self.channels == width);
+        let channels = self.channels.saturating_mul(self.panels);
         if !self.taps.counts.contains(&0) {
             let taps = self.first_tap.saturating_add(self.taps.last(0)).saturating_add(1);
-            let lanes = taps.saturating_mul(width);
+            assert!(taps <= self.all_taps);
+            let lanes = self.all_taps.saturating_mul(width).saturating_mul(self.panels);
             assert!(lanes.saturating_mul(self.depth) <= self.weight.len());
             assert!(self.mask == Mask::Linear || lanes <= self.thresholds.len() && lanes <= self.sums.len());
             assert!(self.taps.last(1) <= self.first_output);
             let end = self.first_output.saturating_add(self.inputs.last(1)).saturating_add(self.depth);
             assert!(end <= self.grad_output.len());
         }
-        assert!(self.mask == Mask::Linear || self.inputs.last(0).saturating_add(self.channels) <= self.input.len());
+        assert!(self.mask == Mask::Linear || self.inputs.last(0).saturating_add(channels) <= self.input.len());
         if let Some(pixels) = &self.grad_input {
             let Lattice { counts, steps: [steps, _] } = self.inputs;
-            assert!(pixels.positions == Lattice { counts, steps: [steps] } && pixels.channels == self.channels);
+            assert!(pixels.positions == Lattice { counts, steps: [steps] } && pixels.channels == channels);
         }
     }
 
@@ -174,27 +181,47 @@ struct Place {
 /// [in reach](Vector#in-reach) at the place.
 type Tile<S> = unsafe fn(S, &Panel, &Place);
 
-/// Copies of a tile of inputs and of their gradients.
-type Copies = [[f32; MOST_TILE]; 2];
+/// Copies of a tile of inputs and of their gradients, each with room for the largest tile of the call.
+type Copies<'a> = [&'a mut [f32]; 2];
+
+/// Elements of a small tile, as those of vectors of eight lanes are. Copies begin with zeros, which should not take longer than
+/// the tile.
+const SMALL_TILE: usize = 6 * MOST_LANES;
 
 /// [`walk`], with copies on its stack.
 ///
 /// # Safety
 ///
 /// The call is [checked](Kernel#checked).
-#[inline(never)]
 unsafe fn walk_with_copies<S: Vector>(simd: S, call: MaskedProducts<'_>) {
+    let vectors = call.channels.div_ceil(S::LANES);
     // SAFETY: checked.
-    unsafe { walk(simd, call, Some(&mut [[0.0; MOST_TILE]; 2])) }
+    unsafe {
+        if most_rows::<S>(vectors) * vectors * S::LANES <= SMALL_TILE {
+            walk_with_copies_of::<S, SMALL_TILE>(simd, call);
+        } else {
+            walk_with_copies_of::<S, MOST_TILE>(simd, call);
+        }
+    }
+}
+
+/// # Safety
+///
+/// The call is [checked](Kernel#checked), and none of its tiles has more than `LEN` elements.
+#[inline(never)]
+unsafe fn walk_with_copies_of<S: Vector, const LEN: usize>(simd: S, call: MaskedProducts<'_>) {
+    let [mut inputs, mut gradients] = [[0.0; LEN]; 2];
+    // SAFETY: checked, and the copies have room.
+    unsafe { walk(simd, call, Some([&mut inputs, &mut gradients])) }
 }
 
 /// Walks all tiles.
 ///
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked). There are copies, or whole vectors of channels and a gradient of the input.
+/// The call is [checked](Kernel#checked). There are copies with room for its tiles, or whole vectors of channels and a gradient of the input.
 #[inline(never)]
-unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, copies: Option<&mut Copies>) {
+unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<Copies<'_>>) {
     let vectors = call.channels.div_ceil(S::LANES);
     let width = vectors * S::LANES;
     let no_taps = call.taps.counts.contains(&0);
@@ -208,23 +235,6 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, copies: Option<&mut
     if no_taps && (call.add || call.grad_input.is_none()) {
         return;
     }
-    let mut targets = Targets {
-        input: if mask == Mask::Linear { &[] } else { call.input },
-        grad_input: call.grad_input.as_ref().map(|pixels| pixels.first),
-        copies,
-        add: call.add,
-        channels: call.channels,
-    };
-    let first_tap = call.first_tap * width;
-    let panel = Panel {
-        taps: call.taps,
-        depth: call.depth,
-        weight: call.weight.as_ptr().wrapping_add(first_tap * call.depth),
-        thresholds: call.thresholds.as_ptr().wrapping_add(first_tap),
-        sums: call.sums.as_mut_ptr().wrapping_add(first_tap),
-        add: call.add && targets.copies.is_none(),
-    };
-
     let inputs = call.inputs.joined();
     let most = most_rows::<S>(vectors).min(call.tile);
     // Most are one line.
@@ -235,45 +245,64 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, copies: Option<&mut
     let larger = tiles.len() % tiles.count();
     let sizes = [(larger, tiles.max()), (tiles.count() - larger, tiles.min())];
     let sizes = sizes.map(|(count, rows)| (count, rows, tile_of::<S>(rows, vectors, mask)));
-    let mut run = |(input, grad_output, size): (usize, usize, usize), next| {
-        let (_, rows, tile) = sizes[size];
-        #[cfg(feature = "internal-testing")]
-        super::seen::see::<S>(super::Tiles::BackwardInput, mask as usize, rows, vectors);
-        // SAFETY: checked: the lattice's places lie in the slices, and so does what they meet through each tap; the targets
-        // see to it that all vectors of the input and its gradient are in reach.
-        unsafe {
-            let at = targets.place([input, next], input_step, rows, width);
-            let grad_output = call.grad_output.as_ptr().wrapping_add(call.first_output + grad_output);
-            tile(simd, &panel, &Place { grad_output, grad_output_step, ..at });
-            targets.finish(input, input_step, rows, width);
-        }
-    };
     let mut counts = inputs.counts;
     counts[axis] = 1;
-    // One behind, so that each knows the next.
-    let mut last = None;
-    for a in 0..counts[0] {
-        for b in 0..counts[1] {
-            for c in 0..counts[2] {
-                for d in 0..counts[3] {
-                    let start = |steps: [usize; 4]| a * steps[0] + b * steps[1] + c * steps[2] + d * steps[3];
-                    let [mut input, mut grad_output] = inputs.steps.map(start);
-                    for (size, (count, rows, _)) in sizes.into_iter().enumerate() {
-                        for _ in 0..count {
-                            if let Some(last) = last.replace((input, grad_output, size)) {
-                                run(last, input);
+    for index in 0..call.panels {
+        // Several panels have whole vectors, so each begins where the one before ends.
+        let (first, first_tap) = (index * width, (index * call.all_taps + call.first_tap) * width);
+        let mut targets = Targets {
+            input: if mask == Mask::Linear { &[] } else { &call.input[first..] },
+            grad_input: call.grad_input.as_ref().map(|pixels| pixels.first.wrapping_add(first)),
+            copies: copies.as_mut().map(|copies| copies.each_mut().map(|copy| &mut **copy)),
+            add: call.add,
+            channels: call.channels,
+        };
+        let panel = Panel {
+            taps: call.taps,
+            depth: call.depth,
+            weight: call.weight.as_ptr().wrapping_add(first_tap * call.depth),
+            thresholds: call.thresholds.as_ptr().wrapping_add(first_tap),
+            sums: call.sums.as_mut_ptr().wrapping_add(first_tap),
+            add: call.add && targets.copies.is_none(),
+        };
+        let mut run = |(input, grad_output, size): (usize, usize, usize), next| {
+            let (_, rows, tile) = sizes[size];
+            #[cfg(feature = "internal-testing")]
+            super::seen::see::<S>(super::Tiles::BackwardInput, mask as usize, rows, vectors);
+            // SAFETY: checked: the lattice's places lie in the slices, and so does what they meet through each tap, for each
+            // panel; the targets see to it that all vectors of the input and its gradient are in reach.
+            unsafe {
+                let at = targets.place([input, next], input_step, rows, width);
+                let grad_output = call.grad_output.as_ptr().wrapping_add(call.first_output + grad_output);
+                tile(simd, &panel, &Place { grad_output, grad_output_step, ..at });
+                targets.finish(input, input_step, rows, width);
+            }
+        };
+        // One behind, so that each knows the next.
+        let mut last = None;
+        for a in 0..counts[0] {
+            for b in 0..counts[1] {
+                for c in 0..counts[2] {
+                    for d in 0..counts[3] {
+                        let start = |steps: [usize; 4]| a * steps[0] + b * steps[1] + c * steps[2] + d * steps[3];
+                        let [mut input, mut grad_output] = inputs.steps.map(start);
+                        for (size, (count, rows, _)) in sizes.into_iter().enumerate() {
+                            for _ in 0..count {
+                                if let Some(last) = last.replace((input, grad_output, size)) {
+                                    run(last, input);
+                                }
+                                // Wraps where a step that is never taken is as large as can be.
+                                input = input.wrapping_add(rows.wrapping_mul(input_step));
+                                grad_output = grad_output.wrapping_add(rows.wrapping_mul(grad_output_step));
                             }
-                            // Wraps where a step that is never taken is as large as can be.
-                            input = input.wrapping_add(rows.wrapping_mul(input_step));
-                            grad_output = grad_output.wrapping_add(rows.wrapping_mul(grad_output_step));
                         }
                     }
                 }
             }
         }
-    }
-    if let Some(last) = last {
-        run(last, last.0);
+        if let Some(last) = last {
+            run(last, last.0);
+        }
     }
 }
 
@@ -283,7 +312,7 @@ struct Targets<'a> {
     /// Empty where it is not read.
     input: &'a [f32],
     grad_input: Option<*mut f32>,
-    copies: Option<&'a mut Copies>,
+    copies: Option<Copies<'a>>,
     /// Whether what a copy holds is added.
     add: bool,
     channels: usize,

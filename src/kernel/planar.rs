@@ -406,10 +406,11 @@ impl ForwardPanels<'_> {
                 if self.start.is_some() {
                     store(simd, sums, row, step);
                 } else {
-                    unrolled!(N in 0..NR => few!(M in 0..MR => {
+                    unrolled!(N in 0..NR => {
+                        few!(M in 0..MR => {
                         let to = row.add(N * step + M * S::LANES);
                         simd.store(to, simd.add_f32s(sums[N][M], simd.load(to)));
-                    }));
+                    }); });
                 }
                 return;
             }

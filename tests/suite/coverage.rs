@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use convrelu::{BackwardInputAlgorithm, ConvRelu, ForwardAlgorithm, Isa, Layout, Pass, Tiles};
+use convrelu::{BackwardInputAlgorithm, ConvRelu, ForwardAlgorithm, Isa, Layout, Pass, Tiles, Tuning};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
@@ -18,12 +18,20 @@ fn random_layers_take_every_path() {
         let plans = || descs.iter().map(|desc| ConvRelu::with_isa(*desc, isa).expect("an available instruction set"));
         let forward: BTreeSet<_> = plans().map(|plan| format!("{:?}", plan.forward_algorithm())).collect();
         let backward: BTreeSet<_> = plans().map(|plan| format!("{:?}", plan.backward_input_algorithm())).collect();
-        for algorithm in [ForwardAlgorithm::Direct, ForwardAlgorithm::BatchReduce, ForwardAlgorithm::Depthwise] {
+        for algorithm in [
+            ForwardAlgorithm::Direct,
+            ForwardAlgorithm::BatchReduce,
+            ForwardAlgorithm::Depthwise,
+            ForwardAlgorithm::Tiny,
+        ] {
             assert!(forward.contains(&format!("{algorithm:?}")), "{algorithm:?} on {isa}: only {forward:?}");
         }
-        for algorithm in
-            [BackwardInputAlgorithm::Progressions, BackwardInputAlgorithm::Planar, BackwardInputAlgorithm::Depthwise]
-        {
+        for algorithm in [
+            BackwardInputAlgorithm::Progressions,
+            BackwardInputAlgorithm::Planar,
+            BackwardInputAlgorithm::Depthwise,
+            BackwardInputAlgorithm::Tiny,
+        ] {
             // A single lane is never half empty.
             if isa.name() == "scalar" && algorithm == BackwardInputAlgorithm::Planar {
                 continue;
@@ -31,7 +39,7 @@ fn random_layers_take_every_path() {
             assert!(backward.contains(&format!("{algorithm:?}")), "{algorithm:?} on {isa}: only {backward:?}");
         }
         let weight: BTreeSet<_> = plans().map(|plan| plan.backward_weight_algorithm()).collect();
-        for algorithm in ["panels", "stripes", "taps in lanes", "depthwise"] {
+        for algorithm in ["panels", "stripes", "taps in lanes", "depthwise", "tiny"] {
             if isa.name() == "scalar" && algorithm == "taps in lanes" {
                 continue;
             }
@@ -97,6 +105,8 @@ const MOST_VECTORS: usize = 4;
 /// Every shape of a tile with channels last, of every pass: with whole vectors, and with a last one that is not.
 #[test]
 fn every_shape_of_a_tile_runs() {
+    // Layers of few multiply-adds have tiles, too.
+    let tuning = Tuning { tiny: 0, ..Tuning::default() };
     for isa in isas() {
         let lanes = match isa {
             Isa::Scalar => 1,
@@ -125,7 +135,7 @@ fn every_shape_of_a_tile_runs() {
                         (with_theta(layer(channels, 5, Axis::new(rows, 1))), Pass::BackwardInput),
                         (with_theta(layer(channels, rows, Axis::new(3, 1))), Pass::BackwardWeight),
                     ] {
-                        let results = run(&plan(case.desc, isa, None), pass, &case, How::default(), None);
+                        let results = run(&plan(case.desc, isa, Some(tuning)), pass, &case, How::default(), None);
                         Expected::new(&case, pass)
                             .check(&results, None, || format!("{pass:?} on {isa}, {rows} rows, {vectors} vectors"));
                     }

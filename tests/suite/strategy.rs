@@ -200,14 +200,16 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
         Just(None),
         select(vec![BackwardInputAlgorithm::Progressions, BackwardInputAlgorithm::Planar,]).prop_map(Some),
     ];
-    (staging_len, limit(), limit(), limit(), limit(), forward, backward_input, any::<bool>()).prop_map(
-        |(staging_len, panel, tile, positions, depth, forward, backward_input, depthwise)| Tuning {
+    let tiny = select(vec![0, usize::MAX]);
+    (staging_len, limit(), limit(), limit(), limit(), tiny, forward, backward_input, any::<bool>()).prop_map(
+        |(staging_len, panel, tile, positions, depth, tiny, forward, backward_input, depthwise)| Tuning {
             staging_len,
             panel,
             tile,
             positions,
             depth,
             part: 1,
+            tiny,
             forward,
             backward_input,
             depthwise,

@@ -72,10 +72,6 @@ impl Direct {
                 let first_channel = self.packing.channel_of_all(desc, group * count + panels.start);
                 let out_channels = first_channel..self.packing.channel_of_all(desc, group * count + panels.end);
                 let start = &mut start[..out_channels.len()];
-                match call.bias {
-                    Some(bias) => start.copy_from_slice(&bias[out_channels.clone()]),
-                    None => start.fill(0.0),
-                }
                 let depth = self.packing.depth(desc);
                 let weight = &call.weight[first_channel * depth..out_channels.end * depth];
                 for block in blocks(space.clone(), block) {
@@ -98,6 +94,10 @@ impl Direct {
                             &*staged
                         };
                         let offsets = Offsets::new(&offsets[..steps]);
+                        match call.bias {
+                            Some(bias) if first == 0 => start.copy_from_slice(&bias[out_channels.clone()]),
+                            _ => start.fill(0.0),
+                        }
                         call.kernels.forward(ForwardPanels {
                             source,
                             offsets,
@@ -110,7 +110,8 @@ impl Direct {
                             rows,
                             columns,
                             source_row: self.grid.extent[2],
-                            start: (first == 0).then_some(&*start),
+                            start,
+                            add: first > 0,
                             output: output.runs(image, out_channels.clone(), positions.clone()),
                             output_row: width,
                             tile: self.tile,
@@ -122,10 +123,12 @@ impl Direct {
     }
 }
 
-/// Whether the kernels may read the image where it lies: planes that are read with unit stride and without padding, and in each
-/// thread's part at least a vector of positions in a row, behind which nothing is read then.
+/// Whether the kernels may read the image where it lies: planes that are read with unit stride and without padding, as one row,
+/// and in each thread's part at least a vector of positions, so that no tile reads behind the row.
 const fn reads_in_place(desc: &ConvDesc, split: &Split, lanes: usize) -> bool {
     let [_, rows, columns] = split.least(desc);
+    let one_row = desc.output_size()[1] == 1 || desc.output_size()[2] == desc.input_size()[2];
     // Planes so far apart share a few sets of the caches.
-    desc.reads_whole_planes() && rows * columns >= lanes && !volume(desc.input_size()).is_multiple_of(512)
+    let apart = !volume(desc.input_size()).is_multiple_of(512);
+    desc.reads_whole_planes() && one_row && apart && rows * columns >= lanes
 }

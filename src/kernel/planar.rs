@@ -14,13 +14,14 @@
 //! as long as the staged planes come from L2 (11 bytes per cycle for 2 × 12) and a panel of weights stays in L1 or L2. The clamp is one `max` per vector loaded, `1/NR` per multiply-add, on ports that
 //! multiply-adds leave free.
 
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
-use super::Kernel;
 use super::offsets::Offsets;
-use super::tile::{Interleaved, Sums, add_products, few, framed, load, panel_widths, store, unrolled, with_const};
-use super::vector::{Vector, inputs_or_infinite};
+use super::tile::{Interleaved, Sums, add_products, add_to, framed, load, panel_widths, store, unrolled, with_const};
+use super::vector::{MOST_LANES, Vector, inputs_or_infinite};
 use super::view::RowsMut;
+use super::{Kernel, VECTORS};
 use crate::arith::{max, min};
 use crate::geometry::Panels;
 
@@ -69,8 +70,13 @@ impl Runs {
     }
 }
 
-/// Panels of output channels over one block: `output[c][p] = start[c] + Σ_i weight[i][c] · f(source[offset[i] + p]; θ[i])`, or
-/// added to what is there.
+/// Elements of the largest tile: in vectors, or of 32 accumulators where there are none.
+const MOST_TILE: usize = if VECTORS { 4 * 12 * MOST_LANES } else { 32 };
+
+/// Room for a tile.
+type TileCopy = MaybeUninit<[f32; MOST_TILE]>;
+
+/// Panels of output channels over one block: `output[c][p] (+)= start[c] + Σ_i weight[i][c] · f(source[offset[i] + p]; θ[i])`.
 pub(crate) struct ForwardPanels<'a> {
     pub(crate) source: &'a [f32],
     pub(crate) offsets: Offsets<'a>,
@@ -89,8 +95,10 @@ pub(crate) struct ForwardPanels<'a> {
     pub(crate) columns: usize,
     /// Distance of rows of positions in the source.
     pub(crate) source_row: usize,
-    /// One per channel of the range; none to add to the output.
-    pub(crate) start: Option<&'a [f32]>,
+    /// One per channel of the range.
+    pub(crate) start: &'a [f32],
+    /// Whether the output is added to.
+    pub(crate) add: bool,
     /// A row per channel of the range, of positions that include the block's.
     pub(crate) output: RowsMut<'a>,
     /// Distance of rows of positions among those of the output.
@@ -220,7 +228,7 @@ impl ForwardPanels<'_> {
 
     /// Whether the last tile of a run ends with it, and computes some positions twice: nothing is read behind the run then.
     const fn ends_with_runs(&self, runs: &Runs, lanes: usize) -> bool {
-        lanes > 1 && self.start.is_some() && !self.gaps(runs) && runs.len >= lanes
+        lanes > 1 && !self.add && !self.gaps(runs) && runs.len >= lanes
     }
 
     /// Elements of the source from the first position's first offset to the last one that is read.
@@ -253,7 +261,7 @@ impl Kernel for ForwardPanels<'_> {
         let first = panels.start(range.start);
         let channels = panels.start(range.end) - first;
         assert!(channels.saturating_mul(self.depth) <= self.weight.len());
-        assert!(self.output.rows == channels && self.start.is_none_or(|start| channels <= start.len()));
+        assert!(self.output.rows == channels && channels <= self.start.len());
         let positions = (self.rows - 1).saturating_mul(self.output_row).saturating_add(self.columns);
         assert!(self.rows >= 1 && self.columns >= 1 && positions <= self.output.len);
         assert!(self.rows == 1 || self.columns <= self.source_row);
@@ -265,6 +273,7 @@ impl Kernel for ForwardPanels<'_> {
         // Vectors that may end with the run.
         let most = if self.ends_with_runs(&runs, S::LANES) { runs.len / S::LANES } else { usize::MAX };
         // Where code is to be small, there is no such cache either.
+        let mut copy = TileCopy::uninit();
         let turn = if S::FEW_TILES { usize::MAX } else { self.turn() };
         for run in 0..runs.count {
             let mut first = 0;
@@ -280,7 +289,7 @@ impl Kernel for ForwardPanels<'_> {
                             at = at.min(runs.len - vectors * S::LANES);
                         }
                         // SAFETY: checked; so many vectors remain of the run, and the last of them has a position in it.
-                        unsafe { self.tile_of(simd, panel, run, at, vectors, &runs) };
+                        unsafe { self.tile_of(simd, panel, run, at, vectors, &runs, &mut copy) };
                         at += vectors * S::LANES;
                     }
                 }
@@ -291,51 +300,73 @@ impl Kernel for ForwardPanels<'_> {
 }
 
 impl ForwardPanels<'_> {
-    /// One panel at a tile of `vectors` vectors of positions.
+    /// One panel at a tile of `vectors` vectors of positions. `copy` is room for a tile.
     ///
     /// # Safety
     ///
     /// The call is [checked](Kernel#checked), the panel is one of its, and the vectors lie in the run, where the last one has a
     /// position.
     #[inline(always)]
-    unsafe fn tile_of<S: Vector>(&self, simd: S, panel: usize, run: usize, at: usize, vectors: usize, runs: &Runs) {
+    unsafe fn tile_of<S: Vector>(
+        &self,
+        simd: S,
+        panel: usize,
+        run: usize,
+        at: usize,
+        vectors: usize,
+        runs: &Runs,
+        copy: &mut TileCopy,
+    ) {
         let width = self.panels.start(panel + 1) - self.panels.start(panel);
         let first = self.panels.start(panel) - self.panels.start(self.range.start);
+        let RowsMut { first: output, step, apart, .. } = self.output;
+        let lanes = vectors * S::LANES;
+        // Where code is to be small, one way will do.
+        let whole = !S::FEW_TILES && apart == 1 && !self.gaps(runs) && at + lanes <= runs.len;
+        let row = output.wrapping_add(first * step + run * self.output_row + at);
+        let copy: *mut f32 = copy.as_mut_ptr().cast();
         with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
             with_const!(vectors, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
                 framed!(simd => {
-                    // SAFETY: checked: the vectors lie in the run, `NR` channels are the panel's.
+                    // SAFETY: checked: the vectors lie in the run, `NR` channels are the panel's, and rows of the output; where the
+                    // tile is whole, so are the positions in each. A copy has room for any tile.
                     unsafe {
-                        self.ask_for::<S, MR, NR>(simd, first, run, at, runs);
+                        if whole {
+                            self.ask_for::<S, MR, NR>(simd, row);
+                        }
                         let sums = self.sum::<S, MR, NR>(simd, first, run * runs.source_step + at);
-                        self.finish::<S, MR, NR>(simd, sums, first, run, at, runs);
+                        if !whole {
+                            store(simd, sums, copy, MR * S::LANES);
+                        } else if self.add {
+                            add_to(simd, sums, row, step);
+                        } else {
+                            store(simd, sums, row, step);
+                        }
                     }
                 })
             })
         });
+        if !whole {
+            // SAFETY: as many rows of the copy have been written.
+            let tile = unsafe { core::slice::from_raw_parts(copy, width * lanes) };
+            // SAFETY: checked; the positions are the run's, the channels the panel's.
+            unsafe { self.scatter(tile, lanes, first, run, at..min(at + lanes, runs.len), runs) };
+        }
     }
 
     /// Asks for the cache lines that a tile will write: each channel's lie in a plane of its own, which no CPU foresees.
     #[inline(always)]
-    fn ask_for<S: Vector, const MR: usize, const NR: usize>(
-        &self,
-        simd: S,
-        first: usize,
-        run: usize,
-        at: usize,
-        runs: &Runs,
-    ) {
+    fn ask_for<S: Vector, const MR: usize, const NR: usize>(&self, simd: S, row: *const f32) {
         /// Steps below which writing is no wait.
         const FEW_STEPS: usize = 48;
-        if self.output.apart != 1 || self.gaps(runs) || self.offsets.table().len() < FEW_STEPS {
+        if self.offsets.table().len() < FEW_STEPS {
             return;
         }
-        let RowsMut { first: output, step, .. } = self.output;
-        let row = output.wrapping_add(first * step + run * self.output_row + at);
         unrolled!(N in 0..NR => {
-            simd.prefetch_for_writing(row.wrapping_add(N * step));
+            let row = row.wrapping_add(N * self.output.step);
+            simd.prefetch_for_writing(row);
             if MR * S::LANES > 16 {
-                simd.prefetch_for_writing(row.wrapping_add(N * step + 16));
+                simd.prefetch_for_writing(row.wrapping_add(16));
             }
         });
     }
@@ -353,10 +384,8 @@ impl ForwardPanels<'_> {
         at: usize,
     ) -> Sums<S, NR, MR> {
         let mut sums = [[simd.splat_f32s(0.0); MR]; NR];
-        if let Some(start) = self.start {
-            // SAFETY: checked: starts are as many as channels.
-            unrolled!(N in 0..NR => sums[N] = [simd.splat_f32s(unsafe { *start.get_unchecked(first + N) }); MR]);
-        }
+        // SAFETY: checked: starts are as many as channels.
+        unrolled!(N in 0..NR => sums[N] = [simd.splat_f32s(unsafe { *self.start.as_ptr().add(first + N) }); MR]);
         let (trips, rest) = self.offsets.trips::<S>();
         // They advance by wrapping arithmetic, because those after the last offset are never read.
         let mut theta = self.thresholds.as_ptr();
@@ -381,47 +410,6 @@ impl ForwardPanels<'_> {
         sums
     }
 
-    /// Writes a tile: whole vectors where they are, positions in parts of rows elsewhere.
-    ///
-    /// # Safety
-    ///
-    /// As [`sum`](Self::sum).
-    #[inline(always)]
-    unsafe fn finish<S: Vector, const MR: usize, const NR: usize>(
-        &self,
-        simd: S,
-        sums: Sums<S, NR, MR>,
-        first: usize,
-        run: usize,
-        at: usize,
-        runs: &Runs,
-    ) {
-        let RowsMut { first: output, step, apart, .. } = self.output;
-        // Where code is to be small, one way will do.
-        let whole = !S::FEW_TILES && apart == 1 && !self.gaps(runs) && at + MR * S::LANES <= runs.len;
-        // SAFETY: checked: the channels are rows of the output, the positions lie in each.
-        unsafe {
-            if whole {
-                let row = output.add(first * step + run * self.output_row + at);
-                if self.start.is_some() {
-                    store(simd, sums, row, step);
-                } else {
-                    unrolled!(N in 0..NR => {
-                        few!(M in 0..MR => {
-                        let to = row.add(N * step + M * S::LANES);
-                        simd.store(to, simd.add_f32s(sums[N][M], simd.load(to)));
-                    }); });
-                }
-                return;
-            }
-            let mut tile = [[simd.splat_f32s(0.0); MR]; NR];
-            store(simd, sums, tile.as_mut_ptr().cast(), MR * S::LANES);
-            let tile = core::slice::from_raw_parts(tile.as_ptr().cast(), NR * MR * S::LANES);
-            let count = min(runs.len - at, MR * S::LANES);
-            self.scatter(tile, MR * S::LANES, first, run, at..at + count, runs);
-        }
-    }
-
     /// Writes some positions of a run for some channels, from the one that is `first` on: a tile of rows of `pitch`.
     ///
     /// # Safety
@@ -439,7 +427,7 @@ impl ForwardPanels<'_> {
     ) {
         let RowsMut { first: output, step, apart, .. } = self.output;
         // Parts of rows of positions, between which there may be gaps.
-        let (gaps, add) = (self.gaps(runs), self.start.is_none());
+        let gaps = self.gaps(runs);
         let row_len = if gaps { max(self.source_row, 1) } else { usize::MAX };
         let at = positions.start;
         let (mut line, mut column) = if gaps { (at / row_len, at % row_len) } else { (run, at) };
@@ -451,7 +439,7 @@ impl ForwardPanels<'_> {
                 let mut to = output.wrapping_add((first + n) * step + (line * self.output_row + column) * apart);
                 for sum in &sums[done..done + len] {
                     // SAFETY: checked: the channels are rows of the output, the positions lie in each.
-                    unsafe { *to = if add { *to + sum } else { *sum } };
+                    unsafe { *to = if self.add { *to + sum } else { *sum } };
                     // Not `add`: after the last element it may point beyond the tensor.
                     to = to.wrapping_add(apart);
                 }

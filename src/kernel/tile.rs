@@ -164,6 +164,28 @@ pub(super) unsafe fn store<S: Vector, const R: usize, const V: usize>(
     });
 }
 
+/// Adds the sums to rows `row_step` apart.
+///
+/// # Safety
+///
+/// As [`store`].
+#[inline(always)]
+pub(super) unsafe fn add_to<S: Vector, const R: usize, const V: usize>(
+    simd: S,
+    sums: Sums<S, R, V>,
+    first: *mut f32,
+    row_step: usize,
+) {
+    // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
+    unrolled!(ROW in 0..R => unsafe {
+        let row = first.add(ROW * row_step);
+        few!(VECTOR in 0..V => {
+            let to = row.add(VECTOR * S::LANES);
+            simd.store(to, simd.add_f32s(simd.load(to), sums[ROW][VECTOR]));
+        });
+    });
+}
+
 /// Channels of a panel.
 pub(super) const fn panel_widths<S: Vector>() -> Widths {
     Widths::new(S::PANEL, if S::FEW_TILES { S::PANEL / 2 } else { S::PANEL })

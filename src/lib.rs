@@ -24,16 +24,18 @@
 //! beside them: desc.rs, layout.rs   what the layer is, where its tensors lie
 //!              geometry/            which positions read what: numbers only
 //!              thresholds.rs        θ by channel and tap
-//!              taps.rs, stage.rs    staged copies of blocks;  sums.rs  sums over positions in segments
+//!              pixels.rs            pixels with their channels together: a tensor's own, or transposed windows
+//!              taps.rs, stage.rs    staged planes of blocks;  sums.rs  sums over positions in segments
 //!              workspace.rs         the buffers of a driver
 //!              tiny.rs              plain loops for layers that no driver pays for
 //! ```
 //!
-//! The loops of a pass, outermost first (here the forward pass of layers with channels last):
+//! The loops of a pass, outermost first (here the forward pass of most layers):
 //!
 //! ```text
 //! for each task                                  its images, positions or panels      forward/mod.rs
 //!   for each block of positions of some images   1 MiB of the input                  forward/batch_reduce.rs
+//!     (channels first: its window is transposed  160 KiB)                             pixels.rs
 //!     for each panel of output channels          its weights stay in L1 and L2
 //!       for each class of positions              they have the same valid taps       geometry/class.rs
 //!         for each tile of positions             accumulators in registers           kernel/batch_reduce.rs
@@ -48,7 +50,7 @@
 //! | instruction set | `isa.rs` (its name), `kernel/detect.rs`, `kernel/vector.rs` (its vocabulary), `with_vocabulary!` in `kernel/mod.rs` |
 //! | element type | `kernel/` (its documentation says how), `weight.rs` |
 //! | padding mode | `desc.rs`, `geometry/`, `stage.rs` (what padding holds), `border.rs` (gradients of padding) |
-//! | layout | `layout.rs`, `stage.rs`, `kernel/view.rs`, entry and exit of the drivers |
+//! | layout | `layout.rs`, `pixels.rs`, `stage.rs`, `kernel/view.rs` |
 //! | algorithm | a driver beside the others, its name in `tuning.rs`, the choice in `mod.rs` of its pass |
 //!
 //! # The paper's example

@@ -174,10 +174,13 @@ const fn widest_tile<S: Vector>(channels: usize, most: usize) -> usize {
     let fit = tile_vectors::<S>(channels);
     if most >= fit {
         fit
-    } else if S::FEW_TILES && most > 2 {
+    } else if !S::FEW_TILES {
+        most
+    } else if channels >= 4 && most >= 2 {
         2
     } else {
-        most
+        // The last positions of a few channels: rarely many.
+        1
     }
 }
 
@@ -283,8 +286,9 @@ impl Kernel for ForwardPanels<'_> {
                     at = first;
                     while at < runs.len && (at == first || at - first < turn) {
                         let left = (runs.len - at).div_ceil(S::LANES).min(self.tile).min(most);
-                        // What fits the widest panel fits all.
+                        // A tile for all panels, of whatever width.
                         let vectors = widest_tile::<S>(self.panels.max(), left);
+                        let vectors = widest_tile::<S>(self.panels.min(), vectors);
                         if most < usize::MAX {
                             at = at.min(runs.len - vectors * S::LANES);
                         }

@@ -66,11 +66,7 @@ impl<'a> Arbitrary<'a> for Input {
                 depth: limit(u)?,
                 part: 1,
                 tiny: *u.choose(&[0, usize::MAX])?,
-                forward: *u.choose(&[
-                    None,
-                    Some(ForwardAlgorithm::Direct),
-                    Some(ForwardAlgorithm::BatchReduce),
-                ])?,
+                forward: *u.choose(&[None, Some(ForwardAlgorithm::Direct), Some(ForwardAlgorithm::BatchReduce)])?,
                 backward_input: *u.choose(&[
                     None,
                     Some(BackwardInputAlgorithm::Progressions),

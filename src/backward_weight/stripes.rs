@@ -405,7 +405,8 @@ impl Stripes {
                 outside: &*scratch.outside,
                 sums: &mut *scratch.sums,
             };
-            self.run_taps(call, slab, block, vectors, [input, grad_output], &mut buffers);
+            let input = Input { data: input.0, pixels: input.1, vectors };
+            self.run_taps(call, slab, block, &input, grad_output, &mut buffers);
         }
     }
 
@@ -415,8 +416,8 @@ impl Stripes {
         call: &BackwardWeightCall<'_>,
         slab: &mut Slab<'_>,
         block: &mut Block,
-        vectors: Range<usize>,
-        [input, grad_output]: [(&[f32], Pixels); 2],
+        input: &Input<'_>,
+        grad_output: (&[f32], Pixels),
         buffers: &mut TapBuffers<'_>,
     ) {
         let [depths, heights, widths] = call.desc.kernel();
@@ -429,7 +430,7 @@ impl Stripes {
                 }
             }
             for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
-                self.run_tap(call, slab, block, [d, h, w], vectors.clone(), input, buffers);
+                self.run_tap(call, slab, block, [d, h, w], input, buffers);
             }
         }
     }
@@ -442,8 +443,7 @@ impl Stripes {
         slab: &mut Slab<'_>,
         block: &Block,
         tap: [usize; 3],
-        vectors: Range<usize>,
-        (input, pixels): (&[f32], Pixels),
+        &Input { data: input, pixels, ref vectors }: &Input<'_>,
         scratch: &mut TapBuffers<'_>,
     ) {
         let Slab { group, channels: ref own, ref inputs, grad_weight: Some(ref mut grad_weight), replaces, .. } = *slab
@@ -465,7 +465,7 @@ impl Stripes {
         if positions.len() == 0 && outside.is_none() && !replaces {
             return;
         }
-        for vectors in chunks(vectors, self.copied) {
+        for vectors in chunks(vectors.clone(), self.copied) {
             let first = vectors.start * lanes;
             let count = channels.min(vectors.end * lanes) - first;
             let first_channel = group * channels + first;
@@ -496,6 +496,13 @@ impl Stripes {
             });
         }
     }
+}
+
+/// What the taps of a block read: the input or a copy of a window, some vectors of a group's channels.
+struct Input<'a> {
+    data: &'a [f32],
+    pixels: Pixels,
+    vectors: Range<usize>,
 }
 
 /// Those of a thread's buffers that a tap uses.

@@ -73,6 +73,13 @@ impl Runs {
 /// Elements of the largest tile: in vectors, or of 32 accumulators where there are none.
 const MOST_TILE: usize = if VECTORS { 4 * 12 * MOST_LANES } else { 32 };
 
+/// Vectors of positions, from one of a run on.
+struct Tile {
+    run: usize,
+    at: usize,
+    vectors: usize,
+}
+
 /// Room for a tile.
 type TileCopy = MaybeUninit<[f32; MOST_TILE]>;
 
@@ -293,7 +300,7 @@ impl Kernel for ForwardPanels<'_> {
                             at = at.min(runs.len - vectors * S::LANES);
                         }
                         // SAFETY: checked; so many vectors remain of the run, and the last of them has a position in it.
-                        unsafe { self.tile_of(simd, panel, run, at, vectors, &runs, &mut copy) };
+                        unsafe { self.tile_of(simd, panel, Tile { run, at, vectors }, &runs, &mut copy) };
                         at += vectors * S::LANES;
                     }
                 }
@@ -304,7 +311,7 @@ impl Kernel for ForwardPanels<'_> {
 }
 
 impl ForwardPanels<'_> {
-    /// One panel at a tile of `vectors` vectors of positions. `copy` is room for a tile.
+    /// One panel at a tile. `copy` is room for one.
     ///
     /// # Safety
     ///
@@ -315,9 +322,7 @@ impl ForwardPanels<'_> {
         &self,
         simd: S,
         panel: usize,
-        run: usize,
-        at: usize,
-        vectors: usize,
+        Tile { run, at, vectors }: Tile,
         runs: &Runs,
         copy: &mut TileCopy,
     ) {

@@ -21,7 +21,7 @@ pub(crate) enum Update {
 /// # Own
 ///
 /// The elements in a view's claim are its *own*: they lie in the data that [`new`](Self::new) borrowed, each in a place of its
-/// own, and no other view claims them, because views come from `new` and [`cut`](Self::split) alone. So are the gaps between
+/// own, and no other view claims them, because views come from `new` and [`cut`](Self::cut) alone. So are the gaps between
 /// elements of the claim, where all channels and positions between them are claimed. Gaps are never written.
 pub(crate) struct View<'a> {
     data: *mut f32,

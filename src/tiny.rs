@@ -14,7 +14,7 @@ use crate::tuning::Tuning;
 use crate::weight::{Packing, WeightTable, plain_strides};
 
 /// The most multiply-adds of a layer, so of channels times positions in a run, which wait on the stack.
-pub(crate) const MOST: usize = 256;
+const MOST: usize = 256;
 
 /// Rows times taps, times pairs of channels and what a row and a tap cost beside them. Measured on Zen 3: beyond it, drivers are
 /// faster.

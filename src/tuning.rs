@@ -67,7 +67,7 @@ impl Tuning {
         positions: usize::MAX,
         depth: usize::MAX,
         part: 1 << 16,
-        tiny: crate::tiny::MOST,
+        tiny: usize::MAX,
         forward: None,
         backward_input: None,
         depthwise: true,

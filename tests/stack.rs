@@ -59,6 +59,7 @@ fn layers() -> Vec<ConvDesc> {
     layers.extend(both(ConvDesc::conv2d(1, 16, 24, [9, 8], [3, 2]).dilation([2, 3]).padding([2, 2])));
     // Wide planes of few channels.
     layers.extend(both(ConvDesc::conv2d(1, 3, 5, [18, 20], [5, 5]).padding([2, 2])));
+    layers.extend(both(ConvDesc::conv2d(1, 3, 20, [18, 20], [3, 3])));
     layers.extend(both(ConvDesc::conv2d(1, 4, 26, [16, 17], [3, 3])));
     // Other ranks.
     layers.extend(both(ConvDesc::conv1d(2, 16, 24, [40], [5]).padding([2])));

@@ -13,7 +13,7 @@ mod direct;
 
 use core::ops::Range;
 
-use crate::arith::min;
+use crate::arith::{equal, min};
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
 use crate::geometry::Panels;
@@ -206,10 +206,12 @@ impl ForwardPlan {
 const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     /// Output positions below which lanes of positions are too often empty.
     const FEW_POSITIONS: usize = 256;
-    /// Steps of a sum per output below which to transpose its result costs a tenth or more of it.
+    /// Steps of a sum up to which to transpose its result costs a tenth or more of it.
     const FEW_STEPS: usize = 64;
-    /// Input channels up to which what a tile of positions reads of a 1×1 layer stays in the first-level cache.
-    const MOST_PLANES: usize = 256;
+    /// Input channels up to which what a tile of positions reads of a 1×1 layer stays in the first-level cache: of planes, and of
+    /// copies, which have no more in a line than is read.
+    const MOST_PLANES: usize = 128;
+    const MOST_COPIES: usize = 256;
 
     if !VECTORS {
         return ForwardAlgorithm::Direct;
@@ -223,7 +225,15 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     let empty = channels < 24 && channels * 5 < channels.next_multiple_of(kernels.lanes) * 4;
     let steps = desc.group_in_channels() * desc.taps();
     let transposed = matches!(desc.tensor_layout(), Layout::Nchw);
-    let in_planes = transposed && (steps < FEW_STEPS || desc.taps() == 1 && steps <= MOST_PLANES);
+    let most = if !equal(desc.stride(), [1; 3]) {
+        MOST_COPIES
+    } else if volume(desc.input_size()).is_multiple_of(512) {
+        // Planes so far apart share a few sets of the caches.
+        FEW_STEPS
+    } else {
+        MOST_PLANES
+    };
+    let in_planes = transposed && (steps <= FEW_STEPS || desc.taps() == 1 && steps <= most);
     if positions >= FEW_POSITIONS && (empty || in_planes) {
         ForwardAlgorithm::Direct
     } else {

@@ -20,6 +20,7 @@ mod geometry;
 mod isa;
 mod oracle;
 mod passes;
+mod paths;
 mod repeatable;
 mod strategy;
 mod sums;

@@ -9,8 +9,9 @@ use crate::strided;
 /// Weights packed for many calls: by [`ConvRelu::pack_weight`](crate::ConvRelu::pack_weight) for the forward pass, or by
 /// [`ConvRelu::pack_weight_transposed`](crate::ConvRelu::pack_weight_transposed) for the backward pass of the input.
 ///
-/// They belong to the plan that packed them, and to plans of the same layer (all of the descriptor but batch and
-/// input size) for the same instruction set; every other plan refuses them.
+/// They belong to the plan that packed them, and to plans of the same layer (all of the descriptor but batch and input size) for
+/// the same instruction set that read weights in the same order, as those do that differ in their batch alone. Every other plan
+/// refuses them ([`Error::PackedElsewhere`](crate::Error::PackedElsewhere)).
 #[derive(Clone, Copy, Debug)]
 pub struct PackedWeight<'a> {
     pub(crate) data: &'a [f32],

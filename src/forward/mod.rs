@@ -213,6 +213,10 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     const MOST_PLANES: usize = 128;
     const MOST_COPIES: usize = 256;
 
+    /// Multiply-adds of an image below which to begin a class of positions, of which there may be nine, costs more than lanes
+    /// without a position.
+    const LITTLE_WORK: usize = 1 << 14;
+
     if !VECTORS {
         return ForwardAlgorithm::Direct;
     }
@@ -234,7 +238,9 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
         MOST_PLANES
     };
     let in_planes = transposed && (steps <= FEW_STEPS || desc.taps() == 1 && steps <= most);
-    if positions >= FEW_POSITIONS && (empty || in_planes) {
+    let work = steps.saturating_mul(desc.out_channels()).saturating_mul(positions);
+    let little = matches!(desc.layout(), Layout::Nchw) && desc.has_padding() && work < LITTLE_WORK;
+    if little || positions >= FEW_POSITIONS && (empty || in_planes) {
         ForwardAlgorithm::Direct
     } else {
         ForwardAlgorithm::BatchReduce

@@ -1,5 +1,5 @@
 //! Output channels in lanes, valid taps only. Tensors with channels last are read and written where they lie; of others, the
-//! [window](crate::pixels) of each block is transposed.
+//! [window](crate::pixels) of each block is transposed. (A group's pixels that lie a multiple of 4096 bytes apart are copied, too.)
 //!
 //! Positions that read inside through the same taps are a class. For each block of positions and each panel of output
 //! channels, each class of the block is one call of the kernel: a box of positions times a box of taps, both at constant steps.
@@ -32,7 +32,10 @@ pub(super) struct BatchReduce {
     /// Images per block.
     images: usize,
     block: [usize; 3],
+    /// Where the input is not read in place.
     copies: Option<Copies>,
+    /// Whether results are transposed.
+    transposes: bool,
     packing: Packing,
     /// Most rows of a tile.
     tile: usize,
@@ -51,15 +54,27 @@ const fn copied_blocks(desc: &ConvDesc, tuning: &Tuning, packing: &Packing) -> O
 
 /// Whether the algorithm can compute a layer.
 pub(super) const fn applies(desc: &ConvDesc, tuning: &Tuning, packing: &Packing) -> bool {
-    matches!(desc.tensor_layout(), Layout::Nhwc) || copied_blocks(desc, tuning, packing).is_some()
+    !transposes(desc) || copied_blocks(desc, tuning, packing).is_some()
+}
+
+/// Whether the channels of a layer's tensors do not come last.
+const fn transposes(desc: &ConvDesc) -> bool {
+    matches!(desc.tensor_layout(), Layout::Nchw)
+}
+
+/// Whether a group's pixels lie so far apart, a multiple of 4096 bytes, that the rows of a tile share a few sets of the
+/// first-level cache.
+const fn far_apart(desc: &ConvDesc) -> bool {
+    desc.groups() > 1 && desc.input_pitch().is_multiple_of(1024)
 }
 
 impl BatchReduce {
     pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning, packing: Packing) -> Self {
-        if let (Layout::Nchw, Some(Blocks { images, block, copies })) =
-            (desc.tensor_layout(), copied_blocks(desc, tuning, &packing))
+        let transposes = transposes(desc);
+        if (transposes || far_apart(desc))
+            && let Some(Blocks { images, block, copies }) = copied_blocks(desc, tuning, &packing)
         {
-            return Self { images, block, copies: Some(copies), packing, tile: tuning.panel };
+            return Self { images, block, copies: Some(copies), transposes, packing, tile: tuning.panel };
         }
         let [d, h, w] = desc.stride();
         let per_position = desc.group_in_channels().saturating_mul(d).saturating_mul(h).saturating_mul(w);
@@ -75,7 +90,7 @@ impl BatchReduce {
             [Panels::of_at_most(depth, most / plane).max(), height, width]
         };
         let images = clamp(most / (depth * plane), 1, max(desc.batch(), 1));
-        Self { images, block, copies: None, packing, tile: tuning.panel }
+        Self { images, block, copies: None, transposes, packing, tile: tuning.panel }
     }
 
     /// One thread's: thresholds of all steps of all groups, what each padded tap adds to each output channel, what the sums of a
@@ -83,10 +98,11 @@ impl BatchReduce {
     pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<5> {
         let taps = desc.taps();
         let padded = if desc.has_padding() { self.packing.all_lanes(desc).saturating_mul(taps) } else { 0 };
-        let (window, results) = match self.copies {
-            None => (0, 0),
-            Some(copies) => (copies.len(), self.images * product(self.block) * self.packing.panel_width()),
+        let window = match &self.copies {
+            None => 0,
+            Some(copies) => copies.len(),
         };
+        let results = if self.transposes { self.images * product(self.block) * self.packing.panel_width() } else { 0 };
         let thresholds = desc.in_channels().saturating_mul(taps);
         Buffers::new([thresholds, padded, self.packing.group_width(), window, results], kernels.lanes)
     }
@@ -110,7 +126,7 @@ impl BatchReduce {
                 let mut place = walk.place(images.clone(), block);
                 let mut next = panels.start;
                 while next < panels.end {
-                    let together = place.only.is_some() && !place.source.is_copy();
+                    let together = place.only.is_some() && !self.transposes;
                     let end = if together { min(walk.alike(next), panels.end) } else { next + 1 };
                     let panels = walk.panels(next..end);
                     if first {
@@ -119,7 +135,7 @@ impl BatchReduce {
                     let input =
                         place.source.of_group(panels.group, call.kernels, &desc.input_tensor(), call.input, &mut *copy);
                     let start = &mut start[..panels.lanes.len()];
-                    if !place.source.is_copy() {
+                    if !self.transposes {
                         let mut target = Target {
                             view: &mut output,
                             images: images.clone(),

@@ -103,6 +103,15 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(strategy::config(4))]
+
+    #[test]
+    fn forward_of_pixels_far_apart(case in strategy::far_case(), variation in variation()) {
+        check(&case, Pass::Forward, variation);
+    }
+}
+
 #[test]
 fn the_runner_names_an_instruction_set_once() {
     let all: Vec<Isa> = isas().collect();

@@ -161,6 +161,17 @@ pub(crate) fn long_case() -> impl Strategy<Value = Case> {
     case_of(long_shape(500_000), select(vec![Values::Continuous, Values::Quantised])).prop_map(|(_, case)| case)
 }
 
+/// A case of groups whose pixels lie 4096 bytes apart, channels last.
+pub(crate) fn far_case() -> impl Strategy<Value = Case> {
+    let far = shape(500).prop_map(|shape| {
+        let shape = shape.layout(Layout::Nhwc);
+        let groups = shape.groups.max(2);
+        let channels = groups * shape.group_in;
+        shape.groups(groups).gaps([channels.next_multiple_of(1024) - channels, 0])
+    });
+    case_of(far, Just(Values::Continuous)).prop_map(|(_, case)| case)
+}
+
 /// A larger case of integers, and its shape: where sums are exact, no oracle is needed.
 pub(crate) fn integer_case() -> impl Strategy<Value = (Shape, Case)> {
     let packed = shape(200_000).prop_map(|shape| shape.gaps([0; 2]));

@@ -57,7 +57,8 @@ fn layers() -> Vec<ConvDesc> {
     layers.extend(both(ConvDesc::conv2d(2, 32, 48, [5, 6], [3, 3]).groups(2).padding([1, 1])));
     layers.extend(both(ConvDesc::conv2d(1, 16, 24, [9, 8], [3, 3]).stride([2, 2]).padding([1, 1])));
     layers.extend(both(ConvDesc::conv2d(1, 16, 24, [9, 8], [3, 2]).dilation([2, 3]).padding([2, 2])));
-    // Wide planes of few channels.
+    // Wide planes, of few channels too.
+    layers.extend(both(ConvDesc::conv2d(1, 16, 24, [13, 13], [3, 3])));
     layers.extend(both(ConvDesc::conv2d(1, 3, 5, [18, 20], [5, 5]).padding([2, 2])));
     layers.extend(both(ConvDesc::conv2d(1, 3, 20, [18, 20], [3, 3])));
     layers.extend(both(ConvDesc::conv2d(1, 4, 26, [16, 17], [3, 3])));

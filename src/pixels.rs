@@ -14,7 +14,7 @@
 
 use core::ops::Range;
 
-use crate::arith::{clamp, max, min, product};
+use crate::arith::{clamp, max, product};
 use crate::desc::ConvDesc;
 use crate::geometry::{Panels, Reads, Steps};
 use crate::kernel::{CopyBlock, Kernels, RowsMut, TransposeBlock, View};
@@ -334,48 +334,37 @@ pub(crate) struct Budget {
 }
 
 impl Blocks {
-    /// The largest blocks that a budget allows: all of the inner axes, some of one. None where not even one position fits.
+    /// The largest blocks that a budget allows: all of the inner axes, some of one (images are the outermost). None where not even
+    /// one position fits.
     pub(crate) const fn new(desc: &ConvDesc, reading: Reading, budget: Budget) -> Option<Self> {
         let size = match reading {
             Reading::Forward => desc.output_size(),
             Reading::Backward => desc.input_size(),
         };
+        let [depth, height, width] = size;
         let groups = Copies::groups(desc.groups(), budget.per_group);
         let of = Plan { reads: Reads::all_forward(desc), reading, groups, budget };
+        let size = [max(desc.batch(), 1), depth, height, width];
         let (mut block, mut cut) = (size, 0);
-        while !of.fits(1, block) {
+        while !of.fits(block) {
             if block[cut] == 1 {
                 cut += 1;
-                if cut == 3 {
+                if cut == block.len() {
                     return None;
                 }
             }
-            // The most positions along this axis: one, until more are found to fit, and fewer than all.
+            // The most along this axis: one, until more are found to fit, and fewer than all.
             let (mut fit, mut over) = (1, block[cut]);
             while over - fit > 1 {
                 let middle = fit + (over - fit) / 2;
                 block[cut] = middle;
-                if of.fits(1, block) { fit = middle } else { over = middle }
+                if of.fits(block) { fit = middle } else { over = middle }
             }
             block[cut] = fit;
         }
         block[cut] = Panels::of_at_most(size[cut], block[cut]).max();
-        let batch = max(desc.batch(), 1);
-        let mut images = 1;
-        if product(block) == product(size) {
-            let (mut over, positions) = (batch + 1, product(block));
-            // No more than either limit allows.
-            let most = min(
-                budget.positions / positions,
-                max(budget.most / max(of.elements(block), 1), FEW_POSITIONS / positions),
-            );
-            over = min(over, max(most, 1) + 1);
-            while over - images > 1 {
-                let middle = images + (over - images) / 2;
-                if of.fits(middle, block) { images = middle } else { over = middle }
-            }
-            images = Panels::of_at_most(batch, images).max();
-        }
+        let [images, d, h, w] = block;
+        let block = [d, h, w];
         let copies = Copies { groups, per_group: budget.per_group, window: images.saturating_mul(of.window(block)) };
         Some(Self { images, block, copies })
     }
@@ -411,10 +400,10 @@ impl Plan {
         window.saturating_add(product(block).saturating_mul(self.budget.per_position))
     }
 
-    /// Whether so much of so many images is no more than a budget allows.
-    const fn fits(&self, images: usize, block: [usize; 3]) -> bool {
-        let positions = product(block).saturating_mul(images);
-        let elements = self.elements(block).saturating_mul(images);
+    /// Whether so many images and positions along each axis are no more than a budget allows.
+    const fn fits(&self, [images, d, h, w]: [usize; 4]) -> bool {
+        let positions = product([d, h, w]).saturating_mul(images);
+        let elements = self.elements([d, h, w]).saturating_mul(images);
         let most = self.budget.most;
         let few = positions <= FEW_POSITIONS && elements <= most.saturating_mul(MOST_FOR_FEW);
         positions <= self.budget.positions && (elements <= most || few)

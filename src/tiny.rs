@@ -9,6 +9,7 @@ use crate::geometry::{Reads, Span};
 use crate::kernel::VECTORS;
 use crate::layout::Layout;
 use crate::operands::Weight;
+use crate::strided;
 use crate::thresholds::{ThresholdGradient, ThresholdTable};
 use crate::tuning::Tuning;
 use crate::weight::{Packing, WeightTable, plain_strides};
@@ -158,7 +159,7 @@ impl Tiny {
             let theta = thresholds.at(c, tap);
             match run.read {
                 Some(read) => {
-                    gather(&input[read + c * self.input.channel..], self.read_step(), values);
+                    strided::copy(&input[read + c * self.input.channel..], self.read_step(), values, 1, run.count);
                     values.iter_mut().for_each(|x| *x = if *x <= theta { theta } else { *x });
                 }
                 None => values.fill(if theta > 0.0 { theta } else { 0.0 }),
@@ -170,7 +171,7 @@ impl Tiny {
     #[inline(always)]
     fn gradients(&self, grad_output: &[f32], run: &Run, values: &mut [f32]) {
         for (d, values) in values.chunks_exact_mut(run.count).enumerate() {
-            gather(&grad_output[run.at + d * self.output.channel..], self.output.position, values);
+            strided::copy(&grad_output[run.at + d * self.output.channel..], self.output.position, values, 1, run.count);
         }
     }
 
@@ -201,7 +202,7 @@ impl Tiny {
             let sums = &mut sums[..run.count];
             for d in 0..to.channels {
                 let output = &mut output[run.at + d * to.channel..];
-                gather(output, to.position, sums);
+                strided::copy(output, to.position, sums, 1, run.count);
                 for (c, x) in inputs.chunks_exact(run.count).enumerate() {
                     if run.skips(x) {
                         continue;
@@ -209,7 +210,7 @@ impl Tiny {
                     let weight = weight.at(d, c, tap);
                     sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * x);
                 }
-                scatter(sums, output, to.position);
+                strided::copy(sums, 1, output, to.position, run.count);
             }
         });
     }
@@ -240,7 +241,7 @@ impl Tiny {
                 if let Some(read) = run.read {
                     let (read, step) = (read + c * self.input.channel, self.read_step());
                     if let Some(input) = input {
-                        gather(&input[read..], step, inputs);
+                        strided::copy(&input[read..], step, inputs, 1, run.count);
                         for (x, sum) in inputs.iter().zip(&mut *sums) {
                             // NaN passes to neither.
                             held += if *x <= theta { *sum } else { 0.0 };
@@ -248,11 +249,7 @@ impl Tiny {
                         }
                     }
                     if let Some(grad_input) = &mut grad_input {
-                        let (own, mut at) = (&mut grad_input[read..], 0);
-                        for sum in &*sums {
-                            own[at] += sum;
-                            at += step;
-                        }
+                        strided::add(sums, &mut grad_input[read..], step);
                     }
                 } else if theta >= 0.0 {
                     held = sums.iter().sum();
@@ -314,33 +311,5 @@ impl Run {
     #[inline(always)]
     fn skips(&self, activations: &[f32]) -> bool {
         self.read.is_none() && activations[0] == 0.0
-    }
-}
-
-/// Copies elements `step` apart.
-#[inline(always)]
-fn gather(from: &[f32], step: usize, to: &mut [f32]) {
-    if step == 1 {
-        to.copy_from_slice(&from[..to.len()]);
-        return;
-    }
-    let mut at = 0;
-    for to in to {
-        *to = from[at];
-        at += step;
-    }
-}
-
-/// Copies to elements `step` apart.
-#[inline(always)]
-fn scatter(from: &[f32], to: &mut [f32], step: usize) {
-    if step == 1 {
-        to[..from.len()].copy_from_slice(from);
-        return;
-    }
-    let mut at = 0;
-    for from in from {
-        to[at] = *from;
-        at += step;
     }
 }

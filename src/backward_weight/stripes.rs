@@ -91,6 +91,14 @@ pub(super) struct Stripes {
 
 /// A thread's buffers.
 struct Scratch<'a> {
+    taps: TapBuffers<'a>,
+    /// Copies of a window of the input and of a block's gradients, if any.
+    window: &'a mut [f32],
+    grad_output: &'a mut [f32],
+}
+
+/// Those that a tap uses, whatever it reads.
+struct TapBuffers<'a> {
     /// `[stripe][position][lane]`
     copy: &'a mut [f32],
     /// `[tile][position][output channel]`
@@ -101,9 +109,6 @@ struct Scratch<'a> {
     outside: &'a mut [f32],
     /// Of the current segment of positions, `[output channel][tap][input channel]`; perhaps none.
     sums: &'a mut [f32],
-    /// Copies of a window of the input and of a block's gradients, if any.
-    window: &'a mut [f32],
-    grad_output: &'a mut [f32],
 }
 
 /// What a block adds to: some output channels of one group.
@@ -272,7 +277,8 @@ impl Stripes {
         let desc = call.desc;
         let ([copy, gradients, thresholds, outside, sums, window, grad_output], _) =
             self.buffers(desc, call.kernels).carve(workspace);
-        let mut scratch = Scratch { copy, gradients, thresholds, outside, sums, window, grad_output };
+        let taps = TapBuffers { copy, gradients, thresholds, outside, sums };
+        let mut scratch = Scratch { taps, window, grad_output };
         let replaces = grad_weight.as_ref().is_some_and(|gradient| gradient.accumulation == Accumulation::Overwrite);
         let mut grad_weight = grad_weight.map(|gradient| gradient.values);
         let (filter, per_group) = (desc.group_in_channels() * desc.taps(), desc.group_out_channels());
@@ -289,7 +295,7 @@ impl Stripes {
                     grad_bias: grad_bias.as_mut().map(|all| &mut all[first..][..slab.len()]),
                     channels: slab,
                 };
-                self.sum_outside(call, &slab, scratch.outside);
+                self.sum_outside(call, &slab, scratch.taps.outside);
                 for vectors in chunks(0..self.vectors, self.at_once) {
                     let lanes = |vector: usize| (vector * call.kernels.lanes).min(desc.group_in_channels());
                     slab.inputs = lanes(vectors.start)..lanes(vectors.end);
@@ -318,14 +324,14 @@ impl Stripes {
                         self.run_block(call, slab, &mut block, scratch);
                         first = false;
                         if segments.advance(count) {
-                            slab.end_segment(call, scratch.sums);
+                            slab.end_segment(call, scratch.taps.sums);
                         }
                     }
                 }
             }
         }
         if !segments.is_new() {
-            slab.end_segment(call, scratch.sums);
+            slab.end_segment(call, scratch.taps.sums);
         }
     }
 
@@ -363,7 +369,7 @@ impl Stripes {
             grad_output = (&*scratch.grad_output, window.pixels());
         }
         if !self.by_column {
-            pack(call, grad_output, slab, block, scratch.gradients);
+            pack(call, grad_output, slab, block, scratch.taps.gradients);
         }
         if let Some(sums) = slab.grad_bias.as_deref_mut() {
             if self.by_column || self.sums > 0 {
@@ -373,7 +379,7 @@ impl Stripes {
                 }
             } else {
                 call.kernels.sum_tiles(SumTiles {
-                    packed: scratch.gradients,
+                    packed: scratch.taps.gradients,
                     positions: block.packed_len(),
                     tiles: block.tiles,
                     sums,
@@ -398,15 +404,8 @@ impl Stripes {
                 window.copy(call.kernels, &desc.input_tensor(), call.input, scratch.window);
                 input = (&*scratch.window, window.pixels());
             }
-            let mut buffers = TapBuffers {
-                copy: &mut *scratch.copy,
-                gradients: &mut *scratch.gradients,
-                thresholds: &mut *scratch.thresholds,
-                outside: &*scratch.outside,
-                sums: &mut *scratch.sums,
-            };
             let input = Input { data: input.0, pixels: input.1, vectors };
-            self.run_taps(call, slab, block, &input, grad_output, &mut buffers);
+            self.run_taps(call, slab, block, &input, grad_output, &mut scratch.taps);
         }
     }
 
@@ -503,15 +502,6 @@ struct Input<'a> {
     data: &'a [f32],
     pixels: Pixels,
     vectors: Range<usize>,
-}
-
-/// Those of a thread's buffers that a tap uses.
-struct TapBuffers<'a> {
-    copy: &'a mut [f32],
-    gradients: &'a mut [f32],
-    thresholds: &'a mut [f32],
-    outside: &'a [f32],
-    sums: &'a mut [f32],
 }
 
 /// A block of positions.

@@ -231,9 +231,13 @@ unsafe fn walk_runs<S: Vector, P: Tiles, const NR: usize>(simd: S, mut panel: P)
 impl ForwardPanels<'_> {
     /// How the positions lie in vectors.
     const fn runs(&self, lanes: usize) -> Runs {
-        let whole = self.source_row == self.columns && self.output_row == self.columns;
-        let (rows, columns) = if whole { (1, self.rows * self.columns) } else { (self.rows, self.columns) };
+        let (rows, columns) = if self.one_row() { (1, self.rows * self.columns) } else { (self.rows, self.columns) };
         Runs::of(rows, columns, self.source_row, lanes)
+    }
+
+    /// Whether rows of positions follow one another without a gap.
+    const fn one_row(&self) -> bool {
+        self.source_row == self.columns && self.output_row == self.columns
     }
 
     /// Whether the last tile of a run ends with it, and computes some positions twice: nothing is read behind the run then.
@@ -462,9 +466,7 @@ impl ForwardPanels<'_> {
 
     /// Whether runs go on over what lies between rows of positions.
     const fn gaps(&self, runs: &Runs) -> bool {
-        runs.count == 1
-            && runs.len > self.columns
-            && !(self.source_row == self.columns && self.output_row == self.columns)
+        runs.count == 1 && runs.len > self.columns && !self.one_row()
     }
 }
 

@@ -112,10 +112,4 @@ impl Planar {
     pub(crate) const fn staged_len(&self, lanes: usize) -> usize {
         self.chunk * self.pitch + lanes - 1
     }
-
-    /// The most elements of one channel of a kernel's result over any block.
-    pub(crate) const fn result_len(&self, lanes: usize) -> usize {
-        // Row by row, the most that `runs` chooses.
-        self.block[1] * self.block[2].next_multiple_of(lanes)
-    }
 }

@@ -355,11 +355,18 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
         BackwardInputAlgorithm::Planar
     } else if depthwise::applies(desc, kernels) {
         BackwardInputAlgorithm::Depthwise
-    } else if 2 * desc.group_in_channels() < kernels.lanes {
+    } else if 2 * desc.group_in_channels() < kernels.lanes || in_planes(desc) {
         BackwardInputAlgorithm::Planar
     } else {
         BackwardInputAlgorithm::Progressions
     }
+}
+
+/// Whether planes are so far apart for so few multiply-adds that to transpose them costs more than lanes of positions.
+const fn in_planes(desc: &ConvDesc) -> bool {
+    /// Output channels up to which this holds for a pointwise layer.
+    const FEW_STEPS: usize = 128;
+    matches!(desc.tensor_layout(), Layout::Nchw) && desc.is_pointwise() && desc.group_out_channels() <= FEW_STEPS
 }
 
 impl Driver {

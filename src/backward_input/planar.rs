@@ -1,22 +1,24 @@
 //! Positions in lanes.
 //!
 //! For each block of inputs the kernel finishes, tap by tap, the sum over output channels and adds it to the input's
-//! gradient or to the threshold's. A stride splits the inputs into phases, each of which sees the taps of its own residue.
+//! gradient or to the threshold's, where these lie. A stride splits the inputs into phases, each of which sees the taps of its
+//! own residue.
 
 use core::ops::Range;
 
 use super::{BackwardInputCall, InputGradient, Segment};
+use crate::arith::product;
 use crate::blocking::Planar as Blocking;
 use crate::desc::ConvDesc;
 use crate::geometry::{Panels, chunks};
-use crate::kernel::{BackwardInputPanel, Kernels, Offsets, Runs, Update, View};
+use crate::kernel::{BackwardInputPanels, Kernels, Offsets, Positions};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::sums::SegmentedSums;
 use crate::taps::{Grid, Phase};
 use crate::tuning::Tuning;
 use crate::workspace::{Buffers, words};
 
-/// Positions per block: the panel's inputs and gradients stay in the first-level cache.
+/// Positions per block: what the panels read of it stays in the second-level cache.
 const MOST_POSITIONS: usize = 512;
 
 #[derive(Clone, Copy, Debug)]
@@ -42,18 +44,30 @@ struct Worker<'a, 'v, 's> {
     offsets: &'a mut [u32],
     weight_taps: &'a mut [u32],
     staged: &'a mut [f32],
-    // Of one panel over one block.
-    panel_input: &'a mut [f32],
-    panel_grad_input: &'a mut [f32],
 }
 
-/// One block of one phase of one image.
+/// One block of one phase of one image, and what it reads.
 #[derive(Clone, Copy)]
-struct PhaseBlock<'a> {
+struct Site<'a> {
     phases: &'a [Phase; 3],
     image: usize,
     block: Block,
-    runs: Runs,
+    grid: &'a Grid,
+    taps: usize,
+}
+
+impl Site<'_> {
+    /// Coordinates of the block's first input and its last.
+    fn corners(&self) -> [[usize; 3]; 2] {
+        corners(self.phases, &self.block)
+    }
+}
+
+/// Coordinates of a block's first input and its last.
+fn corners(phases: &[Phase; 3], block: &Block) -> [[usize; 3]; 2] {
+    let at = |axis: usize, position: usize| phases[axis].first + position * phases[axis].step;
+    let Block { start, size } = block;
+    [[0, 1, 2].map(|axis| at(axis, start[axis])), [0, 1, 2].map(|axis| at(axis, start[axis] + size[axis] - 1))]
 }
 
 impl Planar {
@@ -61,24 +75,15 @@ impl Planar {
         let widest = Phase::all_widest(desc);
         Self {
             blocking: Blocking::new(&widest, desc.group_out_channels(), MOST_POSITIONS, tuning),
-            taps: widest[0].taps * widest[1].taps * widest[2].taps,
+            taps: product([widest[0].taps, widest[1].taps, widest[2].taps]),
             panels,
             tile: tuning.tile,
         }
     }
 
-    /// One thread's: offsets and numbers of a phase's taps, staged output gradients, a panel's inputs and their gradients.
-    pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<5> {
-        let panel = self.panels.max() * self.blocking.result_len(kernels.lanes);
-        Buffers::new([self.taps, self.taps, self.blocking.staged_len(kernels.lanes), panel, panel], kernels.lanes)
-    }
-
-    /// Group and input channels (of all groups) of a panel, counted over all groups.
-    fn panel(&self, desc: &ConvDesc, panel: usize) -> (usize, Range<usize>) {
-        let group = panel / self.panels.count();
-        let channels = self.panels.get(panel % self.panels.count());
-        let first = group * desc.group_in_channels();
-        (group, first + channels.start..first + channels.end)
+    /// One thread's: offsets and numbers of a phase's taps, staged output gradients.
+    pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<3> {
+        Buffers::new([self.taps, self.taps, self.blocking.staged_len(kernels.lanes)], kernels.lanes)
     }
 
     pub(super) fn run(
@@ -89,23 +94,9 @@ impl Planar {
         sums: &mut SegmentedSums<'_>,
         workspace: &mut [f32],
     ) {
-        let ([offsets, weight_taps, staged, panel_input, panel_grad_input], _) =
-            self.buffers(call.kernels).carve(workspace);
+        let ([offsets, weight_taps, staged], _) = self.buffers(call.kernels).carve(workspace);
         let (offsets, weight_taps) = (words(offsets), words(weight_taps));
-        let plan = self;
-        let mut worker = Worker {
-            plan,
-            call,
-            segment,
-            grad_input,
-            sums,
-            offsets,
-            weight_taps,
-            staged,
-            panel_input,
-            panel_grad_input,
-        };
-        worker.run();
+        Worker { plan: self, call, segment, grad_input, sums, offsets, weight_taps, staged }.run();
     }
 }
 
@@ -128,7 +119,7 @@ impl Worker<'_, '_, '_> {
 
     /// All inputs of one phase, for some panels of one group.
     fn phase(&mut self, group: usize, panels: Range<usize>, phases: &[Phase; 3]) {
-        let (desc, lanes) = (self.call.desc, self.call.kernels.lanes);
+        let desc = self.call.desc;
         let Blocking { block: size, chunk, pitch } = self.plan.blocking;
         let reached = if let [Some(d), Some(h), Some(w)] = phases.map(|phase| phase.gather) {
             let grid = Grid::new([d, h, w], size);
@@ -140,19 +131,16 @@ impl Worker<'_, '_, '_> {
         for image in self.segment.images.clone() {
             let grad_output = Image::of(&desc.output_tensor(), self.call.grad_output, image);
             for block in blocks(phases.map(|phase| 0..phase.positions), size) {
-                let Some((grid, taps)) = reached else {
+                let Some((grid, taps)) = &reached else {
                     self.write_zeros(panels.clone(), phases, image, block);
                     continue;
                 };
-                let runs = Runs::of(block.size[1], block.size[2], grid.extent[2], lanes);
-                let site = PhaseBlock { phases, image, block, runs };
-                let staging = Staging { grid, lanes: 1, pitch, fill: 0.0 };
+                let site = Site { phases, image, block, grid, taps: *taps };
                 for chunk in chunks(0..depth, chunk) {
                     let channels = group * depth + chunk.start..group * depth + chunk.end;
+                    let staging = Staging { grid: *grid, lanes: 1, pitch, fill: 0.0 };
                     staging.copy(self.call.kernels, grad_output, channels, block, self.staged);
-                    for panel in panels.clone() {
-                        self.panel(site, panel, taps, chunk.clone());
-                    }
+                    self.panels(site, panels.clone(), chunk);
                 }
                 self.sums.advance(block.len());
             }
@@ -176,85 +164,71 @@ impl Worker<'_, '_, '_> {
         taps
     }
 
-    /// One panel of input channels over one block, for the staged `chunk` of the group's output channels.
-    fn panel(&mut self, site: PhaseBlock<'_>, panel: usize, taps: usize, chunk: Range<usize>) {
-        let (desc, lanes) = (self.call.desc, self.call.kernels.lanes);
-        let (_, channels) = self.plan.panel(desc, panel);
-        let (width, depth) = (channels.len(), desc.group_out_channels());
-        let pitch = site.runs.result_len(lanes);
-        if let Some(input) = self.call.input {
-            self.stage_input(input, site, channels.clone(), pitch);
-        }
-        self.panel_grad_input[..width * pitch].fill(0.0);
-        let weight = self.segment.packing.panel(desc, self.call.weight, panel);
-        let table = self.segment.table_start(desc, panel);
-        self.call.kernels.backward_input(BackwardInputPanel {
+    /// Some panels of a group over one block, for the staged `chunk` of the group's output channels.
+    fn panels(&mut self, site: Site<'_>, panels: Range<usize>, chunk: Range<usize>) {
+        let (desc, lanes, packing) = (self.call.desc, self.call.kernels.lanes, &self.segment.packing);
+        let [first, last] = site.corners();
+        let tensor = desc.input_tensor();
+        let [_, height, width] = desc.input_size();
+        let position = |[d, h, w]: [usize; 3]| (d * height + h) * width + w;
+        let channels = packing.channel_of_all(desc, panels.start)..packing.channel_of_all(desc, panels.end);
+        let input = self.call.input.map(|input| {
+            let at = first.iter().zip(tensor.strides.spatial).map(|(at, stride)| at * stride).sum::<usize>();
+            &tensor.image(input, site.image)[channels.start * tensor.strides.channel + at..]
+        });
+        let grad_input = self
+            .grad_input
+            .view
+            .as_mut()
+            .map(|view| view.runs(site.image, channels.clone(), position(first)..position(last) + 1));
+        let depth = packing.depth(desc);
+        let table = self.segment.table_start(desc, panels.start);
+        let slots = channels.len() * desc.taps();
+        let group = panels.start / self.plan.panels.count();
+        let [_, rows, columns] = site.block.size;
+        self.call.kernels.backward_input(BackwardInputPanels {
             source: self.staged,
             source_pitch: self.plan.blocking.pitch,
             depth: chunk.len(),
-            offsets: Offsets::new(&self.offsets[..taps]),
-            weight_taps: Offsets::new(&self.weight_taps[..taps]),
-            weight: &weight[chunk.start * width..],
-            weight_pitch: depth * width,
-            thresholds: &self.segment.thresholds[table..][..width * desc.taps()],
-            channels: width,
-            runs: site.runs,
-            input: self.call.input.map(|_| &*self.panel_input),
-            grad_input: self.panel_grad_input,
-            pitch,
-            grad_thresholds: &mut self.sums.current[table * lanes..][..width * desc.taps() * lanes],
+            all_depth: desc.group_out_channels(),
+            first_step: chunk.start,
+            offsets: Offsets::new(&self.offsets[..site.taps]),
+            weight_taps: Offsets::new(&self.weight_taps[..site.taps]),
+            all_taps: desc.taps(),
+            weight: &self.call.weight
+                [packing.lane_of_all(panels.start) * depth..packing.lane_of_all(panels.end) * depth],
+            thresholds: &self.segment.thresholds[table..][..slots],
+            panels: self.plan.panels,
+            range: panels.start - group * self.plan.panels.count()..panels.end - group * self.plan.panels.count(),
+            positions: Positions {
+                rows,
+                columns,
+                source_row: site.grid.extent[2],
+                // One row lies where this would overflow.
+                row: site.phases[1].step.saturating_mul(width),
+                column: site.phases[2].step,
+            },
+            input,
+            step: tensor.strides.channel,
+            apart: tensor.strides.spatial[2],
+            grad_input,
+            add: self.grad_input.add || chunk.start > 0,
+            grad_thresholds: &mut self.sums.current[table * lanes..][..slots * lanes],
             tile: self.plan.tile,
         });
-        let update = if self.grad_input.add || chunk.start > 0 { Update::Add } else { Update::Set(0.0) };
-        if let Some(view) = &mut self.grad_input.view {
-            for (channel, rows) in channels.clone().zip(self.panel_grad_input.chunks(pitch)) {
-                write_rows(view, site, channel, rows, update);
-            }
-        }
-    }
-
-    /// Lays out a panel's inputs as the kernel's results will be, NaN where there is no input.
-    fn stage_input(&mut self, input: &[f32], site: PhaseBlock<'_>, channels: Range<usize>, pitch: usize) {
-        let desc = self.call.desc;
-        self.panel_input[..channels.len() * pitch].fill(f32::NAN);
-        let input = Image::of(&desc.input_tensor(), input, site.image);
-        let grid = Grid {
-            axes: site.phases.map(|phase| phase.inputs()),
-            extent: [1, site.block.size[1], site.runs.result_step],
-        };
-        Staging { grid, lanes: 1, pitch, fill: f32::NAN }.copy(
-            self.call.kernels,
-            input,
-            channels,
-            site.block,
-            self.panel_input,
-        );
     }
 
     /// Inputs that no tap reads have no gradient.
     fn write_zeros(&mut self, panels: Range<usize>, phases: &[Phase; 3], image: usize, block: Block) {
         let Some(view) = self.grad_input.view.as_mut().filter(|_| !self.grad_input.add) else { return };
-        // Every row of the block is the same row of zeros.
-        let runs = Runs { count: block.size[1], len: block.size[2], source_step: 0, result_step: 0 };
-        let site = PhaseBlock { phases, image, block, runs };
-        let zeros = &mut self.panel_grad_input[..block.size[2]];
-        zeros.fill(0.0);
-        for channels in panels.map(|panel| self.plan.panel(self.call.desc, panel).1) {
-            for channel in channels {
-                write_rows(view, site, channel, zeros, Update::Set(0.0));
+        let [[d, h, w], _] = corners(phases, &block);
+        let packing = &self.segment.packing;
+        let desc = self.call.desc;
+        for channel in packing.channel_of_all(desc, panels.start)..packing.channel_of_all(desc, panels.end) {
+            for row in 0..block.size[1] {
+                let at = [d, h + row * phases[1].step, w];
+                view.fill(image, channel, at, phases[2].step, block.size[2], 0.0);
             }
         }
-    }
-}
-
-/// Writes the rows of one channel of one block of a phase.
-fn write_rows(grad_input: &mut View<'_>, site: PhaseBlock<'_>, channel: usize, rows: &[f32], update: Update) {
-    let PhaseBlock { phases, image, block, runs } = site;
-    let input = |axis: usize, position: usize| phases[axis].first + position * phases[axis].step;
-    let [d, h, w] = block.start;
-    for row in 0..block.size[1] {
-        let values = &rows[row * runs.result_step..][..block.size[2]];
-        let at = [input(0, d), input(1, h + row), input(2, w)];
-        grad_input.row(image, channel, at, phases[2].step, values, update);
     }
 }

@@ -3,11 +3,11 @@
 //! Positions lie in lanes whatever the layout: staging transposes channels-last images on the way. The reduction over
 //! (input channel, tap) is one loop over a table of offsets, so rank, stride and dilation do not reach the kernel.
 
-use super::{ForwardCall, OutputPart, Split, panels_of_group, tabulate};
+use super::{ForwardCall, OutputPart, panels_of_group, tabulate};
 use crate::blocking::Planar;
-use crate::desc::{ConvDesc, volume};
+use crate::desc::ConvDesc;
 use crate::geometry::chunks;
-use crate::kernel::{ForwardPanels, Kernels, Offsets};
+use crate::kernel::{ForwardPanels, Kernels, Offsets, Positions};
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;
@@ -25,23 +25,17 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    pub(super) const fn new(
-        desc: &ConvDesc,
-        kernels: &Kernels,
-        tuning: &Tuning,
-        packing: Packing,
-        split: &Split,
-    ) -> Self {
+    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, packing: Packing) -> Self {
         let axes = Axis::all_forward(desc);
         let mut planar = Planar::new(&axes, desc.group_in_channels(), usize::MAX, tuning);
         let mut grid = Grid::new(axes, planar.block);
-        let in_place = reads_in_place(desc, split, kernels.lanes);
+        // Copies cost scalar code as much as sums, and memory. Vectors of planes far apart would miss the caches, and their last
+        // ones reach behind.
+        let in_place = kernels.lanes == 1 && desc.reads_whole_planes();
         if in_place {
             grid = Grid::of_source(axes);
             let [_, height, width] = desc.output_size();
-            planar.block = [1, height, width];
-            planar.pitch = grid.len();
-            planar.chunk = desc.group_in_channels();
+            planar = Planar { block: [1, height, width], chunk: desc.group_in_channels(), pitch: grid.len() };
         }
         Self { planar, grid, in_place, packing, tile: tuning.tile }
     }
@@ -107,13 +101,16 @@ impl Direct {
                             depth,
                             panels: self.packing.panels(),
                             range: panels.clone(),
-                            rows,
-                            columns,
-                            source_row: self.grid.extent[2],
+                            positions: Positions {
+                                rows,
+                                columns,
+                                source_row: self.grid.extent[2],
+                                row: width,
+                                column: 1,
+                            },
                             start,
                             add: first > 0,
                             output: output.runs(image, out_channels.clone(), positions.clone()),
-                            output_row: width,
                             tile: self.tile,
                         });
                     }
@@ -121,14 +118,4 @@ impl Direct {
             }
         }
     }
-}
-
-/// Whether the kernels may read the image where it lies: planes that are read with unit stride and without padding, as one row,
-/// and in each thread's part at least a vector of positions, so that no tile reads behind the row.
-const fn reads_in_place(desc: &ConvDesc, split: &Split, lanes: usize) -> bool {
-    let [_, rows, columns] = split.least(desc);
-    let one_row = desc.output_size()[1] == 1 || desc.output_size()[2] == desc.input_size()[2];
-    // Planes so far apart share a few sets of the caches.
-    let apart = !volume(desc.input_size()).is_multiple_of(512);
-    desc.reads_whole_planes() && one_row && apart && rows * columns >= lanes
 }

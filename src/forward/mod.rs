@@ -126,7 +126,7 @@ impl ForwardPlan {
                 }
                 Driver::Depthwise(Depthwise::new(desc, tuning))
             }
-            _ => Driver::Direct(Direct::new(desc, kernels, tuning, packing, &split)),
+            _ => Driver::Direct(Direct::new(desc, kernels, tuning, packing)),
         };
         let part_len = match &driver {
             Driver::Direct(driver) => driver.buffers(desc, kernels).len(),
@@ -208,10 +208,10 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     const FEW_POSITIONS: usize = 256;
     /// Steps of a sum up to which to transpose its result costs a tenth or more of it.
     const FEW_STEPS: usize = 64;
-    /// Input channels up to which what a tile of positions reads of a 1×1 layer stays in the first-level cache: of planes, and of
-    /// copies, which have no more in a line than is read.
-    const MOST_PLANES: usize = 128;
-    const MOST_COPIES: usize = 256;
+    /// Input channels of a pointwise layer up to which to transpose its input costs more than to copy it in planes; more where a
+    /// stride leaves out most of these.
+    const FEW_CHANNELS: usize = 128;
+    const FEW_STRIDED: usize = 256;
 
     /// Multiply-adds of an image below which to begin a class of positions, of which there may be nine, costs more than lanes
     /// without a position.
@@ -229,14 +229,7 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     let empty = channels < 24 && channels * 5 < channels.next_multiple_of(kernels.lanes) * 4;
     let steps = desc.group_in_channels() * desc.taps();
     let transposed = matches!(desc.tensor_layout(), Layout::Nchw);
-    let most = if !equal(desc.stride(), [1; 3]) {
-        MOST_COPIES
-    } else if volume(desc.input_size()).is_multiple_of(512) {
-        // Planes so far apart share a few sets of the caches.
-        FEW_STEPS
-    } else {
-        MOST_PLANES
-    };
+    let most = if equal(desc.stride(), [1; 3]) { FEW_CHANNELS } else { FEW_STRIDED };
     let in_planes = transposed && (steps <= FEW_STEPS || desc.taps() == 1 && steps <= most);
     let work = steps.saturating_mul(desc.out_channels()).saturating_mul(positions);
     let little = matches!(desc.layout(), Layout::Nchw) && desc.has_padding() && work < LITTLE_WORK;
@@ -300,14 +293,5 @@ impl Split {
             (SplitAxis::Panels, panels)
         };
         Self { axis, parts: Panels::into_parts(len, threads) }
-    }
-
-    /// Output positions, per axis, of the smallest part.
-    const fn least(&self, desc: &ConvDesc) -> [usize; 3] {
-        let mut least = desc.output_size();
-        if let SplitAxis::Positions(axis) = self.axis {
-            least[axis] = self.parts.min();
-        }
-        least
     }
 }

@@ -50,11 +50,11 @@ pub(crate) use masked::{Mask, MaskedProducts};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
 pub(crate) use padded::PaddedTap;
-pub(crate) use planar::{BackwardInputPanel, ForwardPanels, Runs};
+pub(crate) use planar::{BackwardInputPanels, ForwardPanels, Positions};
 #[cfg(feature = "internal-testing")]
 pub use seen::Tiles;
 pub(crate) use stripe::{PackTiles, StripeProducts, SumTiles};
-pub(crate) use view::{RowsMut, Update, View};
+pub(crate) use view::{RowsMut, View};
 
 use pulp::{Simd, WithSimd};
 
@@ -194,7 +194,7 @@ macro_rules! kernels {
 kernels! {
     batch_reduce(BatchReduce);
     forward(ForwardPanels);
-    backward_input(BackwardInputPanel);
+    backward_input(BackwardInputPanels);
     backward_weight(WeightPanels);
     pack_tiles(PackTiles);
     stripe_products(StripeProducts);

@@ -18,55 +18,85 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::offsets::Offsets;
-use super::tile::{Interleaved, Sums, add_products, add_to, framed, load, panel_widths, store, unrolled, with_const};
-use super::vector::{MOST_LANES, Vector, inputs_or_infinite};
+use super::tile::{
+    Interleaved, Sums, add_products, add_to, few, framed, load, outlined, panel_widths, store, unrolled, with_const,
+};
+use super::vector::{INFINITE, MOST_LANES, Vector};
 use super::view::RowsMut;
 use super::{Kernel, VECTORS};
-use crate::arith::{max, min};
+use crate::arith::min;
 use crate::geometry::Panels;
 
-/// Runs of consecutive positions that a kernel walks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Runs {
-    /// Number of runs.
-    pub(crate) count: usize,
-    /// Positions of each run.
-    pub(crate) len: usize,
-    /// Distance of runs in the staged source.
-    pub(crate) source_step: usize,
-    /// Distance of runs in the kernel's result (and in its other per-position operands).
-    pub(crate) result_step: usize,
+/// Positions of a block, and how they lie in the planes that a kernel reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Positions {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Distance of rows in the source, where the positions of a row are adjacent.
+    pub(crate) source_row: usize,
+    /// Distances of rows, and of the positions of a row, in the planes of the other tensors, in positions of these.
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+/// Runs of positions that are adjacent in the source, in which vectors begin anywhere.
+#[derive(Clone, Copy, Debug)]
+struct Runs {
+    count: usize,
+    /// Positions of each.
+    len: usize,
+    /// Distance in the source.
+    source_step: usize,
+    /// Rows of positions in one run, and their distance in it: there may be gaps between them, which are no positions.
+    rows: usize,
+    row: usize,
+}
+
+impl Positions {
+    /// Row by row, or in one run across the gaps between rows where that takes fewer vectors.
+    const fn runs(&self, lanes: usize) -> Runs {
+        let Self { rows, columns, source_row, .. } = *self;
+        if self.one_row() {
+            let len = rows * columns;
+            return Runs { count: 1, len, source_step: source_row, rows: 1, row: len };
+        }
+        let across = (rows - 1) * source_row + columns;
+        if VECTORS && across.div_ceil(lanes) < rows * columns.div_ceil(lanes) {
+            Runs { count: 1, len: across, source_step: source_row, rows, row: source_row }
+        } else {
+            Runs { count: rows, len: columns, source_step: source_row, rows: 1, row: columns }
+        }
+    }
+
+    /// Whether rows follow one another without a gap, wherever they lie.
+    const fn one_row(&self) -> bool {
+        self.source_row == self.columns && self.row == self.columns && self.column == 1
+    }
+
+    /// Positions of a plane from the block's first to its last; saturates.
+    const fn span(&self) -> usize {
+        let last = (self.rows - 1).saturating_mul(self.row);
+        last.saturating_add((self.columns - 1).saturating_mul(self.column)).saturating_add(1)
+    }
 }
 
 impl Runs {
-    /// Those of a block of `height` rows of `width` positions whose staged rows are `row` apart: row by row, or in one run across
-    /// the gaps between rows where that takes fewer vectors.
-    pub(crate) const fn of(height: usize, width: usize, row: usize, lanes: usize) -> Self {
-        let across = (height - 1) * row + width;
-        if height == 1 || across.div_ceil(lanes) < height * width.div_ceil(lanes) {
-            Self { count: 1, len: across, source_step: row, result_step: row }
-        } else {
-            Self { count: height, len: width, source_step: row, result_step: width.next_multiple_of(lanes) }
-        }
+    /// Whether there are gaps in them. Without vectors, there never are.
+    const fn gaps(&self) -> bool {
+        VECTORS && self.rows > 1
     }
 
-    /// Elements from the start of the first run to the end of the last one's last whole vector, at distance `step`.
-    const fn span(&self, step: usize, lanes: usize) -> usize {
-        match self.count {
-            0 => 0,
-            // Saturates: the bounds checks that rest on it must not wrap.
-            count => (count - 1).saturating_mul(step).saturating_add(self.len.next_multiple_of(lanes)),
-        }
+    /// The row of a position of a run, and how far it is into this.
+    const fn place(&self, run: usize, at: usize) -> (usize, usize) {
+        if self.gaps() { (at / self.row, at % self.row) } else { (run, at) }
     }
 
-    /// Elements of one channel of the kernel's result.
-    pub(crate) const fn result_len(&self, lanes: usize) -> usize {
-        self.span(self.result_step, lanes)
-    }
-
-    /// Elements of the staged source that position offset 0 touches.
-    const fn source_len(&self, lanes: usize) -> usize {
-        self.span(self.source_step, lanes)
+    /// Elements of the source from the first position to the end of the last one's vector, or where vectors end with runs,
+    /// to the last position.
+    const fn source_len(&self, lanes: usize, end_with_runs: bool) -> usize {
+        let last = if end_with_runs { self.len } else { self.len.next_multiple_of(lanes) };
+        // Saturates: the bounds checks that rest on it must not wrap.
+        (self.count - 1).saturating_mul(self.source_step).saturating_add(last)
     }
 }
 
@@ -97,74 +127,58 @@ pub(crate) struct ForwardPanels<'a> {
     /// A group's, of the widths of [`Kernels::panel`](super::Kernels::panel), and those that are computed.
     pub(crate) panels: Panels,
     pub(crate) range: Range<usize>,
-    /// Positions of the block.
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-    /// Distance of rows of positions in the source.
-    pub(crate) source_row: usize,
+    pub(crate) positions: Positions,
     /// One per channel of the range.
     pub(crate) start: &'a [f32],
     /// Whether the output is added to.
     pub(crate) add: bool,
     /// A row per channel of the range, of positions that include the block's.
     pub(crate) output: RowsMut<'a>,
-    /// Distance of rows of positions among those of the output.
-    pub(crate) output_row: usize,
     /// Most vectors of positions per tile.
     pub(crate) tile: usize,
 }
 
-/// One panel of input channels over one block of inputs. With the sum over output channels
+/// Panels of input channels over one block of inputs. With the sum over some output channels
 /// `G[k][c][p] = Σ_d weight[weight_taps[k]][d][c] · source[d · source_pitch + offset[k] + p]`:
 ///
 /// ```text
-/// grad_input[c][p]   += G[k][c][p] where input[c][p] > θ[k][c]
+/// grad_input[c][p]  (+)= Σ_k G[k][c][p] where input[c][p] > θ[k][c]
 /// grad_thresholds[k][c] += G[k][c][p] where input[c][p] ≤ θ[k][c], lane by lane
 /// ```
 ///
-/// Positions that are no inputs hold NaN in `input`, which is neither. Without `input` the layer is linear, all thresholds are
-/// −∞: every position exceeds them, those that are no inputs too.
-pub(crate) struct BackwardInputPanel<'a> {
+/// Without `input` the layer is linear, all thresholds are −∞: every position exceeds them.
+pub(crate) struct BackwardInputPanels<'a> {
     pub(crate) source: &'a [f32],
     pub(crate) source_pitch: usize,
-    /// Output channels to sum over.
+    /// Output channels to sum over: how many, of how many, from which on.
     pub(crate) depth: usize,
-    /// One per tap.
+    pub(crate) all_depth: usize,
+    pub(crate) first_step: usize,
+    /// One per tap that reads.
     pub(crate) offsets: Offsets<'a>,
-    /// Which tap of the weight each one is.
+    /// Which tap of the weight each one is, of how many.
     pub(crate) weight_taps: Offsets<'a>,
-    /// `[weight tap][depth][channel]`, the first two axes `weight_pitch` and `channels` apart.
+    pub(crate) all_taps: usize,
+    /// `[panel][weight tap][depth][channel]`, of the panels that are computed.
     pub(crate) weight: &'a [f32],
-    pub(crate) weight_pitch: usize,
-    /// `[weight tap][channel]`.
+    /// `[panel][weight tap][channel]`.
     pub(crate) thresholds: &'a [f32],
-    /// Channels of the panel: one of [`Kernels::panel`](super::Kernels::panel).
-    pub(crate) channels: usize,
-    pub(crate) runs: Runs,
-    /// `[channel][pitch]`.
+    /// A group's, of the widths of [`Kernels::panel`](super::Kernels::panel), and those that are computed.
+    pub(crate) panels: Panels,
+    pub(crate) range: Range<usize>,
+    pub(crate) positions: Positions,
+    /// From the block's first input on, channels `step` and positions `apart`, as those of the gradient.
     pub(crate) input: Option<&'a [f32]>,
-    /// `[channel][pitch]`, added to.
-    pub(crate) grad_input: &'a mut [f32],
-    pub(crate) pitch: usize,
-    /// `[weight tap][channel][lanes]`, added to.
+    pub(crate) step: usize,
+    pub(crate) apart: usize,
+    /// A row per channel of the range, of positions that include the block's.
+    pub(crate) grad_input: Option<RowsMut<'a>>,
+    /// Whether it is added to.
+    pub(crate) add: bool,
+    /// `[panel][weight tap][channel][lanes]`, added to.
     pub(crate) grad_thresholds: &'a mut [f32],
     /// Most vectors of positions per tile.
     pub(crate) tile: usize,
-}
-
-/// A panel over one block, as the walk over its runs sees it: tiles of vectors of positions by channels.
-trait Tiles: Kernel {
-    fn channels(&self) -> usize;
-    fn runs(&self) -> Runs;
-    /// Most vectors of positions per tile.
-    fn most(&self) -> usize;
-
-    /// One tile of `MR` vectors of positions by `NR` channels, at an offset in the source and one in the results.
-    ///
-    /// # Safety
-    ///
-    /// The panel is [checked](Kernel#checked), `NR` is [`channels`](Self::channels), and the `MR` vectors lie within a run.
-    unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, source: usize, result: usize);
 }
 
 /// Vectors of positions in a tile with `channels` channels: accumulators, a vector of the source per vector of
@@ -191,152 +205,176 @@ const fn widest_tile<S: Vector>(channels: usize, most: usize) -> usize {
     }
 }
 
-/// Walks a panel.
-///
-/// # Safety
-///
-/// The panel is [checked](Kernel#checked).
-#[inline(always)]
-unsafe fn walk<S: Vector, P: Tiles>(simd: S, panel: P) {
-    with_const!(panel.channels(), NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
-        // SAFETY: checked; `NR` is the panel's width.
-        unsafe { walk_runs::<S, P, NR>(simd, panel) }
-    });
-}
-
-/// Walks the runs of a panel, with the constant of its width.
-///
-/// # Safety
-///
-/// The panel is [checked](Kernel#checked), and `NR` is its width.
-#[inline(always)]
-unsafe fn walk_runs<S: Vector, P: Tiles, const NR: usize>(simd: S, mut panel: P) {
-    let (runs, most) = (panel.runs(), panel.most());
-    for run in 0..runs.count {
-        let (mut source, mut result) = (run * runs.source_step, run * runs.result_step);
-        let mut left = runs.len.div_ceil(S::LANES);
-        while left > 0 {
-            let tile = widest_tile::<S>(NR, left.min(most));
-            with_const!(tile, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
-                // SAFETY: checked; `tile` vectors remain of the run.
-                framed!(simd => unsafe { panel.run_tile::<S, MR, NR>(simd, source, result) });
-            });
-            source += tile * S::LANES;
-            result += tile * S::LANES;
-            left -= tile;
-        }
+/// Some panels over one block, as the walk over its runs sees them.
+trait Tiles: Kernel {
+    fn panels(&self) -> (&Panels, &Range<usize>);
+    fn positions(&self) -> &Positions;
+    /// Most vectors of positions per tile.
+    fn most(&self) -> usize;
+    /// Whether the last tile of a run ends with it, and computes some positions once more.
+    fn ends_with_runs(&self, _runs: &Runs, _lanes: usize) -> bool {
+        false
     }
-}
+    /// One panel at a tile.
+    ///
+    /// # Safety
+    ///
+    /// The call is [checked](Kernel#checked), the panel is one of its, and the vectors lie in the run, where the last one has a
+    /// position; where tiles end with runs, none ends behind it.
+    unsafe fn run_tile<S: Vector>(&mut self, simd: S, panel: usize, tile: Tile, runs: &Runs);
 
-impl ForwardPanels<'_> {
-    /// How the positions lie in vectors.
-    const fn runs(&self, lanes: usize) -> Runs {
-        let (rows, columns) = if self.one_row() { (1, self.rows * self.columns) } else { (self.rows, self.columns) };
-        Runs::of(rows, columns, self.source_row, lanes)
-    }
-
-    /// Whether rows of positions follow one another without a gap.
-    const fn one_row(&self) -> bool {
-        self.source_row == self.columns && self.output_row == self.columns
-    }
-
-    /// Whether the last tile of a run ends with it, and computes some positions twice: nothing is read behind the run then.
-    const fn ends_with_runs(&self, runs: &Runs, lanes: usize) -> bool {
-        lanes > 1 && !self.add && !self.gaps(runs) && runs.len >= lanes
-    }
-
-    /// Elements of the source from the first position's first offset to the last one that is read.
-    const fn source_len(&self, runs: &Runs, lanes: usize) -> usize {
-        if self.ends_with_runs(runs, lanes) {
-            (runs.count - 1).saturating_mul(runs.source_step).saturating_add(runs.len)
-        } else {
-            runs.source_len(lanes)
-        }
-    }
-
-    /// Positions at which all panels take turns. Of few weights, those of a tile: what it reads stays in the first-level cache. Of
-    /// weights of more than half a second-level cache of 512 KiB, which would come from the last one for each tile, as many as
-    /// keep what they read in the other half.
-    fn turn(&self) -> usize {
-        const MOST_WEIGHTS: usize = 64 * 1024;
-        const MOST_READ: usize = 32 * 1024;
-        if self.weight.len() <= MOST_WEIGHTS { 1 } else { MOST_READ / max(self.offsets.table().len(), 1) }
-    }
-}
-
-impl Kernel for ForwardPanels<'_> {
-    fn check<S: Vector>(&self) {
-        let (steps, runs) = (self.offsets.table().len(), self.runs(S::LANES));
-        let Self { panels, range, .. } = self;
-        assert!(range.start < range.end && range.end <= panels.count() && self.tile >= 1);
+    /// What both passes ask of panels and positions.
+    fn check_panels<S: Vector>(&self) {
+        let ((panels, range), positions) = (self.panels(), self.positions());
+        assert!(range.start < range.end && range.end <= panels.count() && self.most() >= 1);
         assert!(panel_widths::<S>().contains(panels.max()) && panel_widths::<S>().contains(panels.min()));
-        assert!(self.source_len(&runs, S::LANES).saturating_add(self.offsets.max()) <= self.source.len());
-        assert!(steps <= self.thresholds.len() && self.first_step.saturating_add(steps) <= self.depth);
-        let first = panels.start(range.start);
-        let channels = panels.start(range.end) - first;
-        assert!(channels.saturating_mul(self.depth) <= self.weight.len());
-        assert!(self.output.rows == channels && channels <= self.start.len());
-        let positions = (self.rows - 1).saturating_mul(self.output_row).saturating_add(self.columns);
-        assert!(self.rows >= 1 && self.columns >= 1 && positions <= self.output.len);
-        assert!(self.rows == 1 || self.columns <= self.source_row);
+        assert!(positions.rows >= 1 && positions.columns >= 1);
+        assert!(positions.rows == 1 || positions.columns <= positions.source_row);
     }
 
-    #[inline(always)]
-    unsafe fn run<S: Vector>(self, simd: S) {
-        let runs = self.runs(S::LANES);
-        // Vectors that may end with the run.
-        let most = if self.ends_with_runs(&runs, S::LANES) { runs.len / S::LANES } else { usize::MAX };
-        // Where code is to be small, there is no such cache either.
-        let mut copy = TileCopy::uninit();
-        let turn = if S::FEW_TILES { usize::MAX } else { self.turn() };
+    /// Elements of the source from the first position on that are read at offset 0.
+    fn source_len(&self, lanes: usize) -> usize {
+        let runs = self.positions().runs(lanes);
+        runs.source_len(lanes, self.ends_with_runs(&runs, lanes))
+    }
+}
+
+/// Walks the tiles of one panel after the other: each reads and writes few planes, in the order of their positions.
+///
+/// # Safety
+///
+/// The call is [checked](Kernel#checked).
+#[inline(always)]
+unsafe fn walk<S: Vector, B: Tiles>(simd: S, mut block: B) {
+    let (&panels, range) = block.panels();
+    let runs = block.positions().runs(S::LANES);
+    // Vectors that may end with the run.
+    let most = if block.ends_with_runs(&runs, S::LANES) { runs.len / S::LANES } else { usize::MAX };
+    for panel in range.clone() {
+        let channels = panels.start(panel + 1) - panels.start(panel);
         for run in 0..runs.count {
-            let mut first = 0;
-            while first < runs.len {
-                let mut at = first;
-                for panel in self.range.clone() {
-                    at = first;
-                    while at < runs.len && (at == first || at - first < turn) {
-                        let left = (runs.len - at).div_ceil(S::LANES).min(self.tile).min(most);
-                        // A tile for all panels, of whatever width.
-                        let vectors = widest_tile::<S>(self.panels.max(), left);
-                        let vectors = widest_tile::<S>(self.panels.min(), vectors);
-                        if most < usize::MAX {
-                            at = at.min(runs.len - vectors * S::LANES);
-                        }
-                        // SAFETY: checked; so many vectors remain of the run, and the last of them has a position in it.
-                        unsafe { self.tile_of(simd, panel, Tile { run, at, vectors }, &runs, &mut copy) };
-                        at += vectors * S::LANES;
+            let mut next = 0;
+            while next < runs.len {
+                let left = (runs.len - next).div_ceil(S::LANES).min(block.most()).min(most);
+                let vectors = widest_tile::<S>(channels, left);
+                let at = if most < usize::MAX { next.min(runs.len - vectors * S::LANES) } else { next };
+                let tile = Tile { run, at, vectors };
+                // SAFETY: checked; so many vectors remain of the run, and the last of them has a position in it.
+                unsafe {
+                    if S::FEW_TILES {
+                        // Its own frame is small, and so is code that reaches all of it.
+                        outlined!(simd => block.run_tile(simd, panel, tile, &runs));
+                    } else {
+                        block.run_tile(simd, panel, tile, &runs);
                     }
                 }
-                first = at;
+                next = at + vectors * S::LANES;
             }
         }
     }
 }
 
-impl ForwardPanels<'_> {
-    /// One panel at a tile. `copy` is room for one.
+/// Some channels at some positions of a run: where they lie in planes, and in a tile.
+struct Cells<'a> {
+    positions: &'a Positions,
+    runs: &'a Runs,
+    run: usize,
+    /// Those of the run.
+    range: Range<usize>,
+    channels: usize,
+    /// Elements from a channel to the next one, and from a position.
+    step: usize,
+    apart: usize,
+    /// Length of the tile's rows.
+    pitch: usize,
+}
+
+impl Cells<'_> {
+    /// Moves each element.
     ///
     /// # Safety
     ///
-    /// The call is [checked](Kernel#checked), the panel is one of its, and the vectors lie in the run, where the last one has a
-    /// position.
+    /// In reach: the elements of both, those that are written their caller's own.
+    #[inline(never)]
+    unsafe fn exchange(&self, tile: *mut f32, planes: *mut f32, way: Way) {
+        let Self { positions, runs, .. } = *self;
+        let (mut line, mut column) = runs.place(self.run, self.range.start);
+        let apart = self.apart.wrapping_mul(positions.column);
+        let mut done = 0;
+        while done < self.range.len() {
+            let part = min(runs.row - column, self.range.len() - done);
+            let len = if runs.gaps() { min(positions.columns.saturating_sub(column), part) } else { part };
+            let row = line * positions.row * self.apart + column * apart;
+            for channel in 0..self.channels {
+                // Wraps, for after the last element it may point beyond the tensor.
+                let mut plane = planes.wrapping_add(channel * self.step + row);
+                let mut cell = tile.wrapping_add(channel * self.pitch + done);
+                for _ in 0..len {
+                    // SAFETY: in reach.
+                    unsafe {
+                        match way {
+                            Way::Load => *cell = *plane,
+                            Way::Store => *plane = *cell,
+                            Way::Add => *plane += *cell,
+                        }
+                    }
+                    (cell, plane) = (cell.wrapping_add(1), plane.wrapping_add(apart));
+                }
+            }
+            (done, column) = (done + part, column + part);
+            if column == runs.row {
+                (line, column) = (line + 1, 0);
+            }
+        }
+    }
+}
+
+/// What becomes of elements of planes and of a tile.
+#[derive(Clone, Copy)]
+enum Way {
+    /// The tile gets them.
+    Load,
+    /// The planes get them.
+    Store,
+    /// They are added to the planes.
+    Add,
+}
+
+impl Way {
+    /// To the planes.
+    const fn back(add: bool) -> Self {
+        if add { Self::Add } else { Self::Store }
+    }
+}
+
+impl Tiles for ForwardPanels<'_> {
+    fn panels(&self) -> (&Panels, &Range<usize>) {
+        (&self.panels, &self.range)
+    }
+
+    fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    fn most(&self) -> usize {
+        self.tile
+    }
+
+    fn ends_with_runs(&self, runs: &Runs, lanes: usize) -> bool {
+        lanes > 1 && !self.add && !runs.gaps() && runs.len >= lanes
+    }
+
     #[inline(always)]
-    unsafe fn tile_of<S: Vector>(
-        &self,
-        simd: S,
-        panel: usize,
-        Tile { run, at, vectors }: Tile,
-        runs: &Runs,
-        copy: &mut TileCopy,
-    ) {
+    unsafe fn run_tile<S: Vector>(&mut self, simd: S, panel: usize, tile: Tile, runs: &Runs) {
+        let Tile { run, at, vectors } = tile;
         let width = self.panels.start(panel + 1) - self.panels.start(panel);
         let first = self.panels.start(panel) - self.panels.start(self.range.start);
         let RowsMut { first: output, step, apart, .. } = self.output;
         let lanes = vectors * S::LANES;
         // Where code is to be small, one way will do.
-        let whole = !S::FEW_TILES && apart == 1 && !self.gaps(runs) && at + lanes <= runs.len;
-        let row = output.wrapping_add(first * step + run * self.output_row + at);
+        let whole = !S::FEW_TILES && apart == 1 && !runs.gaps() && at + lanes <= runs.len;
+        let row = output.wrapping_add(first * step + run * self.positions.row + at);
+        let mut copy = TileCopy::uninit();
         let copy: *mut f32 = copy.as_mut_ptr().cast();
         with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
             with_const!(vectors, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
@@ -360,13 +398,37 @@ impl ForwardPanels<'_> {
             })
         });
         if !whole {
-            // SAFETY: as many rows of the copy have been written.
-            let tile = unsafe { core::slice::from_raw_parts(copy, width * lanes) };
-            // SAFETY: checked; the positions are the run's, the channels the panel's.
-            unsafe { self.scatter(tile, lanes, first, run, at..min(at + lanes, runs.len), runs) };
+            let range = at..min(at + lanes, runs.len);
+            let positions = &self.positions;
+            let cells = Cells { positions, runs, run, range, channels: width, step, apart, pitch: lanes };
+            // SAFETY: as many rows of the copy have been written; checked: the channels are rows of the output, the positions lie
+            // in each.
+            unsafe { cells.exchange(copy, output.wrapping_add(first * step), Way::back(self.add)) };
         }
     }
+}
 
+impl Kernel for ForwardPanels<'_> {
+    fn check<S: Vector>(&self) {
+        self.check_panels::<S>();
+        let steps = self.offsets.table().len();
+        let Self { panels, range, .. } = self;
+        assert!(self.source_len(S::LANES).saturating_add(self.offsets.max()) <= self.source.len());
+        assert!(steps <= self.thresholds.len() && self.first_step.saturating_add(steps) <= self.depth);
+        let channels = panels.start(range.end) - panels.start(range.start);
+        assert!(channels.saturating_mul(self.depth) <= self.weight.len());
+        assert!(self.output.rows == channels && channels <= self.start.len());
+        assert!(self.positions.span() <= self.output.len);
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Vector>(self, simd: S) {
+        // SAFETY: checked, as `walk` asks.
+        unsafe { walk(simd, self) }
+    }
+}
+
+impl ForwardPanels<'_> {
     /// Asks for the cache lines that a tile will write: each channel's lie in a plane of its own, which no CPU foresees.
     #[inline(always)]
     fn ask_for<S: Vector, const MR: usize, const NR: usize>(&self, simd: S, row: *const f32) {
@@ -397,8 +459,11 @@ impl ForwardPanels<'_> {
         at: usize,
     ) -> Sums<S, NR, MR> {
         let mut sums = [[simd.splat_f32s(0.0); MR]; NR];
-        // SAFETY: checked: starts are as many as channels.
-        unrolled!(N in 0..NR => sums[N] = [simd.splat_f32s(unsafe { *self.start.as_ptr().add(first + N) }); MR]);
+        unrolled!(N in 0..NR => {
+            // SAFETY: checked: starts are as many as channels.
+            let start = simd.splat_f32s(unsafe { *self.start.as_ptr().add(first + N) });
+            few!(M in 0..MR => sums[N][M] = start);
+        });
         let (trips, rest) = self.offsets.trips::<S>();
         // They advance by wrapping arithmetic, because those after the last offset are never read.
         let mut theta = self.thresholds.as_ptr();
@@ -421,52 +486,6 @@ impl ForwardPanels<'_> {
             weight = weight.wrapping_add(NR);
         }
         sums
-    }
-
-    /// Writes some positions of a run for some channels, from the one that is `first` on: a tile of rows of `pitch`.
-    ///
-    /// # Safety
-    ///
-    /// The call is [checked](Kernel#checked), the positions are of the run, the channels the call's.
-    #[inline(never)]
-    unsafe fn scatter(
-        &self,
-        tile: &[f32],
-        pitch: usize,
-        first: usize,
-        run: usize,
-        positions: Range<usize>,
-        runs: &Runs,
-    ) {
-        let RowsMut { first: output, step, apart, .. } = self.output;
-        // Parts of rows of positions, between which there may be gaps.
-        let gaps = self.gaps(runs);
-        let row_len = if gaps { max(self.source_row, 1) } else { usize::MAX };
-        let at = positions.start;
-        let (mut line, mut column) = if gaps { (at / row_len, at % row_len) } else { (run, at) };
-        let mut done = 0;
-        while done < positions.len() {
-            let part = min(row_len - column, positions.len() - done);
-            let len = if gaps { min(self.columns.saturating_sub(column), part) } else { part };
-            for (n, sums) in tile.chunks_exact(pitch).enumerate() {
-                let mut to = output.wrapping_add((first + n) * step + (line * self.output_row + column) * apart);
-                for sum in &sums[done..done + len] {
-                    // SAFETY: checked: the channels are rows of the output, the positions lie in each.
-                    unsafe { *to = if self.add { *to + sum } else { *sum } };
-                    // Not `add`: after the last element it may point beyond the tensor.
-                    to = to.wrapping_add(apart);
-                }
-            }
-            (done, column) = (done + part, column + part);
-            if column == row_len {
-                (line, column) = (line + 1, 0);
-            }
-        }
-    }
-
-    /// Whether runs go on over what lies between rows of positions.
-    const fn gaps(&self, runs: &Runs) -> bool {
-        runs.count == 1 && runs.len > self.columns && !self.one_row()
     }
 }
 
@@ -492,20 +511,104 @@ unsafe fn forward_step<S: Vector, const MR: usize, const NR: usize>(
     }
 }
 
-impl Kernel for BackwardInputPanel<'_> {
+impl Tiles for BackwardInputPanels<'_> {
+    fn panels(&self) -> (&Panels, &Range<usize>) {
+        (&self.panels, &self.range)
+    }
+
+    fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    fn most(&self) -> usize {
+        self.tile
+    }
+
+    #[inline(always)]
+    unsafe fn run_tile<S: Vector>(&mut self, simd: S, panel: usize, tile: Tile, runs: &Runs) {
+        let Tile { run, at, vectors } = tile;
+        let width = self.panels.start(panel + 1) - self.panels.start(panel);
+        let channel = self.panels.start(panel) - self.panels.start(self.range.start);
+        let (lanes, step) = (vectors * S::LANES, self.step);
+        let positions = &{ self.positions };
+        let adjacent = self.apart == 1 && positions.column == 1;
+        // Where code is to be small, one way will do.
+        let whole = !S::FEW_TILES && adjacent && !runs.gaps() && at + lanes <= runs.len;
+        let range = at..min(at + lanes, runs.len);
+        let (mut input_copy, mut copy) = (TileCopy::uninit(), TileCopy::uninit());
+        let (input_copy, copy): (*mut f32, *mut f32) = (input_copy.as_mut_ptr().cast(), copy.as_mut_ptr().cast());
+        let cells = Cells { positions, runs, run, range, channels: width, step, apart: self.apart, pitch: lanes };
+        let plane = channel * step;
+        let place = plane.wrapping_add(run * positions.row + at);
+        let (mut input, mut input_step, mut to, mut to_step) = (INFINITE.as_ptr(), 0, copy, lanes);
+        if let Some(own) = self.input {
+            if whole {
+                (input, input_step) = (own.as_ptr().wrapping_add(place), step);
+            } else {
+                // SAFETY: a copy has room for any tile. Checked: the inputs are the call's.
+                unsafe {
+                    for cell in 0..width * lanes {
+                        // No input, which neither gradient takes.
+                        *input_copy.add(cell) = f32::NAN;
+                    }
+                    cells.exchange(input_copy, own.as_ptr().wrapping_add(plane).cast_mut(), Way::Load);
+                }
+                (input, input_step) = (input_copy, lanes);
+            }
+        }
+        let grad_input = self.grad_input.as_ref().map(|rows| rows.first);
+        let mut add = false;
+        if let Some(own) = grad_input.filter(|_| whole) {
+            (to, to_step, add) = (own.wrapping_add(place), step, self.add);
+        }
+        let at = run * runs.source_step + at;
+        let place = Place { input, input_step, to, to_step, add };
+        with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
+            with_const!(vectors, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
+                // SAFETY: checked: `NR` channels are the panel's; the vectors lie in the run, and where the tile is whole, in the
+                // planes, and else in the copies.
+                framed!(simd => unsafe { self.tile::<S, MR, NR>(simd, channel, at, &place) })
+            })
+        });
+        if let Some(own) = grad_input.filter(|_| !whole) {
+            // SAFETY: the copy has been written. Checked: the channels are rows of the gradient, the positions lie in each.
+            unsafe { cells.exchange(copy, own.wrapping_add(plane), Way::back(self.add)) };
+        }
+    }
+}
+
+/// Where the inputs of a tile lie, and their gradients.
+struct Place {
+    input: *const f32,
+    /// Distance of channels.
+    input_step: usize,
+    to: *mut f32,
+    to_step: usize,
+    /// Whether the gradients are added to.
+    add: bool,
+}
+
+impl Kernel for BackwardInputPanels<'_> {
     fn check<S: Vector>(&self) {
-        let (lanes, taps) = (S::LANES, self.offsets.table().len());
-        assert!(panel_widths::<S>().contains(self.channels) && self.depth >= 1 && self.tile >= 1);
-        let deepest = (self.depth - 1).saturating_mul(self.source_pitch).saturating_add(self.offsets.max());
-        assert!(self.runs.source_len(lanes).saturating_add(deepest) <= self.source.len());
-        assert!(self.weight_taps.table().len() == taps);
-        let last_tap = self.weight_taps.max().saturating_mul(self.weight_pitch);
-        assert!(self.depth.saturating_mul(self.channels).saturating_add(last_tap) <= self.weight.len());
-        let slots = self.weight_taps.max().saturating_add(1).saturating_mul(self.channels);
-        assert!(slots <= self.thresholds.len() && slots.saturating_mul(lanes) <= self.grad_thresholds.len());
-        let planes = (self.channels - 1).saturating_mul(self.pitch);
-        let result = planes.saturating_add(self.runs.result_len(lanes));
-        assert!(self.input.is_none_or(|input| result <= input.len()) && result <= self.grad_input.len());
+        self.check_panels::<S>();
+        let Self { panels, range, depth, all_taps, .. } = self;
+        assert!(*depth >= 1 && self.first_step.saturating_add(*depth) <= self.all_depth);
+        let deepest = (depth - 1).saturating_mul(self.source_pitch).saturating_add(self.offsets.max());
+        assert!(self.source_len(S::LANES).saturating_add(deepest) <= self.source.len());
+        assert!(self.weight_taps.table().len() == self.offsets.table().len() && self.weight_taps.max() < *all_taps);
+        let channels = panels.start(range.end) - panels.start(range.start);
+        let slots = channels.saturating_mul(*all_taps);
+        assert!(slots.saturating_mul(self.all_depth) <= self.weight.len());
+        assert!(slots <= self.thresholds.len() && slots.saturating_mul(S::LANES) <= self.grad_thresholds.len());
+        let last = (self.positions.span() - 1).saturating_mul(self.apart);
+        let last = (channels - 1).saturating_mul(self.step).saturating_add(last);
+        assert!(self.input.is_none_or(|input| last < input.len()));
+        assert!(self.grad_input.as_ref().is_none_or(|rows| {
+            rows.rows == channels
+                && rows.step == self.step
+                && rows.apart == self.apart
+                && self.positions.span() <= rows.len
+        }));
     }
 
     #[inline(always)]
@@ -515,59 +618,112 @@ impl Kernel for BackwardInputPanel<'_> {
     }
 }
 
-impl Tiles for BackwardInputPanel<'_> {
-    fn channels(&self) -> usize {
-        self.channels
-    }
-
-    fn runs(&self) -> Runs {
-        self.runs
-    }
-
-    fn most(&self) -> usize {
-        self.tile
-    }
-
+impl BackwardInputPanels<'_> {
+    /// A tile of the panel whose first channel is `channel`, from an offset in the source on.
+    ///
+    /// # Safety
+    ///
+    /// As [`run_tile`](Tiles::run_tile); the panel has `NR` channels, the tile `MR` vectors, and so it has at `place`.
     #[inline(always)]
-    unsafe fn run_tile<S: Vector, const MR: usize, const NR: usize>(&mut self, simd: S, at: usize, result: usize) {
+    unsafe fn tile<S: Vector, const MR: usize, const NR: usize>(
+        &mut self,
+        simd: S,
+        channel: usize,
+        at: usize,
+        place: &Place,
+    ) {
         let zero = simd.splat_f32s(0.0);
-        let (offsets, weight_taps) = (self.offsets.table(), self.weight_taps.table());
-        let (input, look) = inputs_or_infinite(self.input);
-        let (grad_input, grad_thresholds) = (self.grad_input.as_mut_ptr(), self.grad_thresholds.as_mut_ptr());
-        for (&offset, &weight_tap) in offsets.iter().zip(weight_taps) {
-            let tap = weight_tap as usize;
+        let Place { input, input_step, to, to_step, .. } = *place;
+        if !S::FEW_TILES {
+            unrolled!(N in 0..NR => {
+                let (input, to) = (input.wrapping_add(N * input_step), to.wrapping_add(N * to_step));
+                simd.prefetch(input);
+                simd.prefetch_for_writing(to);
+                if MR * S::LANES > 16 {
+                    simd.prefetch(input.wrapping_add(16));
+                    simd.prefetch_for_writing(to.wrapping_add(16));
+                }
+            });
+        }
+        let mut rows = Masked { input, input_step, before: ZEROS.as_ptr(), before_step: 0, to, to_step };
+        if place.add {
+            (rows.before, rows.before_step) = (to, to_step);
+        }
+        for (&offset, &weight_tap) in self.offsets.table().iter().zip(self.weight_taps.table()) {
+            let tap = channel * self.all_taps + weight_tap as usize * NR;
             let mut sums = [[zero; MR]; NR];
             // SAFETY: checked: the vectors at the largest offset in each of `depth` channels, weights and thresholds up to the
-            // last tap, and the run in each plane of inputs and gradients; what stands in for inputs has the
-            // `MR` vectors. Pointers advance by wrapping arithmetic, because the one after the last channel is never read.
+            // last tap, and as many vectors of their gradients. In reach: the inputs and gradients of the tile. Pointers advance by
+            // wrapping arithmetic, because the one after the last channel is never read.
             unsafe {
                 let mut g = self.source.as_ptr().add(at + offset as usize);
-                let mut weight = self.weight.as_ptr().add(tap * self.weight_pitch);
+                let mut weight = self.weight.as_ptr().add(tap * self.all_depth + self.first_step * NR);
                 for _ in 0..self.depth {
                     add_products(simd, &mut sums, Interleaved::<NR>(weight), load::<S, MR>(simd, g));
                     g = g.wrapping_add(self.source_pitch);
                     weight = weight.wrapping_add(NR);
                 }
-                // A copy, for the loop below indexes it: the sums themselves would live in memory all through the loop above.
-                let mut finished = [[zero; MR]; NR];
-                store(simd, sums, finished.as_mut_ptr().cast(), MR * S::LANES);
-                for (n, sums) in finished.iter().enumerate() {
-                    let theta = simd.splat_f32s(*self.thresholds.as_ptr().add(tap * NR + n));
-                    let to_theta = grad_thresholds.add((tap * NR + n) * S::LANES);
-                    let mut clamped = simd.load(to_theta);
-                    let x = input.add((n * self.pitch + result) & look);
-                    for (m, &sum) in sums.iter().enumerate() {
-                        let index = n * self.pitch + result + m * S::LANES;
-                        let x = simd.load(x.add(m * S::LANES));
-                        let to_input = grad_input.add(index);
-                        let passed = simd.keep(simd.greater_than_f32s(x, theta), sum);
-                        simd.store(to_input, simd.add_f32s(simd.load(to_input), passed));
-                        let held = simd.keep(simd.less_than_or_equal_f32s(x, theta), sum);
-                        clamped = simd.add_f32s(clamped, held);
+                let thetas = self.thresholds.as_ptr().add(tap);
+                let held = self.grad_thresholds.as_mut_ptr().add(tap * S::LANES);
+                if S::FEW_TILES {
+                    // A copy, for the loop indexes it: the sums themselves would live in memory all through the loop above.
+                    let mut finished = [[zero; MR]; NR];
+                    store(simd, sums, finished.as_mut_ptr().cast(), MR * S::LANES);
+                    for (n, sums) in finished.iter().enumerate() {
+                        rows.mask(simd, n, sums, thetas, held);
                     }
-                    simd.store(to_theta, clamped);
+                } else {
+                    unrolled!(N in 0..NR => rows.mask(simd, N, &sums[N], thetas, held));
                 }
             }
+            (rows.before, rows.before_step) = (to, to_step);
+        }
+    }
+}
+
+/// What the gradients begin with where they are not added to.
+static ZEROS: [f32; 4 * MOST_LANES] = [0.0; 4 * MOST_LANES];
+
+/// Inputs of a tile, channels a step apart, what their gradients have been before, and where these go.
+struct Masked {
+    input: *const f32,
+    input_step: usize,
+    before: *const f32,
+    before_step: usize,
+    to: *mut f32,
+    to_step: usize,
+}
+
+impl Masked {
+    /// Sends a channel's sums to the gradient of the input or to that of the threshold.
+    ///
+    /// # Safety
+    ///
+    /// In reach: `MR` vectors of each channel, of which `n` is one, a threshold and a vector of its gradient for each.
+    #[inline(always)]
+    unsafe fn mask<S: Vector, const MR: usize>(
+        &self,
+        simd: S,
+        n: usize,
+        sums: &[S::f32s; MR],
+        thetas: *const f32,
+        held: *mut f32,
+    ) {
+        // SAFETY: in reach.
+        unsafe {
+            let theta = simd.splat_f32s(*thetas.add(n));
+            let held = held.add(n * S::LANES);
+            let mut own = simd.load(held);
+            few!(M in 0..MR => {
+                let x = simd.load(self.input.add(n * self.input_step + M * S::LANES));
+                let before = simd.load(self.before.add(n * self.before_step + M * S::LANES));
+                // Both compares are ordered: a NaN passes nothing to either side.
+                let passed = simd.keep(simd.less_than_f32s(theta, x), sums[M]);
+                let stopped = simd.keep(simd.greater_than_or_equal_f32s(theta, x), sums[M]);
+                simd.store(self.to.add(n * self.to_step + M * S::LANES), simd.add_f32s(before, passed));
+                own = simd.add_f32s(own, stopped);
+            });
+            simd.store(held, own);
         }
     }
 }

@@ -5,9 +5,10 @@ extern crate std;
 use std::vec::Vec;
 
 use super::{
-    ABSENT, BackwardInputPanel, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Isa, Kernels, Line,
-    Offsets, Runs, Walk,
+    ABSENT, BackwardInputPanels, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Isa, Kernels, Line,
+    Offsets, Positions, RowsMut, Walk,
 };
+use crate::geometry::Panels;
 
 /// Small integers, so that sums are exact in any order.
 fn numbers(len: usize, seed: usize) -> Vec<f32> {
@@ -191,26 +192,31 @@ fn depthwise_rows_without_inputs_are_linear() {
 fn planes_without_inputs_are_linear() {
     for kernels in all_kernels() {
         let (lanes, channels, depth) = (kernels.lanes, kernels.panel.max(), 3);
-        let runs = Runs { count: 2, len: 5 * lanes, source_step: 5 * lanes, result_step: 5 * lanes };
-        let pitch = runs.result_len(lanes);
+        let (columns, pitch) = (5 * lanes, 10 * lanes);
+        let positions = Positions { rows: 2, columns, source_row: columns, row: columns, column: 1 };
         let (source, weight) = (numbers(depth * (pitch + 1), 1), numbers(2 * depth * channels, 2));
         let inputs = numbers(channels * pitch, 3);
         let results = [Some(&*inputs), None].map(|input| {
             let (mut gradient, mut thresholds) = (numbers(channels * pitch, 4), numbers(2 * channels * lanes, 5));
-            kernels.backward_input(BackwardInputPanel {
+            kernels.backward_input(BackwardInputPanels {
                 source: &source,
                 source_pitch: pitch + 1,
                 depth,
+                all_depth: depth,
+                first_step: 0,
                 offsets: Offsets::new(&[1, 0]),
                 weight_taps: Offsets::new(&[0, 1]),
+                all_taps: 2,
                 weight: &weight,
-                weight_pitch: depth * channels,
                 thresholds: &std::vec![f32::NEG_INFINITY; 2 * channels],
-                channels,
-                runs,
+                panels: Panels::of_at_most(channels, channels),
+                range: 0..1,
+                positions,
                 input,
-                grad_input: &mut gradient,
-                pitch,
+                step: pitch,
+                apart: 1,
+                grad_input: Some(RowsMut::of_slice(&mut gradient, channels, pitch, pitch)),
+                add: true,
                 grad_thresholds: &mut thresholds,
                 tile: 4,
             });

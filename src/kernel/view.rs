@@ -6,15 +6,6 @@ use core::ops::Range;
 use crate::geometry::{Lattice, Span, Steps};
 use crate::layout::TensorLayout;
 
-/// What happens to the values already in a tensor.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Update {
-    /// They are replaced by the new value plus a constant.
-    Set(f32),
-    /// The new value is added.
-    Add,
-}
-
 /// A box of a tensor `[image][channel][position]` that this view alone may write. Positions are counted in memory order over
 /// depth, height and width, and are all equally far apart.
 ///
@@ -98,33 +89,29 @@ impl<'a> View<'a> {
         unsafe { self.data.add(start) }
     }
 
-    /// Updates `values.len()` elements of one row, `step` positions apart.
+    /// Fills `count` elements of one row, `step` positions apart.
     ///
     /// # Panics
     ///
     /// If one of them lies outside the claim.
-    #[inline]
-    pub(crate) fn row(
+    pub(crate) fn fill(
         &mut self,
         image: usize,
         channel: usize,
         [d, h, w]: [usize; 3],
         step: usize,
-        values: &[f32],
-        update: Update,
+        count: usize,
+        value: f32,
     ) {
-        let Some(last) = values.len().checked_sub(1) else { return };
+        let Some(last) = count.checked_sub(1) else { return };
         let [_, height, width] = self.tensor.size;
         assert!(h < height && w < width && last.saturating_mul(step) < width - w);
-        let first = self.at(image, channel, (d * height + h) * width + w, last * step + 1);
-        // One value is written where this would overflow.
-        let stride = step.saturating_mul(self.position_stride());
-        // SAFETY: `at` has found the first element and the last in the claim, so all of them are this view's own.
-        unsafe {
-            match update {
-                Update::Set(constant) => for_each(first, stride, values, |y, v| *y = v + constant),
-                Update::Add => for_each(first, stride, values, |y, v| *y += v),
-            }
+        let mut next = self.at(image, channel, (d * height + h) * width + w, last * step + 1);
+        for _ in 0..count {
+            // SAFETY: `at` has found the first element and the last in the claim, so all of them are this view's own.
+            unsafe { *next = value };
+            // Not `add`: after the last element it may point beyond the tensor. One is written where the product would overflow.
+            next = next.wrapping_add(step.wrapping_mul(self.position_stride()));
         }
     }
 
@@ -246,28 +233,6 @@ impl<'a> RowsMut<'a> {
     }
 }
 
-/// Applies `update` to elements `stride` apart.
-///
-/// # Safety
-///
-/// In reach: from `first`, `values.len()` elements `stride` apart, which are the caller's [own](View#own).
-#[inline(always)]
-unsafe fn for_each(first: *mut f32, stride: usize, values: &[f32], update: impl Fn(&mut f32, f32)) {
-    if stride == 1 {
-        // SAFETY: in reach, and own: consecutive elements are a slice.
-        let row = unsafe { core::slice::from_raw_parts_mut(first, values.len()) };
-        row.iter_mut().zip(values).for_each(|(y, v)| update(y, *v));
-    } else {
-        let mut next = first;
-        for v in values {
-            // SAFETY: in reach, and own: as many are updated as there are values.
-            update(unsafe { &mut *next }, *v);
-            // Not `add`: after the last element it may point beyond the tensor.
-            next = next.wrapping_add(stride);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,8 +266,8 @@ mod tests {
             covers(layout, pitch, |mut high| {
                 let mut low = high.cut(1, 1);
                 for (n, h) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                    low.row(n, 0, [0, h, 0], 1, &[1.0, 1.0], Update::Set(0.0));
-                    high.row(n, 1, [0, h, 0], 1, &[1.0, 1.0], Update::Add);
+                    low.fill(n, 0, [0, h, 0], 1, 2, 1.0);
+                    high.fill(n, 1, [0, h, 0], 1, 2, 1.0);
                 }
             });
         }
@@ -314,9 +279,9 @@ mod tests {
             covers(layout, pitch, |mut high| {
                 let mut low = high.cut(2, 1);
                 for (n, c) in (0..2).flat_map(|n| (0..2).map(move |c| (n, c))) {
-                    low.row(n, c, [0; 3], 1, &[1.0], Update::Add);
-                    high.row(n, c, [0, 0, 1], 1, &[1.0], Update::Set(0.0));
-                    high.row(n, c, [0, 1, 0], 1, &[0.5; 2], Update::Set(0.5));
+                    low.fill(n, c, [0; 3], 1, 1, 1.0);
+                    high.fill(n, c, [0, 0, 1], 1, 1, 1.0);
+                    high.fill(n, c, [0, 1, 0], 1, 2, 1.0);
                 }
             });
             covers(layout, pitch, |mut view| match layout {
@@ -362,7 +327,7 @@ mod tests {
         let mut data = [0.0; 8];
         let tensor = TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8);
         let mut low = View::new(&mut data, &tensor).cut(1, 1);
-        low.row(0, 1, [0, 0, 0], 1, &[1.0], Update::Set(0.0));
+        low.fill(0, 1, [0, 0, 0], 1, 1, 1.0);
     }
 
     #[test]

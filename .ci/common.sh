@@ -6,12 +6,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Seconds since the script began, and what comes next.
 step() { printf '\n== %4d s: %s\n' "$SECONDS" "$*"; }
 
+# alone COMMAND…: waits until no script beside this one installs anything.
+alone() { flock .ci/common.sh "$@"; }
+
 # need COMMAND PACKAGE: installs Debian's package where there is no such command (or file, if it begins with a slash).
 need() {
     if ! command -v "$1" >/dev/null && [[ ! -e $1 ]]; then
         printf 'installing %s\n' "$2"
-        apt-get -qq update
-        DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$2" >/dev/null
+        alone apt-get -qq update
+        DEBIAN_FRONTEND=noninteractive alone apt-get -qq install -y --no-install-recommends "$2" >/dev/null
         hash -r
         command -v "$1" >/dev/null || [[ -e $1 ]]
     fi
@@ -21,7 +24,7 @@ need() {
 use_foreign_toolchain() {
     local prefix
     prefix=$(realpath -m "${CARGO_TARGET_DIR:-target}/foreign-toolchain")
-    .ci/foreign-toolchain "$prefix"
+    alone .ci/foreign-toolchain "$prefix"
     export RUSTC=$prefix/bin/rustc RUSTDOC=$prefix/bin/rustdoc RUSTC_BOOTSTRAP=1
 }
 

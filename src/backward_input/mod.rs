@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`progressions`] | input channels | all others |
 //! | [`depthwise`] | positions or channels | one channel per group |
-//! | [`planar`] | positions | few input channels |
+//! | [`planar`] | positions | few input channels, or little work per input of planes |
 //! | [`tiny`](crate::tiny) | nothing | very little work |
 //!
 //! Padding has no input position: where a tap reads it, x̂ = 0, so its gradient goes to the threshold if θ ≥ 0 and
@@ -21,7 +21,7 @@ mod progressions;
 
 use core::ops::Range;
 
-use crate::arith::{clamp, min};
+use crate::arith::{clamp, equal, min};
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
 use crate::geometry::Panels;
@@ -362,11 +362,23 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
     }
 }
 
-/// Whether planes are so far apart for so few multiply-adds that to transpose them costs more than lanes of positions.
+/// Whether a layer of planes has so few multiply-adds per input that to transpose it would show.
 const fn in_planes(desc: &ConvDesc) -> bool {
-    /// Output channels up to which this holds for a pointwise layer.
+    /// Steps of an input's sum: its taps times output channels.
     const FEW_STEPS: usize = 128;
-    matches!(desc.tensor_layout(), Layout::Nchw) && desc.is_pointwise() && desc.group_out_channels() <= FEW_STEPS
+    /// Positions, and those of a row where there are several taps, that fill the vectors of a tile well enough.
+    const LEAST_POSITIONS: usize = 32;
+    const LEAST_ROW: usize = 16;
+
+    let [_, _, width] = desc.input_size();
+    let positions = volume(desc.input_size());
+    // Each tap visits a tile's inputs and their gradients: of planes 4096 bytes apart, the first-level cache keeps but eight lines.
+    let revisited = desc.is_pointwise() || width >= LEAST_ROW && !positions.is_multiple_of(1024);
+    matches!(desc.tensor_layout(), Layout::Nchw)
+        && equal(desc.stride(), [1; 3])
+        && desc.group_out_channels().saturating_mul(desc.taps()) <= FEW_STEPS
+        && positions >= LEAST_POSITIONS
+        && revisited
 }
 
 impl Driver {

@@ -297,11 +297,7 @@ pub(crate) enum Reading {
 impl Reading {
     /// Most pixels that a box of positions reads; saturates.
     pub(crate) const fn window(self, reads: &[Reads; 3], block: [usize; 3]) -> usize {
-        product([
-            self.most(&reads[0], block[0]),
-            self.most(&reads[1], block[1]),
-            self.most(&reads[2], block[2]),
-        ])
+        product([self.most(&reads[0], block[0]), self.most(&reads[1], block[1]), self.most(&reads[2], block[2])])
     }
 
     /// What a box of positions reads, along each axis.

@@ -321,7 +321,8 @@ impl BackwardInputPlan {
         workspace: &mut [f32],
     ) {
         let &BackwardInputCall { desc, kernels, input, weight, thresholds, grad_output } = call;
-        let [start, end] = [segment.panels.start, segment.panels.end].map(|panel| self.packing.channel_of_all(desc, panel));
+        let [start, end] =
+            [segment.panels.start, segment.panels.end].map(|panel| self.packing.channel_of_all(desc, panel));
         driver.run(
             &depthwise::Operands { desc, kernels, input, weight, grad_output },
             depthwise::Part {

@@ -12,12 +12,12 @@ mod stripes;
 
 use core::ops::Range;
 
+use crate::arith::min;
 use crate::depthwise::backward_weight as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
 use crate::geometry::Panels;
 use crate::kernel::{Kernels, VECTORS};
-use crate::arith::min;
 use crate::layout::Layout;
 use crate::operands::Gradient;
 use crate::sums::add_positions;

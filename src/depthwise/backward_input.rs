@@ -7,7 +7,7 @@ use super::geometry::{Direction, Rows};
 use super::outside::{Gradients, Outside};
 use super::{Blocking, Field, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
 use crate::desc::{ConvDesc, volume};
-use crate::geometry::{Reads, Segments, chunks};
+use crate::geometry::{Reads, Segments, Steps, chunks};
 use crate::kernel::{DepthwiseBackwardInput, Kernels, Thetas, View};
 use crate::pixels::{Reading, Results};
 use crate::stage::blocks;
@@ -82,6 +82,7 @@ impl BackwardInput {
         };
         let weighted = !(finite && matches!(thetas, Thetas::PerTap(_)));
         let mut outside = Outside::new(desc, kernels, if reached { outside } else { &mut [] });
+        let [read, own_copies] = self.0.pitches();
         let reads = Reads::all_forward(desc);
         let (input, output) = (desc.input_tensor(), desc.output_tensor());
         let (mut counted, table) = (Segments::default(), channels.len().next_multiple_of(kernels.lanes) * taps);
@@ -91,29 +92,57 @@ impl BackwardInput {
                 counted = before;
                 let in_part = group.start - first..group.end - first;
                 let own_sums = in_part.start * taps..in_part.end.next_multiple_of(kernels.lanes) * taps;
+                let g = Gradients { data: call.grad_output, image, channels: group.clone(), in_sums: in_part };
+                // Rows of outputs that were copied whole, of which padding has had its part.
+                let mut met: Option<Range<usize>> = None;
                 for block in blocks(desc.input_size().map(|size| 0..size), self.0.block) {
                     let axes = Reading::Backward.read(&reads, &block);
-                    let source = Field::new(kernels, &self.0, (&output, call.grad_output), (image, axes), &group, window);
+                    let source = Field::new(kernels, read, (&output, call.grad_output), (image, axes), &group, window);
+                    if reached && read.is_some() && covers(desc, &axes) {
+                        let end = axes[1].first + axes[1].count;
+                        let start = met.as_ref().map_or(axes[1].first, |met| met.end);
+                        let [depth, _, width] = desc.output_size();
+                        outside.add_field(
+                            &self.0,
+                            &g,
+                            &source,
+                            [0..depth, start..end.max(start), 0..width],
+                            &mut tables,
+                        );
+                        met = Some(met.map_or(start, |met| met.start)..end.max(start));
+                    }
                     let x = call.input.map(|data| {
-                        Field::new(kernels, &self.0, (&input, data), (image, axes_of(&ranges_of(&block))), &group, inputs)
+                        Field::new(
+                            kernels,
+                            own_copies,
+                            (&input, data),
+                            (image, axes_of(&ranges_of(&block))),
+                            &group,
+                            inputs,
+                        )
                     });
                     let results_of = Results { images: image..image + 1, block, width: self.0.channels };
-                    if let (Some(view), Some(_), true) = (&mut grad_input, self.0.window, add) {
+                    if let (Some(view), Some(_), true) = (&mut grad_input, own_copies, add) {
                         results_of.load(kernels, view, group.clone(), results);
                     }
-                    let mut copied = self.0.window.map(|_| View::new(results, &results_of.tensor()));
+                    let mut copied = own_copies.map(|_| View::new(results, &results_of.tensor()));
                     for chunk in chunks(group.clone(), self.0.chunk) {
                         let width = self.0.width(&chunk, kernels.lanes);
                         let in_group = chunk.start - group.start..chunk.start - group.start + width;
-                        let own_sums = (chunk.start - first) * taps..(chunk.start - first + width).next_multiple_of(kernels.lanes) * taps;
+                        let own_sums = (chunk.start - first) * taps
+                            ..(chunk.start - first + width).next_multiple_of(kernels.lanes) * taps;
                         for rows in Rows::all(&reads, Direction::Backward, ranges_of(&block)) {
                             let positions = positions_of(&rows);
                             let to = grad_input.as_mut().map(|view| match &mut copied {
                                 None => view.pixels_apart(image..image + 1, positions, chunk.clone()),
-                                Some(own) => own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone()),
+                                Some(own) => {
+                                    own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
+                                }
                             });
+                            let (walk, room) = tables.walk(desc, &rows, Some(&source), width, false);
                             kernels.depthwise_backward_input(DepthwiseBackwardInput {
-                                walk: tables.walk(desc, &rows, Some(&source), width, false),
+                                walk,
+                                room,
                                 source: &source.data[in_group.start..],
                                 weight: &weight[own_sums.start..],
                                 finite,
@@ -133,8 +162,10 @@ impl BackwardInput {
                     }
                 }
                 if reached {
-                    let g = Gradients { data: call.grad_output, image, channels: group, in_sums: in_part };
-                    outside.add(&self.0, &g, window, &mut tables);
+                    let (met, rows) = (met.unwrap_or(0..0), desc.output_size()[1]);
+                    for rows in [0..met.start, met.end..rows] {
+                        outside.add(&self.0, &g, rows, window, &mut tables);
+                    }
                 }
             }
             if reached && outside.advance(volume(desc.output_size())) {
@@ -150,8 +181,20 @@ impl BackwardInput {
     }
 }
 
+/// Whether coordinates are all of the output's but perhaps some rows.
+fn covers(desc: &ConvDesc, axes: &[Steps; 3]) -> bool {
+    [0, 2].into_iter().all(|axis| axes[axis].first == 0 && axes[axis].count == desc.output_size()[axis])
+}
+
 /// Adds the gradients of output positions that read padding, where it reaches the threshold.
-fn add_outside(sums: &mut [f32], weight: &[f32], thetas: Thetas<'_>, weighted: bool, at: Range<usize>, outside: &[f32]) {
+fn add_outside(
+    sums: &mut [f32],
+    weight: &[f32],
+    thetas: Thetas<'_>,
+    weighted: bool,
+    at: Range<usize>,
+    outside: &[f32],
+) {
     let own = sums[at.clone()].iter_mut().zip(&weight[at.clone()]).zip(outside);
     match thetas {
         Thetas::PerTap(table) if weighted => {

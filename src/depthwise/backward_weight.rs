@@ -73,6 +73,7 @@ impl BackwardWeight {
         let mut sums = Sums { desc, kernels, thetas, weight, outside, bias, transposed, grad_weight, grad_bias };
         let mut tables = Tables { segments, outside: kernel_rows };
         let (taps, first) = (desc.taps(), channels.start);
+        let [read, own_copies] = self.0.pitches();
         let reads = Reads::all_forward(desc);
         let (input, output) = (desc.input_tensor(), desc.output_tensor());
         let mut counted = Segments::default();
@@ -82,16 +83,18 @@ impl BackwardWeight {
                 counted = before;
                 for block in blocks(desc.output_size().map(|size| 0..size), self.0.block) {
                     let axes = Reading::Forward.read(&reads, &block);
-                    let source = Field::new(kernels, &self.0, (&input, call.input), (image, axes), &group, window);
+                    let source = Field::new(kernels, read, (&input, call.input), (image, axes), &group, window);
                     let at = (image, axes_of(&ranges_of(&block)));
-                    let own = Field::new(kernels, &self.0, (&output, call.grad_output), at, &group, gradients);
+                    let own = Field::new(kernels, own_copies, (&output, call.grad_output), at, &group, gradients);
                     for chunk in chunks(group.clone(), self.0.chunk) {
                         let width = self.0.width(&chunk, kernels.lanes);
                         let (in_group, in_part) = (chunk.start - group.start, chunk.start - first);
                         let table = in_part * taps..(in_part + width).next_multiple_of(kernels.lanes) * taps;
                         for rows in Rows::all(&reads, Direction::Forward, ranges_of(&block)) {
+                            let (walk, room) = tables.walk(desc, &rows, Some(&source), width, adds);
                             kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
-                                walk: tables.walk(desc, &rows, Some(&source), width, adds),
+                                walk,
+                                room,
                                 inputs: Some(Inputs {
                                     source: &source.data[in_group..],
                                     thetas: thetas_from(thetas, table.start),

@@ -72,14 +72,15 @@ impl Forward {
         let weight = &call.weight[first * taps..];
         let adds = desc.has_padding() && !call.thresholds.adds_nothing_to_padding();
         let mut tables = Tables { segments, outside };
+        let [read, own_copies] = self.0.pitches();
         let (reads, tensor) = (Reads::all_forward(desc), desc.input_tensor());
         for image in images {
             for group in chunks(channels.clone(), self.0.channels) {
                 for block in blocks(space.clone(), self.0.block) {
                     let axes = Reading::Forward.read(&reads, &block);
-                    let source = Field::new(kernels, &self.0, (&tensor, call.input), (image, axes), &group, window);
+                    let source = Field::new(kernels, read, (&tensor, call.input), (image, axes), &group, window);
                     let results_of = Results { images: image..image + 1, block, width: self.0.channels };
-                    let mut own = self.0.window.map(|_| View::new(results, &results_of.tensor()));
+                    let mut own = own_copies.map(|_| View::new(results, &results_of.tensor()));
                     for chunk in chunks(group.clone(), self.0.chunk) {
                         let width = self.0.width(&chunk, kernels.lanes);
                         for rows in Rows::all(&reads, Direction::Forward, ranges_of(&block)) {
@@ -87,10 +88,14 @@ impl Forward {
                             let in_group = chunk.start - group.start..chunk.start - group.start + width;
                             let output = match &mut own {
                                 None => output.pixels_apart(image..image + 1, positions, chunk.clone()),
-                                Some(own) => own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone()),
+                                Some(own) => {
+                                    own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
+                                }
                             };
+                            let (walk, room) = tables.walk(desc, &rows, Some(&source), width, adds);
                             kernels.depthwise_forward(DepthwiseForward {
-                                walk: tables.walk(desc, &rows, Some(&source), width, adds),
+                                walk,
+                                room,
                                 source: &source.data[in_group.start..],
                                 weight: &weight[(chunk.start - first) * taps..],
                                 thetas: thetas_from(thetas, (chunk.start - first) * taps),

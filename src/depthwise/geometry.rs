@@ -95,9 +95,14 @@ pub(super) struct Columns {
 
 impl Columns {
     /// All phases of some positions of an axis.
-    pub(super) fn all(forward: &Reads, direction: Direction, range: Range<usize>) -> impl Iterator<Item = Self> + Clone {
+    pub(super) fn all(
+        forward: &Reads,
+        direction: Direction,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = Self> + Clone {
         let forward = *forward;
-        let phases = if direction == Direction::Forward { min(range.len(), 1) } else { min(range.len(), forward.stride) };
+        let phases =
+            if direction == Direction::Forward { min(range.len(), 1) } else { min(range.len(), forward.stride) };
         (0..phases).flat_map(move |phase| {
             let first = range.start + phase;
             let (reads, own, index, taps, kernel_step) = match direction {
@@ -126,11 +131,8 @@ impl Columns {
         let common = gcd(reads.stride, reads.dilation);
         let apart = reads.dilation / common;
         // Where no two positions are so far apart, each is a phase of its own; its taps are one segment.
-        let (source_step, segment_step) = if apart < reads.positions {
-            (apart * reads.stride, reads.stride / common)
-        } else {
-            (reads.dilation, 1)
-        };
+        let (source_step, segment_step) =
+            if apart < reads.positions { (apart * reads.stride, reads.stride / common) } else { (reads.dilation, 1) };
         let first_tap = if direction > 0 || taps.count == 0 { taps.first } else { taps.at(taps.count - 1) };
         (0..min(apart, own.count)).map(move |phase| Self {
             positions: Steps {
@@ -203,9 +205,9 @@ impl Rows {
         let columns = Columns::all(&reads[2], direction, w);
         depths.flat_map(move |depths| {
             let columns = columns.clone();
-            heights.clone().flat_map(move |heights| {
-                columns.clone().map(move |columns| Self { depths, heights, columns })
-            })
+            heights
+                .clone()
+                .flat_map(move |heights| columns.clone().map(move |columns| Self { depths, heights, columns }))
         })
     }
 
@@ -238,9 +240,8 @@ impl Rows {
         // The other kernel rows read elsewhere, but the same there.
         let (own, mut next) = (len, len);
         for (d, h) in (0..depths.count).flat_map(|d| (0..heights.count).map(move |h| (d, h))).skip(1) {
-            let apart = from.map_or(0, |(w, first)| {
-                at([self.depths.reads(d), self.heights.reads(h), w]).wrapping_sub(first)
-            });
+            let apart =
+                from.map_or(0, |(w, first)| at([self.depths.reads(d), self.heights.reads(h), w]).wrapping_sub(first));
             for index in 0..own {
                 let mut words = table[index];
                 // Wraps where it reads before the first row.

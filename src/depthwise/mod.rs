@@ -26,10 +26,10 @@ mod outside;
 
 use core::ops::Range;
 
-use crate::arith::{clamp, max, min, product};
+use crate::arith::{clamp, gcd, max, min, product};
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Panels, Reads, SEGMENT, Steps};
-use crate::kernel::{CopyBlock, Kernels, Line, Own, RowsMut, Thetas, TransposeBlock, Walk};
+use crate::kernel::{CopyBlock, Kernels, Line, Own, RowsMut, SegmentWords, Thetas, TransposeBlock, Walk};
 use crate::layout::{Layout, TensorLayout};
 use crate::pixels::{Blocks, Budget, Pixels, Reading, Window};
 use crate::stage::Block;
@@ -51,8 +51,12 @@ const BLOCK_LEN: usize = 64 * 1024;
 
 /// Elements of coefficients and sums that stay in the first-level cache, and of tensors beyond which chunks of channels would
 /// walk too many pages again.
-const CHUNK_LEN: usize = 4 * 1024;
+const CHUNK_LEN: usize = 8 * 1024;
 const CHUNKED_LEN: usize = 512 * 1024;
+
+/// Elements of a source up to which it is copied where its pixels share few sets of the first-level cache. (Of larger ones, a few
+/// channels at a time stream badly.)
+const FAR_LEN: usize = 64 * 1024;
 
 /// How a pass walks its tensors.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +68,20 @@ struct Blocking {
     chunk: usize,
     /// Most pixels that a block reads, where they are copied.
     window: Option<usize>,
+    /// Whether its own pixels are, too: channels first.
+    transposes: bool,
+}
+
+/// Whether what a tile reads in an image shares so few sets of the first-level cache (of 64 sets and eight ways) that it does not stay
+/// there: pixels a multiple of 4096 bytes apart share one.
+const fn far_apart(desc: &ConvDesc, pitch: usize, stride: usize) -> bool {
+    const SETS: usize = 64;
+    const WAYS: usize = 8;
+    const LINE: usize = 16;
+    const TILE: usize = 7;
+    let [depth, height, width] = desc.kernel();
+    let read = TILE.saturating_mul(stride).saturating_add(width).saturating_mul(depth * height).saturating_add(TILE);
+    pitch.is_multiple_of(LINE) && read > WAYS * (SETS / gcd(SETS, pitch / LINE))
 }
 
 /// Whether a layer is depthwise, with one output channel for each input channel.
@@ -89,20 +107,26 @@ impl Blocking {
         }
         let lanes = kernels.lanes;
         let channels = desc.in_channels();
-        let (size, source) = match reading {
-            Reading::Forward => (desc.output_size(), volume(desc.input_size())),
-            Reading::Backward => (desc.input_size(), volume(desc.output_size())),
+        let (size, source, far_apart) = match reading {
+            Reading::Forward => {
+                let far_apart = far_apart(desc, desc.input_pitch(), desc.stride()[2]);
+                (desc.output_size(), volume(desc.input_size()), far_apart)
+            }
+            Reading::Backward => {
+                (desc.input_size(), volume(desc.output_size()), far_apart(desc, desc.output_pitch(), 1))
+            }
         };
         let most = min(tuning.positions, SEGMENT);
         let per_vector = tables * desc.taps() * lanes;
         let vectors = max(CHUNK_LEN / per_vector, 2);
         let all = channels.div_ceil(lanes);
-        if matches!(desc.tensor_layout(), Layout::Nhwc) {
+        let transposes = !matches!(desc.tensor_layout(), Layout::Nhwc);
+        if !(transposes || far_apart && source.saturating_mul(channels) <= FAR_LEN) {
             let most = clamp(min(BLOCK_LEN, tuning.staging_len.saturating_mul(2)) / (own + 1) / channels, 1, most);
             let len = (own * volume(size) + source).saturating_mul(channels);
             let vectors = if len > CHUNKED_LEN { all } else { vectors };
             let chunk = min(Panels::of_at_most(all, vectors).max() * lanes, channels);
-            return Some(Self { block: cut(size, most), channels, chunk, window: None });
+            return Some(Self { block: cut(size, most), channels, chunk, window: None, transposes });
         }
         let plane = (own * volume(size)).saturating_add(source).saturating_mul(lanes);
         let together = Panels::of_at_most(all, clamp(TOGETHER / plane, 1, MOST_TOGETHER)).max();
@@ -118,7 +142,7 @@ impl Blocking {
         };
         let window = reading.window(&Reads::all_forward(desc), block);
         let chunk = Panels::of_at_most(together, vectors).max() * lanes;
-        Some(Self { block, channels: pitch, chunk, window: Some(window) })
+        Some(Self { block, channels: pitch, chunk, window: Some(window), transposes })
     }
 
     /// Elements of a copied window.
@@ -131,12 +155,17 @@ impl Blocking {
 
     /// Elements of a copy of a block's positions.
     const fn block_len(&self) -> usize {
-        if self.window.is_some() { product(self.block).saturating_mul(self.channels) } else { 0 }
+        if self.transposes { product(self.block).saturating_mul(self.channels) } else { 0 }
+    }
+
+    /// Elements from a pixel to the next one of a copied window, if there is one, and of copies of a block's own pixels.
+    fn pitches(&self) -> [Option<usize>; 2] {
+        [self.window.map(|_| self.channels), self.transposes.then_some(self.channels)]
     }
 
     /// Channels of a kernel's call: whole vectors, where they are copied.
     fn width(&self, channels: &Range<usize>, lanes: usize) -> usize {
-        if self.window.is_some() { channels.len().next_multiple_of(lanes) } else { channels.len() }
+        if self.transposes { channels.len().next_multiple_of(lanes) } else { channels.len() }
     }
 }
 
@@ -151,9 +180,9 @@ const fn cut([depth, height, width]: [usize; 3], most: usize) -> [usize; 3] {
     }
 }
 
-/// Elements of the tables of segments and of kernel rows.
+/// Elements of the tables of segments, of a walk and of a tile, and of kernel rows.
 const fn table_lens(desc: &ConvDesc) -> [usize; 2] {
-    [desc.taps().saturating_mul(size_of::<crate::kernel::SegmentWords>() / size_of::<f32>()), desc.taps()]
+    [desc.taps().saturating_mul(2 * size_of::<SegmentWords>() / size_of::<f32>()), desc.taps()]
 }
 
 /// Room for the tables of a walk.
@@ -163,28 +192,34 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// The walk of some rows, which read a source, if any; `wanted` says whether taps that read padding alone are part of it.
-    fn walk(&mut self, desc: &ConvDesc, rows: &Rows, source: Option<&Field<'_>>, width: usize, wanted: bool) -> Walk<'_> {
+    /// The walk of some rows, which read a source, if any, and room for its segments; `wanted` says whether taps that read padding alone are part of it.
+    fn walk(
+        &mut self,
+        desc: &ConvDesc,
+        rows: &Rows,
+        source: Option<&Field<'_>>,
+        width: usize,
+        wanted: bool,
+    ) -> (Walk<'_>, &mut [SegmentWords]) {
         let step = |apart: [usize; 3], axis: usize| source.map_or(0, |source| source.pixels.steps(apart)[axis]);
         let at = |coordinates| source.map_or(0, |source| source.at(coordinates));
-        let segments = rows.tabulate(desc.kernel(), at, wanted, words(self.segments));
+        let (segments, room) = words(self.segments).split_at_mut(desc.taps());
+        let segments = rows.tabulate(desc.kernel(), at, wanted, segments);
         let outside = if wanted { rows.tabulate_outside(desc.kernel(), words(self.outside)) } else { &[] };
-        Walk {
+        let walk = Walk {
             segments,
             tap_step: rows.columns.tap_step(),
             outside,
             outside_taps: desc.kernel()[2],
             taps: desc.taps(),
-            rows: Line {
-                count: rows.heights.positions.count,
-                source_step: step([0, rows.heights.source_step, 0], 2),
-            },
+            rows: Line { count: rows.heights.positions.count, source_step: step([0, rows.heights.source_step, 0], 2) },
             columns: Line {
                 count: rows.columns.positions.count,
                 source_step: step([0, 0, rows.columns.source_step], 3),
             },
             channels: width,
-        }
+        };
+        (walk, room)
     }
 }
 
@@ -198,20 +233,20 @@ struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Of some channels of a tensor, at some coordinates along each axis, copied where the blocking says so.
+    /// Of some channels of a tensor, at some coordinates along each axis, perhaps copied.
     fn new(
         kernels: &Kernels,
-        blocking: &Blocking,
+        copied: Option<usize>,
         (tensor, data): (&TensorLayout, &'a [f32]),
         (image, axes): (usize, [Steps; 3]),
         channels: &Range<usize>,
         copy: &'a mut [f32],
     ) -> Self {
-        if blocking.window.is_none() {
+        let Some(pitch) = copied else {
             let data = &tensor.image(data, image)[channels.start..];
             return Self { data, pixels: Pixels::of(tensor), image: 0, channel: 0 };
-        }
-        let window = Window { images: image..image + 1, axes, channels: channels.clone(), pitch: blocking.channels };
+        };
+        let window = Window { images: image..image + 1, axes, channels: channels.clone(), pitch };
         window.copy(kernels, tensor, data, copy);
         Self { data: copy, pixels: window.pixels(), image, channel: channels.start }
     }

@@ -8,7 +8,7 @@ use super::geometry::{Direction, Rows};
 use super::{Blocking, Field, Tables, axes_of, cut, ranges_of};
 use crate::arith::min;
 use crate::border::{is_inside, unpadded};
-use crate::desc::{ConvDesc, volume};
+use crate::desc::ConvDesc;
 use crate::geometry::{Reads, SEGMENT, Segments, chunks};
 use crate::kernel::{DepthwiseBackwardWeight, Kernels};
 use crate::stage::blocks;
@@ -41,19 +41,22 @@ impl<'a> Outside<'a> {
         self.sums
     }
 
-    /// Adds the positions of the edges.
-    pub(super) fn add(&mut self, blocking: &Blocking, g: &Gradients<'_>, window: &mut [f32], tables: &mut Tables<'_>) {
-        let (desc, all) = (self.desc, self.desc.output_size().map(|size| 0..size));
+    /// Adds the positions of the edges of some rows.
+    pub(super) fn add(
+        &mut self,
+        blocking: &Blocking,
+        g: &Gradients<'_>,
+        rows: Range<usize>,
+        window: &mut [f32],
+        tables: &mut Tables<'_>,
+    ) {
+        let desc = self.desc;
         let most = blocking.window.map_or(SEGMENT, |window| min(window, SEGMENT));
-        if blocking.window.is_some() && volume(desc.output_size()) <= most {
-            self.add_box(blocking, g, all, window, tables);
-            return;
-        }
         let [depths, heights, widths] = Reads::all_forward(desc);
         let [kd, kh, kw] = desc.kernel();
         // Where all taps read inside, from the first position to which the first tap does, until the last one no longer does.
         let (columns, start, end) = (desc.output_size()[2], widths.unpadded(0).start, widths.unpadded(kw - 1).end);
-        for (d, h) in depths.intervals().flat_map(|d| heights.intervals().map(move |h| (d, h))) {
+        for (d, h) in depths.intervals().flat_map(|d| heights.intervals_in(rows.clone()).map(move |h| (d, h))) {
             let edges = if (d.taps.len(), h.taps.len()) == (kd, kh) && start < end {
                 [0..start, end..columns]
             } else {
@@ -69,8 +72,8 @@ impl<'a> Outside<'a> {
         }
     }
 
-    /// Adds those of a box of positions that read padding.
-    fn add_box(
+    /// Adds those of a box of positions that read padding, copied if need be.
+    pub(super) fn add_box(
         &mut self,
         blocking: &Blocking,
         g: &Gradients<'_>,
@@ -78,15 +81,33 @@ impl<'a> Outside<'a> {
         window: &mut [f32],
         tables: &mut Tables<'_>,
     ) {
-        let (desc, taps, lanes) = (self.desc, self.desc.taps(), self.kernels.lanes);
+        if positions.iter().any(Range::is_empty) {
+            return;
+        }
+        let [copied, _] = blocking.pitches();
         let at = (g.image, axes_of(&positions));
-        let field = Field::new(self.kernels, blocking, (&desc.output_tensor(), g.data), at, &g.channels, window);
+        let field = Field::new(self.kernels, copied, (&self.desc.output_tensor(), g.data), at, &g.channels, window);
+        self.add_field(blocking, g, &field, positions, tables);
+    }
+
+    /// The same, where they lie.
+    pub(super) fn add_field(
+        &mut self,
+        blocking: &Blocking,
+        g: &Gradients<'_>,
+        field: &Field<'_>,
+        positions: [Range<usize>; 3],
+        tables: &mut Tables<'_>,
+    ) {
+        let (desc, taps, lanes) = (self.desc, self.desc.taps(), self.kernels.lanes);
         for chunk in chunks(0..g.channels.len(), blocking.chunk) {
             let width = blocking.width(&chunk, lanes);
             let own = (g.in_sums.start + chunk.start) * taps;
             for rows in Rows::all(&Reads::all_forward(desc), Direction::Forward, positions.clone()) {
+                let (walk, room) = tables.walk(desc, &rows, None, width, true);
                 self.kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
-                    walk: tables.walk(desc, &rows, None, width, true),
+                    walk,
+                    room,
                     inputs: None,
                     grad_output: field.rows(&rows, chunk.start),
                     outside: Some(&mut self.sums[own..own + width.next_multiple_of(lanes) * taps]),

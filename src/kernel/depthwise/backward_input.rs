@@ -3,7 +3,9 @@
 
 use pulp::MemMask;
 
-use super::{EDGE, INSIDE, Own, PARTIAL, Place, Segment, ThetaTable, Thetas, Walk, load, read_at, store};
+use super::{
+    EDGE, INSIDE, MOST_TAPS, Own, PARTIAL, Place, SegmentWords, ThetaTable, Thetas, TileSegment, Walk, load, store,
+};
 use crate::kernel::Kernel;
 use crate::kernel::tile::{outlined, with_const};
 use crate::kernel::vector::{INFINITE, Vector};
@@ -18,6 +20,8 @@ use crate::kernel::view::PixelsMut;
 /// - Without thresholds, all of `G` goes to the inputs, whatever they are, and there are no sums.
 pub(crate) struct DepthwiseBackwardInput<'a> {
     pub(crate) walk: Walk<'a>,
+    /// As many as the walk has.
+    pub(crate) room: &'a mut [SegmentWords],
     pub(crate) source: &'a [f32],
     /// `[vector][tap][lane]`
     pub(crate) weight: &'a [f32],
@@ -46,16 +50,16 @@ const fn most_rows<S: Vector>(kind: usize) -> usize {
         (_, WEIGHTED) => 1,
         _ if S::FEW_TILES && S::LANES > 1 => 2,
         (32.., _) => 8,
-        (_, PER_TAP) => 3,
-        _ => 6,
+        (_, PER_TAP) => 4,
+        _ => 7,
     }
 }
 
 impl Kernel for DepthwiseBackwardInput<'_> {
     fn check<S: Vector>(&self) {
-        let Self { walk, source, weight, thetas, input, grad_input, sums, .. } = self;
+        let Self { walk, room, source, weight, thetas, input, grad_input, sums, .. } = self;
         let sums = if *thetas == Thetas::Linear { usize::MAX } else { sums.len() };
-        walk.check::<S>(source.len(), &[weight.len(), thetas.len(), sums]);
+        walk.check::<S>(source.len(), &[weight.len(), thetas.len(), sums], room);
         assert!(input.is_some() || *thetas == Thetas::Linear);
         if let Some(input) = input {
             walk.check_own(input);
@@ -104,9 +108,10 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
     };
     let (walk, splat) = (call.walk, call.thetas.splat());
     let thetas = call.thetas.table(&splat);
-    walk.for_each_tile(most_rows::<S>(THETAS), |tile| {
+    let room = core::mem::take(&mut call.room);
+    walk.for_each_tile::<S>(most_rows::<S>(THETAS), room, |tile, segments| {
         let source = call.source.as_ptr().wrapping_add(tile.row * walk.rows.source_step);
-        let place = Place { source, position: tile.position, lanes: [0, whole], partial };
+        let place = Place { segments, source, lanes: [0, whole], partial };
         let rest = Place { lanes: [whole, whole + 1], ..place };
         // Used where there is a next one, which lies in the tensor then.
         let own = Inputs {
@@ -142,10 +147,10 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const THETAS: 
     simd: S,
     call: &mut DepthwiseBackwardInput<'_>,
     thetas: ThetaTable,
-    place: Place,
+    place: Place<'_>,
     own: Inputs,
 ) {
-    let Walk { segments, tap_step, taps, columns, .. } = call.walk;
+    let Walk { tap_step, taps, columns, .. } = call.walk;
     let (zero, mask) = (simd.splat_f32s(0.0), simd.mask_between_m32s(0, place.partial as u32));
     for lane in (place.lanes[0]..place.lanes[1]).step_by(S::LANES) {
         // SAFETY: checked: the inputs and their gradients are the call's, and there are weights, thresholds and sums for all taps
@@ -163,15 +168,15 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const THETAS: 
                 }
             }
             let mut gradients = [zero; R];
-            for &words in segments {
-                let segment = Segment::of(words);
+            for &words in place.segments {
+                let segment = TileSegment::of(words);
                 let taps = Taps {
-                    source: read_at(place.source, segment, place.position, columns.source_step).wrapping_add(lane),
+                    source: place.source.wrapping_add(segment.source).wrapping_add(lane),
                     source_step: columns.source_step,
-                    inside: segment.bits(place.position),
-                    weight: weight.add(segment.tap * S::LANES),
-                    thetas: thetas.at(lane * taps + segment.tap * S::LANES),
-                    sums: sums.wrapping_add(segment.tap * S::LANES),
+                    inside: segment.inside,
+                    weight: weight.add(segment.table),
+                    thetas: thetas.at(lane * taps + segment.table),
+                    sums: sums.wrapping_add(segment.table),
                     step: tap_step * S::LANES as isize,
                 };
                 with_const!(segment.taps, T in [1 2 3] => {
@@ -239,7 +244,11 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
     taps: Taps,
     mask: MemMask<S::m32s>,
 ) {
-    let per_tap = THETAS == PER_TAP || THETAS == WEIGHTED;
+    if THETAS == PER_TAP {
+        // SAFETY: in reach.
+        unsafe { add_by_tap::<S, R, T, KIND>(simd, x, gradients, taps, mask) };
+        return;
+    }
     let (mut weights, mut thetas) = ([simd.splat_f32s(0.0); T], [simd.splat_f32s(0.0); T]);
     let mut sums = [simd.splat_f32s(0.0); T];
     let mut at = taps.source;
@@ -247,7 +256,7 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
     unsafe {
         for t in 0..T {
             weights[t] = simd.load(taps.weight.offset(t as isize * taps.step));
-            if per_tap {
+            if THETAS == WEIGHTED {
                 thetas[t] = simd.load(taps.thetas.offset(t as isize * taps.step));
                 sums[t] = simd.load(taps.sums.offset(t as isize * taps.step));
             }
@@ -260,27 +269,63 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
                         continue;
                     }
                     let r = j - t;
-                    if !per_tap {
-                        gradients[r] = simd.mul_add(weights[t], g, gradients[r]);
-                        continue;
-                    }
-                    let holds = simd.less_than_or_equal_f32s(x[r], thetas[t]);
                     if THETAS == WEIGHTED {
+                        let holds = simd.less_than_or_equal_f32s(x[r], thetas[t]);
                         let g = simd.mul_f32s(weights[t], g);
                         sums[t] = simd.add_f32s(sums[t], simd.keep(holds, g));
                         gradients[r] = simd.add_f32s(gradients[r], simd.discard(holds, g));
                     } else {
-                        sums[t] = simd.add_f32s(sums[t], simd.keep(holds, g));
-                        gradients[r] = simd.mul_add(weights[t], simd.discard(holds, g), gradients[r]);
+                        gradients[r] = simd.mul_add(weights[t], g, gradients[r]);
                     }
                 }
             }
             at = at.wrapping_add(taps.source_step);
         }
-        if per_tap {
-            for t in 0..T {
-                simd.store(taps.sums.offset(t as isize * taps.step), sums[t]);
+        if THETAS == WEIGHTED {
+            for (t, sum) in sums.into_iter().enumerate() {
+                simd.store(taps.sums.offset(t as isize * taps.step), sum);
             }
+        }
+    }
+}
+
+/// The same with a threshold per tap, tap by tap: masks are many, and registers few.
+///
+/// # Safety
+///
+/// As [`add`]. Weights are finite.
+#[inline(always)]
+unsafe fn add_by_tap<S: Vector, const R: usize, const T: usize, const KIND: usize>(
+    simd: S,
+    x: &[S::f32s; R],
+    gradients: &mut [S::f32s; R],
+    taps: Taps,
+    mask: MemMask<S::m32s>,
+) {
+    /// At least what the largest tile reads.
+    const MOST: usize = 8 + MOST_TAPS - 1;
+
+    // Zeros outside add nothing: the weights are finite.
+    let mut g = [simd.splat_f32s(0.0); MOST];
+    let mut at = taps.source;
+    // SAFETY: in reach.
+    unsafe {
+        for (j, g) in g.iter_mut().enumerate().take(R + T - 1) {
+            if KIND == INSIDE || taps.inside >> j & 1 != 0 {
+                *g = load::<S, KIND>(simd, mask, at);
+            }
+            at = at.wrapping_add(taps.source_step);
+        }
+        for t in 0..T {
+            let offset = t as isize * taps.step;
+            let (weight, theta) = (simd.load(taps.weight.offset(offset)), simd.load(taps.thetas.offset(offset)));
+            let mut sum = simd.load(taps.sums.offset(offset));
+            for r in 0..R {
+                let holds = simd.less_than_or_equal_f32s(x[r], theta);
+                sum = simd.add_f32s(sum, simd.keep(holds, g[r + t]));
+                gradients[r] = simd.mul_add(weight, simd.discard(holds, g[r + t]), gradients[r]);
+            }
+            simd.store(taps.sums.offset(offset), sum);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use pulp::MemMask;
 
-use super::{EDGE, INSIDE, Own, PARTIAL, Place, Segment, ThetaTable, Thetas, Walk, load, read_at};
+use super::{EDGE, INSIDE, Own, PARTIAL, Place, SegmentWords, ThetaTable, Thetas, TileSegment, Walk, load};
 use crate::kernel::Kernel;
 use crate::kernel::tile::{outlined, with_const};
 use crate::kernel::vector::Vector;
@@ -11,6 +11,8 @@ use crate::kernel::vector::Vector;
 /// `outside[k][c] += Σ_p grad_output[p][c]` over the others; `bias[c]` over all.
 pub(crate) struct DepthwiseBackwardWeight<'a> {
     pub(crate) walk: Walk<'a>,
+    /// As many as the walk has.
+    pub(crate) room: &'a mut [SegmentWords],
     /// None where `outside` alone is wanted.
     pub(crate) inputs: Option<Inputs<'a>>,
     pub(crate) grad_output: Own<'a>,
@@ -40,17 +42,17 @@ const fn most_rows<S: Vector>() -> usize {
 
 impl Kernel for DepthwiseBackwardWeight<'_> {
     fn check<S: Vector>(&self) {
-        let Self { walk, inputs, grad_output, outside, bias } = self;
+        let Self { walk, room, inputs, grad_output, outside, bias } = self;
         walk.check_own(grad_output);
         let lanes = walk.channels.next_multiple_of(S::LANES);
         assert!(bias.as_ref().is_none_or(|bias| lanes <= bias.len()));
         let outside = outside.as_ref().map_or(usize::MAX, |outside| outside.len());
         match inputs {
             Some(Inputs { source, thetas, sums }) => {
-                walk.check::<S>(source.len(), &[thetas.len(), sums.len(), outside]);
+                walk.check::<S>(source.len(), &[thetas.len(), sums.len(), outside], room);
             }
             // There is no source to be read.
-            None => walk.check::<S>(usize::MAX, &[outside]),
+            None => walk.check::<S>(usize::MAX, &[outside], room),
         }
     }
 
@@ -88,12 +90,13 @@ unsafe fn walk<S: Vector, const SUMS: usize>(simd: S, call: &mut DepthwiseBackwa
         tables.source = inputs.source.as_ptr();
         tables.sums = inputs.sums.as_mut_ptr();
     }
-    walk.for_each_tile(most_rows::<S>(), |tile| {
+    let room = core::mem::take(&mut call.room);
+    walk.for_each_tile::<S>(most_rows::<S>(), room, |tile, segments| {
         if SUMS == OUTSIDE && tile.kind == INSIDE && walk.outside.is_empty() {
             return;
         }
         let source = tables.source.wrapping_add(tile.row * walk.rows.source_step);
-        let place = Place { source, position: tile.position, lanes: [0, whole], partial };
+        let place = Place { segments, source, lanes: [0, whole], partial };
         let rest = Place { lanes: [whole, whole + 1], ..place };
         let own = data.as_ptr().wrapping_add(tile.row * steps[0] + tile.position * steps[1]);
         with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
@@ -134,11 +137,11 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: us
     simd: S,
     walk: &Walk<'_>,
     tables: Tables,
-    place: Place,
+    place: Place<'_>,
     own: *const f32,
     step: usize,
 ) {
-    let Walk { segments, tap_step, outside, outside_taps, taps, columns, .. } = *walk;
+    let Walk { tap_step, outside, outside_taps, taps, columns, .. } = *walk;
     let mask = simd.mask_between_m32s(0, place.partial as u32);
     for lane in (place.lanes[0]..place.lanes[1]).step_by(S::LANES) {
         // SAFETY: checked: the gradients are the call's, and there are thresholds and sums for all taps and lanes.
@@ -167,18 +170,17 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: us
                     }
                 }
             }
-            for &words in segments {
-                let segment = Segment::of(words);
-                let first = segment.tap * S::LANES;
-                let in_table = lane * taps + first;
+            for &words in place.segments {
+                let segment = TileSegment::of(words);
+                let in_table = lane * taps + segment.table;
                 let taps = Taps {
-                    source: read_at(place.source, segment, place.position, columns.source_step).wrapping_add(lane),
+                    source: place.source.wrapping_add(segment.source).wrapping_add(lane),
                     source_step: columns.source_step,
-                    inside: segment.bits(place.position),
+                    inside: segment.inside,
                     thetas: tables.thetas.at(in_table),
                     // Without inputs they are not used.
                     sums: tables.sums.wrapping_add(in_table),
-                    outside: outside_sums.map(|sums| sums.add(first)),
+                    outside: outside_sums.map(|sums| sums.add(segment.table)),
                     step: tap_step * S::LANES as isize,
                     theta_step: tap_step * (S::LANES & tables.thetas.bits) as isize,
                 };
@@ -260,8 +262,8 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
             at = at.wrapping_add(taps.source_step);
         }
         if SUMS != OUTSIDE {
-            for t in 0..T {
-                simd.store(taps.sums.offset(t as isize * taps.step), sums[t]);
+            for (t, sum) in sums.into_iter().enumerate() {
+                simd.store(taps.sums.offset(t as isize * taps.step), sum);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use pulp::MemMask;
 
-use super::{EDGE, INSIDE, PARTIAL, Place, Segment, ThetaTable, Thetas, Walk, load, read_at, store};
+use super::{EDGE, INSIDE, PARTIAL, Place, SegmentWords, ThetaTable, Thetas, TileSegment, Walk, load, store};
 use crate::kernel::Kernel;
 use crate::kernel::tile::{outlined, with_const};
 use crate::kernel::vector::Vector;
@@ -11,6 +11,8 @@ use crate::kernel::view::PixelsMut;
 /// `output[p][c] = start[c] + Σ_k w[k][c] · f(x̂[p + k][c]; θ[k][c])`
 pub(crate) struct DepthwiseForward<'a> {
     pub(crate) walk: Walk<'a>,
+    /// As many as the walk has.
+    pub(crate) room: &'a mut [SegmentWords],
     pub(crate) source: &'a [f32],
     /// `[vector][tap][lane]`
     pub(crate) weight: &'a [f32],
@@ -25,22 +27,28 @@ const fn most_rows<S: Vector>() -> usize {
     match (S::REGISTERS, S::FEW_TILES && S::LANES > 1) {
         (_, true) => 2,
         (32.., _) => 8,
-        _ => 6,
+        _ => 7,
     }
 }
 
 impl Kernel for DepthwiseForward<'_> {
     fn check<S: Vector>(&self) {
-        let Self { walk, source, weight, thetas, start, output } = self;
-        walk.check::<S>(source.len(), &[weight.len(), thetas.len()]);
+        let Self { walk, room, source, weight, thetas, start, output } = self;
+        walk.check::<S>(source.len(), &[weight.len(), thetas.len()], room);
         assert!(walk.channels.next_multiple_of(S::LANES) <= start.len());
         walk.check_pixels(output);
     }
 
     #[inline(always)]
-    unsafe fn run<S: Vector>(self, simd: S) {
+    unsafe fn run<S: Vector>(mut self, simd: S) {
         // SAFETY: checked.
-        unsafe { if self.thetas == Thetas::Linear { walk::<S, true>(simd, &self) } else { walk::<S, false>(simd, &self) } }
+        unsafe {
+            if self.thetas == Thetas::Linear {
+                walk::<S, true>(simd, &mut self)
+            } else {
+                walk::<S, false>(simd, &mut self)
+            }
+        }
     }
 }
 
@@ -48,15 +56,17 @@ impl Kernel for DepthwiseForward<'_> {
 ///
 /// The call is [checked](Kernel#checked).
 #[inline(never)]
-unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &DepthwiseForward<'_>) {
+unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForward<'_>) {
+    let room = core::mem::take(&mut call.room);
+    let call = &*call;
     let (vectors, partial) = call.walk.vectors::<S>();
     let whole = vectors * S::LANES;
     let [_, _, row_step, column_step] = call.output.positions.steps[0];
     let splat = call.thetas.splat();
     let thetas = call.thetas.table(&splat);
-    call.walk.for_each_tile(most_rows::<S>(), |tile| {
+    call.walk.for_each_tile::<S>(most_rows::<S>(), room, |tile, segments| {
         let source = call.source.as_ptr().wrapping_add(tile.row * call.walk.rows.source_step);
-        let place = Place { source, position: tile.position, lanes: [0, whole], partial };
+        let place = Place { segments, source, lanes: [0, whole], partial };
         let rest = Place { lanes: [whole, whole + 1], ..place };
         // Used where there is a next one, which lies in the output then.
         let to = call.output.first.wrapping_add(tile.row * row_step + tile.position * column_step);
@@ -87,11 +97,11 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const LINEAR: 
     simd: S,
     call: &DepthwiseForward<'_>,
     thetas: ThetaTable,
-    place: Place,
+    place: Place<'_>,
     to: *mut f32,
     step: usize,
 ) {
-    let Walk { segments, tap_step, outside, outside_taps, taps, columns, .. } = call.walk;
+    let Walk { tap_step, outside, outside_taps, taps, columns, .. } = call.walk;
     let mask = simd.mask_between_m32s(0, place.partial as u32);
     for lane in (place.lanes[0]..place.lanes[1]).step_by(S::LANES) {
         // SAFETY: checked: there are a start, weights and thresholds for all taps and lanes.
@@ -107,14 +117,14 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const LINEAR: 
                 }
             }
             let mut sums = [start; R];
-            for &words in segments {
-                let segment = Segment::of(words);
+            for &words in place.segments {
+                let segment = TileSegment::of(words);
                 let taps = Taps {
-                    source: read_at(place.source, segment, place.position, columns.source_step).wrapping_add(lane),
+                    source: place.source.wrapping_add(segment.source).wrapping_add(lane),
                     source_step: columns.source_step,
-                    inside: segment.bits(place.position),
-                    weight: weight.add(segment.tap * S::LANES),
-                    thetas: thetas.at(lane * taps + segment.tap * S::LANES),
+                    inside: segment.inside,
+                    weight: weight.add(segment.table),
+                    thetas: thetas.at(lane * taps + segment.table),
                     step: tap_step * S::LANES as isize,
                     theta_step: tap_step * (S::LANES & thetas.bits) as isize,
                 };

@@ -60,10 +60,43 @@ impl Segment {
         Self { first: first as usize, inside, tap: tap as usize, taps: taps as usize }
     }
 
-    /// Bit `j`: whether `position + j` is inside.
+    /// What a tile that begins at a position knows of it.
     #[inline(always)]
-    const fn bits(self, position: usize) -> u32 {
-        below(self.inside.end, position) & !below(self.inside.start, position)
+    const fn at<S: Vector>(self, position: usize, step: usize) -> TileSegment {
+        let Self { first, inside: Span { start, end }, tap, taps } = self;
+        let steps = (position as isize - start as isize).wrapping_mul(step as isize);
+        TileSegment {
+            // Wraps before the source, where nothing is inside.
+            source: first.wrapping_add_signed(steps),
+            inside: below(end, position) & !below(start, position),
+            table: tap * S::LANES,
+            taps,
+        }
+    }
+}
+
+/// A segment as a tile meets it, for each vector of channels.
+#[derive(Clone, Copy)]
+struct TileSegment {
+    /// Where the first position reads the source through the first tap; it lies there if it is inside.
+    source: usize,
+    /// Bit `j`: whether what the first position reads through tap `j`, if there are so many, is inside.
+    inside: u32,
+    /// Where the first tap lies in a vector's tables.
+    table: usize,
+    taps: usize,
+}
+
+impl TileSegment {
+    const fn words(self) -> SegmentWords {
+        let Self { source, inside, table, taps } = self;
+        [source as u32, (source as u64 >> 32) as u32, inside, table as u32, taps as u32]
+    }
+
+    #[inline(always)]
+    const fn of([low, high, inside, table, taps]: SegmentWords) -> Self {
+        let source = (high as u64) << 32 | low as u64;
+        Self { source: source as usize, inside, table: table as usize, taps: taps as usize }
     }
 }
 
@@ -168,8 +201,10 @@ struct Tile {
 }
 
 impl Walk<'_> {
-    /// Asserts that the source holds what is read, and tables a vector for each tap and vector of channels.
-    fn check<S: Vector>(&self, source: usize, tables: &[usize]) {
+    /// Asserts that the source holds what is read, tables a vector for each tap and vector of channels, and that there is room for the
+    /// segments.
+    fn check<S: Vector>(&self, source: usize, tables: &[usize], room: &[SegmentWords]) {
+        assert!(self.segments.len() <= room.len());
         let Self { rows, columns, taps, channels, tap_step, .. } = *self;
         assert!(rows.count >= 1 && columns.count >= 1 && channels >= 1);
         let table = taps.saturating_mul(channels.next_multiple_of(S::LANES));
@@ -203,9 +238,14 @@ impl Walk<'_> {
         assert!(pixels.channels == self.channels);
     }
 
-    /// Visits all tiles of at most `most` positions, row by row.
+    /// Visits all tiles of at most `most` positions, row by row, with their segments.
     #[inline(always)]
-    fn for_each_tile(&self, most: usize, mut visit: impl FnMut(Tile)) {
+    fn for_each_tile<S: Vector>(
+        &self,
+        most: usize,
+        room: &mut [SegmentWords],
+        mut visit: impl FnMut(Tile, &[SegmentWords]),
+    ) {
         let (mut start, mut end) = (0, usize::MAX);
         for &words in self.segments {
             let Segment { inside, taps, .. } = Segment::of(words);
@@ -215,7 +255,11 @@ impl Walk<'_> {
         for row in 0..self.rows.count {
             for positions in tiles.iter() {
                 let kind = if positions.start >= start && positions.end <= end { INSIDE } else { EDGE };
-                visit(Tile { row, position: positions.start, len: positions.len(), kind });
+                for (to, &words) in room.iter_mut().zip(self.segments) {
+                    *to = Segment::of(words).at::<S>(positions.start, self.columns.source_step).words();
+                }
+                let tile = Tile { row, position: positions.start, len: positions.len(), kind };
+                visit(tile, &room[..self.segments.len()]);
             }
         }
     }
@@ -229,26 +273,15 @@ impl Walk<'_> {
 
 /// What tiles of all passes know.
 #[derive(Clone, Copy)]
-struct Place {
+struct Place<'a> {
+    /// Each a [`TileSegment`].
+    segments: &'a [SegmentWords],
     /// What the row of the tile reads begins here, at channel 0.
     source: *const f32,
-    /// The tile's first position, counted in its row.
-    position: usize,
     /// The first lane of the first vector, and of the one behind the last.
     lanes: [usize; 2],
     /// The lanes of a vector that is not whole.
     partial: usize,
-}
-
-/// What the first position of a tile reads through the first tap of a segment, if it is inside.
-///
-/// # Safety
-///
-/// None, but what lies there is [in reach](Vector#in-reach) only where the position is inside.
-#[inline(always)]
-const fn read_at(source: *const f32, segment: Segment, position: usize, step: usize) -> *const f32 {
-    let source = source.wrapping_add(segment.first);
-    source.wrapping_offset((position as isize - segment.inside.start as isize).wrapping_mul(step as isize))
 }
 
 /// Loads a vector, or the lanes of `mask`.

@@ -46,8 +46,9 @@ enum Order {
     TapChannel,
     /// `[tap][output channel][input channel of the panel]`
     Transposed,
-    /// `[tap][output channel of the panel]`, output channels of all groups, each of which has one input channel.
-    Depthwise,
+    /// `[tap][output channel of the panel]`, output channels of all groups, each of which has one input channel. As every pass has its
+    /// own packed weights, those of the backward pass are told apart.
+    Depthwise { backward: bool },
 }
 
 impl Packing {
@@ -74,14 +75,14 @@ impl Packing {
     }
 
     /// Vectors of the output channels of all groups, which have an input channel each: `[tap][lane]`.
-    pub(crate) const fn depthwise(desc: &ConvDesc, lanes: usize) -> Self {
+    pub(crate) const fn depthwise(desc: &ConvDesc, lanes: usize, backward: bool) -> Self {
         let vectors = desc.out_channels().div_ceil(lanes);
-        Self { order: Order::Depthwise, panels: Panels::of_at_most(vectors, 1), lanes }
+        Self { order: Order::Depthwise { backward }, panels: Panels::of_at_most(vectors, 1), lanes }
     }
 
     /// Groups whose panels lie apart.
     const fn groups(&self, desc: &ConvDesc) -> usize {
-        if matches!(self.order, Order::Depthwise) { 1 } else { desc.groups() }
+        if matches!(self.order, Order::Depthwise { .. }) { 1 } else { desc.groups() }
     }
 
     /// Panels of all groups.
@@ -94,7 +95,7 @@ impl Packing {
         match self.order {
             Order::ChannelTap | Order::TapChannel => desc.group_out_channels(),
             Order::Transposed => desc.group_in_channels(),
-            Order::Depthwise => desc.out_channels(),
+            Order::Depthwise { .. } => desc.out_channels(),
         }
     }
 
@@ -156,7 +157,7 @@ impl Packing {
         match self.order {
             Order::ChannelTap | Order::TapChannel => desc.group_in_channels() * desc.taps(),
             Order::Transposed => desc.group_out_channels() * desc.taps(),
-            Order::Depthwise => desc.taps(),
+            Order::Depthwise { .. } => desc.taps(),
         }
     }
 
@@ -170,7 +171,7 @@ impl Packing {
             Order::ChannelTap => [1, desc.taps() * width, width],
             Order::TapChannel => [1, width, desc.in_channels() * width],
             Order::Transposed => [width, 1, desc.out_channels() * width],
-            Order::Depthwise => [1, 0, width],
+            Order::Depthwise { .. } => [1, 0, width],
         })
     }
 
@@ -201,11 +202,11 @@ impl Packing {
                     out.fill(0.0);
                 }
                 match self.order {
-                    Order::Depthwise if VECTORS => {
+                    Order::Depthwise { .. } if VECTORS => {
                         transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
                     }
                     // Where there are no vectors, it is not planned.
-                    Order::Depthwise => (),
+                    Order::Depthwise { .. } => (),
                     // The steps are in the order of the layout: one transposition.
                     Order::ChannelTap if tap == 1 => {
                         transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);

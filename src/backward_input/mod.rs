@@ -126,7 +126,7 @@ impl BackwardInputPlan {
         let (algorithm, packing) = match algorithm {
             BackwardInputAlgorithm::Progressions if progressions::applies(desc, tuning, &lanes) => (algorithm, lanes),
             BackwardInputAlgorithm::Depthwise if depthwise::BackwardInput::new(desc, kernels, tuning).is_some() => {
-                (algorithm, Packing::depthwise(desc, kernels.lanes))
+                (algorithm, Packing::depthwise(desc, kernels.lanes, true))
             }
             _ => (
                 BackwardInputAlgorithm::Planar,

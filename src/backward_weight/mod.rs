@@ -166,11 +166,9 @@ impl BackwardWeightPlan {
     }
 
     fn run_part(&self, call: &BackwardWeightCall<'_>, part: WeightPart<'_>) {
-        let WeightPart { channels, mut grad_weight, grad_bias, workspace } = part;
-        if VECTORS
-            && let Driver::Depthwise(driver) = &self.driver
-            && let Some(grad_weight) = grad_weight.take().map(Gradient::zeroed)
-        {
+        let WeightPart { channels, grad_weight, grad_bias, workspace } = part;
+        if VECTORS && let Driver::Depthwise(driver) = &self.driver {
+            let grad_weight = grad_weight.map(Gradient::zeroed);
             let &BackwardWeightCall { desc, kernels, input, thresholds, grad_output } = call;
             let operands = depthwise::Operands { desc, kernels, input, thresholds, grad_output };
             driver.run(&operands, depthwise::Part { channels, grad_weight, grad_bias, workspace });

@@ -29,7 +29,7 @@ pub(crate) struct Operands<'a> {
 /// What a thread computes: gradients that are added to, `[channel][tap]` and `[channel]`.
 pub(crate) struct Part<'a> {
     pub(crate) channels: Range<usize>,
-    pub(crate) grad_weight: &'a mut [f32],
+    pub(crate) grad_weight: Option<&'a mut [f32]>,
     pub(crate) grad_bias: Option<&'a mut [f32]>,
     pub(crate) workspace: &'a mut [f32],
 }
@@ -68,7 +68,7 @@ impl BackwardWeight {
         let thetas = thetas_of(&call.thresholds, thetas);
         weight.fill(0.0);
         bias.fill(0.0);
-        let adds = desc.has_padding() && !call.thresholds.adds_nothing_to_padding();
+        let adds = desc.has_padding() && grad_weight.is_some() && !call.thresholds.adds_nothing_to_padding();
         let outside = Outside::new(desc, kernels, if adds { outside } else { &mut [] });
         let mut sums = Sums { desc, kernels, thetas, weight, outside, bias, transposed, grad_weight, grad_bias };
         let mut tables = Tables { segments, outside: kernel_rows };
@@ -95,7 +95,7 @@ impl BackwardWeight {
                             kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                                 walk,
                                 room,
-                                inputs: Some(Inputs {
+                                inputs: sums.grad_weight.as_ref().map(|_| Inputs {
                                     source: &source.data[in_group..],
                                     thetas: thetas_from(thetas, table.start),
                                     sums: &mut sums.weight[table.clone()],
@@ -128,7 +128,7 @@ struct Sums<'a> {
     bias: &'a mut [f32],
     /// A vector's, `[lane][tap]`.
     transposed: &'a mut [f32],
-    grad_weight: &'a mut [f32],
+    grad_weight: Option<&'a mut [f32]>,
     grad_bias: Option<&'a mut [f32]>,
 }
 
@@ -149,9 +149,12 @@ impl Sums<'_> {
                 Thetas::Linear => (),
             }
         });
+        let all = self
+            .grad_weight
+            .iter_mut()
+            .flat_map(|all| all[channels.start * taps..channels.end * taps].chunks_mut(taps * lanes));
         let vectors = self.weight[table].chunks_exact_mut(taps * lanes);
-        let gradients = self.grad_weight[channels.start * taps..channels.end * taps].chunks_mut(taps * lanes);
-        for (sums, gradients) in vectors.zip(gradients) {
+        for (sums, gradients) in vectors.zip(all) {
             self.kernels.transpose(TransposeBlock {
                 from: sums,
                 from_step: lanes,

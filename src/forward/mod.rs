@@ -102,7 +102,7 @@ impl ForwardPlan {
         let (algorithm, packing) = match algorithm {
             ForwardAlgorithm::BatchReduce if batch_reduce::applies(desc, tuning, &lanes) => (algorithm, lanes),
             ForwardAlgorithm::Depthwise if depthwise::Forward::new(desc, kernels, tuning).is_some() => {
-                (algorithm, Packing::depthwise(desc, kernels.lanes))
+                (algorithm, Packing::depthwise(desc, kernels.lanes, false))
             }
             _ => (ForwardAlgorithm::Direct, Packing::rows(kernels.panel.panels(channels, tuning.panel))),
         };

@@ -209,7 +209,7 @@ fn depthwise_gradients_of_weights_leave_out_the_gaps() {
                 let [mut found_weights, mut found_outside, mut found_bias] =
                     [5, 6, 7].map(|seed| numbers(rows.table(), seed));
                 for (at, c, reads) in rows.reads() {
-                    bias[c] += if thetas.is_some() { g[at] } else { 0.0 };
+                    bias[c] += g[at];
                     for (coefficient, read) in reads {
                         match (read, thetas) {
                             (None, _) => outside[coefficient] += g[at],

@@ -13,12 +13,12 @@ pub(crate) struct DepthwiseBackwardWeight<'a> {
     pub(crate) walk: Walk<'a>,
     /// As many as the walk has.
     pub(crate) room: &'a mut [SegmentWords],
-    /// None where `outside` alone is wanted.
+    /// None where the others alone are wanted.
     pub(crate) inputs: Option<Inputs<'a>>,
     pub(crate) grad_output: Own<'a>,
     /// `[vector][tap][lane]`; perhaps not wanted.
     pub(crate) outside: Option<&'a mut [f32]>,
-    /// `[vector][lane]`; perhaps not wanted. Without inputs, it is not added to.
+    /// `[vector][lane]`; perhaps not wanted.
     pub(crate) bias: Option<&'a mut [f32]>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) sums: &'a mut [f32],
 }
 
-/// Which sums there are: those of padding alone; those of clamped inputs, or of inputs as they are, too.
+/// Which sums there are: those of padding and the bias alone; those of clamped inputs, or of inputs as they are, too.
 const OUTSIDE: usize = 0;
 const CLAMPED: usize = 1;
 const LINEAR: usize = 2;
@@ -92,7 +92,7 @@ unsafe fn walk<S: Vector, const SUMS: usize>(simd: S, call: &mut DepthwiseBackwa
     }
     let room = core::mem::take(&mut call.room);
     walk.for_each_tile::<S>(most_rows::<S>(), room, |tile, segments| {
-        if SUMS == OUTSIDE && tile.kind == INSIDE && walk.outside.is_empty() {
+        if SUMS == OUTSIDE && tile.kind == INSIDE && walk.outside.is_empty() && tables.bias.is_none() {
             return;
         }
         let source = tables.source.wrapping_add(tile.row * walk.rows.source_step);
@@ -153,13 +153,12 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: us
                 from = from.wrapping_add(step);
             }
             let outside_sums = tables.outside.map(|sums| sums.add(lane * taps));
-            let bias = if SUMS == OUTSIDE { None } else { tables.bias };
-            if bias.is_some() || outside_sums.is_some() && !outside.is_empty() {
+            if tables.bias.is_some() || outside_sums.is_some() && !outside.is_empty() {
                 let mut sum = g[0];
                 for g in &g[1..] {
                     sum = simd.add_f32s(sum, *g);
                 }
-                if let Some(bias) = bias {
+                if let Some(bias) = tables.bias {
                     add_to(simd, bias.add(lane), sum);
                 }
                 if let Some(sums) = outside_sums {

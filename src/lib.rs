@@ -23,6 +23,7 @@
 //!
 //! beside them: desc.rs, layout.rs   what the layer is, where its tensors lie
 //!              geometry/            which positions read what: numbers only
+//!              depthwise/           the drivers of all passes of layers with one channel per group, and their geometry
 //!              thresholds.rs        θ by channel and tap
 //!              pixels.rs            pixels with their channels together: a tensor's own, or transposed windows
 //!              taps.rs, stage.rs    staged planes of blocks;  sums.rs  sums over positions in segments

@@ -295,6 +295,22 @@ pub(crate) enum Reading {
 }
 
 impl Reading {
+    /// Most pixels that a box of positions reads; saturates.
+    pub(crate) const fn window(self, reads: &[Reads; 3], block: [usize; 3]) -> usize {
+        product([self.most(&reads[0], block[0]), self.most(&reads[1], block[1]), self.most(&reads[2], block[2])])
+    }
+
+    /// What a box of positions reads, along each axis.
+    pub(crate) fn read(self, reads: &[Reads; 3], block: &Block) -> [Steps; 3] {
+        [0, 1, 2].map(|axis| {
+            let positions = block.start[axis]..block.start[axis] + block.size[axis];
+            match self {
+                Self::Forward => reads[axis].read_by(positions),
+                Self::Backward => reads[axis].readers(positions),
+            }
+        })
+    }
+
     /// Most coordinates along an axis that so many positions in a row read.
     const fn most(self, reads: &Reads, positions: usize) -> usize {
         match self {
@@ -337,12 +353,16 @@ impl Blocks {
     /// The largest blocks that a budget allows: all of the inner axes, some of one (images are the outermost). None where not even
     /// one position fits.
     pub(crate) const fn new(desc: &ConvDesc, reading: Reading, budget: Budget) -> Option<Self> {
+        Self::of_groups(desc, reading, Copies::groups(desc.groups(), budget.per_group), budget)
+    }
+
+    /// The same, where it is known which groups are copied together.
+    pub(crate) const fn of_groups(desc: &ConvDesc, reading: Reading, groups: Panels, budget: Budget) -> Option<Self> {
         let size = match reading {
             Reading::Forward => desc.output_size(),
             Reading::Backward => desc.input_size(),
         };
         let [depth, height, width] = size;
-        let groups = Copies::groups(desc.groups(), budget.per_group);
         let of = Plan { reads: Reads::all_forward(desc), reading, groups, budget };
         let size = [max(desc.batch(), 1), depth, height, width];
         let (mut block, mut cut) = (size, 0);
@@ -386,11 +406,7 @@ struct Plan {
 impl Plan {
     /// Most pixels of a block's window in an image; saturates.
     const fn window(&self, block: [usize; 3]) -> usize {
-        product([
-            self.reading.most(&self.reads[0], block[0]),
-            self.reading.most(&self.reads[1], block[1]),
-            self.reading.most(&self.reads[2], block[2]),
-        ])
+        self.reading.window(&self.reads, block)
     }
 
     /// Elements of an image's part of a block; saturates.

@@ -47,6 +47,12 @@ impl<'a> SegmentedSums<'a> {
         }
     }
 
+    /// Multiplies each sum by a number of its own.
+    pub(crate) fn multiply(&mut self, by: &[f32]) {
+        self.current.iter_mut().zip(by).for_each(|(sum, by)| *sum *= by);
+        self.before.iter_mut().zip(by).for_each(|(sum, by)| *sum *= by);
+    }
+
     /// Makes `current` the sums over all segments.
     pub(crate) fn finish(self) {
         self.current.iter_mut().zip(self.before).for_each(|(current, before)| *current += *before);

@@ -184,11 +184,6 @@ impl Phase {
         [Self::widest(desc, 0), Self::widest(desc, 1), Self::widest(desc, 2)]
     }
 
-    /// The inputs themselves, one after the other.
-    pub(crate) const fn inputs(&self) -> Axis {
-        Axis::identity(self.positions, self.first + (self.positions - 1) * self.step + 1, self.first, self.step)
-    }
-
     /// The kernel position of tap `t`: a later tap reads a later output, that is, lies earlier in the kernel.
     pub(crate) const fn kernel(&self, tap: usize) -> usize {
         self.taps.at(self.taps.count - 1 - tap)

@@ -48,6 +48,11 @@ impl<'a> ThresholdTable<'a> {
         self.values[channel * channel_stride + tap * tap_stride]
     }
 
+    /// Those from an input channel (of all groups) on.
+    pub(crate) fn from(&self, channel: usize) -> &'a [f32] {
+        &self.values[channel * self.strides[0]..]
+    }
+
     /// θ of some channels at one tap, `step` apart.
     pub(crate) fn copy_channels(&self, channels: Range<usize>, tap: usize, to: &mut [f32], step: usize) {
         let [channel_stride, tap_stride] = self.strides;

@@ -46,6 +46,9 @@ enum Order {
     TapChannel,
     /// `[tap][output channel][input channel of the panel]`
     Transposed,
+    /// `[tap][output channel of the panel]`, output channels of all groups, each of which has one input channel. As every pass has its
+    /// own packed weights, those of the backward pass are told apart.
+    Depthwise { backward: bool },
 }
 
 impl Packing {
@@ -71,11 +74,28 @@ impl Packing {
         Self { order: Order::Transposed, panels: Panels::of_at_most(vectors, most), lanes }
     }
 
+    /// Vectors of the output channels of all groups, which have an input channel each: `[tap][lane]`.
+    pub(crate) const fn depthwise(desc: &ConvDesc, lanes: usize, backward: bool) -> Self {
+        let vectors = desc.out_channels().div_ceil(lanes);
+        Self { order: Order::Depthwise { backward }, panels: Panels::of_at_most(vectors, 1), lanes }
+    }
+
+    /// Groups whose panels lie apart.
+    const fn groups(&self, desc: &ConvDesc) -> usize {
+        if matches!(self.order, Order::Depthwise { .. }) { 1 } else { desc.groups() }
+    }
+
+    /// Panels of all groups.
+    pub(crate) const fn all_panels(&self, desc: &ConvDesc) -> usize {
+        self.groups(desc) * self.panels.count()
+    }
+
     /// Channels of a group that lie side by side in panels.
     const fn channels(&self, desc: &ConvDesc) -> usize {
         match self.order {
             Order::ChannelTap | Order::TapChannel => desc.group_out_channels(),
             Order::Transposed => desc.group_in_channels(),
+            Order::Depthwise { .. } => desc.out_channels(),
         }
     }
 
@@ -112,7 +132,7 @@ impl Packing {
 
     /// Lanes of all groups, those without a channel counted; saturates.
     pub(crate) const fn all_lanes(&self, desc: &ConvDesc) -> usize {
-        desc.groups().saturating_mul(self.group_width())
+        self.groups(desc).saturating_mul(self.group_width())
     }
 
     /// First lane of a panel counted over all groups, lanes without a channel counted.
@@ -137,6 +157,7 @@ impl Packing {
         match self.order {
             Order::ChannelTap | Order::TapChannel => desc.group_in_channels() * desc.taps(),
             Order::Transposed => desc.group_out_channels() * desc.taps(),
+            Order::Depthwise { .. } => desc.taps(),
         }
     }
 
@@ -150,12 +171,18 @@ impl Packing {
             Order::ChannelTap => [1, desc.taps() * width, width],
             Order::TapChannel => [1, width, desc.in_channels() * width],
             Order::Transposed => [width, 1, desc.out_channels() * width],
+            Order::Depthwise { .. } => [1, 0, width],
         })
     }
 
     /// Elements of all packed weights; saturates.
     pub(crate) const fn len(&self, desc: &ConvDesc) -> usize {
         self.all_lanes(desc).saturating_mul(self.depth(desc))
+    }
+
+    /// Filters of a group whose panels lie apart.
+    const fn group_filters(&self, desc: &ConvDesc) -> usize {
+        desc.out_channels() / self.groups(desc)
     }
 
     /// Packs all of a layer's weights.
@@ -165,7 +192,7 @@ impl Packing {
         let filter = in_channels * taps;
         let depth = self.depth(desc);
         let groups = packed[..self.len(desc)].chunks_exact_mut(self.group_width() * depth);
-        for (packed, weight) in groups.zip(weight.chunks_exact(desc.group_out_channels() * filter)) {
+        for (packed, weight) in groups.zip(weight.chunks_exact(self.group_filters(desc) * filter)) {
             for panel in 0..self.panels.count() {
                 let lanes = self.lane(panel)..self.lane(panel + 1);
                 let (first, width) = (lanes.start, lanes.len());
@@ -175,6 +202,11 @@ impl Packing {
                     out.fill(0.0);
                 }
                 match self.order {
+                    Order::Depthwise { .. } if VECTORS => {
+                        transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
+                    }
+                    // Where there are no vectors, it is not planned.
+                    Order::Depthwise { .. } => (),
                     // The steps are in the order of the layout: one transposition.
                     Order::ChannelTap if tap == 1 => {
                         transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);

@@ -1859,23 +1859,21 @@ const MARGIN: usize = 24;
 /// [`special_values`]; a mark without a reason fails it.
 fn multiplies_outside(plan: &ConvRelu, pass: Pass) -> Option<String> {
     let desc = plan.desc();
-    let channels_last = desc.layout() == Layout::Nhwc;
     let padded = [desc.padding_before(), desc.padding_after()] != [[0; 3]; 2];
     let marked = match pass {
         Pass::Forward | Pass::ForwardPacked => match plan.forward_algorithm() {
-            ForwardAlgorithm::BatchReduce | ForwardAlgorithm::Tiny => None,
-            ForwardAlgorithm::Depthwise if channels_last => None,
+            ForwardAlgorithm::BatchReduce | ForwardAlgorithm::Depthwise | ForwardAlgorithm::Tiny => None,
             algorithm => padded.then(|| format!("{algorithm:?}")),
         },
         Pass::BackwardInput | Pass::BackwardInputPacked => match plan.backward_input_algorithm() {
-            BackwardInputAlgorithm::Progressions | BackwardInputAlgorithm::Tiny => None,
-            BackwardInputAlgorithm::Depthwise if channels_last => None,
+            BackwardInputAlgorithm::Progressions | BackwardInputAlgorithm::Depthwise | BackwardInputAlgorithm::Tiny => {
+                None
+            }
             // Whatever the padding, some positions are read by fewer taps than others.
             algorithm => (desc.taps() > 1).then(|| format!("{algorithm:?}")),
         },
         Pass::BackwardWeight => match plan.backward_weight_algorithm() {
-            "depthwise" if channels_last => None,
-            "stripes" | "tiny" => None,
+            "depthwise" | "stripes" | "tiny" => None,
             algorithm => padded.then(|| algorithm.to_owned()),
         },
     };

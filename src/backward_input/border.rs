@@ -52,7 +52,7 @@ pub(super) fn add(
         if is_inside(desc, &unpadded(desc, tap)) {
             continue;
         }
-        for panel in 0..desc.groups() * packing.panels().count() {
+        for panel in 0..packing.all_panels(desc) {
             let (group, _) = packing.panel_of_all(panel);
             let channels = packing.channel_of_all(desc, panel)..packing.channel_of_all(desc, panel + 1);
             let weight = packing.panel(desc, call.weight, panel);

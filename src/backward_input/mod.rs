@@ -7,7 +7,7 @@
 //! | algorithm | in lanes | chosen for |
 //! |---|---|---|
 //! | [`progressions`] | input channels | all others |
-//! | [`depthwise`] | positions or channels | one channel per group |
+//! | [`depthwise`](crate::depthwise) | channels | one channel per group |
 //! | [`planar`] | positions | few input channels, or little work per input of planes |
 //! | [`tiny`](crate::tiny) | nothing | very little work |
 //!
@@ -15,13 +15,13 @@
 //! nowhere otherwise. That part is one sum per tap over the border ([`border`]), apart from the hot loops.
 
 mod border;
-mod depthwise;
 mod planar;
 mod progressions;
 
 use core::ops::Range;
 
 use crate::arith::{clamp, equal, min};
+use crate::depthwise::{backward_input as depthwise, tabulate, thetas_of};
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
 use crate::geometry::Panels;
@@ -36,7 +36,6 @@ use crate::tuning::{BackwardInputAlgorithm, Tuning};
 use crate::weight::Packing;
 use crate::workspace::Buffers;
 
-use depthwise::Depthwise;
 use planar::Planar;
 use progressions::Progressions;
 
@@ -63,7 +62,7 @@ pub(crate) struct BackwardInputPlan {
 enum Driver {
     Progressions(Progressions),
     Planar(Planar),
-    Depthwise(Depthwise),
+    Depthwise(depthwise::BackwardInput),
     Tiny(Tiny),
 }
 
@@ -121,14 +120,14 @@ impl BackwardInputPlan {
     ) -> Self {
         let algorithm = match tuning.backward_input {
             Some(algorithm) => algorithm,
-            None => choose(desc, kernels),
+            None => choose(desc, kernels, tuning),
         };
         let most = min(progressions::most_vectors(desc, kernels), tuning.tile);
         let lanes = Packing::transposed_lanes(desc, most, kernels.lanes);
         let (algorithm, packing) = match algorithm {
             BackwardInputAlgorithm::Progressions if progressions::applies(desc, tuning, &lanes) => (algorithm, lanes),
-            BackwardInputAlgorithm::Depthwise if depthwise::applies(desc, kernels) => {
-                (algorithm, Packing::transposed(Panels::of_at_most(desc.group_in_channels(), 1)))
+            BackwardInputAlgorithm::Depthwise if depthwise::BackwardInput::new(desc, kernels, tuning).is_some() => {
+                (algorithm, Packing::depthwise(desc, kernels.lanes, true))
             }
             _ => (
                 BackwardInputAlgorithm::Planar,
@@ -141,21 +140,20 @@ impl BackwardInputPlan {
         {
             return Self::without_workspace(Driver::Tiny(tiny), packing);
         }
-        let driver = match algorithm {
-            BackwardInputAlgorithm::Progressions => {
+        let driver = match (algorithm, depthwise::BackwardInput::new(desc, kernels, tuning)) {
+            (BackwardInputAlgorithm::Progressions, _) => {
                 Driver::Progressions(Progressions::new(desc, kernels, tuning, &packing))
             }
-            BackwardInputAlgorithm::Depthwise => Driver::Depthwise(Depthwise::new(desc, tuning)),
+            (BackwardInputAlgorithm::Depthwise, Some(driver)) => Driver::Depthwise(driver),
             _ => Driver::Planar(Planar::new(desc, tuning, packing.panels())),
         };
-        let panels = desc.groups() * packing.panels().count();
+        let panels = packing.all_panels(desc);
         // A panel of weights has as many rows per output channel.
         let thresholds_len = packing.len(desc) / desc.group_out_channels();
-        let sums_len = thresholds_len.saturating_mul(driver.partial(desc, kernels));
+        let depthwise = matches!(driver, Driver::Depthwise(_));
+        let sums_len = thresholds_len.saturating_mul(driver.partial(kernels));
         // Independent of the number of threads: the segments decide the order of sums.
-        // The vectors of channels of a depthwise layer with channels last are not cut.
-        let uncut = matches!((&driver, desc.layout()), (Driver::Depthwise(_), Layout::Nhwc));
-        let apart = panels < MANY_PANELS && sums_len <= MOST_SUMS || uncut;
+        let apart = panels < MANY_PANELS && sums_len <= MOST_SUMS;
         let pay = clamp(desc.multiply_adds() / tuning.part.saturating_mul(PARTS_PER_SEGMENT), 1, MOST_SEGMENTS);
         let segments = Panels::into_parts(desc.batch(), if apart { pay } else { 1 });
         Self {
@@ -163,7 +161,7 @@ impl BackwardInputPlan {
             packing,
             segments,
             parts: match segments.count() {
-                0 | 1 => Panels::into_parts(panels, if uncut { 1 } else { threads }),
+                0 | 1 => Panels::into_parts(panels, threads),
                 count => Panels::into_parts(count, threads),
             },
             part_len: match &driver {
@@ -178,7 +176,8 @@ impl BackwardInputPlan {
                 let positions = segments.max().saturating_mul(volume(desc.input_size()));
                 SegmentedSums::before_len(sums_len, positions)
             },
-            border_len: border::workspace_len(desc, kernels),
+            // Those of depthwise layers sum them on their way.
+            border_len: if depthwise { 0 } else { border::workspace_len(desc, kernels) },
         }
     }
 
@@ -238,7 +237,13 @@ impl BackwardInputPlan {
         }
         let Self { sums_len, before_len, part_len, parts, .. } = *self;
         let ([thresholds, sums, before, border, workspace], _) = self.buffers(kernels.lanes).carve(workspace);
-        self.tabulate_thresholds(call, thresholds);
+        if let Driver::Depthwise(_) = self.driver
+            && VECTORS
+        {
+            tabulate(kernels, desc, &call.thresholds, 0..desc.in_channels(), thresholds);
+        } else {
+            self.tabulate_thresholds(call, thresholds);
+        }
         let thresholds = &*thresholds;
 
         let add = grad_input.as_ref().is_some_and(|gradient| gradient.accumulation == Accumulation::Add);
@@ -249,7 +254,7 @@ impl BackwardInputPlan {
             let own;
             if self.segments.count() > 1 {
                 images = self.segments.start(range.start)..self.segments.start(range.end);
-                panels = 0..desc.groups() * self.packing.panels().count();
+                panels = 0..self.packing.all_panels(desc);
                 own = thresholds;
                 (axis, end) = (0, images.end);
                 (sums, before) = (range.len() * sums_len, range.len() * before_len);
@@ -257,7 +262,7 @@ impl BackwardInputPlan {
                 images = 0..desc.batch();
                 (axis, end) = (1, self.packing.channel_of_all(desc, range.end));
                 own = &thresholds[self.table(desc, range.clone())];
-                sums = own.len() * self.driver.partial(desc, kernels);
+                sums = own.len() * self.driver.partial(kernels);
                 before = if before_len == 0 { 0 } else { sums };
                 panels = range;
             }
@@ -277,7 +282,9 @@ impl BackwardInputPlan {
             && !call.thresholds.is_linear()
         {
             self.add_sums(call, sums, &mut grad_thresholds);
-            border::add(call, &self.packing, &mut grad_thresholds, border, parts.count(), executor)?;
+            if !matches!(self.driver, Driver::Depthwise(_)) {
+                border::add(call, &self.packing, &mut grad_thresholds, border, parts.count(), executor)?;
+            }
         }
         Ok(())
     }
@@ -296,11 +303,39 @@ impl BackwardInputPlan {
             match &self.driver {
                 Driver::Planar(driver) => driver.run(call, &segment, grad_input, own, workspace),
                 Driver::Progressions(driver) if VECTORS => driver.run(call, &segment, grad_input, own, workspace),
-                Driver::Depthwise(driver) if VECTORS => driver.run(call, &segment, grad_input, own, workspace),
+                Driver::Depthwise(driver) if VECTORS => {
+                    self.run_depthwise(driver, call, &segment, grad_input, own, workspace);
+                }
                 _ => unreachable!("a driver that is never planned"),
             }
             sums.finish();
         }
+    }
+
+    fn run_depthwise<'a>(
+        &self,
+        driver: &depthwise::BackwardInput,
+        call: &BackwardInputCall<'_>,
+        segment: &Segment<'a>,
+        grad_input: &mut InputGradient<'a>,
+        sums: &mut SegmentedSums<'a>,
+        workspace: &mut [f32],
+    ) {
+        let &BackwardInputCall { desc, kernels, input, weight, thresholds, grad_output } = call;
+        let [start, end] =
+            [segment.panels.start, segment.panels.end].map(|panel| self.packing.channel_of_all(desc, panel));
+        driver.run(
+            &depthwise::Operands { desc, kernels, input, weight, grad_output },
+            depthwise::Part {
+                images: segment.images.clone(),
+                channels: start..end,
+                thetas: thetas_of(&thresholds, segment.thresholds),
+                grad_input: grad_input.view.as_mut(),
+                add: grad_input.add,
+                sums,
+                workspace,
+            },
+        );
     }
 
     /// Where some panels lie in the table of thresholds.
@@ -318,7 +353,7 @@ impl BackwardInputPlan {
     fn tabulate_thresholds(&self, call: &BackwardInputCall<'_>, table: &mut [f32]) {
         let desc = call.desc;
         table.fill(0.0);
-        for panel in 0..desc.groups() * self.packing.panels().count() {
+        for panel in 0..self.packing.all_panels(desc) {
             let table = &mut table[self.table(desc, panel..panel + 1)];
             for (tap, row) in table.chunks_exact_mut(table.len() / desc.taps()).enumerate() {
                 call.thresholds.copy_channels(self.channels(desc, panel), tap, row, 1);
@@ -329,9 +364,9 @@ impl BackwardInputPlan {
     /// Adds the sums of all segments to the gradient of the thresholds.
     fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut ThresholdGradient<'_>) {
         let desc = call.desc;
-        let partial = self.driver.partial(desc, call.kernels);
+        let partial = self.driver.partial(call.kernels);
         for segment in sums.chunks_exact(self.sums_len) {
-            for panel in 0..desc.groups() * self.packing.panels().count() {
+            for panel in 0..self.packing.all_panels(desc) {
                 let table = self.table(desc, panel..panel + 1);
                 let segment = &segment[table.start * partial..table.end * partial];
                 let channels = self.channels(desc, panel);
@@ -350,10 +385,10 @@ impl BackwardInputPlan {
 }
 
 /// The algorithm that suits a layer.
-const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
+const fn choose(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> BackwardInputAlgorithm {
     if !VECTORS {
         BackwardInputAlgorithm::Planar
-    } else if depthwise::applies(desc, kernels) {
+    } else if depthwise::BackwardInput::new(desc, kernels, tuning).is_some() {
         BackwardInputAlgorithm::Depthwise
     } else if 2 * desc.group_in_channels() < kernels.lanes || in_planes(desc) {
         BackwardInputAlgorithm::Planar
@@ -383,11 +418,11 @@ const fn in_planes(desc: &ConvDesc) -> bool {
 
 impl Driver {
     /// Partial sums per threshold.
-    const fn partial(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
-        match (self, desc.layout()) {
-            (Self::Progressions(_), _) | (Self::Depthwise(_), Layout::Nhwc) => 1,
-            (Self::Depthwise(_), Layout::Nchw) | (Self::Planar(_), _) => kernels.lanes,
-            (Self::Tiny(_), _) => 0,
+    const fn partial(&self, kernels: &Kernels) -> usize {
+        match self {
+            Self::Progressions(_) | Self::Depthwise(_) => 1,
+            Self::Planar(_) => kernels.lanes,
+            Self::Tiny(_) => 0,
         }
     }
 }

@@ -4,16 +4,16 @@
 //! |---|---|---|
 //! | [`stripes`] | input channels | channels last; 1×1 layers; small planes |
 //! | [`outer`] | input channels, perhaps of a row of taps | channels first; few channels |
-//! | [`depthwise`] | positions or channels | one channel per group |
+//! | [`depthwise`](crate::depthwise) | channels | one channel per group |
 //! | [`tiny`](crate::tiny) | nothing | very little work |
 
-mod depthwise;
 mod outer;
 mod stripes;
 
 use core::ops::Range;
 
-use crate::depthwise::applies;
+use crate::arith::min;
+use crate::depthwise::backward_weight as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
 use crate::geometry::Panels;
@@ -26,7 +26,6 @@ use crate::thresholds::ThresholdTable;
 use crate::tiny::Tiny;
 use crate::tuning::Tuning;
 
-use depthwise::Depthwise;
 use outer::Outer;
 use stripes::Stripes;
 
@@ -46,7 +45,7 @@ pub(crate) struct BackwardWeightPlan {
 enum Driver {
     Outer(Outer),
     Stripes(Stripes),
-    Depthwise(Depthwise),
+    Depthwise(depthwise::BackwardWeight),
     Tiny(Tiny),
 }
 
@@ -87,12 +86,15 @@ impl BackwardWeightPlan {
         if let Some(tiny) = tiny {
             return Self { driver: Driver::Tiny(tiny), unit: 1, parts: Panels::into_parts(1, 1), part_len: 0 };
         }
-        let depthwise = VECTORS && tuning.depthwise && applies(desc, kernels);
-        let unit = if depthwise && matches!(desc.layout(), Layout::Nhwc) { kernels.lanes } else { 1 };
-        let parts = Panels::into_parts(desc.out_channels() / unit, if desc.batch() == 0 { 0 } else { threads });
-        let own = parts.max() * unit;
-        let (driver, part_len) = if depthwise {
-            let driver = Depthwise::new(desc, tuning);
+        let depthwise = match depthwise::BackwardWeight::new(desc, kernels, tuning) {
+            Some(driver) if VECTORS && tuning.depthwise => Some(driver),
+            _ => None,
+        };
+        let unit = if depthwise.is_some() { kernels.lanes } else { 1 };
+        let units = desc.out_channels().div_ceil(unit);
+        let parts = Panels::into_parts(units, if desc.batch() == 0 { 0 } else { threads });
+        let own = min(parts.max() * unit, desc.out_channels());
+        let (driver, part_len) = if let Some(driver) = depthwise {
             (Driver::Depthwise(driver), driver.workspace_len(desc, kernels, own))
         } else {
             let driver = Outer::new(desc, kernels, tuning, own);
@@ -150,7 +152,7 @@ impl BackwardWeightPlan {
         let mut grad_bias = grad_bias.map(Rest::of);
         let mut workspace = Rest::of(workspace);
         let jobs = self.parts.iter().map(move |units| {
-            let channels = units.start * unit..units.end * unit;
+            let channels = units.start * unit..(units.end * unit).min(desc.out_channels());
             WeightPart {
                 grad_weight: grad_weight
                     .as_mut()
@@ -165,6 +167,13 @@ impl BackwardWeightPlan {
 
     fn run_part(&self, call: &BackwardWeightCall<'_>, part: WeightPart<'_>) {
         let WeightPart { channels, grad_weight, grad_bias, workspace } = part;
+        if VECTORS && let Driver::Depthwise(driver) = &self.driver {
+            let grad_weight = grad_weight.map(Gradient::zeroed);
+            let &BackwardWeightCall { desc, kernels, input, thresholds, grad_output } = call;
+            let operands = depthwise::Operands { desc, kernels, input, thresholds, grad_output };
+            driver.run(&operands, depthwise::Part { channels, grad_weight, grad_bias, workspace });
+            return;
+        }
         if VECTORS && let Driver::Stripes(driver) = &self.driver {
             driver.run(call, channels, grad_weight, grad_bias, workspace);
             return;
@@ -176,7 +185,6 @@ impl BackwardWeightPlan {
         let Some(grad_weight) = grad_weight.map(Gradient::zeroed) else { return };
         match &self.driver {
             Driver::Outer(driver) => driver.run(call, channels, grad_weight, workspace),
-            Driver::Depthwise(driver) if VECTORS => driver.run(call, channels, grad_weight, workspace),
             Driver::Depthwise(_) | Driver::Stripes(_) | Driver::Tiny(_) => {
                 unreachable!("never planned, or done above")
             }

@@ -3,17 +3,17 @@
 //! | algorithm | in lanes | the clamp is paid | chosen for |
 //! |---|---|---|---|
 //! | [`direct`] | positions | at each load, once per panel of output channels | few output channels, or few steps to sum |
-//! | [`depthwise`] | positions or channels | at each load | one channel per group |
+//! | [`depthwise`](crate::depthwise) | channels | at each load | one channel per group |
 //! | [`batch_reduce`] | output channels | at each broadcast, once per panel of output channels | all others |
 //! | [`tiny`](crate::tiny) | nothing | for each position and tap | very little work |
 
 mod batch_reduce;
-mod depthwise;
 mod direct;
 
 use core::ops::Range;
 
 use crate::arith::{equal, min};
+use crate::depthwise::forward as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
 use crate::geometry::Panels;
@@ -27,7 +27,6 @@ use crate::tuning::{ForwardAlgorithm, Tuning};
 use crate::weight::Packing;
 
 use batch_reduce::BatchReduce;
-use depthwise::Depthwise;
 use direct::Direct;
 
 /// How the forward pass of one layer runs on one instruction set.
@@ -44,7 +43,7 @@ pub(crate) struct ForwardPlan {
 enum Driver {
     Direct(Direct),
     BatchReduce(BatchReduce),
-    Depthwise(Depthwise),
+    Depthwise(depthwise::Forward),
     Tiny(Tiny),
 }
 
@@ -96,14 +95,14 @@ impl ForwardPlan {
     ) -> Self {
         let algorithm = match tuning.forward {
             Some(algorithm) => algorithm,
-            None => choose(desc, kernels),
+            None => choose(desc, kernels, tuning),
         };
         let channels = desc.group_out_channels();
         let lanes = Packing::lanes(desc, min(kernels.channel_vectors, tuning.tile), kernels.lanes);
         let (algorithm, packing) = match algorithm {
             ForwardAlgorithm::BatchReduce if batch_reduce::applies(desc, tuning, &lanes) => (algorithm, lanes),
-            ForwardAlgorithm::Depthwise if crate::depthwise::applies(desc, kernels) => {
-                (algorithm, Packing::rows(Panels::of_at_most(channels, 1)))
+            ForwardAlgorithm::Depthwise if depthwise::Forward::new(desc, kernels, tuning).is_some() => {
+                (algorithm, Packing::depthwise(desc, kernels.lanes, false))
             }
             _ => (ForwardAlgorithm::Direct, Packing::rows(kernels.panel.panels(channels, tuning.panel))),
         };
@@ -114,18 +113,10 @@ impl ForwardPlan {
             let split = Split { axis: SplitAxis::Images, parts: Panels::into_parts(1, 1) };
             return Self { driver: Driver::Tiny(tiny), packing, split, part_len: 0 };
         }
-        let panels = packing.panels();
-        let all_panels = desc.groups() * panels.count();
-        let mut split = Split::new(desc, all_panels, kernels, threads);
-        let driver = match algorithm {
-            ForwardAlgorithm::BatchReduce => Driver::BatchReduce(BatchReduce::new(desc, tuning, packing)),
-            ForwardAlgorithm::Depthwise => {
-                if matches!((desc.layout(), split.axis), (Layout::Nhwc, SplitAxis::Panels)) {
-                    // Its vectors of channels are not cut.
-                    split = Split::new(desc, 1, kernels, 1);
-                }
-                Driver::Depthwise(Depthwise::new(desc, tuning))
-            }
+        let split = Split::new(desc, packing.all_panels(desc), kernels, threads);
+        let driver = match (algorithm, depthwise::Forward::new(desc, kernels, tuning)) {
+            (ForwardAlgorithm::BatchReduce, _) => Driver::BatchReduce(BatchReduce::new(desc, tuning, packing)),
+            (ForwardAlgorithm::Depthwise, Some(driver)) => Driver::Depthwise(driver),
             _ => Driver::Direct(Direct::new(desc, kernels, tuning, packing)),
         };
         let part_len = match &driver {
@@ -173,7 +164,7 @@ impl ForwardPlan {
         let mut workspace = Rest::of(workspace);
         let jobs = parts.iter().map(move |range| {
             let mut images = 0..desc.batch();
-            let mut panels = 0..desc.groups() * self.packing.panels().count();
+            let mut panels = 0..self.packing.all_panels(desc);
             let mut space = desc.output_size().map(|size| 0..size);
             let output = match axis {
                 SplitAxis::Images => {
@@ -196,14 +187,22 @@ impl ForwardPlan {
         for_each(executor, parts.count(), jobs, &|part| match &self.driver {
             Driver::Direct(driver) => driver.run(call, part),
             Driver::BatchReduce(driver) if VECTORS => driver.run(call, part),
-            Driver::Depthwise(driver) if VECTORS => driver.run(call, part),
+            Driver::Depthwise(driver) if VECTORS => self.run_depthwise(driver, call, part),
             _ => unreachable!("a driver that is never planned"),
         })
+    }
+
+    fn run_depthwise(&self, driver: &depthwise::Forward, call: &ForwardCall<'_>, part: OutputPart<'_>) {
+        let &ForwardCall { desc, kernels, input, weight, thresholds, bias } = call;
+        let OutputPart { output, images, panels, space, workspace } = part;
+        let channels = self.packing.channel_of_all(desc, panels.start)..self.packing.channel_of_all(desc, panels.end);
+        let operands = depthwise::Operands { desc, kernels, input, weight, thresholds, bias };
+        driver.run(&operands, depthwise::Part { output, images, channels, space, workspace });
     }
 }
 
 /// The algorithm that suits a layer.
-const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
+const fn choose(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> ForwardAlgorithm {
     /// Output positions below which lanes of positions are too often empty.
     const FEW_POSITIONS: usize = 256;
     /// Steps of a sum up to which to transpose its result costs a tenth or more of it.
@@ -220,7 +219,7 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     if !VECTORS {
         return ForwardAlgorithm::Direct;
     }
-    if crate::depthwise::applies(desc, kernels) {
+    if depthwise::Forward::new(desc, kernels, tuning).is_some() {
         return ForwardAlgorithm::Depthwise;
     }
     let channels = desc.group_out_channels();

@@ -32,6 +32,7 @@ mod share;
 mod span;
 
 pub(crate) use class::{Class, classes_in};
+pub(crate) use interval::Interval;
 pub(crate) use lattice::Lattice;
 pub(crate) use progression::{Phase, Progression, Progressions, progressions};
 pub(crate) use reads::Reads;

@@ -115,6 +115,7 @@ pub(crate) struct Progressions {
 
 impl Progressions {
     /// Of an axis where outputs read inputs.
+    #[cfg(test)]
     pub(crate) const fn new(forward: &Reads) -> Self {
         Self::within(forward, 0..forward.source)
     }

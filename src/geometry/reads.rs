@@ -68,6 +68,7 @@ impl Reads {
     }
 
     /// The position that reads a source through a tap, if any.
+    #[cfg(test)]
     pub(crate) const fn position_of(&self, source: usize, tap: usize) -> Option<usize> {
         let steps = source as isize - self.coordinate(0, tap);
         if steps < 0 || !(steps as usize).is_multiple_of(self.stride) {

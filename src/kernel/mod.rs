@@ -44,7 +44,8 @@ pub(crate) use copy::{CopyBlock, TransposeBlock};
 #[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 pub(crate) use deal::Deal;
 pub(crate) use depthwise::{
-    ABSENT, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Line, MOST_TAPS, Walk,
+    DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Inputs, Line, MOST_TAPS as MOST_SEGMENT_TAPS,
+    Own, Segment, SegmentWords, Thetas, Walk,
 };
 pub(crate) use masked::{Mask, MaskedProducts};
 pub(crate) use offsets::Offsets;

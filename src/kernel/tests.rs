@@ -4,11 +4,13 @@ extern crate std;
 
 use std::vec::Vec;
 
+use super::view::PixelsMut;
 use super::{
-    ABSENT, BackwardInputPanels, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Isa, Kernels, Line,
-    Offsets, Positions, RowsMut, Walk,
+    BackwardInputPanels, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Inputs, Isa, Kernels, Line,
+    Offsets, Own, Positions, RowsMut, Segment, SegmentWords, Thetas, View, Walk,
 };
-use crate::geometry::Panels;
+use crate::geometry::{Panels, Span, Steps};
+use crate::layout::{Layout, TensorLayout};
 
 /// Small integers, so that sums are exact in any order.
 fn numbers(len: usize, seed: usize) -> Vec<f32> {
@@ -19,48 +21,78 @@ fn all_kernels() -> impl Iterator<Item = &'static Kernels> {
     Isa::available().filter_map(Isa::kernels)
 }
 
-/// A depthwise layer with channels last and a gap after each pixel: 2 × 4 outputs read 2 × 5 inputs through two taps that
-/// are adjacent in a row, the third is absent.
-struct Gaps {
+/// Two rows of positions of a depthwise layer with channels last, the last vector of which is partial, and a gap after each pixel.
+/// A segment of three taps reads one position before the row, and one behind it; three taps read padding alone.
+struct Rows {
     lanes: usize,
     channels: usize,
     pitch: usize,
+    columns: usize,
+    segments: [SegmentWords; 1],
 }
 
-const OFFSETS: usize = 3;
+const TAPS: usize = 6;
+const OUTSIDE: [u32; 1] = [3];
 
-impl Gaps {
-    fn new(kernels: &Kernels) -> Self {
-        Self { lanes: kernels.lanes, channels: 2 * kernels.lanes, pitch: 2 * kernels.lanes + 3 }
+impl Rows {
+    fn all(kernels: &Kernels) -> impl Iterator<Item = Self> {
+        let lanes = kernels.lanes;
+        (1..=17).flat_map(move |columns| {
+            [lanes, 2 * lanes, 2 * lanes + lanes / 2, lanes.div_ceil(2)].map(|channels| {
+                let inside = Span { start: 1, end: columns + 1 };
+                let segments = [Segment { first: 0, inside, tap: 0, taps: 3 }.words()];
+                Self { lanes, channels, pitch: channels + 3, columns, segments }
+            })
+        })
     }
 
-    fn offsets(&self) -> [u32; OFFSETS] {
-        [0, ABSENT, self.pitch as u32]
+    /// Elements up to the last channel of the last position.
+    fn len(&self) -> usize {
+        (2 * self.columns - 1) * self.pitch + self.channels
     }
 
-    /// Elements up to the last channel of the last of `pixels`.
-    fn len(&self, pixels: usize) -> usize {
-        (pixels - 1) * self.pitch + self.channels
+    fn table(&self) -> usize {
+        self.channels.next_multiple_of(self.lanes) * TAPS
     }
 
-    fn walk<'a>(&self, offsets: &'a [u32]) -> Walk<'a> {
-        let rows = Line { count: 2, source_step: 5 * self.pitch, own_step: 4 * self.pitch };
-        let columns = Line { count: 4, source_step: self.pitch, own_step: self.pitch };
-        Walk::of_channels(offsets, rows, columns, 2)
+    fn walk(&self) -> Walk<'_> {
+        Walk {
+            segments: &self.segments,
+            tap_step: 1,
+            outside: &OUTSIDE,
+            outside_taps: 3,
+            taps: TAPS,
+            rows: Line { count: 2, source_step: self.columns * self.pitch },
+            columns: Line { count: self.columns, source_step: self.pitch },
+            channels: self.channels,
+        }
     }
 
-    /// Where a channel lies in `[vector][tap]` of `step` vectors each.
-    fn at(&self, channel: usize, tap: usize, step: usize) -> usize {
-        (channel / self.lanes * OFFSETS + tap) * step * self.lanes + channel % self.lanes
+    fn own<'a>(&self, data: &'a [f32]) -> Own<'a> {
+        Own { data, steps: [self.columns * self.pitch, self.pitch] }
     }
 
-    /// Each output and channel: where it lies, and where it reads through the taps 0 and 2.
-    fn outputs(&self) -> impl Iterator<Item = (usize, usize, [(usize, usize); 2])> {
-        let (pitch, channels) = (self.pitch, self.channels);
-        (0..8).flat_map(move |p| {
-            (0..channels).map(move |c| {
-                let source = (p / 4 * 5 + p % 4) * pitch + c;
-                (p * pitch + c, c, [(0, source), (2, source + pitch)])
+    fn tensor(&self) -> TensorLayout {
+        TensorLayout::new(Layout::Nhwc, 1, self.channels, [1, 2, self.columns], self.pitch)
+    }
+
+    /// All of its pixels.
+    fn pixels<'a>(&self, view: &'a mut View<'_>) -> PixelsMut<'a> {
+        let space = [1, 2, self.columns].map(|count| Steps { first: 0, step: 1, count });
+        view.pixels_apart(0..1, space, 0..self.channels)
+    }
+
+    /// Each position and channel: where it lies, where the channel's coefficient of a tap does, and where the position reads through it.
+    fn reads(&self) -> impl Iterator<Item = (usize, usize, [(usize, Option<usize>); TAPS])> {
+        let (pitch, columns, lanes) = (self.pitch, self.columns, self.lanes);
+        (0..2 * columns).flat_map(move |p| {
+            (0..self.channels).map(move |c| {
+                let reads = core::array::from_fn(|tap| {
+                    let column = (p % columns + tap).checked_sub(1).filter(|column| tap < 3 && *column < columns);
+                    let read = column.map(|column| (p / columns * columns + column) * pitch + c);
+                    ((c / lanes * TAPS + tap) * lanes + c % lanes, read)
+                });
+                (p * pitch + c, c, reads)
             })
         })
     }
@@ -69,120 +101,145 @@ impl Gaps {
 #[test]
 fn depthwise_forward_leaves_out_the_gaps() {
     for kernels in all_kernels() {
-        let gaps = Gaps::new(kernels);
-        let (source, start) = (numbers(gaps.len(10), 1), numbers(gaps.channels, 2));
-        let mut coefficients = numbers(2 * OFFSETS * gaps.channels, 3);
-        for c in 0..gaps.channels {
-            // Weights of padding: where it stays zero, they do not count.
-            let at = gaps.at(c, 1, 2);
-            if coefficients[at + gaps.lanes] <= 0.0 {
-                coefficients[at] = [f32::NAN, f32::INFINITY][c % 2];
-            }
-        }
-        let (mut output, mut expected) = (std::vec![-100.0; gaps.len(8)], std::vec![-100.0; gaps.len(8)]);
-        for (at, c, reads) in gaps.outputs() {
-            let theta = coefficients[gaps.at(c, 1, 2) + gaps.lanes];
-            let padded = if theta > 0.0 { coefficients[gaps.at(c, 1, 2)] * theta } else { 0.0 };
-            let sum = reads.map(|(tap, read)| {
-                coefficients[gaps.at(c, tap, 2)] * source[read].max(coefficients[gaps.at(c, tap, 2) + gaps.lanes])
-            });
-            expected[at] = start[c] + padded + sum[0] + sum[1];
-        }
-        kernels.depthwise_forward(DepthwiseForward {
-            walk: gaps.walk(&gaps.offsets()),
-            source: &source,
-            coefficients: &coefficients,
-            start: &start,
-            output: &mut output,
-        });
-        assert_eq!(output, expected, "{}", kernels.isa);
-    }
-}
-
-#[test]
-fn depthwise_gradients_leave_out_the_gaps() {
-    for kernels in all_kernels() {
-        let gaps = Gaps::new(kernels);
-        let (source, own) = (numbers(gaps.len(10), 1), numbers(gaps.len(8), 2));
-        let (coefficients, thetas) = (numbers(2 * OFFSETS * gaps.channels, 3), numbers(OFFSETS * gaps.channels, 4));
-        let (mut weights, mut sums) =
-            (std::vec![0.0; OFFSETS * gaps.channels], std::vec![1.0; OFFSETS * gaps.channels]);
-        let (mut gradient, mut linear) = (std::vec![-100.0; gaps.len(8)], std::vec![-100.0; gaps.len(8)]);
-        for (at, c, reads) in gaps.outputs() {
-            (gradient[at], linear[at]) = (0.0, 0.0);
-            for (tap, read) in reads {
-                let g = coefficients[gaps.at(c, tap, 2)] * source[read];
-                let passes = own[at] > coefficients[gaps.at(c, tap, 2) + gaps.lanes];
-                *if passes { &mut gradient[at] } else { &mut sums[gaps.at(c, tap, 1)] } += g;
-                linear[at] += g;
-                weights[gaps.at(c, tap, 1)] += own[at] * source[read].max(thetas[gaps.at(c, tap, 1)]);
-            }
-        }
-        for (input, expected) in [(Some(&*own), &gradient), (None, &linear)] {
-            for wanted in [true, false] {
-                let mut found_sums = std::vec![1.0; OFFSETS * gaps.channels];
-                let mut found = std::vec![-100.0; gaps.len(8)];
-                kernels.depthwise_backward_input(DepthwiseBackwardInput {
-                    walk: gaps.walk(&gaps.offsets()),
+        for rows in Rows::all(kernels) {
+            let (source, start) = (numbers(rows.len(), 1), numbers(rows.table(), 2));
+            let per_tap = numbers(rows.table(), 4);
+            for thetas in [Thetas::PerTap(&per_tap), Thetas::Uniform(1.0), Thetas::Uniform(-1.0), Thetas::Linear] {
+                let theta = |at: usize| match thetas {
+                    Thetas::PerTap(table) => table[at],
+                    Thetas::Uniform(theta) => theta,
+                    Thetas::Linear => f32::NEG_INFINITY,
+                };
+                let mut weight = numbers(rows.table(), 3);
+                for at in (0..weight.len()).filter(|at| at / rows.lanes % TAPS >= 3 && theta(*at) <= 0.0) {
+                    // Weights of padding: where it stays zero, they do not count.
+                    weight[at] = [f32::NAN, f32::INFINITY][at % 2];
+                }
+                let (mut output, mut expected) = (std::vec![-100.0; rows.len()], std::vec![-100.0; rows.len()]);
+                for (at, c, reads) in rows.reads() {
+                    expected[at] = start[c];
+                    for (coefficient, read) in reads {
+                        let x = read.map_or(0.0, |read| source[read]).max(theta(coefficient));
+                        expected[at] += if read.is_none() && x <= 0.0 { 0.0 } else { weight[coefficient] * x };
+                    }
+                }
+                let mut view = View::new(&mut output, &rows.tensor());
+                kernels.depthwise_forward(DepthwiseForward {
+                    walk: rows.walk(),
+                    room: &mut [[0; 5]],
                     source: &source,
-                    coefficients: &coefficients,
-                    input,
-                    grad_input: wanted.then_some(&mut found),
-                    add: false,
-                    sums: &mut found_sums,
+                    weight: &weight,
+                    thetas,
+                    start: &start,
+                    output: rows.pixels(&mut view),
                 });
-                let unchanged = std::vec![1.0; OFFSETS * gaps.channels];
-                assert_eq!(found_sums, if input.is_some() { &*sums } else { &*unchanged }, "{}", kernels.isa);
-                assert!(!wanted || found == *expected, "{}: {found:?}, not {expected:?}", kernels.isa);
-                assert!(wanted || found.iter().all(|value| *value == -100.0));
+                assert_eq!(output, expected, "{}, {thetas:?}", kernels.isa);
             }
-        }
-        for stretch in [None, Some(3)] {
-            let mut found = std::vec![0.0; OFFSETS * gaps.channels];
-            kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
-                walk: gaps.walk(&gaps.offsets()),
-                source: &source,
-                thresholds: &thetas,
-                stretch,
-                grad_output: &own,
-                sums: &mut found,
-            });
-            assert_eq!(found, weights, "{}", kernels.isa);
         }
     }
 }
 
-/// Inputs that exceed thresholds of −∞ do what no inputs do, in rows that are no whole vectors too.
 #[test]
-fn depthwise_rows_without_inputs_are_linear() {
+fn depthwise_gradients_of_inputs_leave_out_the_gaps() {
     for kernels in all_kernels() {
-        let lanes = kernels.lanes;
-        for len in [1, lanes.div_ceil(2), lanes, 2 * lanes + 1, 6 * lanes] {
-            for add in [false, true] {
-                let width = len.max(lanes);
-                let (source, offsets) = (numbers(2 * width + 2, 1), [0, 1]);
-                let coefficients = Vec::from_iter(numbers(2 * lanes, 2).chunks(lanes).flat_map(|weights| {
-                    weights.iter().copied().chain(std::iter::repeat_n(f32::NEG_INFINITY, lanes)).collect::<Vec<_>>()
-                }));
-                let inputs = numbers(2 * width, 3);
-                let mut results = Vec::new();
-                for (input, wanted) in [(Some(&*inputs), true), (None, true), (None, false)] {
-                    let (mut gradient, mut sums) = (numbers(2 * width, 4), numbers(2 * lanes, 5));
-                    let rows = Line { count: 2, source_step: width, own_step: width };
+        for rows in Rows::all(kernels) {
+            let (source, input, weight) = (numbers(rows.len(), 1), numbers(rows.len(), 2), numbers(rows.table(), 3));
+            let per_tap = numbers(rows.table(), 4);
+            for thetas in [Thetas::PerTap(&per_tap), Thetas::Uniform(1.0), Thetas::Linear] {
+                for (finite, wanted, add) in
+                    [(true, true, false), (true, false, false), (true, true, true), (false, true, false)]
+                {
+                    let (mut expected, mut expected_sums) = (numbers(rows.len(), 5), numbers(rows.table(), 6));
+                    let (mut found, mut sums) = (expected.clone(), expected_sums.clone());
+                    for (at, c, reads) in rows.reads() {
+                        let mut gradient = if add { expected[at] } else { 0.0 };
+                        for (coefficient, read) in reads {
+                            let g = read.map_or(0.0, |read| source[read]);
+                            let (passes, sum) = match thetas {
+                                Thetas::PerTap(table) => (input[at] > table[coefficient], coefficient),
+                                Thetas::Uniform(theta) => {
+                                    (input[at] > theta, (c / rows.lanes * TAPS) * rows.lanes + c % rows.lanes)
+                                }
+                                Thetas::Linear => (true, 0),
+                            };
+                            let unweighted = finite && matches!(thetas, Thetas::PerTap(_));
+                            if passes {
+                                gradient += weight[coefficient] * g;
+                            } else {
+                                expected_sums[sum] += if unweighted { g } else { weight[coefficient] * g };
+                            }
+                        }
+                        if wanted {
+                            expected[at] = gradient;
+                        }
+                    }
+                    let mut view = View::new(&mut found, &rows.tensor());
                     kernels.depthwise_backward_input(DepthwiseBackwardInput {
-                        walk: Walk::of_positions(&offsets, rows, len, lanes),
+                        walk: rows.walk(),
+                        room: &mut [[0; 5]],
                         source: &source,
-                        coefficients: &coefficients,
-                        input,
-                        grad_input: wanted.then_some(&mut gradient),
+                        weight: &weight,
+                        finite,
+                        thetas,
+                        input: (thetas != Thetas::Linear).then(|| rows.own(&input)),
+                        grad_input: wanted.then(|| rows.pixels(&mut view)),
                         add,
                         sums: &mut sums,
                     });
-                    assert_eq!(sums, numbers(2 * lanes, 5));
-                    results.push(gradient);
+                    assert_eq!(found, expected, "{}, {thetas:?}, {finite}, {wanted}, {add}", kernels.isa);
+                    for (_, _, reads) in rows.reads() {
+                        for (at, _) in reads {
+                            assert_eq!(sums[at], expected_sums[at], "{}, {thetas:?}, {finite}", kernels.isa);
+                        }
+                    }
                 }
-                assert_eq!(results[0], results[1], "{}, {len}", kernels.isa);
-                assert_eq!(results[2], numbers(2 * width, 4));
+            }
+        }
+    }
+}
+
+#[test]
+fn depthwise_gradients_of_weights_leave_out_the_gaps() {
+    for kernels in all_kernels() {
+        for rows in Rows::all(kernels) {
+            let (source, g) = (numbers(rows.len(), 1), numbers(rows.len(), 2));
+            let per_tap = numbers(rows.table(), 4);
+            for thetas in [Some(Thetas::PerTap(&per_tap)), Some(Thetas::Uniform(1.0)), Some(Thetas::Linear), None] {
+                let [mut weights, mut outside, mut bias] = [5, 6, 7].map(|seed| numbers(rows.table(), seed));
+                let [mut found_weights, mut found_outside, mut found_bias] =
+                    [5, 6, 7].map(|seed| numbers(rows.table(), seed));
+                for (at, c, reads) in rows.reads() {
+                    bias[c] += g[at];
+                    for (coefficient, read) in reads {
+                        match (read, thetas) {
+                            (None, _) => outside[coefficient] += g[at],
+                            (Some(_), None) => (),
+                            (Some(read), Some(thetas)) => {
+                                let theta = match thetas {
+                                    Thetas::PerTap(table) => table[coefficient],
+                                    Thetas::Uniform(theta) => theta,
+                                    Thetas::Linear => f32::NEG_INFINITY,
+                                };
+                                weights[coefficient] += g[at] * source[read].max(theta);
+                            }
+                        }
+                    }
+                }
+                kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
+                    walk: rows.walk(),
+                    room: &mut [[0; 5]],
+                    inputs: thetas.map(|thetas| Inputs { source: &source, thetas, sums: &mut found_weights }),
+                    grad_output: rows.own(&g),
+                    outside: Some(&mut found_outside),
+                    bias: Some(&mut found_bias),
+                });
+                for (_, c, reads) in rows.reads() {
+                    assert_eq!(found_bias[c], bias[c], "{}, {thetas:?}", kernels.isa);
+                    for (at, _) in reads {
+                        let found = [found_weights[at], found_outside[at]];
+                        assert_eq!(found, [weights[at], outside[at]], "{}, {thetas:?}", kernels.isa);
+                    }
+                }
             }
         }
     }

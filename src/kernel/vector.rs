@@ -12,16 +12,6 @@ pub(super) const MOST_LANES: usize = 16;
 /// in for the inputs of a linear layer.
 pub(super) static INFINITE: [f32; 4 * MOST_LANES] = [f32::INFINITY; 4 * MOST_LANES];
 
-/// Where the inputs begin, and the bits of offsets and steps that count: all of them, or none where [`INFINITE`] stands in for
-/// the inputs. A branch at each would cost more than an address.
-#[inline(always)]
-pub(super) fn inputs_or_infinite(inputs: Option<&[f32]>) -> (*const f32, usize) {
-    match inputs {
-        Some(inputs) => (inputs.as_ptr(), usize::MAX),
-        None => (INFINITE.as_ptr(), 0),
-    }
-}
-
 /// A `pulp` token for which the kernels are built.
 ///
 /// # Offered

@@ -127,22 +127,6 @@ impl<'a> View<'a> {
         unsafe { core::slice::from_raw_parts_mut(first, positions.len()) }
     }
 
-    /// All channels of consecutive positions of an image, where channels are adjacent in memory: from the first channel of the
-    /// first position to the last of the last, and the gaps between.
-    ///
-    /// # Panics
-    ///
-    /// If channels are not adjacent, or one of them lies outside the claim, or there is no position.
-    pub(crate) fn pixels_mut(&mut self, image: usize, positions: Range<usize>) -> &mut [f32] {
-        let channels = self.tensor.channels;
-        assert!(self.channel_stride() == 1 && self.claim[1] == (0..channels) && !positions.is_empty());
-        let first = self.at(image, 0, positions.start, positions.len());
-        let len = (positions.len() - 1) * self.position_stride() + channels;
-        // SAFETY: `at` has found the positions in the claim, which holds all channels, so they and what lies between are
-        // this view's own.
-        unsafe { core::slice::from_raw_parts_mut(first, len) }
-    }
-
     /// Consecutive positions of some channels of an image, a row per channel.
     ///
     /// # Panics
@@ -256,6 +240,10 @@ mod tests {
         assert_eq!(data, expected, "{layout:?}, {pitch}");
     }
 
+    fn all() -> [Steps; 3] {
+        SIZE.map(|count| Steps { first: 0, step: 1, count })
+    }
+
     fn add_one(values: &mut [f32]) {
         values.iter_mut().for_each(|value| *value += 1.0);
     }
@@ -295,11 +283,13 @@ mod tests {
                     }
                 }
                 Layout::Nhwc => {
-                    for positions in [0..1, 1..4] {
-                        for n in 0..2 {
-                            let pixels = view.pixels_mut(n, positions.clone());
-                            assert_eq!(pixels.len(), (positions.len() - 1) * pitch + 2);
-                            pixels.chunks_mut(pitch).for_each(|pixel| add_one(&mut pixel[..2]));
+                    for n in 0..2 {
+                        let PixelsMut { first, positions, channels, .. } = view.pixels_apart(n..n + 1, all(), 0..2);
+                        let [_, _, row, column] = positions.steps[0];
+                        assert_eq!((channels, row, column), (2, 2 * pitch, pitch));
+                        for (h, w) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                            // SAFETY: the borrow is of so many pixels.
+                            add_one(unsafe { core::slice::from_raw_parts_mut(first.add(h * row + w * column), 2) });
                         }
                     }
                 }
@@ -335,7 +325,7 @@ mod tests {
     fn a_part_refuses_pixels_of_which_it_has_some_channels() {
         let mut data = [0.0; 12];
         let mut low = View::new(&mut data, &TensorLayout::new(Layout::Nhwc, 1, 2, SIZE, 3)).cut(1, 1);
-        low.pixels_mut(0, 0..4);
+        low.pixels_apart(0..1, all(), 0..2);
     }
 
     #[test]

@@ -104,6 +104,25 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(strategy::config(2))]
+
+    #[test]
+    fn forward_of_depthwise_layers(case in strategy::depthwise_case(), variation in variation()) {
+        check(&case, Pass::Forward, variation);
+    }
+
+    #[test]
+    fn backward_input_of_depthwise_layers(case in strategy::depthwise_case(), variation in variation()) {
+        check(&case, Pass::BackwardInput, variation);
+    }
+
+    #[test]
+    fn backward_weight_of_depthwise_layers(case in strategy::depthwise_case(), variation in variation()) {
+        check(&case, Pass::BackwardWeight, variation);
+    }
+}
+
+proptest! {
     #![proptest_config(strategy::config(4))]
 
     #[test]

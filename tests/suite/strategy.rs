@@ -172,6 +172,22 @@ pub(crate) fn far_case() -> impl Strategy<Value = Case> {
     case_of(far, Just(Values::Continuous)).prop_map(|(_, case)| case)
 }
 
+/// A depthwise case; at times its pixels lie so far apart that they share a few sets of a cache.
+pub(crate) fn depthwise_case() -> impl Strategy<Value = Case> {
+    let shapes = (shape(60_000), any::<bool>(), 0..8usize).prop_map(|(shape, wide, far)| {
+        let (many, few) = (shape.group_in.max(shape.group_out), shape.group_in.min(shape.group_out));
+        let channels = shape.groups * if wide { many } else { few };
+        let shape = Shape { groups: channels, group_in: 1, group_out: 1, ..shape };
+        let gap = channels.next_multiple_of(1024) - channels;
+        match (shape.layout, far) {
+            (Layout::Nhwc, 0) => shape.gaps([gap, 0]),
+            (Layout::Nhwc, 1) => shape.gaps([0, gap]),
+            _ => shape,
+        }
+    });
+    case_of(shapes, select(vec![Values::Continuous, Values::Quantised, Values::Sparse])).prop_map(|(_, case)| case)
+}
+
 /// A larger case of integers, and its shape: where sums are exact, no oracle is needed.
 pub(crate) fn integer_case() -> impl Strategy<Value = (Shape, Case)> {
     let packed = shape(200_000).prop_map(|shape| shape.gaps([0; 2]));

@@ -1,0 +1,212 @@
+//! The backward pass of the input, and of the thresholds: what padding sends to them, too.
+
+use core::ops::Range;
+
+use super::forward::counted_from;
+use super::geometry::{Direction, Rows};
+use super::outside::{Gradients, Outside};
+use super::{Blocking, Field, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
+use crate::desc::{ConvDesc, volume};
+use crate::geometry::{Reads, Segments, Steps, chunks};
+use crate::kernel::{DepthwiseBackwardInput, Kernels, Thetas, View};
+use crate::pixels::{Reading, Results};
+use crate::stage::blocks;
+use crate::sums::SegmentedSums;
+use crate::tuning::Tuning;
+use crate::workspace::Buffers;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BackwardInput(Blocking);
+
+/// What a call reads.
+pub(crate) struct Operands<'a> {
+    pub(crate) desc: &'a ConvDesc,
+    pub(crate) kernels: &'static Kernels,
+    /// None where thresholds are linear.
+    pub(crate) input: Option<&'a [f32]>,
+    /// Of all channels, `[vector][tap][lane]`.
+    pub(crate) weight: &'a [f32],
+    pub(crate) grad_output: &'a [f32],
+}
+
+/// What a thread computes.
+pub(crate) struct Part<'a, 'b> {
+    pub(crate) images: Range<usize>,
+    /// They begin with a vector.
+    pub(crate) channels: Range<usize>,
+    /// Of the part's channels.
+    pub(crate) thetas: Thetas<'a>,
+    pub(crate) grad_input: Option<&'b mut View<'a>>,
+    pub(crate) add: bool,
+    /// Of the thresholds' gradients, `[vector][tap][lane]`. One that serves all taps has its sums anywhere among them.
+    pub(crate) sums: &'b mut SegmentedSums<'a>,
+    pub(crate) workspace: &'b mut [f32],
+}
+
+impl BackwardInput {
+    /// None where the layer is another's.
+    pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> Option<Self> {
+        match Blocking::new(desc, kernels, tuning, Reading::Backward, [2, 3]) {
+            Some(blocking) => Some(Self(blocking)),
+            None => None,
+        }
+    }
+
+    /// One thread's: sums over padding, tables of a walk, a window, inputs and their gradients.
+    const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<6> {
+        let lanes = desc.in_channels().next_multiple_of(kernels.lanes);
+        let [segments, rows] = table_lens(desc);
+        let outside = if desc.has_padding() { desc.taps().saturating_mul(lanes) } else { 0 };
+        let (window, block) = (self.0.window_len(), self.0.block_len());
+        Buffers::new([outside, segments, rows, window, block, block], kernels.lanes)
+    }
+
+    pub(crate) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
+        self.buffers(desc, kernels).len()
+    }
+
+    pub(crate) fn run(&self, call: &Operands<'_>, part: Part<'_, '_>) {
+        let (desc, kernels) = (call.desc, call.kernels);
+        let Part { images, channels, thetas, mut grad_input, add, sums, workspace } = part;
+        let ([outside, segments, kernel_rows, window, inputs, results], _) =
+            self.buffers(desc, kernels).carve(workspace);
+        let mut tables = Tables { segments, outside: kernel_rows };
+        let finite = call.weight.iter().fold(true, |finite, weight| finite & weight.is_finite());
+        let (taps, first) = (desc.taps(), channels.start);
+        let weight = &call.weight[first * taps..];
+        // Padding is zero, so it never reaches a threshold below.
+        let reached = match thetas {
+            Thetas::PerTap(_) => desc.has_padding(),
+            Thetas::Uniform(theta) => desc.has_padding() && theta >= 0.0,
+            Thetas::Linear => false,
+        };
+        let weighted = !(finite && matches!(thetas, Thetas::PerTap(_)));
+        let mut outside = Outside::new(desc, kernels, if reached { outside } else { &mut [] });
+        let [read, own_copies] = self.0.pitches();
+        let reads = Reads::all_forward(desc);
+        let (input, output) = (desc.input_tensor(), desc.output_tensor());
+        let (mut counted, table) = (Segments::default(), channels.len().next_multiple_of(kernels.lanes) * taps);
+        for image in images {
+            let before = counted;
+            for group in chunks(channels.clone(), self.0.channels) {
+                counted = before;
+                let in_part = group.start - first..group.end - first;
+                let own_sums = in_part.start * taps..in_part.end.next_multiple_of(kernels.lanes) * taps;
+                let g = Gradients { data: call.grad_output, image, channels: group.clone(), in_sums: in_part };
+                // Rows of outputs that were copied whole, of which padding has had its part.
+                let mut met: Option<Range<usize>> = None;
+                for block in blocks(desc.input_size().map(|size| 0..size), self.0.block) {
+                    let axes = Reading::Backward.read(&reads, &block);
+                    let source = Field::new(kernels, read, (&output, call.grad_output), (image, axes), &group, window);
+                    if reached && read.is_some() && covers(desc, &axes) {
+                        let end = axes[1].first + axes[1].count;
+                        let start = met.as_ref().map_or(axes[1].first, |met| met.end);
+                        let [depth, _, width] = desc.output_size();
+                        outside.add_field(
+                            &self.0,
+                            &g,
+                            &source,
+                            [0..depth, start..end.max(start), 0..width],
+                            &mut tables,
+                        );
+                        met = Some(met.map_or(start, |met| met.start)..end.max(start));
+                    }
+                    let x = call.input.map(|data| {
+                        Field::new(
+                            kernels,
+                            own_copies,
+                            (&input, data),
+                            (image, axes_of(&ranges_of(&block))),
+                            &group,
+                            inputs,
+                        )
+                    });
+                    let results_of = Results { images: image..image + 1, block, width: self.0.channels };
+                    if let (Some(view), Some(_), true) = (&mut grad_input, own_copies, add) {
+                        results_of.load(kernels, view, group.clone(), results);
+                    }
+                    let mut copied = own_copies.map(|_| View::new(results, &results_of.tensor()));
+                    for chunk in chunks(group.clone(), self.0.chunk) {
+                        let width = self.0.width(&chunk, kernels.lanes);
+                        let in_group = chunk.start - group.start..chunk.start - group.start + width;
+                        let own_sums = (chunk.start - first) * taps
+                            ..(chunk.start - first + width).next_multiple_of(kernels.lanes) * taps;
+                        for rows in Rows::all(&reads, Direction::Backward, ranges_of(&block)) {
+                            let positions = positions_of(&rows);
+                            let to = grad_input.as_mut().map(|view| match &mut copied {
+                                None => view.pixels_apart(image..image + 1, positions, chunk.clone()),
+                                Some(own) => {
+                                    own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
+                                }
+                            });
+                            let (walk, room) = tables.walk(desc, &rows, Some(&source), width, false);
+                            kernels.depthwise_backward_input(DepthwiseBackwardInput {
+                                walk,
+                                room,
+                                source: &source.data[in_group.start..],
+                                weight: &weight[own_sums.start..],
+                                finite,
+                                thetas: thetas_from(thetas, own_sums.start),
+                                input: x.as_ref().map(|x| x.rows(&rows, in_group.start)),
+                                grad_input: to,
+                                add,
+                                sums: &mut sums.current[own_sums.clone()],
+                            });
+                        }
+                    }
+                    if let (Some(view), true) = (&mut grad_input, copied.is_some()) {
+                        results_of.store(kernels, results, group.clone(), view);
+                    }
+                    if counted.advance(block.len()) {
+                        sums.end_segment(own_sums.clone());
+                    }
+                }
+                if reached {
+                    let (met, rows) = (met.unwrap_or(0..0), desc.output_size()[1]);
+                    for rows in [0..met.start, met.end..rows] {
+                        outside.add(&self.0, &g, rows, window, &mut tables);
+                    }
+                }
+            }
+            if reached && outside.advance(volume(desc.output_size())) {
+                outside.take(0..table, |at, outside| add_outside(sums.current, weight, thetas, weighted, at, outside));
+            }
+        }
+        if reached {
+            outside.take(0..table, |at, outside| add_outside(sums.current, weight, thetas, weighted, at, outside));
+        }
+        if !weighted {
+            sums.multiply(weight);
+        }
+    }
+}
+
+/// Whether coordinates are all of the output's but perhaps some rows.
+fn covers(desc: &ConvDesc, axes: &[Steps; 3]) -> bool {
+    [0, 2].into_iter().all(|axis| axes[axis].first == 0 && axes[axis].count == desc.output_size()[axis])
+}
+
+/// Adds the gradients of output positions that read padding, where it reaches the threshold.
+fn add_outside(
+    sums: &mut [f32],
+    weight: &[f32],
+    thetas: Thetas<'_>,
+    weighted: bool,
+    at: Range<usize>,
+    outside: &[f32],
+) {
+    let own = sums[at.clone()].iter_mut().zip(&weight[at.clone()]).zip(outside);
+    match thetas {
+        Thetas::PerTap(table) if weighted => {
+            for (((sum, weight), outside), theta) in own.zip(&table[at]) {
+                *sum += if *theta >= 0.0 { weight * outside } else { 0.0 };
+            }
+        }
+        Thetas::PerTap(table) => {
+            for (((sum, _), outside), theta) in own.zip(&table[at]) {
+                *sum += if *theta >= 0.0 { *outside } else { 0.0 };
+            }
+        }
+        _ => own.for_each(|((sum, weight), outside)| *sum += weight * outside),
+    }
+}

@@ -1,0 +1,119 @@
+//! The forward pass.
+
+use core::ops::Range;
+
+use super::geometry::{Direction, Rows};
+use super::{Blocking, Field, Tables, positions_of, ranges_of, table_lens, tabulate, thetas_from, thetas_of};
+use crate::desc::ConvDesc;
+use crate::geometry::{Reads, Steps, chunks};
+use crate::kernel::{DepthwiseForward, Kernels, View};
+use crate::pixels::{Reading, Results};
+use crate::stage::blocks;
+use crate::thresholds::ThresholdTable;
+use crate::tuning::Tuning;
+use crate::workspace::Buffers;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Forward(Blocking);
+
+/// What a call reads.
+pub(crate) struct Operands<'a> {
+    pub(crate) desc: &'a ConvDesc,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) input: &'a [f32],
+    /// `[vector][tap][lane]`
+    pub(crate) weight: &'a [f32],
+    pub(crate) thresholds: ThresholdTable<'a>,
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+/// What a thread writes.
+pub(crate) struct Part<'a> {
+    pub(crate) output: View<'a>,
+    pub(crate) images: Range<usize>,
+    /// They begin with a vector.
+    pub(crate) channels: Range<usize>,
+    pub(crate) space: [Range<usize>; 3],
+    pub(crate) workspace: &'a mut [f32],
+}
+
+impl Forward {
+    /// None where the layer is another's.
+    pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> Option<Self> {
+        match Blocking::new(desc, kernels, tuning, Reading::Forward, [1, 2]) {
+            Some(blocking) => Some(Self(blocking)),
+            None => None,
+        }
+    }
+
+    /// One thread's: thresholds and biases of all channels, tables of a walk, a window and its results.
+    const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<6> {
+        let lanes = desc.out_channels().next_multiple_of(kernels.lanes);
+        let [segments, outside] = table_lens(desc);
+        let (window, results) = (self.0.window_len(), self.0.block_len());
+        Buffers::new([desc.taps().saturating_mul(lanes), lanes, segments, outside, window, results], kernels.lanes)
+    }
+
+    pub(crate) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
+        self.buffers(desc, kernels).len()
+    }
+
+    pub(crate) fn run(&self, call: &Operands<'_>, part: Part<'_>) {
+        let (desc, kernels) = (call.desc, call.kernels);
+        let Part { mut output, images, channels, space, workspace } = part;
+        let ([thetas, start, segments, outside, window, results], _) = self.buffers(desc, kernels).carve(workspace);
+        tabulate(kernels, desc, &call.thresholds, channels.clone(), thetas);
+        let thetas = thetas_of(&call.thresholds, thetas);
+        match call.bias {
+            Some(bias) => start[..channels.len()].copy_from_slice(&bias[channels.clone()]),
+            None => start.fill(0.0),
+        }
+        let (taps, first) = (desc.taps(), channels.start);
+        let weight = &call.weight[first * taps..];
+        let adds = desc.has_padding() && !call.thresholds.adds_nothing_to_padding();
+        let mut tables = Tables { segments, outside };
+        let [read, own_copies] = self.0.pitches();
+        let (reads, tensor) = (Reads::all_forward(desc), desc.input_tensor());
+        for image in images {
+            for group in chunks(channels.clone(), self.0.channels) {
+                for block in blocks(space.clone(), self.0.block) {
+                    let axes = Reading::Forward.read(&reads, &block);
+                    let source = Field::new(kernels, read, (&tensor, call.input), (image, axes), &group, window);
+                    let results_of = Results { images: image..image + 1, block, width: self.0.channels };
+                    let mut own = own_copies.map(|_| View::new(results, &results_of.tensor()));
+                    for chunk in chunks(group.clone(), self.0.chunk) {
+                        let width = self.0.width(&chunk, kernels.lanes);
+                        for rows in Rows::all(&reads, Direction::Forward, ranges_of(&block)) {
+                            let positions = positions_of(&rows);
+                            let in_group = chunk.start - group.start..chunk.start - group.start + width;
+                            let output = match &mut own {
+                                None => output.pixels_apart(image..image + 1, positions, chunk.clone()),
+                                Some(own) => {
+                                    own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
+                                }
+                            };
+                            let (walk, room) = tables.walk(desc, &rows, Some(&source), width, adds);
+                            kernels.depthwise_forward(DepthwiseForward {
+                                walk,
+                                room,
+                                source: &source.data[in_group.start..],
+                                weight: &weight[(chunk.start - first) * taps..],
+                                thetas: thetas_from(thetas, (chunk.start - first) * taps),
+                                start: &start[chunk.start - first..],
+                                output,
+                            });
+                        }
+                    }
+                    if own.is_some() {
+                        results_of.store(kernels, results, group.clone(), &mut output);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Positions, counted from the start of a block.
+pub(super) fn counted_from(positions: [Steps; 3], start: [usize; 3]) -> [Steps; 3] {
+    [0, 1, 2].map(|axis| Steps { first: positions[axis].first - start[axis], ..positions[axis] })
+}

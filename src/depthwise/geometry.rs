@@ -1,0 +1,275 @@
+//! Which segments of taps a depthwise layer has.
+//!
+//! ```text
+//! stride 1:             tap 0 1 2 of position p read what tap 0 of positions p, p + 1, p + 2 reads
+//! stride 2:             tap 0 2   of position p             of positions p, p + 1;   and tap 1 alone
+//! dilation 2:           tap 0 1 2 of position p             of positions p, p + 2, p + 4
+//! backward, stride 2:   inputs 0 2 4 … through every other tap, inputs 1 3 5 … through the others
+//! ```
+//!
+//! So along a row, positions and taps fall into phases: in each, the next tap of a position reads what the first tap of the next
+//! position does. The axes before it only say through which kernel rows a row of positions reads inside.
+
+use core::ops::Range;
+
+use crate::arith::{gcd, min};
+use crate::geometry::{Interval, Panels, Phase, Progression, Progressions, Reads, Span, Steps};
+use crate::kernel::{MOST_SEGMENT_TAPS, Segment, SegmentWords};
+
+/// Who reads whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// Outputs read inputs.
+    Forward,
+    /// Inputs read output gradients.
+    Backward,
+}
+
+/// Positions along an axis before the last that read inside through the same taps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Alike {
+    pub(super) positions: Steps,
+    /// As the kernel counts them, ascending; perhaps none.
+    pub(super) taps: Steps,
+    /// What the first position reads through the first tap.
+    source: usize,
+    /// From a position, and from a tap, to what the next one reads.
+    pub(super) source_step: usize,
+    tap_step: isize,
+}
+
+impl Alike {
+    fn forward(reads: &Reads, Interval { positions, taps }: Interval) -> Self {
+        Self {
+            positions: Steps { first: positions.start, step: 1, count: positions.len() },
+            taps: Steps { first: taps.start, step: 1, count: taps.len() },
+            source: reads.source_of(positions.start, taps.start).unwrap_or(0),
+            source_step: reads.stride,
+            tap_step: reads.dilation as isize,
+        }
+    }
+
+    const fn backward(progression: Progression) -> Self {
+        let Progression { inputs, taps, output, shift } = progression;
+        Self { positions: inputs, taps, source: output, source_step: 1, tap_step: -(shift as isize) }
+    }
+
+    /// Of some positions, those of each in order.
+    pub(super) fn all(reads: &Reads, direction: Direction, range: Range<usize>) -> impl Iterator<Item = Self> + Clone {
+        let (reads, outputs) = (*reads, if direction == Direction::Forward { range.clone() } else { 0..0 });
+        let intervals = reads.intervals_in(outputs).map(move |interval| Self::forward(&reads, interval));
+        let progressions = (direction == Direction::Backward && !range.is_empty())
+            .then(|| Progressions::within(&reads, range).map(Self::backward));
+        intervals.chain(progressions.into_iter().flatten())
+    }
+
+    /// Only the position of an index.
+    pub(super) const fn only(self, index: usize) -> Self {
+        let positions = Steps { first: self.positions.at(index), step: 1, count: 1 };
+        Self { positions, source: self.source + index * self.source_step, ..self }
+    }
+
+    /// What the first position reads through a tap, which counts from the first.
+    const fn reads(&self, tap: usize) -> usize {
+        self.source.wrapping_add_signed(tap as isize * self.tap_step)
+    }
+}
+
+/// Positions along the last axis whose taps fall into segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Columns {
+    pub(super) positions: Steps,
+    /// What the first position reads through the first tap, perhaps padding, and from a position, and from a tap, to what the next one
+    /// reads.
+    origin: isize,
+    pub(super) source_step: usize,
+    dilation: usize,
+    source: usize,
+    /// Taps by ascending source, and how the kernel counts them.
+    taps: usize,
+    first_tap: usize,
+    kernel_step: isize,
+    /// From a tap of a segment to the next one.
+    segment_step: usize,
+}
+
+impl Columns {
+    /// All phases of some positions of an axis.
+    pub(super) fn all(
+        forward: &Reads,
+        direction: Direction,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = Self> + Clone {
+        let forward = *forward;
+        let phases =
+            if direction == Direction::Forward { min(range.len(), 1) } else { min(range.len(), forward.stride) };
+        (0..phases).flat_map(move |phase| {
+            let first = range.start + phase;
+            let (reads, own, index, taps, kernel_step) = match direction {
+                Direction::Forward => {
+                    let own = Steps { first, step: 1, count: range.end - first };
+                    (forward, own, first, Steps { first: 0, step: 1, count: forward.taps }, 1)
+                }
+                Direction::Backward => {
+                    let (step, phase) = (forward.stride, Phase::new(&forward, first % forward.stride));
+                    let own = Steps { first, step, count: (range.end - first).div_ceil(step) };
+                    (phase.reads, own, first / step, phase.taps, -1)
+                }
+            };
+            Self::phases(reads, own, index, taps, kernel_step)
+        })
+    }
+
+    /// The phases of positions `own`, the first of which is number `index` of `reads`.
+    fn phases(
+        reads: Reads,
+        own: Steps,
+        index: usize,
+        taps: Steps,
+        direction: isize,
+    ) -> impl Iterator<Item = Self> + Clone {
+        let common = gcd(reads.stride, reads.dilation);
+        let apart = reads.dilation / common;
+        // Where no two positions are so far apart, each is a phase of its own; its taps are one segment.
+        let (source_step, segment_step) =
+            if apart < reads.positions { (apart * reads.stride, reads.stride / common) } else { (reads.dilation, 1) };
+        let first_tap = if direction > 0 || taps.count == 0 { taps.first } else { taps.at(taps.count - 1) };
+        (0..min(apart, own.count)).map(move |phase| Self {
+            positions: Steps {
+                first: own.at(phase),
+                // Saturates where there is but one.
+                step: own.step.saturating_mul(apart),
+                count: (own.count - phase).div_ceil(apart),
+            },
+            origin: reads.origin + ((index + phase) * reads.stride) as isize,
+            source_step,
+            dilation: reads.dilation,
+            source: reads.source,
+            taps: taps.count,
+            first_tap,
+            kernel_step: direction * taps.step as isize,
+            segment_step,
+        })
+    }
+
+    /// From a tap of a segment to the next one, as the kernel counts them.
+    pub(super) const fn tap_step(&self) -> isize {
+        // Not used where segments have a tap each.
+        if self.segment_step < self.taps { self.kernel_step * self.segment_step as isize } else { 0 }
+    }
+
+    /// The segments of a kernel row: where each begins to read inside, in which positions, and its taps.
+    fn segments(self) -> impl Iterator<Item = (usize, Segment)> + Clone {
+        (0..min(self.segment_step, self.taps)).flat_map(move |class| {
+            let all = (self.taps - class).div_ceil(self.segment_step);
+            Panels::of_at_most(all, MOST_SEGMENT_TAPS).iter().map(move |part| {
+                let tap = class + part.start * self.segment_step;
+                let first = self.origin + (tap * self.dilation) as isize;
+                // Positions that read inside through the first tap; later taps are earlier by one each.
+                let reaches = |coordinate: usize| {
+                    let steps = coordinate as isize - first;
+                    if steps > 0 { (steps as usize).div_ceil(self.source_step) } else { 0 }
+                };
+                let most = self.positions.count + part.len() - 1;
+                let end = min(reaches(self.source), most);
+                let start = reaches(0);
+                let inside = if start < end { Span { start, end } } else { Span::EMPTY };
+                let coordinate = first + (inside.start * self.source_step) as isize;
+                let tap = self.first_tap.wrapping_add_signed(tap as isize * self.kernel_step);
+                // Not used where nothing is inside.
+                let coordinate = if inside.is_empty() { 0 } else { coordinate as usize };
+                (coordinate, Segment { first: 0, inside, tap, taps: part.len() })
+            })
+        })
+    }
+}
+
+/// Rows of positions that read through the same kernel rows, and their columns of one phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub(super) depths: Alike,
+    pub(super) heights: Alike,
+    pub(super) columns: Columns,
+}
+
+impl Rows {
+    /// All of a box of positions. Each has one depth.
+    pub(super) fn all(
+        reads: &[Reads; 3],
+        direction: Direction,
+        [d, h, w]: [Range<usize>; 3],
+    ) -> impl Iterator<Item = Self> {
+        let depths = Alike::all(&reads[0], direction, d);
+        let depths = depths.flat_map(|depths| (0..depths.positions.count).map(move |index| depths.only(index)));
+        let heights = Alike::all(&reads[1], direction, h);
+        let columns = Columns::all(&reads[2], direction, w);
+        depths.flat_map(move |depths| {
+            let columns = columns.clone();
+            heights
+                .clone()
+                .flat_map(move |heights| columns.clone().map(move |columns| Self { depths, heights, columns }))
+        })
+    }
+
+    /// Fills a table of the segments that read inside, through any kernel row that does; `at` says where coordinates of the source lie. Of
+    /// segments that no position reads inside through, those that are `wanted` are in it.
+    pub(super) fn tabulate<'a>(
+        &self,
+        kernel: [usize; 3],
+        at: impl Fn([usize; 3]) -> usize,
+        wanted: bool,
+        table: &'a mut [SegmentWords],
+    ) -> &'a [SegmentWords] {
+        let (mut len, mut from) = (0, None);
+        let [depths, heights] = [self.depths.taps, self.heights.taps];
+        let row = |d: usize, h: usize| (depths.at(d) * kernel[1] + heights.at(h)) * kernel[2];
+        if depths.count > 0 && heights.count > 0 {
+            for (w, segment) in self.columns.segments() {
+                if segment.inside.is_empty() && !wanted {
+                    continue;
+                }
+                let mut first = 0;
+                if !segment.inside.is_empty() {
+                    first = at([self.depths.reads(0), self.heights.reads(0), w]);
+                    from = Some((w, first));
+                }
+                table[len] = Segment { first, tap: row(0, 0) + segment.tap, ..segment }.words();
+                len += 1;
+            }
+        }
+        // The other kernel rows read elsewhere, but the same there.
+        let (own, mut next) = (len, len);
+        for (d, h) in (0..depths.count).flat_map(|d| (0..heights.count).map(move |h| (d, h))).skip(1) {
+            let apart =
+                from.map_or(0, |(w, first)| at([self.depths.reads(d), self.heights.reads(h), w]).wrapping_sub(first));
+            for index in 0..own {
+                let mut words = table[index];
+                // Wraps where it reads before the first row.
+                words[0] = words[0].wrapping_add(apart as u32);
+                words[3] += (row(d, h) - row(0, 0)) as u32;
+                table[next] = words;
+                next += 1;
+            }
+        }
+        &table[..next]
+    }
+
+    /// Fills a table of the first tap of each kernel row that reads padding alone.
+    pub(super) fn tabulate_outside<'a>(&self, kernel: [usize; 3], table: &'a mut [u32]) -> &'a [u32] {
+        let has = |alike: &Alike, tap: usize| {
+            let Steps { first, step, count } = alike.taps;
+            count > 0 && tap >= first && tap <= alike.taps.at(count - 1) && (tap - first).is_multiple_of(step)
+        };
+        let mut next = 0;
+        for d in 0..kernel[0] {
+            for h in 0..kernel[1] {
+                if !(has(&self.depths, d) && has(&self.heights, h)) {
+                    // Fits: the taps of a kernel do.
+                    table[next] = ((d * kernel[1] + h) * kernel[2]) as u32;
+                    next += 1;
+                }
+            }
+        }
+        &table[..next]
+    }
+}

@@ -1,0 +1,345 @@
+//! Depthwise layers, whose channels are convolved with themselves alone: geometry and drivers of all passes.
+//!
+//! Lanes are channels. With channels last, tensors are read and written where they lie; else windows of them are
+//! transposed, a few vectors of channels at a time ([`crate::pixels`]).
+//!
+//! ```text
+//! for each image
+//!   for each group of channels                  all of them, channels last
+//!     for each block of positions               it stays in the second-level cache
+//!       (channels first: its windows are transposed)
+//!       for each chunk of channels              its coefficients stay in the first-level cache
+//!         for each box of rows                  they read inside through the same kernel rows
+//!           a call of the kernel
+//! ```
+//!
+//! | module | |
+//! |---|---|
+//! | [`geometry`] | rows, phases of columns, segments of taps |
+//! | [`forward`], [`backward_input`], [`backward_weight`] | the drivers |
+
+pub(crate) mod backward_input;
+pub(crate) mod backward_weight;
+pub(crate) mod forward;
+mod geometry;
+mod outside;
+
+use core::ops::Range;
+
+use crate::arith::{clamp, gcd, max, min, product};
+use crate::desc::{ConvDesc, volume};
+use crate::geometry::{Panels, Reads, SEGMENT, Steps};
+use crate::kernel::{CopyBlock, Kernels, Line, Own, RowsMut, SegmentWords, Thetas, TransposeBlock, Walk};
+use crate::layout::{Layout, TensorLayout};
+use crate::pixels::{Blocks, Budget, Pixels, Reading, Window};
+use crate::stage::Block;
+use crate::thresholds::ThresholdTable;
+use crate::tuning::Tuning;
+use crate::workspace::words;
+
+use geometry::Rows;
+
+/// Elements of a block's copies, 192 KiB.
+const COPIED_LEN: usize = 48 * 1024;
+
+/// Elements of small planes that are copied together, and the most vectors of channels: what lies together is read together.
+const TOGETHER: usize = 16 * 1024;
+const MOST_TOGETHER: usize = 8;
+
+/// Elements of a block where nothing is copied, 256 KiB.
+const BLOCK_LEN: usize = 64 * 1024;
+
+/// Elements of coefficients and sums that stay in the first-level cache, and of tensors beyond which chunks of channels would
+/// walk too many pages again.
+const CHUNK_LEN: usize = 8 * 1024;
+const CHUNKED_LEN: usize = 512 * 1024;
+
+/// Elements of a source up to which it is copied where its pixels share few sets of the first-level cache. (Of larger ones, a few
+/// channels at a time stream badly.)
+const FAR_LEN: usize = 64 * 1024;
+
+/// How a pass walks its tensors.
+#[derive(Clone, Copy, Debug)]
+struct Blocking {
+    /// Positions along each axis.
+    block: [usize; 3],
+    /// Channels of a block, and of a call.
+    channels: usize,
+    chunk: usize,
+    /// Most pixels that a block reads, where they are copied.
+    window: Option<usize>,
+    /// Whether its own pixels are, too: channels first.
+    transposes: bool,
+}
+
+/// Whether what a tile reads in an image shares so few sets of the first-level cache (of 64 sets and eight ways) that it does not stay
+/// there: pixels a multiple of 4096 bytes apart share one.
+const fn far_apart(desc: &ConvDesc, pitch: usize, stride: usize) -> bool {
+    const SETS: usize = 64;
+    const WAYS: usize = 8;
+    const LINE: usize = 16;
+    const TILE: usize = 7;
+    let [depth, height, width] = desc.kernel();
+    let read = TILE.saturating_mul(stride).saturating_add(width).saturating_mul(depth * height).saturating_add(TILE);
+    pitch.is_multiple_of(LINE) && read > WAYS * (SETS / gcd(SETS, pitch / LINE))
+}
+
+/// Whether a layer is depthwise, with one output channel for each input channel.
+const fn is_depthwise(desc: &ConvDesc) -> bool {
+    desc.group_in_channels() == 1
+        && desc.group_out_channels() == 1
+        // So that offsets fit a table.
+        && max(desc.input_tensor().image_len(), desc.output_tensor().image_len()) < u32::MAX as usize
+}
+
+impl Blocking {
+    /// For a pass whose tensors have `own` elements per position and channel, and whose tables have `tables` per tap and
+    /// channel. None where the layer is not depthwise, or where not even what one position reads can be copied.
+    const fn new(
+        desc: &ConvDesc,
+        kernels: &Kernels,
+        tuning: &Tuning,
+        reading: Reading,
+        [own, tables]: [usize; 2],
+    ) -> Option<Self> {
+        if !is_depthwise(desc) {
+            return None;
+        }
+        let lanes = kernels.lanes;
+        let channels = desc.in_channels();
+        let (size, source, far_apart) = match reading {
+            Reading::Forward => {
+                let far_apart = far_apart(desc, desc.input_pitch(), desc.stride()[2]);
+                (desc.output_size(), volume(desc.input_size()), far_apart)
+            }
+            Reading::Backward => {
+                (desc.input_size(), volume(desc.output_size()), far_apart(desc, desc.output_pitch(), 1))
+            }
+        };
+        let most = min(tuning.positions, SEGMENT);
+        let per_vector = tables * desc.taps() * lanes;
+        let vectors = max(CHUNK_LEN / per_vector, 2);
+        let all = channels.div_ceil(lanes);
+        let transposes = !matches!(desc.tensor_layout(), Layout::Nhwc);
+        if !(transposes || far_apart && source.saturating_mul(channels) <= FAR_LEN) {
+            let most = clamp(min(BLOCK_LEN, tuning.staging_len.saturating_mul(2)) / (own + 1) / channels, 1, most);
+            let len = (own * volume(size) + source).saturating_mul(channels);
+            let vectors = if len > CHUNKED_LEN { all } else { vectors };
+            let chunk = min(Panels::of_at_most(all, vectors).max() * lanes, channels);
+            return Some(Self { block: cut(size, most), channels, chunk, window: None, transposes });
+        }
+        let plane = (own * volume(size)).saturating_add(source).saturating_mul(lanes);
+        let together = Panels::of_at_most(all, clamp(TOGETHER / plane, 1, MOST_TOGETHER)).max();
+        let pitch = together * lanes;
+        let budget = Budget {
+            per_group: pitch,
+            per_position: own * pitch,
+            most: min(COPIED_LEN, tuning.staging_len.saturating_mul(4)),
+            positions: most,
+        };
+        let Some(Blocks { block, .. }) = Blocks::of_groups(desc, reading, Panels::of_at_most(1, 1), budget) else {
+            return None;
+        };
+        let window = reading.window(&Reads::all_forward(desc), block);
+        let chunk = Panels::of_at_most(together, vectors).max() * lanes;
+        Some(Self { block, channels: pitch, chunk, window: Some(window), transposes })
+    }
+
+    /// Elements of a copied window.
+    const fn window_len(&self) -> usize {
+        match self.window {
+            Some(window) => window.saturating_mul(self.channels),
+            None => 0,
+        }
+    }
+
+    /// Elements of a copy of a block's positions.
+    const fn block_len(&self) -> usize {
+        if self.transposes { product(self.block).saturating_mul(self.channels) } else { 0 }
+    }
+
+    /// Elements from a pixel to the next one of a copied window, if there is one, and of copies of a block's own pixels.
+    fn pitches(&self) -> [Option<usize>; 2] {
+        [self.window.map(|_| self.channels), self.transposes.then_some(self.channels)]
+    }
+
+    /// Channels of a kernel's call: whole vectors, where they are copied.
+    fn width(&self, channels: &Range<usize>, lanes: usize) -> usize {
+        if self.transposes { channels.len().next_multiple_of(lanes) } else { channels.len() }
+    }
+}
+
+/// The largest block of at most `most` positions, cut along one axis: all of the axes behind it, one of those before.
+const fn cut([depth, height, width]: [usize; 3], most: usize) -> [usize; 3] {
+    if width > most {
+        [1, 1, Panels::of_at_most(width, most).max()]
+    } else if height > most / width {
+        [1, Panels::of_at_most(height, most / width).max(), width]
+    } else {
+        [Panels::of_at_most(depth, most / width / height).max(), height, width]
+    }
+}
+
+/// Elements of the tables of segments, of a walk and of a tile, and of kernel rows.
+const fn table_lens(desc: &ConvDesc) -> [usize; 2] {
+    [desc.taps().saturating_mul(2 * size_of::<SegmentWords>() / size_of::<f32>()), desc.taps()]
+}
+
+/// Room for the tables of a walk.
+struct Tables<'a> {
+    segments: &'a mut [f32],
+    outside: &'a mut [f32],
+}
+
+impl Tables<'_> {
+    /// The walk of some rows, which read a source, if any, and room for its segments; `wanted` says whether taps that read padding alone are part of it.
+    fn walk(
+        &mut self,
+        desc: &ConvDesc,
+        rows: &Rows,
+        source: Option<&Field<'_>>,
+        width: usize,
+        wanted: bool,
+    ) -> (Walk<'_>, &mut [SegmentWords]) {
+        let step = |apart: [usize; 3], axis: usize| source.map_or(0, |source| source.pixels.steps(apart)[axis]);
+        let at = |coordinates| source.map_or(0, |source| source.at(coordinates));
+        let (segments, room) = words(self.segments).split_at_mut(desc.taps());
+        let segments = rows.tabulate(desc.kernel(), at, wanted, segments);
+        let outside = if wanted { rows.tabulate_outside(desc.kernel(), words(self.outside)) } else { &[] };
+        let walk = Walk {
+            segments,
+            tap_step: rows.columns.tap_step(),
+            outside,
+            outside_taps: desc.kernel()[2],
+            taps: desc.taps(),
+            rows: Line { count: rows.heights.positions.count, source_step: step([0, rows.heights.source_step, 0], 2) },
+            columns: Line {
+                count: rows.columns.positions.count,
+                source_step: step([0, 0, rows.columns.source_step], 3),
+            },
+            channels: width,
+        };
+        (walk, room)
+    }
+}
+
+/// Pixels of an image, some channels of each: where they lie, or copied.
+struct Field<'a> {
+    /// From the first channel on.
+    data: &'a [f32],
+    pixels: Pixels,
+    image: usize,
+    channel: usize,
+}
+
+impl<'a> Field<'a> {
+    /// Of some channels of a tensor, at some coordinates along each axis, perhaps copied.
+    fn new(
+        kernels: &Kernels,
+        copied: Option<usize>,
+        (tensor, data): (&TensorLayout, &'a [f32]),
+        (image, axes): (usize, [Steps; 3]),
+        channels: &Range<usize>,
+        copy: &'a mut [f32],
+    ) -> Self {
+        let Some(pitch) = copied else {
+            let data = &tensor.image(data, image)[channels.start..];
+            return Self { data, pixels: Pixels::of(tensor), image: 0, channel: 0 };
+        };
+        let window = Window { images: image..image + 1, axes, channels: channels.clone(), pitch };
+        window.copy(kernels, tensor, data, copy);
+        Self { data: copy, pixels: window.pixels(), image, channel: channels.start }
+    }
+
+    /// Where the first channel of a pixel lies.
+    fn at(&self, coordinates: [usize; 3]) -> usize {
+        self.pixels.at(self.image, coordinates, self.channel)
+    }
+
+    /// Rows of positions, from a channel on, which counts from the first.
+    fn rows(&self, rows: &Rows, channel: usize) -> Own<'_> {
+        let [d, h, w] = positions_of(rows);
+        let [_, _, row, position] = self.pixels.steps([0, h.step, w.step]);
+        Own { data: &self.data[self.at([d.first, h.first, w.first]) + channel..], steps: [row, position] }
+    }
+}
+
+/// The positions of rows, along each axis.
+const fn positions_of(rows: &Rows) -> [Steps; 3] {
+    [rows.depths.positions, rows.heights.positions, rows.columns.positions]
+}
+
+/// The coordinates of a box.
+fn axes_of(positions: &[Range<usize>; 3]) -> [Steps; 3] {
+    [0, 1, 2].map(|axis| Steps { first: positions[axis].start, step: 1, count: positions[axis].len() })
+}
+
+/// A block as ranges.
+fn ranges_of(block: &Block) -> [Range<usize>; 3] {
+    [0, 1, 2].map(|axis| block.start[axis]..block.start[axis] + block.size[axis])
+}
+
+/// Thresholds as the kernels read them, from a table if each tap has its own.
+pub(crate) fn thetas_of<'a>(thresholds: &ThresholdTable<'_>, table: &'a [f32]) -> Thetas<'a> {
+    if thresholds.is_linear() {
+        Thetas::Linear
+    } else if thresholds.is_uniform() {
+        Thetas::Uniform(thresholds.at(0, 0))
+    } else {
+        Thetas::PerTap(table)
+    }
+}
+
+/// Fills a table of the thresholds of some channels, `[vector][tap][lane]`, if each tap has its own. Lanes without a channel hold
+/// zeros.
+pub(crate) fn tabulate(
+    kernels: &Kernels,
+    desc: &ConvDesc,
+    thresholds: &ThresholdTable<'_>,
+    channels: Range<usize>,
+    table: &mut [f32],
+) {
+    if thresholds.is_uniform() {
+        return;
+    }
+    let (taps, lanes) = (desc.taps(), kernels.lanes);
+    let [channel, tap] = thresholds.strides();
+    let table = &mut table[..channels.len().next_multiple_of(lanes) * taps];
+    let whole = channels.len() / lanes;
+    if channel == 1 && whole > 0 {
+        kernels.copy(CopyBlock {
+            from: thresholds.from(channels.start),
+            from_plane: lanes,
+            from_row: tap,
+            step: 1,
+            to: table,
+            to_plane: taps * lanes,
+            to_row: lanes,
+            planes: whole,
+            rows: taps,
+            len: lanes,
+        });
+    }
+    let done = if channel == 1 { whole } else { 0 };
+    for (vector, table) in table.chunks_exact_mut(taps * lanes).enumerate().skip(done) {
+        let first = vector * lanes;
+        let used = min(channels.len() - first, lanes);
+        if used < lanes {
+            table.fill(0.0);
+        }
+        kernels.transpose(TransposeBlock {
+            from: thresholds.from(channels.start + first),
+            from_step: channel,
+            from_column: tap,
+            to: RowsMut::of_slice(table, taps, lanes, used),
+        });
+    }
+}
+
+/// The thresholds of a chunk of channels, which begins with a vector.
+fn thetas_from<'a>(thetas: Thetas<'a>, start: usize) -> Thetas<'a> {
+    match thetas {
+        Thetas::PerTap(table) => Thetas::PerTap(&table[start..]),
+        other => other,
+    }
+}

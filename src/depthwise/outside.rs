@@ -1,0 +1,145 @@
+//! Sums of output gradients over the positions that read padding, by tap.
+//!
+//! Only the edges of an image have such positions. Where pixels are copied, those of the edges are.
+
+use core::ops::Range;
+
+use super::geometry::{Direction, Rows};
+use super::{Blocking, Field, Tables, axes_of, cut, ranges_of};
+use crate::arith::min;
+use crate::border::{is_inside, unpadded};
+use crate::desc::ConvDesc;
+use crate::geometry::{Reads, SEGMENT, Segments, chunks};
+use crate::kernel::{DepthwiseBackwardWeight, Kernels};
+use crate::stage::blocks;
+
+pub(super) struct Outside<'a> {
+    desc: &'a ConvDesc,
+    kernels: &'static Kernels,
+    /// `[vector][tap][lane]`
+    sums: &'a mut [f32],
+    segments: Segments,
+}
+
+/// Output gradients of some channels of an image, which are counted in all and in the sums.
+pub(super) struct Gradients<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) image: usize,
+    pub(super) channels: Range<usize>,
+    pub(super) in_sums: Range<usize>,
+}
+
+impl<'a> Outside<'a> {
+    /// Begins with zeros.
+    pub(super) fn new(desc: &'a ConvDesc, kernels: &'static Kernels, sums: &'a mut [f32]) -> Self {
+        sums.fill(0.0);
+        Self { desc, kernels, sums, segments: Segments::default() }
+    }
+
+    /// The table, for a kernel that adds to it what it meets.
+    pub(super) fn sums(&mut self) -> &mut [f32] {
+        self.sums
+    }
+
+    /// Adds the positions of the edges of some rows.
+    pub(super) fn add(
+        &mut self,
+        blocking: &Blocking,
+        g: &Gradients<'_>,
+        rows: Range<usize>,
+        window: &mut [f32],
+        tables: &mut Tables<'_>,
+    ) {
+        let desc = self.desc;
+        let most = blocking.window.map_or(SEGMENT, |window| min(window, SEGMENT));
+        let [depths, heights, widths] = Reads::all_forward(desc);
+        let [kd, kh, kw] = desc.kernel();
+        // Where all taps read inside, from the first position to which the first tap does, until the last one no longer does.
+        let (columns, start, end) = (desc.output_size()[2], widths.unpadded(0).start, widths.unpadded(kw - 1).end);
+        for (d, h) in depths.intervals().flat_map(|d| heights.intervals_in(rows.clone()).map(move |h| (d, h))) {
+            let edges = if (d.taps.len(), h.taps.len()) == (kd, kh) && start < end {
+                [0..start, end..columns]
+            } else {
+                [0..columns, 0..0]
+            };
+            for w in edges {
+                let region = [d.positions.range(), h.positions.range(), w];
+                let size = cut([region[0].len(), region[1].len(), region[2].len().max(1)], most);
+                for block in blocks(region, size) {
+                    self.add_box(blocking, g, ranges_of(&block), window, tables);
+                }
+            }
+        }
+    }
+
+    /// Adds those of a box of positions that read padding, copied if need be.
+    pub(super) fn add_box(
+        &mut self,
+        blocking: &Blocking,
+        g: &Gradients<'_>,
+        positions: [Range<usize>; 3],
+        window: &mut [f32],
+        tables: &mut Tables<'_>,
+    ) {
+        if positions.iter().any(Range::is_empty) {
+            return;
+        }
+        let [copied, _] = blocking.pitches();
+        let at = (g.image, axes_of(&positions));
+        let field = Field::new(self.kernels, copied, (&self.desc.output_tensor(), g.data), at, &g.channels, window);
+        self.add_field(blocking, g, &field, positions, tables);
+    }
+
+    /// The same, where they lie.
+    pub(super) fn add_field(
+        &mut self,
+        blocking: &Blocking,
+        g: &Gradients<'_>,
+        field: &Field<'_>,
+        positions: [Range<usize>; 3],
+        tables: &mut Tables<'_>,
+    ) {
+        let (desc, taps, lanes) = (self.desc, self.desc.taps(), self.kernels.lanes);
+        for chunk in chunks(0..g.channels.len(), blocking.chunk) {
+            let width = blocking.width(&chunk, lanes);
+            let own = (g.in_sums.start + chunk.start) * taps;
+            for rows in Rows::all(&Reads::all_forward(desc), Direction::Forward, positions.clone()) {
+                let (walk, room) = tables.walk(desc, &rows, None, width, true);
+                self.kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
+                    walk,
+                    room,
+                    inputs: None,
+                    grad_output: field.rows(&rows, chunk.start),
+                    outside: Some(&mut self.sums[own..own + width.next_multiple_of(lanes) * taps]),
+                    bias: None,
+                });
+            }
+        }
+    }
+
+    /// Notes that positions have been added to all sums, and says whether it is time to [`take`](Self::take) them.
+    pub(super) fn advance(&mut self, positions: usize) -> bool {
+        self.segments.advance(positions)
+    }
+
+    /// Visits the sums of the taps that read padding somewhere, in a part of the table that is whole vectors', with their places,
+    /// and begins anew.
+    pub(super) fn take(&mut self, part: Range<usize>, mut visit: impl FnMut(Range<usize>, &[f32])) {
+        if self.sums.is_empty() {
+            return;
+        }
+        let (desc, lanes) = (self.desc, self.kernels.lanes);
+        let taps = desc.taps();
+        let padded = |tap: &usize| !is_inside(desc, &unpadded(desc, *tap));
+        let mut next = 0;
+        while let Some(start) = (next..taps).find(padded) {
+            let end = (start..taps).find(|tap| !padded(tap)).unwrap_or(taps);
+            for first in part.clone().step_by(taps * lanes) {
+                let own = first + start * lanes..first + end * lanes;
+                visit(own.clone(), &self.sums[own]);
+            }
+            next = end;
+        }
+        self.sums[part].fill(0.0);
+    }
+}

@@ -82,7 +82,7 @@ impl Packing {
 
     /// Groups whose panels lie apart.
     const fn groups(&self, desc: &ConvDesc) -> usize {
-        if matches!(self.order, Order::Depthwise { .. }) { 1 } else { desc.groups() }
+        if VECTORS && matches!(self.order, Order::Depthwise { .. }) { 1 } else { desc.groups() }
     }
 
     /// Panels of all groups.
@@ -93,9 +93,9 @@ impl Packing {
     /// Channels of a group that lie side by side in panels.
     const fn channels(&self, desc: &ConvDesc) -> usize {
         match self.order {
-            Order::ChannelTap | Order::TapChannel => desc.group_out_channels(),
+            Order::Depthwise { .. } if VECTORS => desc.out_channels(),
+            Order::ChannelTap | Order::TapChannel | Order::Depthwise { .. } => desc.group_out_channels(),
             Order::Transposed => desc.group_in_channels(),
-            Order::Depthwise { .. } => desc.out_channels(),
         }
     }
 
@@ -155,9 +155,9 @@ impl Packing {
     /// Steps of the sum: weights per lane.
     pub(crate) const fn depth(&self, desc: &ConvDesc) -> usize {
         match self.order {
-            Order::ChannelTap | Order::TapChannel => desc.group_in_channels() * desc.taps(),
+            Order::Depthwise { .. } if VECTORS => desc.taps(),
+            Order::ChannelTap | Order::TapChannel | Order::Depthwise { .. } => desc.group_in_channels() * desc.taps(),
             Order::Transposed => desc.group_out_channels() * desc.taps(),
-            Order::Depthwise { .. } => desc.taps(),
         }
     }
 

@@ -27,7 +27,7 @@
 //!              thresholds.rs        θ by channel and tap
 //!              pixels.rs            pixels with their channels together: a tensor's own, or transposed windows
 //!              taps.rs, stage.rs    staged planes of blocks;  sums.rs  sums over positions in segments
-//!              workspace.rs         the buffers of a driver
+//!              calls.rs             what drivers are given;  workspace.rs  their buffers
 //!              tiny.rs              plain loops for layers that no driver pays for
 //! ```
 //!
@@ -144,6 +144,7 @@ mod backward_input;
 mod backward_weight;
 mod blocking;
 mod border;
+mod calls;
 #[cfg(feature = "capi")]
 #[cfg_attr(docsrs, doc(cfg(feature = "capi")))]
 #[allow(unsafe_code)]

@@ -1,11 +1,12 @@
 //! The plan of a layer: which instruction set, which blocks, how much workspace; and the public calls.
 
 use crate::arith::max;
-use crate::backward_input::{BackwardInputCall, BackwardInputPlan};
-use crate::backward_weight::{BackwardWeightCall, BackwardWeightPlan};
+use crate::backward_input::BackwardInputPlan;
+use crate::backward_weight::BackwardWeightPlan;
+use crate::calls::{BackwardInputCall, BackwardWeightCall, ForwardCall};
 use crate::desc::ConvDesc;
 use crate::error::Error;
-use crate::forward::{ForwardCall, ForwardPlan};
+use crate::forward::ForwardPlan;
 use crate::geometry::parts;
 use crate::isa::Isa;
 use crate::kernel::Kernels;

@@ -3,9 +3,9 @@
 
 use core::ops::Range;
 
-use super::BackwardInputCall;
 use crate::arith::max;
 use crate::border::{is_inside, sum_outside, unpadded};
+use crate::calls::BackwardInputCall;
 use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::geometry::{Lattice, Panels};

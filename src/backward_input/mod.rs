@@ -21,6 +21,7 @@ mod progressions;
 use core::ops::Range;
 
 use crate::arith::{clamp, equal, min};
+use crate::calls::BackwardInputCall;
 use crate::depthwise::{backward_input as depthwise, tabulate, thetas_of};
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
@@ -30,7 +31,7 @@ use crate::layout::Layout;
 use crate::operands::{Accumulation, Gradient};
 use crate::sums::SegmentedSums;
 use crate::threads::{Executor, Rest, for_each};
-use crate::thresholds::{ThresholdGradient, ThresholdTable};
+use crate::thresholds::ThresholdGradient;
 use crate::tiny::Tiny;
 use crate::tuning::{BackwardInputAlgorithm, Tuning};
 use crate::weight::Packing;
@@ -64,18 +65,6 @@ enum Driver {
     Planar(Planar),
     Depthwise(depthwise::BackwardInput),
     Tiny(Tiny),
-}
-
-/// Operands of a call, lengths checked.
-pub(crate) struct BackwardInputCall<'a> {
-    pub(crate) desc: &'a ConvDesc,
-    pub(crate) kernels: &'static Kernels,
-    /// None where thresholds are linear.
-    pub(crate) input: Option<&'a [f32]>,
-    /// In the plan's [`Packing`].
-    pub(crate) weight: &'a [f32],
-    pub(crate) thresholds: ThresholdTable<'a>,
-    pub(crate) grad_output: &'a [f32],
 }
 
 /// The gradients that one thread computes.
@@ -118,15 +107,17 @@ impl BackwardInputPlan {
         threads: usize,
         tiny: Option<Tiny>,
     ) -> Self {
+        let depthwise = if VECTORS { depthwise::BackwardInput::new(desc, kernels, tuning) } else { None };
         let algorithm = match tuning.backward_input {
             Some(algorithm) => algorithm,
-            None => choose(desc, kernels, tuning),
+            None if depthwise.is_some() => BackwardInputAlgorithm::Depthwise,
+            None => choose(desc, kernels),
         };
         let most = min(progressions::most_vectors(desc, kernels), tuning.tile);
         let lanes = Packing::transposed_lanes(desc, most, kernels.lanes);
         let (algorithm, packing) = match algorithm {
             BackwardInputAlgorithm::Progressions if progressions::applies(desc, tuning, &lanes) => (algorithm, lanes),
-            BackwardInputAlgorithm::Depthwise if depthwise::BackwardInput::new(desc, kernels, tuning).is_some() => {
+            BackwardInputAlgorithm::Depthwise if depthwise.is_some() => {
                 (algorithm, Packing::depthwise(desc, kernels.lanes, true))
             }
             _ => (
@@ -140,12 +131,12 @@ impl BackwardInputPlan {
         {
             return Self::without_workspace(Driver::Tiny(tiny), packing);
         }
-        let driver = match (algorithm, depthwise::BackwardInput::new(desc, kernels, tuning)) {
+        let driver = match (algorithm, depthwise) {
             (BackwardInputAlgorithm::Progressions, _) => {
                 Driver::Progressions(Progressions::new(desc, kernels, tuning, &packing))
             }
             (BackwardInputAlgorithm::Depthwise, Some(driver)) => Driver::Depthwise(driver),
-            _ => Driver::Planar(Planar::new(desc, tuning, packing.panels())),
+            _ => Driver::Planar(Planar::new(desc, tuning)),
         };
         let panels = packing.all_panels(desc);
         // A panel of weights has as many rows per output channel.
@@ -321,15 +312,14 @@ impl BackwardInputPlan {
         sums: &mut SegmentedSums<'a>,
         workspace: &mut [f32],
     ) {
-        let &BackwardInputCall { desc, kernels, input, weight, thresholds, grad_output } = call;
         let [start, end] =
-            [segment.panels.start, segment.panels.end].map(|panel| self.packing.channel_of_all(desc, panel));
+            [segment.panels.start, segment.panels.end].map(|panel| self.packing.channel_of_all(call.desc, panel));
         driver.run(
-            &depthwise::Operands { desc, kernels, input, weight, grad_output },
+            call,
             depthwise::Part {
                 images: segment.images.clone(),
                 channels: start..end,
-                thetas: thetas_of(&thresholds, segment.thresholds),
+                thetas: thetas_of(&call.thresholds, segment.thresholds),
                 grad_input: grad_input.view.as_mut(),
                 add: grad_input.add,
                 sums,
@@ -384,13 +374,9 @@ impl BackwardInputPlan {
     }
 }
 
-/// The algorithm that suits a layer.
-const fn choose(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> BackwardInputAlgorithm {
-    if !VECTORS {
-        BackwardInputAlgorithm::Planar
-    } else if depthwise::BackwardInput::new(desc, kernels, tuning).is_some() {
-        BackwardInputAlgorithm::Depthwise
-    } else if 2 * desc.group_in_channels() < kernels.lanes || in_planes(desc) {
+/// The algorithm that suits a layer that is not depthwise.
+const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
+    if !VECTORS || 2 * desc.group_in_channels() < kernels.lanes || in_planes(desc) {
         BackwardInputAlgorithm::Planar
     } else {
         BackwardInputAlgorithm::Progressions

@@ -6,12 +6,13 @@
 
 use core::ops::Range;
 
-use super::{BackwardInputCall, InputGradient, Segment};
+use super::{InputGradient, Segment};
 use crate::arith::product;
 use crate::blocking::Planar as Blocking;
+use crate::calls::BackwardInputCall;
 use crate::desc::ConvDesc;
-use crate::geometry::{Panels, chunks};
-use crate::kernel::{BackwardInputPanels, Kernels, Offsets, Positions};
+use crate::geometry::chunks;
+use crate::kernel::{BackwardInputPanels, Kernels, Offsets, PanelBlock, Positions};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::sums::SegmentedSums;
 use crate::taps::{Grid, Phase};
@@ -27,8 +28,6 @@ pub(super) struct Planar {
     blocking: Blocking,
     /// Taps that reach one input, at most.
     taps: usize,
-    /// Input channels of a group.
-    panels: Panels,
     tile: usize,
 }
 
@@ -56,13 +55,6 @@ struct Site<'a> {
     taps: usize,
 }
 
-impl Site<'_> {
-    /// Coordinates of the block's first input and its last.
-    fn corners(&self) -> [[usize; 3]; 2] {
-        corners(self.phases, &self.block)
-    }
-}
-
 /// Coordinates of a block's first input and its last.
 fn corners(phases: &[Phase; 3], block: &Block) -> [[usize; 3]; 2] {
     let at = |axis: usize, position: usize| phases[axis].first + position * phases[axis].step;
@@ -71,12 +63,11 @@ fn corners(phases: &[Phase; 3], block: &Block) -> [[usize; 3]; 2] {
 }
 
 impl Planar {
-    pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning, panels: Panels) -> Self {
+    pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning) -> Self {
         let widest = Phase::all_widest(desc);
         Self {
             blocking: Blocking::new(&widest, desc.group_out_channels(), MOST_POSITIONS, tuning),
             taps: product([widest[0].taps, widest[1].taps, widest[2].taps]),
-            panels,
             tile: tuning.tile,
         }
     }
@@ -104,7 +95,7 @@ impl Worker<'_, '_, '_> {
     fn run(&mut self) {
         let desc = self.call.desc;
         let panels = self.segment.panels.clone();
-        let count = self.plan.panels.count();
+        let count = self.segment.packing.panels().count();
         for group in panels.start / count..panels.end.div_ceil(count) {
             let panels = panels.start.max(group * count)..panels.end.min((group + 1) * count);
             let [depths, heights, widths] = [0, 1, 2].map(|axis| Phase::count(desc, axis));
@@ -167,7 +158,7 @@ impl Worker<'_, '_, '_> {
     /// Some panels of a group over one block, for the staged `chunk` of the group's output channels.
     fn panels(&mut self, site: Site<'_>, panels: Range<usize>, chunk: Range<usize>) {
         let (desc, lanes, packing) = (self.call.desc, self.call.kernels.lanes, &self.segment.packing);
-        let [first, last] = site.corners();
+        let [first, last] = corners(site.phases, &site.block);
         let tensor = desc.input_tensor();
         let [_, height, width] = desc.input_size();
         let position = |[d, h, w]: [usize; 3]| (d * height + h) * width + w;
@@ -184,7 +175,7 @@ impl Worker<'_, '_, '_> {
         let depth = packing.depth(desc);
         let table = self.segment.table_start(desc, panels.start);
         let slots = channels.len() * desc.taps();
-        let group = panels.start / self.plan.panels.count();
+        let (_, first_panel) = packing.panel_of_all(panels.start);
         let [_, rows, columns] = site.block.size;
         self.call.kernels.backward_input(BackwardInputPanels {
             source: self.staged,
@@ -198,15 +189,18 @@ impl Worker<'_, '_, '_> {
             weight: &self.call.weight
                 [packing.lane_of_all(panels.start) * depth..packing.lane_of_all(panels.end) * depth],
             thresholds: &self.segment.thresholds[table..][..slots],
-            panels: self.plan.panels,
-            range: panels.start - group * self.plan.panels.count()..panels.end - group * self.plan.panels.count(),
-            positions: Positions {
-                rows,
-                columns,
-                source_row: site.grid.extent[2],
-                // One row lies where this would overflow.
-                row: site.phases[1].step.saturating_mul(width),
-                column: site.phases[2].step,
+            block: PanelBlock {
+                panels: packing.panels(),
+                range: first_panel..first_panel + panels.len(),
+                positions: Positions {
+                    rows,
+                    columns,
+                    source_row: site.grid.extent[2],
+                    // One row lies where this would overflow.
+                    row: site.phases[1].step.saturating_mul(width),
+                    column: site.phases[2].step,
+                },
+                tile: self.plan.tile,
             },
             input,
             step: tensor.strides.channel,
@@ -214,7 +208,6 @@ impl Worker<'_, '_, '_> {
             grad_input,
             add: self.grad_input.add || chunk.start > 0,
             grad_thresholds: &mut self.sums.current[table * lanes..][..slots * lanes],
-            tile: self.plan.tile,
         });
     }
 

@@ -14,8 +14,9 @@
 
 use core::ops::Range;
 
-use super::{BackwardInputCall, InputGradient, Segment};
+use super::{InputGradient, Segment};
 use crate::arith::{clamp, max, min, product};
+use crate::calls::BackwardInputCall;
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Lattice, Panels, Progression, Reads, SEGMENT, Segments, Steps, chunks, progressions};
 use crate::kernel::{Kernels, Mask, MaskedProducts, View};

@@ -13,6 +13,7 @@ mod stripes;
 use core::ops::Range;
 
 use crate::arith::min;
+use crate::calls::BackwardWeightCall;
 use crate::depthwise::backward_weight as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
@@ -22,7 +23,6 @@ use crate::layout::Layout;
 use crate::operands::Gradient;
 use crate::sums::add_positions;
 use crate::threads::{Executor, Rest, for_each};
-use crate::thresholds::ThresholdTable;
 use crate::tiny::Tiny;
 use crate::tuning::Tuning;
 
@@ -56,15 +56,6 @@ const fn suits_stripes(desc: &ConvDesc) -> bool {
     /// Positions of a small plane.
     const FEW_POSITIONS: usize = 100;
     matches!(desc.tensor_layout(), Layout::Nhwc) || desc.taps() == 1 || volume(desc.output_size()) <= FEW_POSITIONS
-}
-
-/// Operands of a call, lengths checked.
-pub(crate) struct BackwardWeightCall<'a> {
-    pub(crate) desc: &'a ConvDesc,
-    pub(crate) kernels: &'static Kernels,
-    pub(crate) input: &'a [f32],
-    pub(crate) thresholds: ThresholdTable<'a>,
-    pub(crate) grad_output: &'a [f32],
 }
 
 /// The output channels of one thread, with their gradients (that of the bias is added to) and its workspace.
@@ -169,9 +160,7 @@ impl BackwardWeightPlan {
         let WeightPart { channels, grad_weight, grad_bias, workspace } = part;
         if VECTORS && let Driver::Depthwise(driver) = &self.driver {
             let grad_weight = grad_weight.map(Gradient::zeroed);
-            let &BackwardWeightCall { desc, kernels, input, thresholds, grad_output } = call;
-            let operands = depthwise::Operands { desc, kernels, input, thresholds, grad_output };
-            driver.run(&operands, depthwise::Part { channels, grad_weight, grad_bias, workspace });
+            driver.run(call, depthwise::Part { channels, grad_weight, grad_bias, workspace });
             return;
         }
         if VECTORS && let Driver::Stripes(driver) = &self.driver {

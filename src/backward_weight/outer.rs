@@ -10,9 +10,9 @@
 
 use core::ops::Range;
 
-use super::BackwardWeightCall;
 use crate::arith::{clamp, equal, max, min};
 use crate::blocking::{Budget, block_size};
+use crate::calls::BackwardWeightCall;
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Panels, Segments, chunks};
 use crate::kernel::{Kernels, Offsets, RowsMut, TransposeBlock, WeightPanels};

@@ -22,9 +22,9 @@
 
 use core::ops::Range;
 
-use super::BackwardWeightCall;
 use crate::arith::{clamp, max, min};
 use crate::border;
+use crate::calls::BackwardWeightCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Lattice, Panels, Reads, SEGMENT, Segments, Steps, chunks};
 use crate::kernel::{Kernels, PackTiles, RowsMut, StripeProducts, SumTiles, TransposeBlock};

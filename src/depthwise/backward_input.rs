@@ -6,6 +6,7 @@ use super::forward::counted_from;
 use super::geometry::{Direction, Rows};
 use super::outside::{Gradients, Outside};
 use super::{Blocking, Field, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
+use crate::calls::BackwardInputCall;
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Reads, Segments, Steps, chunks};
 use crate::kernel::{DepthwiseBackwardInput, Kernels, Thetas, View};
@@ -17,17 +18,6 @@ use crate::workspace::Buffers;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BackwardInput(Blocking);
-
-/// What a call reads.
-pub(crate) struct Operands<'a> {
-    pub(crate) desc: &'a ConvDesc,
-    pub(crate) kernels: &'static Kernels,
-    /// None where thresholds are linear.
-    pub(crate) input: Option<&'a [f32]>,
-    /// Of all channels, `[vector][tap][lane]`.
-    pub(crate) weight: &'a [f32],
-    pub(crate) grad_output: &'a [f32],
-}
 
 /// What a thread computes.
 pub(crate) struct Part<'a, 'b> {
@@ -65,7 +55,7 @@ impl BackwardInput {
         self.buffers(desc, kernels).len()
     }
 
-    pub(crate) fn run(&self, call: &Operands<'_>, part: Part<'_, '_>) {
+    pub(crate) fn run(&self, call: &BackwardInputCall<'_>, part: Part<'_, '_>) {
         let (desc, kernels) = (call.desc, call.kernels);
         let Part { images, channels, thetas, mut grad_input, add, sums, workspace } = part;
         let ([outside, segments, kernel_rows, window, inputs, results], _) =

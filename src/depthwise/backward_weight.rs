@@ -5,26 +5,17 @@ use core::ops::Range;
 use super::geometry::{Direction, Rows};
 use super::outside::Outside;
 use super::{Blocking, Field, Tables, axes_of, ranges_of, table_lens, tabulate, thetas_from, thetas_of};
+use crate::calls::BackwardWeightCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, Segments, chunks};
 use crate::kernel::{DepthwiseBackwardWeight, Inputs, Kernels, RowsMut, Thetas, TransposeBlock};
 use crate::pixels::Reading;
 use crate::stage::blocks;
-use crate::thresholds::ThresholdTable;
 use crate::tuning::Tuning;
 use crate::workspace::Buffers;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BackwardWeight(Blocking);
-
-/// What a call reads.
-pub(crate) struct Operands<'a> {
-    pub(crate) desc: &'a ConvDesc,
-    pub(crate) kernels: &'static Kernels,
-    pub(crate) input: &'a [f32],
-    pub(crate) thresholds: ThresholdTable<'a>,
-    pub(crate) grad_output: &'a [f32],
-}
 
 /// What a thread computes: gradients that are added to, `[channel][tap]` and `[channel]`.
 pub(crate) struct Part<'a> {
@@ -59,7 +50,7 @@ impl BackwardWeight {
         self.buffers(desc, kernels, channels).len()
     }
 
-    pub(crate) fn run(&self, call: &Operands<'_>, part: Part<'_>) {
+    pub(crate) fn run(&self, call: &BackwardWeightCall<'_>, part: Part<'_>) {
         let (desc, kernels) = (call.desc, call.kernels);
         let Part { channels, grad_weight, grad_bias, workspace } = part;
         let ([thetas, weight, outside, bias, transposed, segments, kernel_rows, window, gradients], _) =

@@ -4,28 +4,17 @@ use core::ops::Range;
 
 use super::geometry::{Direction, Rows};
 use super::{Blocking, Field, Tables, positions_of, ranges_of, table_lens, tabulate, thetas_from, thetas_of};
+use crate::calls::ForwardCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, Steps, chunks};
 use crate::kernel::{DepthwiseForward, Kernels, View};
 use crate::pixels::{Reading, Results};
 use crate::stage::blocks;
-use crate::thresholds::ThresholdTable;
 use crate::tuning::Tuning;
 use crate::workspace::Buffers;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forward(Blocking);
-
-/// What a call reads.
-pub(crate) struct Operands<'a> {
-    pub(crate) desc: &'a ConvDesc,
-    pub(crate) kernels: &'static Kernels,
-    pub(crate) input: &'a [f32],
-    /// `[vector][tap][lane]`
-    pub(crate) weight: &'a [f32],
-    pub(crate) thresholds: ThresholdTable<'a>,
-    pub(crate) bias: Option<&'a [f32]>,
-}
 
 /// What a thread writes.
 pub(crate) struct Part<'a> {
@@ -58,7 +47,7 @@ impl Forward {
         self.buffers(desc, kernels).len()
     }
 
-    pub(crate) fn run(&self, call: &Operands<'_>, part: Part<'_>) {
+    pub(crate) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
         let (desc, kernels) = (call.desc, call.kernels);
         let Part { mut output, images, channels, space, workspace } = part;
         let ([thetas, start, segments, outside, window, results], _) = self.buffers(desc, kernels).carve(workspace);

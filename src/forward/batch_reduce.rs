@@ -7,8 +7,9 @@
 
 use core::ops::Range;
 
-use super::{ForwardCall, OutputPart};
+use super::OutputPart;
 use crate::arith::{clamp, max, min, product};
+use crate::calls::ForwardCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Class, Lattice, Panels, Reads, chunks, classes_in};
 use crate::kernel::{BatchReduce as TileCall, Kernels, PaddedTap, View};

@@ -3,11 +3,12 @@
 //! Positions lie in lanes whatever the layout: staging transposes channels-last images on the way. The reduction over
 //! (input channel, tap) is one loop over a table of offsets, so rank, stride and dilation do not reach the kernel.
 
-use super::{ForwardCall, OutputPart, panels_of_group, tabulate};
+use super::{OutputPart, panels_of_group, tabulate};
 use crate::blocking::Planar;
+use crate::calls::ForwardCall;
 use crate::desc::ConvDesc;
 use crate::geometry::chunks;
-use crate::kernel::{ForwardPanels, Kernels, Offsets, Positions};
+use crate::kernel::{ForwardPanels, Kernels, Offsets, PanelBlock, Positions};
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;
@@ -92,6 +93,13 @@ impl Direct {
                             Some(bias) if first == 0 => start.copy_from_slice(&bias[out_channels.clone()]),
                             _ => start.fill(0.0),
                         }
+                        let own = Positions { rows, columns, source_row: self.grid.extent[2], row: width, column: 1 };
+                        let block = PanelBlock {
+                            panels: self.packing.panels(),
+                            range: panels.clone(),
+                            positions: own,
+                            tile: self.tile,
+                        };
                         call.kernels.forward(ForwardPanels {
                             source,
                             offsets,
@@ -99,19 +107,10 @@ impl Direct {
                             weight,
                             first_step: first * desc.taps(),
                             depth,
-                            panels: self.packing.panels(),
-                            range: panels.clone(),
-                            positions: Positions {
-                                rows,
-                                columns,
-                                source_row: self.grid.extent[2],
-                                row: width,
-                                column: 1,
-                            },
+                            block,
                             start,
                             add: first > 0,
                             output: output.runs(image, out_channels.clone(), positions.clone()),
-                            tile: self.tile,
                         });
                     }
                 }

@@ -13,6 +13,7 @@ mod direct;
 use core::ops::Range;
 
 use crate::arith::{equal, min};
+use crate::calls::ForwardCall;
 use crate::depthwise::forward as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
@@ -21,7 +22,6 @@ use crate::kernel::{Kernels, VECTORS, View};
 use crate::layout::Layout;
 use crate::taps::Grid;
 use crate::threads::{Executor, Rest, for_each};
-use crate::thresholds::ThresholdTable;
 use crate::tiny::Tiny;
 use crate::tuning::{ForwardAlgorithm, Tuning};
 use crate::weight::Packing;
@@ -74,17 +74,6 @@ struct OutputPart<'a> {
     workspace: &'a mut [f32],
 }
 
-/// Operands of a call, lengths checked.
-pub(crate) struct ForwardCall<'a> {
-    pub(crate) desc: &'a ConvDesc,
-    pub(crate) kernels: &'static Kernels,
-    pub(crate) input: &'a [f32],
-    /// In the plan's [`Packing`].
-    pub(crate) weight: &'a [f32],
-    pub(crate) thresholds: ThresholdTable<'a>,
-    pub(crate) bias: Option<&'a [f32]>,
-}
-
 impl ForwardPlan {
     pub(crate) const fn new(
         desc: &ConvDesc,
@@ -93,15 +82,17 @@ impl ForwardPlan {
         threads: usize,
         tiny: Option<Tiny>,
     ) -> Self {
+        let depthwise = if VECTORS { depthwise::Forward::new(desc, kernels, tuning) } else { None };
         let algorithm = match tuning.forward {
             Some(algorithm) => algorithm,
-            None => choose(desc, kernels, tuning),
+            None if depthwise.is_some() => ForwardAlgorithm::Depthwise,
+            None => choose(desc, kernels),
         };
         let channels = desc.group_out_channels();
         let lanes = Packing::lanes(desc, min(kernels.channel_vectors, tuning.tile), kernels.lanes);
         let (algorithm, packing) = match algorithm {
             ForwardAlgorithm::BatchReduce if batch_reduce::applies(desc, tuning, &lanes) => (algorithm, lanes),
-            ForwardAlgorithm::Depthwise if depthwise::Forward::new(desc, kernels, tuning).is_some() => {
+            ForwardAlgorithm::Depthwise if depthwise.is_some() => {
                 (algorithm, Packing::depthwise(desc, kernels.lanes, false))
             }
             _ => (ForwardAlgorithm::Direct, Packing::rows(kernels.panel.panels(channels, tuning.panel))),
@@ -114,7 +105,7 @@ impl ForwardPlan {
             return Self { driver: Driver::Tiny(tiny), packing, split, part_len: 0 };
         }
         let split = Split::new(desc, packing.all_panels(desc), kernels, threads);
-        let driver = match (algorithm, depthwise::Forward::new(desc, kernels, tuning)) {
+        let driver = match (algorithm, depthwise) {
             (ForwardAlgorithm::BatchReduce, _) => Driver::BatchReduce(BatchReduce::new(desc, tuning, packing)),
             (ForwardAlgorithm::Depthwise, Some(driver)) => Driver::Depthwise(driver),
             _ => Driver::Direct(Direct::new(desc, kernels, tuning, packing)),
@@ -193,16 +184,14 @@ impl ForwardPlan {
     }
 
     fn run_depthwise(&self, driver: &depthwise::Forward, call: &ForwardCall<'_>, part: OutputPart<'_>) {
-        let &ForwardCall { desc, kernels, input, weight, thresholds, bias } = call;
         let OutputPart { output, images, panels, space, workspace } = part;
-        let channels = self.packing.channel_of_all(desc, panels.start)..self.packing.channel_of_all(desc, panels.end);
-        let operands = depthwise::Operands { desc, kernels, input, weight, thresholds, bias };
-        driver.run(&operands, depthwise::Part { output, images, channels, space, workspace });
+        let [start, end] = [panels.start, panels.end].map(|panel| self.packing.channel_of_all(call.desc, panel));
+        driver.run(call, depthwise::Part { output, images, channels: start..end, space, workspace });
     }
 }
 
-/// The algorithm that suits a layer.
-const fn choose(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> ForwardAlgorithm {
+/// The algorithm that suits a layer that is not depthwise.
+const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     /// Output positions below which lanes of positions are too often empty.
     const FEW_POSITIONS: usize = 256;
     /// Steps of a sum up to which to transpose its result costs a tenth or more of it.
@@ -218,9 +207,6 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> ForwardA
 
     if !VECTORS {
         return ForwardAlgorithm::Direct;
-    }
-    if depthwise::Forward::new(desc, kernels, tuning).is_some() {
-        return ForwardAlgorithm::Depthwise;
     }
     let channels = desc.group_out_channels();
     let positions = volume(desc.output_size());

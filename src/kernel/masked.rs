@@ -593,10 +593,7 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
         unrolled!(ROW in 0..R => {
             let x = simd.load(place.input.add(ROW * place.input_step + VECTOR * S::LANES));
             let to = place.grad_input.add(ROW * place.grad_input_step + VECTOR * S::LANES);
-            let sum = sums[ROW][VECTOR];
-            // Both compares are ordered: a NaN passes nothing to either side.
-            let passed = simd.keep(simd.less_than_f32s(theta, x), sum);
-            let stopped = simd.keep(simd.greater_than_or_equal_f32s(theta, x), sum);
+            let [passed, stopped] = simd.divide(sums[ROW][VECTOR], x, theta);
             own[ROW % 2] = simd.add_f32s(own[ROW % 2], stopped);
             simd.store(to, if ADD { simd.add_f32s(simd.load(to), passed) } else { passed });
         });

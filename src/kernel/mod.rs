@@ -51,7 +51,7 @@ pub(crate) use masked::{Mask, MaskedProducts};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
 pub(crate) use padded::PaddedTap;
-pub(crate) use planar::{BackwardInputPanels, ForwardPanels, Positions};
+pub(crate) use planar::{BackwardInputPanels, ForwardPanels, PanelBlock, Positions};
 #[cfg(feature = "internal-testing")]
 pub use seen::Tiles;
 pub(crate) use stripe::{PackTiles, StripeProducts, SumTiles};

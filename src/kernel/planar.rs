@@ -100,6 +100,41 @@ impl Runs {
     }
 }
 
+/// Some panels of channels over a block.
+#[derive(Clone, Debug)]
+pub(crate) struct PanelBlock {
+    /// A group's, of the widths of [`Kernels::panel`](super::Kernels::panel), and those that are computed.
+    pub(crate) panels: Panels,
+    pub(crate) range: Range<usize>,
+    pub(crate) positions: Positions,
+    /// Most vectors of positions per tile.
+    pub(crate) tile: usize,
+}
+
+impl PanelBlock {
+    fn check<S: Vector>(&self) {
+        let Self { panels, range, positions, tile } = self;
+        assert!(range.start < range.end && range.end <= panels.count() && *tile >= 1);
+        assert!(panel_widths::<S>().contains(panels.max()) && panel_widths::<S>().contains(panels.min()));
+        let Positions { rows, columns, source_row, .. } = *positions;
+        assert!(rows >= 1 && columns >= 1 && (rows == 1 || columns <= source_row));
+    }
+
+    /// Channels of all panels that are computed.
+    #[inline(always)]
+    const fn channels(&self) -> usize {
+        self.panels.start(self.range.end) - self.panels.start(self.range.start)
+    }
+
+    /// The channels of one of them, counted from the first.
+    #[inline(always)]
+    const fn channels_of(&self, panel: usize) -> Range<usize> {
+        let Range { start, end } = self.panels.get(panel);
+        let first = self.panels.start(self.range.start);
+        start - first..end - first
+    }
+}
+
 /// Elements of the largest tile: in vectors, or of 32 accumulators where there are none.
 const MOST_TILE: usize = if VECTORS { 4 * 12 * MOST_LANES } else { 32 };
 
@@ -124,18 +159,13 @@ pub(crate) struct ForwardPanels<'a> {
     /// Steps of a panel's weights, and which of them the first offset is.
     pub(crate) depth: usize,
     pub(crate) first_step: usize,
-    /// A group's, of the widths of [`Kernels::panel`](super::Kernels::panel), and those that are computed.
-    pub(crate) panels: Panels,
-    pub(crate) range: Range<usize>,
-    pub(crate) positions: Positions,
+    pub(crate) block: PanelBlock,
     /// One per channel of the range.
     pub(crate) start: &'a [f32],
     /// Whether the output is added to.
     pub(crate) add: bool,
     /// A row per channel of the range, of positions that include the block's.
     pub(crate) output: RowsMut<'a>,
-    /// Most vectors of positions per tile.
-    pub(crate) tile: usize,
 }
 
 /// Panels of input channels over one block of inputs. With the sum over some output channels
@@ -163,10 +193,7 @@ pub(crate) struct BackwardInputPanels<'a> {
     pub(crate) weight: &'a [f32],
     /// `[panel][weight tap][channel]`.
     pub(crate) thresholds: &'a [f32],
-    /// A group's, of the widths of [`Kernels::panel`](super::Kernels::panel), and those that are computed.
-    pub(crate) panels: Panels,
-    pub(crate) range: Range<usize>,
-    pub(crate) positions: Positions,
+    pub(crate) block: PanelBlock,
     /// From the block's first input on, channels `step` and positions `apart`, as those of the gradient.
     pub(crate) input: Option<&'a [f32]>,
     pub(crate) step: usize,
@@ -177,8 +204,6 @@ pub(crate) struct BackwardInputPanels<'a> {
     pub(crate) add: bool,
     /// `[panel][weight tap][channel][lanes]`, added to.
     pub(crate) grad_thresholds: &'a mut [f32],
-    /// Most vectors of positions per tile.
-    pub(crate) tile: usize,
 }
 
 /// Vectors of positions in a tile with `channels` channels: accumulators, a vector of the source per vector of
@@ -205,16 +230,15 @@ const fn widest_tile<S: Vector>(channels: usize, most: usize) -> usize {
     }
 }
 
-/// Some panels over one block, as the walk over its runs sees them.
+/// A call, as the walk over the runs of its block sees it.
 trait Tiles: Kernel {
-    fn panels(&self) -> (&Panels, &Range<usize>);
-    fn positions(&self) -> &Positions;
-    /// Most vectors of positions per tile.
-    fn most(&self) -> usize;
+    fn block(&self) -> &PanelBlock;
+
     /// Whether the last tile of a run ends with it, and computes some positions once more.
     fn ends_with_runs(&self, _runs: &Runs, _lanes: usize) -> bool {
         false
     }
+
     /// One panel at a tile.
     ///
     /// # Safety
@@ -223,18 +247,9 @@ trait Tiles: Kernel {
     /// position; where tiles end with runs, none ends behind it.
     unsafe fn run_tile<S: Vector>(&mut self, simd: S, panel: usize, tile: Tile, runs: &Runs);
 
-    /// What both passes ask of panels and positions.
-    fn check_panels<S: Vector>(&self) {
-        let ((panels, range), positions) = (self.panels(), self.positions());
-        assert!(range.start < range.end && range.end <= panels.count() && self.most() >= 1);
-        assert!(panel_widths::<S>().contains(panels.max()) && panel_widths::<S>().contains(panels.min()));
-        assert!(positions.rows >= 1 && positions.columns >= 1);
-        assert!(positions.rows == 1 || positions.columns <= positions.source_row);
-    }
-
     /// Elements of the source from the first position on that are read at offset 0.
     fn source_len(&self, lanes: usize) -> usize {
-        let runs = self.positions().runs(lanes);
+        let runs = self.block().positions.runs(lanes);
         runs.source_len(lanes, self.ends_with_runs(&runs, lanes))
     }
 }
@@ -245,17 +260,17 @@ trait Tiles: Kernel {
 ///
 /// The call is [checked](Kernel#checked).
 #[inline(always)]
-unsafe fn walk<S: Vector, B: Tiles>(simd: S, mut block: B) {
-    let (&panels, range) = block.panels();
-    let runs = block.positions().runs(S::LANES);
+unsafe fn walk<S: Vector, C: Tiles>(simd: S, mut call: C) {
+    let PanelBlock { panels, range, positions, tile: most_vectors } = call.block().clone();
+    let runs = positions.runs(S::LANES);
     // Vectors that may end with the run.
-    let most = if block.ends_with_runs(&runs, S::LANES) { runs.len / S::LANES } else { usize::MAX };
-    for panel in range.clone() {
-        let channels = panels.start(panel + 1) - panels.start(panel);
+    let most = if call.ends_with_runs(&runs, S::LANES) { runs.len / S::LANES } else { usize::MAX };
+    for panel in range {
+        let channels = panels.get(panel).len();
         for run in 0..runs.count {
             let mut next = 0;
             while next < runs.len {
-                let left = (runs.len - next).div_ceil(S::LANES).min(block.most()).min(most);
+                let left = (runs.len - next).div_ceil(S::LANES).min(most_vectors).min(most);
                 let vectors = widest_tile::<S>(channels, left);
                 let at = if most < usize::MAX { next.min(runs.len - vectors * S::LANES) } else { next };
                 let tile = Tile { run, at, vectors };
@@ -263,9 +278,9 @@ unsafe fn walk<S: Vector, B: Tiles>(simd: S, mut block: B) {
                 unsafe {
                     if S::FEW_TILES {
                         // Its own frame is small, and so is code that reaches all of it.
-                        outlined!(simd => block.run_tile(simd, panel, tile, &runs));
+                        outlined!(simd => call.run_tile(simd, panel, tile, &runs));
                     } else {
-                        block.run_tile(simd, panel, tile, &runs);
+                        call.run_tile(simd, panel, tile, &runs);
                     }
                 }
                 next = at + vectors * S::LANES;
@@ -348,16 +363,8 @@ impl Way {
 }
 
 impl Tiles for ForwardPanels<'_> {
-    fn panels(&self) -> (&Panels, &Range<usize>) {
-        (&self.panels, &self.range)
-    }
-
-    fn positions(&self) -> &Positions {
-        &self.positions
-    }
-
-    fn most(&self) -> usize {
-        self.tile
+    fn block(&self) -> &PanelBlock {
+        &self.block
     }
 
     fn ends_with_runs(&self, runs: &Runs, lanes: usize) -> bool {
@@ -367,13 +374,13 @@ impl Tiles for ForwardPanels<'_> {
     #[inline(always)]
     unsafe fn run_tile<S: Vector>(&mut self, simd: S, panel: usize, tile: Tile, runs: &Runs) {
         let Tile { run, at, vectors } = tile;
-        let width = self.panels.start(panel + 1) - self.panels.start(panel);
-        let first = self.panels.start(panel) - self.panels.start(self.range.start);
+        let channels = self.block.channels_of(panel);
+        let (first, width, positions) = (channels.start, channels.len(), &self.block.positions);
         let RowsMut { first: output, step, apart, .. } = self.output;
         let lanes = vectors * S::LANES;
         // Where code is to be small, one way will do.
         let whole = !S::FEW_TILES && apart == 1 && !runs.gaps() && at + lanes <= runs.len;
-        let row = output.wrapping_add(first * step + run * self.positions.row + at);
+        let row = output.wrapping_add(first * step + run * positions.row + at);
         let mut copy = TileCopy::uninit();
         let copy: *mut f32 = copy.as_mut_ptr().cast();
         with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
@@ -399,7 +406,6 @@ impl Tiles for ForwardPanels<'_> {
         });
         if !whole {
             let range = at..min(at + lanes, runs.len);
-            let positions = &self.positions;
             let cells = Cells { positions, runs, run, range, channels: width, step, apart, pitch: lanes };
             // SAFETY: as many rows of the copy have been written; checked: the channels are rows of the output, the positions lie
             // in each.
@@ -410,15 +416,12 @@ impl Tiles for ForwardPanels<'_> {
 
 impl Kernel for ForwardPanels<'_> {
     fn check<S: Vector>(&self) {
-        self.check_panels::<S>();
-        let steps = self.offsets.table().len();
-        let Self { panels, range, .. } = self;
+        let (steps, channels) = (self.offsets.table().len(), self.block.channels());
         assert!(self.source_len(S::LANES).saturating_add(self.offsets.max()) <= self.source.len());
         assert!(steps <= self.thresholds.len() && self.first_step.saturating_add(steps) <= self.depth);
-        let channels = panels.start(range.end) - panels.start(range.start);
-        assert!(channels.saturating_mul(self.depth) <= self.weight.len());
-        assert!(self.output.rows == channels && channels <= self.start.len());
-        assert!(self.positions.span() <= self.output.len);
+        assert!(channels.saturating_mul(self.depth) <= self.weight.len() && channels <= self.start.len());
+        assert!(self.output.rows == channels && self.block.positions.span() <= self.output.len);
+        self.block.check::<S>();
     }
 
     #[inline(always)]
@@ -512,25 +515,16 @@ unsafe fn forward_step<S: Vector, const MR: usize, const NR: usize>(
 }
 
 impl Tiles for BackwardInputPanels<'_> {
-    fn panels(&self) -> (&Panels, &Range<usize>) {
-        (&self.panels, &self.range)
-    }
-
-    fn positions(&self) -> &Positions {
-        &self.positions
-    }
-
-    fn most(&self) -> usize {
-        self.tile
+    fn block(&self) -> &PanelBlock {
+        &self.block
     }
 
     #[inline(always)]
     unsafe fn run_tile<S: Vector>(&mut self, simd: S, panel: usize, tile: Tile, runs: &Runs) {
         let Tile { run, at, vectors } = tile;
-        let width = self.panels.start(panel + 1) - self.panels.start(panel);
-        let channel = self.panels.start(panel) - self.panels.start(self.range.start);
+        let channels = self.block.channels_of(panel);
+        let (channel, width, positions) = (channels.start, channels.len(), &{ self.block.positions });
         let (lanes, step) = (vectors * S::LANES, self.step);
-        let positions = &{ self.positions };
         let adjacent = self.apart == 1 && positions.column == 1;
         // Where code is to be small, one way will do.
         let whole = !S::FEW_TILES && adjacent && !runs.gaps() && at + lanes <= runs.len;
@@ -557,17 +551,20 @@ impl Tiles for BackwardInputPanels<'_> {
             }
         }
         let grad_input = self.grad_input.as_ref().map(|rows| rows.first);
-        let mut add = false;
+        let (mut before, mut before_step) = (ZEROS.as_ptr(), 0);
         if let Some(own) = grad_input.filter(|_| whole) {
-            (to, to_step, add) = (own.wrapping_add(place), step, self.add);
+            (to, to_step) = (own.wrapping_add(place), step);
+            if self.add {
+                (before, before_step) = (to, to_step);
+            }
         }
         let at = run * runs.source_step + at;
-        let place = Place { input, input_step, to, to_step, add };
+        let place = Place { input, input_step, before, before_step, to, to_step };
         with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
             with_const!(vectors, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
                 // SAFETY: checked: `NR` channels are the panel's; the vectors lie in the run, and where the tile is whole, in the
                 // planes, and else in the copies.
-                framed!(simd => unsafe { self.tile::<S, MR, NR>(simd, channel, at, &place) })
+                framed!(simd => unsafe { self.tile::<S, MR, NR>(simd, channel, at, place) })
             })
         });
         if let Some(own) = grad_input.filter(|_| !whole) {
@@ -577,37 +574,23 @@ impl Tiles for BackwardInputPanels<'_> {
     }
 }
 
-/// Where the inputs of a tile lie, and their gradients.
-struct Place {
-    input: *const f32,
-    /// Distance of channels.
-    input_step: usize,
-    to: *mut f32,
-    to_step: usize,
-    /// Whether the gradients are added to.
-    add: bool,
-}
-
 impl Kernel for BackwardInputPanels<'_> {
     fn check<S: Vector>(&self) {
-        self.check_panels::<S>();
-        let Self { panels, range, depth, all_taps, .. } = self;
+        self.block.check::<S>();
+        let Self { depth, all_taps, .. } = self;
+        let (channels, span) = (self.block.channels(), self.block.positions.span());
         assert!(*depth >= 1 && self.first_step.saturating_add(*depth) <= self.all_depth);
         let deepest = (depth - 1).saturating_mul(self.source_pitch).saturating_add(self.offsets.max());
         assert!(self.source_len(S::LANES).saturating_add(deepest) <= self.source.len());
         assert!(self.weight_taps.table().len() == self.offsets.table().len() && self.weight_taps.max() < *all_taps);
-        let channels = panels.start(range.end) - panels.start(range.start);
         let slots = channels.saturating_mul(*all_taps);
         assert!(slots.saturating_mul(self.all_depth) <= self.weight.len());
         assert!(slots <= self.thresholds.len() && slots.saturating_mul(S::LANES) <= self.grad_thresholds.len());
-        let last = (self.positions.span() - 1).saturating_mul(self.apart);
+        let last = (span - 1).saturating_mul(self.apart);
         let last = (channels - 1).saturating_mul(self.step).saturating_add(last);
         assert!(self.input.is_none_or(|input| last < input.len()));
         assert!(self.grad_input.as_ref().is_none_or(|rows| {
-            rows.rows == channels
-                && rows.step == self.step
-                && rows.apart == self.apart
-                && self.positions.span() <= rows.len
+            rows.rows == channels && rows.step == self.step && rows.apart == self.apart && span <= rows.len
         }));
     }
 
@@ -630,10 +613,10 @@ impl BackwardInputPanels<'_> {
         simd: S,
         channel: usize,
         at: usize,
-        place: &Place,
+        mut place: Place,
     ) {
         let zero = simd.splat_f32s(0.0);
-        let Place { input, input_step, to, to_step, .. } = *place;
+        let Place { input, input_step, to, to_step, .. } = place;
         if !S::FEW_TILES {
             unrolled!(N in 0..NR => {
                 let (input, to) = (input.wrapping_add(N * input_step), to.wrapping_add(N * to_step));
@@ -644,10 +627,6 @@ impl BackwardInputPanels<'_> {
                     simd.prefetch_for_writing(to.wrapping_add(16));
                 }
             });
-        }
-        let mut rows = Masked { input, input_step, before: ZEROS.as_ptr(), before_step: 0, to, to_step };
-        if place.add {
-            (rows.before, rows.before_step) = (to, to_step);
         }
         for (&offset, &weight_tap) in self.offsets.table().iter().zip(self.weight_taps.table()) {
             let tap = channel * self.all_taps + weight_tap as usize * NR;
@@ -670,13 +649,13 @@ impl BackwardInputPanels<'_> {
                     let mut finished = [[zero; MR]; NR];
                     store(simd, sums, finished.as_mut_ptr().cast(), MR * S::LANES);
                     for (n, sums) in finished.iter().enumerate() {
-                        rows.mask(simd, n, sums, thetas, held);
+                        place.mask(simd, n, sums, thetas, held);
                     }
                 } else {
-                    unrolled!(N in 0..NR => rows.mask(simd, N, &sums[N], thetas, held));
+                    unrolled!(N in 0..NR => place.mask(simd, N, &sums[N], thetas, held));
                 }
             }
-            (rows.before, rows.before_step) = (to, to_step);
+            (place.before, place.before_step) = (to, to_step);
         }
     }
 }
@@ -685,7 +664,8 @@ impl BackwardInputPanels<'_> {
 static ZEROS: [f32; 4 * MOST_LANES] = [0.0; 4 * MOST_LANES];
 
 /// Inputs of a tile, channels a step apart, what their gradients have been before, and where these go.
-struct Masked {
+#[derive(Clone, Copy)]
+struct Place {
     input: *const f32,
     input_step: usize,
     before: *const f32,
@@ -694,7 +674,7 @@ struct Masked {
     to_step: usize,
 }
 
-impl Masked {
+impl Place {
     /// Sends a channel's sums to the gradient of the input or to that of the threshold.
     ///
     /// # Safety
@@ -717,9 +697,7 @@ impl Masked {
             few!(M in 0..MR => {
                 let x = simd.load(self.input.add(n * self.input_step + M * S::LANES));
                 let before = simd.load(self.before.add(n * self.before_step + M * S::LANES));
-                // Both compares are ordered: a NaN passes nothing to either side.
-                let passed = simd.keep(simd.less_than_f32s(theta, x), sums[M]);
-                let stopped = simd.keep(simd.greater_than_or_equal_f32s(theta, x), sums[M]);
+                let [passed, stopped] = simd.divide(sums[M], x, theta);
                 simd.store(self.to.add(n * self.to_step + M * S::LANES), simd.add_f32s(before, passed));
                 own = simd.add_f32s(own, stopped);
             });

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use super::view::PixelsMut;
 use super::{
     BackwardInputPanels, DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Inputs, Isa, Kernels, Line,
-    Offsets, Own, Positions, RowsMut, Segment, SegmentWords, Thetas, View, Walk,
+    Offsets, Own, PanelBlock, Positions, RowsMut, Segment, SegmentWords, Thetas, View, Walk,
 };
 use crate::geometry::{Panels, Span, Steps};
 use crate::layout::{Layout, TensorLayout};
@@ -266,16 +266,13 @@ fn planes_without_inputs_are_linear() {
                 all_taps: 2,
                 weight: &weight,
                 thresholds: &std::vec![f32::NEG_INFINITY; 2 * channels],
-                panels: Panels::of_at_most(channels, channels),
-                range: 0..1,
-                positions,
+                block: PanelBlock { panels: Panels::of_at_most(channels, channels), range: 0..1, positions, tile: 4 },
                 input,
                 step: pitch,
                 apart: 1,
                 grad_input: Some(RowsMut::of_slice(&mut gradient, channels, pitch, pitch)),
                 add: true,
                 grad_thresholds: &mut thresholds,
-                tile: 4,
             });
             assert_eq!(thresholds, numbers(2 * channels * lanes, 5));
             gradient

@@ -65,6 +65,15 @@ pub(super) trait Vector: Simd {
         self.max_f32s(theta, x)
     }
 
+    /// The part of a gradient that goes to `x` and the part that goes to `θ` (eq. 5 and 6). Both compares are ordered: a NaN passes
+    /// nothing to either side.
+    #[inline(always)]
+    fn divide(self, gradient: Self::f32s, x: Self::f32s, theta: Self::f32s) -> [Self::f32s; 2] {
+        let passed = self.keep(self.less_than_f32s(theta, x), gradient);
+        let stopped = self.keep(self.greater_than_or_equal_f32s(theta, x), gradient);
+        [passed, stopped]
+    }
+
     /// `a · b + c`, in one rounding where the instruction set has that.
     #[inline(always)]
     fn mul_add(self, a: Self::f32s, b: Self::f32s, c: Self::f32s) -> Self::f32s {

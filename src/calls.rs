@@ -1,0 +1,37 @@
+//! What the drivers of a pass are given: the operands of a call, lengths checked.
+
+use crate::desc::ConvDesc;
+use crate::kernel::Kernels;
+use crate::thresholds::ThresholdTable;
+
+/// Of the forward pass.
+pub(crate) struct ForwardCall<'a> {
+    pub(crate) desc: &'a ConvDesc,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) input: &'a [f32],
+    /// In the plan's packing.
+    pub(crate) weight: &'a [f32],
+    pub(crate) thresholds: ThresholdTable<'a>,
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+/// Of the backward pass of the input.
+pub(crate) struct BackwardInputCall<'a> {
+    pub(crate) desc: &'a ConvDesc,
+    pub(crate) kernels: &'static Kernels,
+    /// None where thresholds are linear.
+    pub(crate) input: Option<&'a [f32]>,
+    /// In the plan's packing.
+    pub(crate) weight: &'a [f32],
+    pub(crate) thresholds: ThresholdTable<'a>,
+    pub(crate) grad_output: &'a [f32],
+}
+
+/// Of the backward pass of the weight.
+pub(crate) struct BackwardWeightCall<'a> {
+    pub(crate) desc: &'a ConvDesc,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) input: &'a [f32],
+    pub(crate) thresholds: ThresholdTable<'a>,
+    pub(crate) grad_output: &'a [f32],
+}

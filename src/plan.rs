@@ -105,6 +105,7 @@ impl ConvRelu {
             tiny: tuning.tiny,
             forward: tuning.forward,
             backward_input: tuning.backward_input,
+            packs: tuning.packs,
             depthwise: tuning.depthwise,
         };
         Ok(Self::of(desc, kernels, at_least_one, 1))

@@ -53,6 +53,9 @@ pub struct Tuning {
     pub forward: Option<ForwardAlgorithm>,
     /// The algorithm of the backward pass of the input, where it applies.
     pub backward_input: Option<BackwardInputAlgorithm>,
+    /// Whether the forward pass clamps inputs once for all panels of output channels, where it can; where none is given, the CPU
+    /// decides.
+    pub packs: Option<bool>,
     /// Whether the backward pass of the weight has its own algorithm for depthwise layers.
     pub depthwise: bool,
 }
@@ -70,6 +73,7 @@ impl Tuning {
         tiny: usize::MAX,
         forward: None,
         backward_input: None,
+        packs: None,
         depthwise: true,
     };
 }

@@ -8,11 +8,11 @@
 use core::ops::Range;
 
 use super::OutputPart;
-use crate::arith::{clamp, max, min, product};
+use crate::arith::{clamp, equal, max, min, product};
 use crate::calls::ForwardCall;
-use crate::desc::ConvDesc;
+use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Class, Lattice, Panels, Reads, chunks, classes_in};
-use crate::kernel::{BatchReduce as TileCall, Kernels, PaddedTap, View};
+use crate::kernel::{self, BatchReduce as TileCall, Kernels, PaddedTap, View};
 use crate::layout::Layout;
 use crate::pixels::{Blocks, Budget, Copies, Pixels, Reading, Results, Source};
 use crate::stage::{Block, blocks};
@@ -40,6 +40,8 @@ pub(super) struct BatchReduce {
     packing: Packing,
     /// Most rows of a tile.
     tile: usize,
+    /// Whether inputs are clamped once for all panels; where none, the CPU decides.
+    packs: Option<bool>,
 }
 
 /// The blocks whose windows are copied.
@@ -51,6 +53,31 @@ const fn copied_blocks(desc: &ConvDesc, tuning: &Tuning, packing: &Packing) -> O
         positions: tuning.positions,
     };
     Blocks::new(desc, Reading::Forward, budget)
+}
+
+/// Elements of a group's weights, 4 MiB: a core's share of the last cache.
+const MOST_WEIGHTS: usize = 1 << 20;
+
+/// Elements of clamped inputs, 64 KiB, which lie in the second-level cache beside the weights that pass by; more where a single
+/// tile needs them.
+const PACKED_LEN: usize = 16 * 1024;
+const MOST_PACKED_LEN: usize = 40 * 1024;
+
+/// Elements of clamped inputs, where they may be packed; else 0. The CPU decides whether they are, but not how many: a workspace
+/// serves all CPUs with the same instruction set.
+const fn packed_len(desc: &ConvDesc, packing: &Packing, kernels: &Kernels) -> usize {
+    const POSSIBLE: bool = cfg!(any(target_arch = "x86_64", feature = "internal-testing"));
+    let one = kernel::packed_len(packing.depth(desc));
+    if !POSSIBLE || kernels.lanes == 1 || is_single(desc) || one > MOST_PACKED_LEN {
+        return 0;
+    }
+    let positions = desc.batch().saturating_mul(volume(desc.output_size()));
+    max(one, min(PACKED_LEN, one.saturating_mul(positions)))
+}
+
+/// Whether a layer has a single position.
+const fn is_single(desc: &ConvDesc) -> bool {
+    desc.batch() == 1 && equal(desc.output_size(), [1; 3])
 }
 
 /// Whether the algorithm can compute a layer.
@@ -75,7 +102,15 @@ impl BatchReduce {
         if (transposes || far_apart(desc))
             && let Some(Blocks { images, block, copies }) = copied_blocks(desc, tuning, &packing)
         {
-            return Self { images, block, copies: Some(copies), transposes, packing, tile: tuning.panel };
+            return Self {
+                images,
+                block,
+                copies: Some(copies),
+                transposes,
+                packing,
+                tile: tuning.panel,
+                packs: tuning.packs,
+            };
         }
         let [d, h, w] = desc.stride();
         let per_position = desc.group_in_channels().saturating_mul(d).saturating_mul(h).saturating_mul(w);
@@ -91,12 +126,12 @@ impl BatchReduce {
             [Panels::of_at_most(depth, most / plane).max(), height, width]
         };
         let images = clamp(most / (depth * plane), 1, max(desc.batch(), 1));
-        Self { images, block, copies: None, transposes, packing, tile: tuning.panel }
+        Self { images, block, copies: None, transposes, packing, tile: tuning.panel, packs: tuning.packs }
     }
 
     /// One thread's: thresholds of all steps of all groups, what each padded tap adds to each output channel, what the sums of a
-    /// group's panels start from, the copy of a window, and the results of a panel.
-    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<5> {
+    /// group's panels start from, the copy of a window, the results of a panel, and clamped inputs.
+    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<6> {
         let taps = desc.taps();
         let padded = if desc.has_padding() { self.packing.all_lanes(desc).saturating_mul(taps) } else { 0 };
         let window = match &self.copies {
@@ -105,13 +140,20 @@ impl BatchReduce {
         };
         let results = if self.transposes { self.images * product(self.block) * self.packing.panel_width() } else { 0 };
         let thresholds = desc.in_channels().saturating_mul(taps);
-        Buffers::new([thresholds, padded, self.packing.group_width(), window, results], kernels.lanes)
+        let packed = packed_len(desc, &self.packing, kernels);
+        Buffers::new([thresholds, padded, self.packing.group_width(), window, results, packed], kernels.lanes)
     }
 
     pub(super) fn run(&self, call: &ForwardCall<'_>, part: OutputPart<'_>) {
         let desc = call.desc;
         let OutputPart { mut output, images, panels, space, workspace } = part;
-        let ([thresholds, padded, start, copy, results], _) = self.buffers(desc, call.kernels).carve(workspace);
+        let ([thresholds, padded, start, copy, results, mut packed], _) =
+            self.buffers(desc, call.kernels).carve(workspace);
+        let linear = call.thresholds.is_linear();
+        let packs = !linear && !packed.is_empty() && self.packs.unwrap_or_else(|| call.kernels.maxima_cost_products());
+        if !packs {
+            packed = &mut [];
+        }
         tabulate_thresholds(call, thresholds);
         let walk = Walk {
             driver: self,
@@ -119,15 +161,17 @@ impl BatchReduce {
             thresholds,
             reads: Reads::all_forward(desc),
             pads: desc.has_padding() && !call.thresholds.adds_nothing_to_padding(),
-            single: desc.batch() == 1 && desc.output_size() == [1; 3],
+            single: is_single(desc),
         };
+        // Clamped inputs serve all panels, whose weights come again for each few tiles: from the last cache, not from memory.
+        let few_weights = self.packing.depth(desc).saturating_mul(self.packing.group_width()) <= MOST_WEIGHTS;
         let mut first = true;
         for images in chunks(images, self.images) {
             for block in blocks(space.clone(), self.block) {
                 let mut place = walk.place(images.clone(), block);
                 let mut next = panels.start;
                 while next < panels.end {
-                    let together = place.only.is_some() && !self.transposes;
+                    let together = !self.transposes && if packs { few_weights } else { place.only.is_some() };
                     let end = if together { min(walk.alike(next), panels.end) } else { next + 1 };
                     let panels = walk.panels(next..end);
                     if first {
@@ -138,6 +182,7 @@ impl BatchReduce {
                     let start = &mut start[..panels.lanes.len()];
                     if !self.transposes {
                         let mut target = Target {
+                            packed: &mut *packed,
                             view: &mut output,
                             images: images.clone(),
                             origin: [0; 3],
@@ -147,6 +192,7 @@ impl BatchReduce {
                     } else {
                         let own = Results { images: images.clone(), block, width: panels.width };
                         let mut target = Target {
+                            packed: &mut *packed,
                             view: &mut View::new(results, &own.tensor()),
                             images: 0..images.len(),
                             origin: block.start,
@@ -163,8 +209,9 @@ impl BatchReduce {
     }
 }
 
-/// Where the results of a block go.
+/// Where the results of a block go, and its clamped inputs, if they are packed.
 struct Target<'a, 'v> {
+    packed: &'a mut [f32],
     view: &'a mut View<'v>,
     images: Range<usize>,
     /// The position that is the first one here.
@@ -334,6 +381,7 @@ impl<'a> Walk<'a> {
             output: target.view.pixels(target.images.clone(), &positions, target.channels.clone()),
             tile: self.driver.tile,
             single: self.single,
+            packed: target.packed,
         });
     }
 
@@ -376,10 +424,7 @@ impl<'a> Walk<'a> {
         let [_, d, h, w] = pixels.steps([0, 1, 2].map(|axis| self.reads[axis].dilation()));
         let [ds, hs, ws] = class.taps.map(|taps| taps.len());
         let steps = [[d, h, w, 1], [height * width * channels, width * channels, channels, 1]];
-        let taps = Lattice { counts: [ds, hs, ws, channels], steps };
-        // A single channel may join taps that lie apart, of which the kernel makes lines of one step each.
-        let joined = taps.joined();
-        (first, Some(if joined.steps.iter().all(|steps| steps[3] == 1) { joined } else { taps }))
+        (first, Some(Lattice { counts: [ds, hs, ws, channels], steps }.joined_lines()))
     }
 }
 

@@ -58,6 +58,12 @@ impl<const T: usize> Lattice<T> {
         self
     }
 
+    /// The same, but innermost places that are adjacent in every tensor stay so: a single one may else join others that lie apart.
+    pub(crate) fn joined_lines(self) -> Self {
+        let joined = self.joined();
+        if joined.steps.iter().all(|steps| steps[3] == 1) { joined } else { self }
+    }
+
     /// Whether each line along the `outer` axis goes on where the one along the `inner` axis ends.
     const fn continues(&self, outer: usize, inner: usize) -> bool {
         let mut tensor = 0;

@@ -31,6 +31,15 @@ impl Isa {
     }
 }
 
+/// Whether a maximum of vectors keeps a unit from multiplying on this CPU. On Intel's both run on the same ports; AMD's have
+/// others for maxima.
+pub(super) fn maxima_cost_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return x86::features().maxima_cost_products();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// An instruction set whose kernels can run here: only this file makes one, from what it has found out.
 #[derive(Clone, Copy)]
 pub(super) struct Available(Isa);
@@ -59,7 +68,7 @@ impl Available {
 mod x86 {
     //! CPUID traps to the hypervisor on virtual machines and then costs microseconds, so its answer is kept.
 
-    use core::arch::x86_64::{__cpuid, _xgetbv};
+    use core::arch::x86_64::{__cpuid, _xgetbv, CpuidResult};
     use core::sync::atomic::{AtomicU8, Ordering};
 
     use super::Isa;
@@ -67,8 +76,9 @@ mod x86 {
     const KNOWN: u8 = 1;
     const AVX2: u8 = 2;
     const AVX512: u8 = 4;
+    const INTEL: u8 = 8;
 
-    /// The instruction sets found; 0 before the first question. Threads that race write the same value.
+    /// What was found; 0 before the first question. Threads that race write the same value.
     static CACHE: AtomicU8 = AtomicU8::new(0);
 
     #[derive(Clone, Copy)]
@@ -82,6 +92,10 @@ mod x86 {
                 _ => 0,
             };
             self.0 & bit != 0
+        }
+
+        pub(super) fn maxima_cost_products(self) -> bool {
+            self.0 & INTEL != 0
         }
     }
 
@@ -103,9 +117,15 @@ mod x86 {
         if pulp::x86::V4::try_new().is_some() {
             cpu |= AVX512;
         }
-        let found = KNOWN | usable(cpu, __cpuid(1).ecx, xcr0);
+        let found = KNOWN | usable(cpu, __cpuid(1).ecx, xcr0) | vendor(__cpuid(0));
         CACHE.store(found, Ordering::Relaxed);
         Features(found)
+    }
+
+    /// What leaf 0 says of the vendor (Intel SDM, volume 2, CPUID).
+    fn vendor(CpuidResult { ebx, ecx, edx, .. }: CpuidResult) -> u8 {
+        let name = [ebx, edx, ecx].map(u32::to_le_bytes);
+        if name.as_flattened() == b"GenuineIntel" { INTEL } else { 0 }
     }
 
     /// What can be used of what the CPU has: where the operating system does not save the registers (Intel SDM,
@@ -140,7 +160,7 @@ mod x86 {
 
     #[cfg(test)]
     mod tests {
-        use super::{AVX2, AVX512, usable};
+        use super::{AVX2, AVX512, CpuidResult, INTEL, usable, vendor};
 
         /// OSXSAVE alone, and every other bit.
         const ENABLED: u32 = 1 << 27;
@@ -170,6 +190,16 @@ mod x86 {
         #[test]
         fn xcr0_is_not_read_where_the_system_has_not_enabled_it() {
             assert_eq!(usable(AVX2 | AVX512, DISABLED, || unreachable!("XGETBV")), 0);
+        }
+
+        #[test]
+        fn intel_is_known_by_its_name() {
+            let leaf = |name: &[u8; 12]| {
+                let [ebx, edx, ecx] = [0, 4, 8].map(|at| u32::from_le_bytes([0, 1, 2, 3].map(|byte| name[at + byte])));
+                CpuidResult { eax: 13, ebx, ecx, edx }
+            };
+            assert_eq!(vendor(leaf(b"GenuineIntel")), INTEL);
+            assert_eq!(vendor(leaf(b"AuthenticAMD")), 0);
         }
 
         #[test]

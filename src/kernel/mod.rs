@@ -39,7 +39,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use batch_reduce::BatchReduce;
+pub(crate) use batch_reduce::{BatchReduce, packed_len};
 pub(crate) use copy::{CopyBlock, TransposeBlock};
 #[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 pub(crate) use deal::Deal;
@@ -222,6 +222,11 @@ impl Kernels {
             stripe_vectors: stripe::most_vectors::<S>(),
             channel_vectors: batch_reduce::most_vectors::<S>(),
         }
+    }
+
+    /// Whether to clamp an input once pays, rather than each time that it is loaded.
+    pub(crate) fn maxima_cost_products(&self) -> bool {
+        self.lanes > 1 && detect::maxima_cost_products()
     }
 
     /// Output channels of a tile of the weight gradient with `vectors` vectors of input channels.

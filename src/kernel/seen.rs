@@ -9,7 +9,7 @@ use crate::isa::Isa;
 /// A pass with channels last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tiles {
-    /// Kinds 0 and 1: linear, clamped; 2 and 3: the same of a single position.
+    /// Kinds 0 and 1: linear, clamped; 2 and 3: the same of a single position; 4: clamped once for all panels.
     Forward,
     /// Kinds: a threshold per tap, one for all, none.
     BackwardInput,
@@ -18,7 +18,7 @@ pub enum Tiles {
 }
 
 /// Most kinds of tiles of a pass.
-const KINDS: usize = 4;
+const KINDS: usize = 5;
 /// Most vectors of a tile.
 const VECTORS: usize = 4;
 
@@ -60,12 +60,14 @@ impl Tiles {
             core::array::from_fn(|index| {
                 let vectors = index + 1;
                 let (kinds, most_vectors, most_rows) = match (self, kind) {
-                    (Self::Forward, 0..2) => {
-                        (4, batch_reduce::most_vectors::<S>(), batch_reduce::most_rows::<S>(vectors))
+                    // Scalars are clamped where they are loaded.
+                    (Self::Forward, 4) if S::LANES == 1 => (0, 0, 0),
+                    (Self::Forward, 0..2 | 4) => {
+                        (5, batch_reduce::most_vectors::<S>(), batch_reduce::most_rows::<S>(vectors))
                     }
                     (Self::Forward, _) => {
                         let single = if batch_reduce::chains::<S>(vectors) > 1 { 1 } else { 0 };
-                        (4, batch_reduce::most_vectors::<S>(), single)
+                        (5, batch_reduce::most_vectors::<S>(), single)
                     }
                     (Self::BackwardInput, _) => (3, masked::most_vectors::<S>(), masked::most_rows::<S>(vectors)),
                     (Self::BackwardWeight, _) => (1, stripe::most_vectors::<S>(), stripe::most_rows::<S>()),

@@ -106,7 +106,8 @@ const MOST_VECTORS: usize = 4;
 #[test]
 fn every_shape_of_a_tile_runs() {
     // Layers of few multiply-adds have tiles, too.
-    let tuning = Tuning { tiny: 0, ..Tuning::default() };
+    let usual = Tuning { tiny: 0, packs: Some(false), ..Tuning::default() };
+    let packs = Tuning { packs: Some(true), ..usual };
     for isa in isas() {
         let lanes = match isa {
             Isa::Scalar => 1,
@@ -129,11 +130,14 @@ fn every_shape_of_a_tile_runs() {
                         None => case,
                     };
                     // Rows are positions, and output channels for the weight.
-                    for (case, pass) in [
-                        (with_theta(edges.clone()), Pass::Forward),
-                        (with_theta(layer(channels + 3, channels, Axis::new(rows, 1))), Pass::Forward),
-                        (with_theta(layer(channels, 5, Axis::new(rows, 1))), Pass::BackwardInput),
-                        (with_theta(layer(channels, rows, Axis::new(3, 1))), Pass::BackwardWeight),
+                    let rows_of = |inputs, outputs| with_theta(layer(inputs, outputs, Axis::new(rows, 1)));
+                    for (case, pass, tuning) in [
+                        (with_theta(edges.clone()), Pass::Forward, usual),
+                        (with_theta(edges.clone()), Pass::Forward, packs),
+                        (rows_of(channels + 3, channels), Pass::Forward, usual),
+                        (rows_of(channels + 3, channels), Pass::Forward, packs),
+                        (rows_of(channels, 5), Pass::BackwardInput, usual),
+                        (with_theta(layer(channels, rows, Axis::new(3, 1))), Pass::BackwardWeight, usual),
                     ] {
                         let results = run(&plan(case.desc, isa, Some(tuning)), pass, &case, How::default(), None);
                         Expected::new(&case, pass)

@@ -44,6 +44,13 @@ fn check(case: &Case, at: Placement, (threads, workers): (usize, Workers), tunin
                 assert!(once.bits() == again.bits(), "{}", context());
             }
         }
+        // Of CPUs with the same instruction set, some clamp inputs once for all output channels.
+        for packs in [false, true] {
+            let other = crate::common::plan(case.desc, isa, Some(Tuning { packs: Some(packs), ..tuning }));
+            let forward = run(&other, Pass::Forward, case, usual, None);
+            assert!(once[0].bits() == forward.bits(), "clamped once: {packs}, on {isa}: {:?}", case.desc);
+            assert_eq!(other.workspace_len(Pass::Forward), plan.workspace_len(Pass::Forward));
+        }
     }
 }
 

@@ -228,8 +228,9 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
         select(vec![BackwardInputAlgorithm::Progressions, BackwardInputAlgorithm::Planar,]).prop_map(Some),
     ];
     let tiny = select(vec![0, usize::MAX]);
-    (staging_len, limit(), limit(), limit(), limit(), tiny, forward, backward_input, any::<bool>()).prop_map(
-        |(staging_len, panel, tile, positions, depth, tiny, forward, backward_input, depthwise)| Tuning {
+    let flags = (any::<bool>(), proptest::option::of(any::<bool>()));
+    (staging_len, limit(), limit(), limit(), limit(), tiny, forward, backward_input, flags).prop_map(
+        |(staging_len, panel, tile, positions, depth, tiny, forward, backward_input, (depthwise, packs))| Tuning {
             staging_len,
             panel,
             tile,
@@ -239,6 +240,7 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
             tiny,
             forward,
             backward_input,
+            packs,
             depthwise,
         },
     )

@@ -25,7 +25,7 @@ use core::ops::Range;
 use crate::arith::{clamp, max, min};
 use crate::border;
 use crate::calls::BackwardWeightCall;
-use crate::desc::ConvDesc;
+use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Lattice, Panels, Reads, SEGMENT, Segments, Steps, chunks};
 use crate::kernel::{Kernels, PackTiles, RowsMut, StripeProducts, SumTiles, TransposeBlock};
 use crate::layout::Layout;
@@ -48,6 +48,10 @@ const FEW_POSITIONS: usize = 128;
 
 /// Input channels that are copied at a time: what lies together is read together.
 const COPIED_CHANNELS: usize = 64;
+
+/// Elements that are copied at a time where there are few positions: there the gradient of the weight is most of what is read and
+/// written, the more of it in one piece the better.
+const LEAST_COPIED: usize = 2048;
 
 /// Blocks whose sums may be added to the gradient one after another. With the positions of a block they are no longer a chain
 /// than [`chain`](crate::geometry::chain) says.
@@ -169,7 +173,9 @@ pub(super) const fn applies(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning)
 const fn input_vectors(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> [usize; 2] {
     let most = min(kernels.stripe_vectors, tuning.tile);
     let vectors = desc.group_in_channels().div_ceil(kernels.lanes);
-    [vectors, min(vectors, max(COPIED_CHANNELS / kernels.lanes / most, 1) * most)]
+    let positions = max(desc.batch(), 1).saturating_mul(volume(desc.output_size()));
+    let channels = max(COPIED_CHANNELS, LEAST_COPIED / positions);
+    [vectors, min(vectors, max(channels / kernels.lanes / most, 1) * most)]
 }
 
 /// Whether the taps of a filter come last, so that sums of input channels in lanes are transposed.

@@ -69,7 +69,9 @@ impl Kernel for PackTiles<'_> {
             for chunk in chunks(0..lattice.counts[3], CHUNK) {
                 let from = first + chunk.start * step;
                 let ahead = self.from.as_ptr().wrapping_add(from.wrapping_add(AHEAD.wrapping_mul(step)));
-                prefetch_rows(simd, ahead, step, self.tiles.len());
+                if count > 1 {
+                    prefetch_rows(simd, ahead, step, self.tiles.len());
+                }
                 for tile in self.tiles.iter() {
                     let to = tile.start * count + packed * tile.len();
                     with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] if R <= most_rows::<S>() => {
@@ -225,11 +227,62 @@ impl Kernel for StripeProducts<'_> {
             // SAFETY: the call is checked.
             unsafe { copy_stripes(simd, &mut self) };
         }
+        if self.positions.len() == 1 && self.outside.is_none() {
+            // SAFETY: the call is checked, and has one position.
+            unsafe { add_position(simd, &mut self) };
+            return;
+        }
         for stripe in 0..self.stripes.count() {
             // SAFETY: the call is checked, and has the stripe.
             unsafe { sum_stripe(simd, &mut self, stripe) };
         }
     }
+}
+
+/// Adds the only position: what is read and written is all of the work, so it goes along the sums as they lie.
+///
+/// # Safety
+///
+/// The call is [checked](Kernel#checked). It has one position, and nothing outside.
+unsafe fn add_position<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
+    outlined!(simd => {
+        let zero = simd.splat_f32s(0.0);
+        let (whole, rest) = (call.channels / S::LANES * S::LANES, call.channels % S::LANES);
+        let mask = simd.mask_between_m32s(0, rest as u32);
+        let mut tile = 0;
+        while tile < call.tiles.count() {
+            let channels = call.tiles.get(tile);
+            let rows = channels.end - channels.start;
+            let mut row = 0;
+            while row < rows {
+                // SAFETY: checked: the position's gradient of the channel is packed; the channel has as many sums as there are
+                // input channels, and the copy as many lanes.
+                unsafe {
+                    let own = call.gradients.as_ptr().add(channels.start * call.packed + call.first * rows + row);
+                    let gradient = simd.splat_f32s(*own);
+                    let sums = call.sums.as_mut_ptr().add((channels.start + row) * call.pitch);
+                    let x = call.copy.as_ptr();
+                    let mut lane = 0;
+                    while lane < whole {
+                        let product = simd.mul_add(gradient, simd.load(x.add(lane)), zero);
+                        let to = sums.add(lane);
+                        let sum = if call.replaces { product } else { simd.add_f32s(simd.load(to), product) };
+                        simd.store(to, sum);
+                        lane += S::LANES;
+                    }
+                    if rest > 0 {
+                        let product = simd.mul_add(gradient, simd.load(x.add(lane)), zero);
+                        let to = sums.add(lane);
+                        let before = simd.mask_load_ptr_f32s(mask, to);
+                        let sum = if call.replaces { product } else { simd.add_f32s(before, product) };
+                        simd.mask_store_ptr_f32s(mask, to, sum);
+                    }
+                }
+                row += 1;
+            }
+            tile += 1;
+        }
+    });
 }
 
 /// Computes all tiles of a stripe.
@@ -298,7 +351,9 @@ unsafe fn copy_stripes<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
                 let lines = Places { first: first + start * steps[3], step: steps[3], count: chunk, to };
                 let ahead =
                     call.input.as_ptr().wrapping_add(lines.first.wrapping_add(AHEAD.wrapping_mul(lines.step)));
-                prefetch_rows(simd, ahead, lines.step, call.channels);
+                if call.positions.len() > 1 {
+                    prefetch_rows(simd, ahead, lines.step, call.channels);
+                }
                 let mut stripe = 0;
                 while stripe < call.stripes.count() {
                     // SAFETY: checked: they are places of the positions.

@@ -159,6 +159,13 @@ impl ConvDesc {
         self.rank
     }
 
+    /// The same layer for some of its images.
+    pub(crate) const fn of_images(&self, images: usize) -> Self {
+        let mut desc = *self;
+        desc.batch = images;
+        desc
+    }
+
     /// Images in a batch; 0 is an empty batch.
     pub const fn batch(&self) -> usize {
         self.batch

@@ -169,13 +169,26 @@ impl ConvRelu {
         self.threads
     }
 
+    /// How the threads share out a pass: the work of each part, in a unit of the pass's own.
+    #[cfg(feature = "internal-testing")]
+    #[doc(hidden)]
+    pub fn for_each_share(&self, pass: Pass, visit: impl FnMut(usize)) {
+        match pass {
+            Pass::Forward | Pass::ForwardPacked => self.forward.shares(&self.desc).for_each(visit),
+            Pass::BackwardInput | Pass::BackwardInputPacked => {
+                self.backward_input.shares(&self.desc).for_each(visit);
+            }
+            Pass::BackwardWeight => self.backward_weight.shares(&self.desc).for_each(visit),
+        }
+    }
+
     /// Elements of workspace that a pass needs, exactly.
     pub const fn workspace_len(&self, pass: Pass) -> usize {
         let lanes = self.kernels.lanes;
         let len = match pass {
             Pass::Forward | Pass::ForwardPacked => self.forward.workspace_len(),
             Pass::BackwardInput | Pass::BackwardInputPacked => self.backward_input.workspace_len(lanes),
-            Pass::BackwardWeight => self.backward_weight.workspace_len(),
+            Pass::BackwardWeight => self.backward_weight.workspace_len(&self.desc),
         };
         let packed = match pass {
             Pass::Forward if self.forward.tiny().is_none() => self.packed_apart(self.forward.packing).len(),

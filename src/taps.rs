@@ -12,6 +12,8 @@
 //! one constant offset. A stride that shares no factor with the dilation splits the taps into as many segments as the
 //! stride has phases; where the taps are so far apart that the gaps would outweigh them, each has a segment of its own.
 
+use core::ops::Range;
+
 use crate::arith::gcd;
 use crate::desc::ConvDesc;
 use crate::geometry::{self, Reads, Steps};
@@ -154,6 +156,12 @@ impl Phase {
     /// How many phases an axis has.
     pub(crate) const fn count(desc: &ConvDesc, axis: usize) -> usize {
         geometry::Phase::count(&Reads::forward(desc, axis))
+    }
+
+    /// Which of its inputs lie in a range of the axis.
+    pub(crate) fn within(&self, range: &Range<usize>) -> Range<usize> {
+        let before = |end: usize| end.saturating_sub(self.first).div_ceil(self.step).min(self.positions);
+        before(range.start)..before(range.end)
     }
 
     /// Phase `first` of an axis.

@@ -20,12 +20,12 @@ mod progressions;
 
 use core::ops::Range;
 
-use crate::arith::{clamp, equal, min};
+use crate::arith::{clamp, equal, max, min};
 use crate::calls::BackwardInputCall;
 use crate::depthwise::{backward_input as depthwise, tabulate, thetas_of};
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
-use crate::geometry::Panels;
+use crate::geometry::{Panels, Split, Work, inner_positions, long_axis};
 use crate::kernel::{Kernels, VECTORS, View};
 use crate::layout::Layout;
 use crate::operands::{Accumulation, Gradient};
@@ -45,11 +45,11 @@ use progressions::Progressions;
 pub(crate) struct BackwardInputPlan {
     driver: Driver,
     pub(crate) packing: Packing,
-    /// Images that are summed apart for the gradient of the thresholds, so that threads may share them out; 1 where they
-    /// share out panels of input channels.
-    segments: Panels,
-    /// What the threads share out: segments, or panels of all groups.
-    parts: Panels,
+    /// Images, and positions along the first axis that has several, whose gradients of the thresholds are summed apart, so that
+    /// threads may share them out.
+    segments: [Panels; 2],
+    /// What the threads share out: segments, and panels of all groups.
+    parts: Split,
     // Elements of workspace: one thread's own, the table of thresholds, the sums of some images, those of the positions
     // before the current ones, the border's.
     part_len: usize,
@@ -69,7 +69,8 @@ enum Driver {
 
 /// The gradients that one thread computes.
 struct InputPart<'a> {
-    images: Range<usize>,
+    /// Segments of images and of positions.
+    segments: [Range<usize>; 2],
     /// Panels of all groups.
     panels: Range<usize>,
     grad_input: InputGradient<'a>,
@@ -87,17 +88,49 @@ struct InputGradient<'a> {
     add: bool,
 }
 
-/// The most images' worth of sums that are kept apart.
-const MOST_SEGMENTS: usize = 4;
+/// The most segments: as many threads find work even if there is but one panel.
+const MOST_SEGMENTS: usize = 16;
 
 /// A segment is as much work as so many threads need at least: its sums cost time, too.
 const PARTS_PER_SEGMENT: usize = 12;
 
-/// From this many panels on, threads share them out evenly enough.
-const MANY_PANELS: usize = 8;
+/// Elements of the sums of all segments, 320 KiB.
+const MOST_SUMS: usize = 80 * 1024;
 
-/// Elements of sums beyond which they are not kept apart.
-const MOST_SUMS: usize = 16 * 1024;
+/// Segments of images, and of positions along the first axis that has several. Independent of the number of threads: the segments
+/// decide the order of sums. As few as leave the most threads the least; `shared` is what panels [share](Work::shared).
+const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &Tuning, shared: usize) -> [Panels; 2] {
+    /// Positions of a segment that keep tiles full, and for which to read the weights again costs little.
+    const LEAST_POSITIONS: usize = 32;
+    /// Elements of weights, 1 MiB, from which on segments that read them again are no better than panels that do not.
+    const MANY_WEIGHTS: usize = 256 * 1024;
+
+    let (batch, size) = (desc.batch(), desc.input_size());
+    let rows = size[long_axis(size)];
+    let work = desc.multiply_adds() / tuning.part.saturating_mul(PARTS_PER_SEGMENT);
+    let work = min(work, batch.saturating_mul(volume(size)) / LEAST_POSITIONS);
+    let most = clamp(min(work, MOST_SUMS / max(sums_len, 1)), 1, MOST_SEGMENTS);
+    let shared = if packing.len(desc) > MANY_WEIGHTS { 0 } else { shared };
+    let mut best = [Panels::into_parts(batch, 1), Panels::into_parts(rows, 1)];
+    if batch == 0 || most == 1 {
+        return best;
+    }
+    let (mut least, mut count) = (usize::MAX, 1);
+    while count <= most {
+        // Images first; rows of single images.
+        let images = Panels::of_at_most(batch, batch.div_ceil(count));
+        let positions = Panels::into_parts(rows, if images.max() > 1 { 1 } else { count / images.count() });
+        let items = [images.count(), positions.count(), packing.all_panels(desc)];
+        let work = Work { items, finest: items[1], shared, consecutive: true };
+        let [of_images, of_positions, of_panels] = Split::new(work, MOST_SEGMENTS).largest();
+        let largest = of_images * images.max() * of_positions * positions.max() * (16 * of_panels + shared);
+        if largest < least {
+            (least, best) = (largest, [images, positions]);
+        }
+        count += 1;
+    }
+    best
+}
 
 impl BackwardInputPlan {
     pub(crate) const fn new(
@@ -143,18 +176,20 @@ impl BackwardInputPlan {
         let thresholds_len = packing.len(desc) / desc.group_out_channels();
         let depthwise = matches!(driver, Driver::Depthwise(_));
         let sums_len = thresholds_len.saturating_mul(driver.partial(kernels));
-        // Independent of the number of threads: the segments decide the order of sums.
-        let apart = panels < MANY_PANELS && sums_len <= MOST_SUMS;
-        let pay = clamp(desc.multiply_adds() / tuning.part.saturating_mul(PARTS_PER_SEGMENT), 1, MOST_SEGMENTS);
-        let segments = Panels::into_parts(desc.batch(), if apart { pay } else { 1 });
+        // A part's panels share what is copied or staged of the output's gradient.
+        let shared = if depthwise { 1 } else { 1 + 16 / desc.taps() };
+        let mut segments = segments(desc, &packing, sums_len, tuning, shared);
+        if depthwise {
+            // Rows of depthwise layers are not cut.
+            segments[1] = Panels::into_parts(segments[1].len(), 1);
+        }
+        let [images, positions] = segments;
+        let items = [images.count(), positions.count(), panels];
         Self {
             driver,
             packing,
             segments,
-            parts: match segments.count() {
-                0 | 1 => Panels::into_parts(panels, threads),
-                count => Panels::into_parts(count, threads),
-            },
+            parts: Split::new(Work { items, finest: items[1], shared, consecutive: true }, threads),
             part_len: match &driver {
                 Driver::Progressions(driver) => driver.buffers(kernels).len(),
                 Driver::Planar(driver) => driver.buffers(kernels).len(),
@@ -164,7 +199,8 @@ impl BackwardInputPlan {
             thresholds_len,
             sums_len,
             before_len: {
-                let positions = segments.max().saturating_mul(volume(desc.input_size()));
+                let own = inner_positions(desc.input_size()) * positions.max();
+                let positions = images.max().saturating_mul(own);
                 SegmentedSums::before_len(sums_len, positions)
             },
             // Those of depthwise layers sum them on their way.
@@ -174,10 +210,20 @@ impl BackwardInputPlan {
 
     /// A plan of one task that needs nothing but its operands.
     const fn without_workspace(driver: Driver, packing: Packing) -> Self {
-        let one = Panels::into_parts(1, 1);
         let (part_len, thresholds_len, sums_len, before_len, border_len) = (0, 0, 0, 0, 0);
-        let (segments, parts) = (one, one);
+        let (segments, parts) = ([Panels::into_parts(1, 1); 2], Split::whole([1; 3]));
         Self { driver, packing, segments, parts, part_len, thresholds_len, sums_len, before_len, border_len }
+    }
+
+    /// Inputs of each part of the threads.
+    #[cfg(feature = "internal-testing")]
+    pub(crate) fn shares(&self, desc: &ConvDesc) -> impl Iterator<Item = usize> {
+        let (desc, inner, packing, [images, positions]) =
+            (*desc, inner_positions(desc.input_size()), self.packing, self.segments);
+        self.parts.iter().map(move |[of_images, of_positions, panels]| {
+            let [start, end] = [panels.start, panels.end].map(|panel| packing.channel_of_all(&desc, panel));
+            images.items(&of_images).len() * positions.items(&of_positions).len() * inner * (end - start)
+        })
     }
 
     /// The plain loops, if they are planned. They take the weight as it is.
@@ -198,9 +244,13 @@ impl BackwardInputPlan {
         }
     }
 
+    const fn segment_count(&self) -> usize {
+        self.segments[0].count() * self.segments[1].count()
+    }
+
     /// The table of thresholds, sums of all segments, those of the positions before, the border's, all threads' own.
     const fn buffers(&self, lanes: usize) -> Buffers<5> {
-        let count = self.segments.count();
+        let count = self.segment_count();
         if count == 0 {
             return Buffers::new([0; 5], lanes);
         }
@@ -226,7 +276,7 @@ impl BackwardInputPlan {
         if desc.batch() == 0 || grad_input.is_none() && grad_thresholds.is_none() {
             return Ok(());
         }
-        let Self { sums_len, before_len, part_len, parts, .. } = *self;
+        let Self { segments, before_len, part_len, parts, .. } = *self;
         let ([thresholds, sums, before, border, workspace], _) = self.buffers(kernels.lanes).carve(workspace);
         if let Driver::Depthwise(_) = self.driver
             && VECTORS
@@ -238,32 +288,25 @@ impl BackwardInputPlan {
         let thresholds = &*thresholds;
 
         let add = grad_input.as_ref().is_some_and(|gradient| gradient.accumulation == Accumulation::Add);
-        let mut view = grad_input.map(|gradient| View::new(gradient.values, &desc.input_tensor()));
+        let mut boxes = grad_input.map(|gradient| View::new(gradient.values, &desc.input_tensor()).boxes());
         let [mut sums_rest, mut before_rest, mut workspace] = [&mut *sums, before, workspace].map(Rest::of);
-        let jobs = parts.iter().map(move |range| {
-            let (images, panels, axis, end, sums, before);
-            let own;
-            if self.segments.count() > 1 {
-                images = self.segments.start(range.start)..self.segments.start(range.end);
-                panels = 0..self.packing.all_panels(desc);
-                own = thresholds;
-                (axis, end) = (0, images.end);
-                (sums, before) = (range.len() * sums_len, range.len() * before_len);
-            } else {
-                images = 0..desc.batch();
-                (axis, end) = (1, self.packing.channel_of_all(desc, range.end));
-                own = &thresholds[self.table(desc, range.clone())];
-                sums = own.len() * self.driver.partial(kernels);
-                before = if before_len == 0 { 0 } else { sums };
-                panels = range;
-            }
-            let view = view.as_mut().map(|view| view.cut(axis, end));
+        let inner = inner_positions(desc.input_size());
+        let jobs = parts.iter().map(move |[images, positions, panels]| {
+            let own = &thresholds[self.table(desc, panels.clone())];
+            let sums = images.len() * positions.len() * own.len() * self.driver.partial(kernels);
+            let view = boxes.as_mut().map(|boxes| {
+                let [of_images, of_positions] =
+                    [(&images, segments[0]), (&positions, segments[1])].map(|(part, all)| all.items(part));
+                let positions = of_positions.start * inner..of_positions.end * inner;
+                let [start, end] = [panels.start, panels.end].map(|panel| self.packing.channel_of_all(desc, panel));
+                boxes.next([of_images, start..end, positions])
+            });
             InputPart {
-                images,
+                segments: [images, positions],
                 panels,
                 grad_input: InputGradient { view, add },
                 thresholds: own,
-                sums: [sums_rest.cut(sums), before_rest.cut(before)],
+                sums: [sums_rest.cut(sums), before_rest.cut(if before_len == 0 { 0 } else { sums })],
                 workspace: workspace.cut(part_len),
             }
         });
@@ -282,14 +325,18 @@ impl BackwardInputPlan {
 
     /// Runs the segments of a part one after another, each with its own sums.
     fn run_part(&self, call: &BackwardInputCall<'_>, part: InputPart<'_>) {
-        let InputPart { images, panels, mut grad_input, thresholds, sums: [sums, before], workspace } = part;
-        let segments = self.segments.iter().filter(|segment| images.contains(&segment.start));
-        let count = segments.clone().count().max(1);
+        let InputPart { segments, panels, mut grad_input, thresholds, sums: [sums, before], workspace } = part;
+        let [images, positions] = segments;
+        let count = images.len() * positions.len();
         let (sums_len, before_len) = (sums.len() / count, before.len() / count);
         let [mut sums, mut before] = [sums, before].map(Rest::of);
-        for images in segments {
+        let size = call.desc.input_size();
+        for (images, positions) in images.flat_map(|image| positions.clone().map(move |position| (image, position))) {
             let mut sums = SegmentedSums::new(sums.cut(sums_len), before.cut(before_len));
-            let segment = Segment { images, panels: panels.clone(), packing: self.packing, thresholds };
+            let mut space = size.map(|size| 0..size);
+            space[long_axis(size)] = self.segments[1].get(positions);
+            let images = self.segments[0].get(images);
+            let segment = Segment { images, space, panels: panels.clone(), packing: self.packing, thresholds };
             let (grad_input, own) = (&mut grad_input, &mut sums);
             match &self.driver {
                 Driver::Planar(driver) => driver.run(call, &segment, grad_input, own, workspace),
@@ -351,22 +398,29 @@ impl BackwardInputPlan {
         }
     }
 
-    /// Adds the sums of all segments to the gradient of the thresholds.
+    /// Adds the sums of all segments to the gradient of the thresholds. They lie as parts of panels have them:
+    /// `[part][segment][panel][tap][channel]`.
     fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut ThresholdGradient<'_>) {
-        let desc = call.desc;
+        let (desc, count) = (call.desc, self.segment_count());
         let partial = self.driver.partial(call.kernels);
-        for segment in sums.chunks_exact(self.sums_len) {
-            for panel in 0..self.packing.all_panels(desc) {
+        for panels in self.parts.panels().iter() {
+            let own = self.table(desc, panels.clone());
+            let len = own.len() * partial;
+            let segments = &sums[own.start * partial * count..][..len * count];
+            // Segment after segment of each panel, however panels are shared out: a single threshold may serve all.
+            for panel in panels.clone() {
                 let table = self.table(desc, panel..panel + 1);
-                let segment = &segment[table.start * partial..table.end * partial];
                 let channels = self.channels(desc, panel);
-                for (tap, row) in segment.chunks_exact(segment.len() / desc.taps()).enumerate() {
-                    if VECTORS && partial == 1 {
-                        grad_thresholds.add_channels(channels.clone(), tap, row);
-                        continue;
-                    }
-                    for (channel, partials) in channels.clone().zip(row.chunks_exact(partial)) {
-                        grad_thresholds.add(channel, tap, partials.iter().sum());
+                for segment in segments.chunks_exact(len) {
+                    let segment = &segment[(table.start - own.start) * partial..(table.end - own.start) * partial];
+                    for (tap, row) in segment.chunks_exact(segment.len() / desc.taps()).enumerate() {
+                        if VECTORS && partial == 1 {
+                            grad_thresholds.add_channels(channels.clone(), tap, row);
+                            continue;
+                        }
+                        for (channel, partials) in channels.clone().zip(row.chunks_exact(partial)) {
+                            grad_thresholds.add(channel, tap, partials.iter().sum());
+                        }
                     }
                 }
             }
@@ -413,9 +467,11 @@ impl Driver {
     }
 }
 
-/// Images and panels whose gradients a driver computes.
+/// Images, inputs and panels whose gradients a driver computes.
 struct Segment<'a> {
     images: Range<usize>,
+    /// Along each axis.
+    space: [Range<usize>; 3],
     /// Of all groups.
     panels: Range<usize>,
     /// Which weights, thresholds and sums are a panel's.

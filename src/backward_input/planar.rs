@@ -121,7 +121,8 @@ impl Worker<'_, '_, '_> {
         let depth = desc.group_out_channels();
         for image in self.segment.images.clone() {
             let grad_output = Image::of(&desc.output_tensor(), self.call.grad_output, image);
-            for block in blocks(phases.map(|phase| 0..phase.positions), size) {
+            let space = [0, 1, 2].map(|axis| phases[axis].within(&self.segment.space[axis]));
+            for block in blocks(space, size) {
                 let Some((grid, taps)) = &reached else {
                     self.write_zeros(panels.clone(), phases, image, block);
                     continue;

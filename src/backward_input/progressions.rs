@@ -145,7 +145,7 @@ impl Progressions {
         let together = if self.panels_first { 1 } else { segment.panels.len() };
         for panels in chunks(segment.panels.clone(), together) {
             let mut segments = Segments::default();
-            for block in self.blocks(desc, segment.images.clone()) {
+            for block in self.blocks(segment) {
                 let [images, ranges @ ..] = block.clone();
                 let axes = [0, 1, 2].map(|axis| reads[axis].readers(ranges[axis].clone()));
                 let mut source = Source::new(self.copies, &desc.output_tensor(), images.clone(), axes);
@@ -186,15 +186,16 @@ impl Progressions {
         }
     }
 
-    /// The blocks of some images, in memory order.
-    fn blocks(&self, desc: &ConvDesc, images: Range<usize>) -> impl Iterator<Item = Block> + use<> {
-        let ([i, d, h, w], [depth, height, width]) = (self.block, desc.input_size());
-        chunks(images, i).flat_map(move |images| {
-            chunks(0..depth, d).flat_map(move |ds| {
-                let images = images.clone();
-                chunks(0..height, h).flat_map(move |hs| {
+    /// The blocks of a segment, in memory order.
+    fn blocks(&self, segment: &Segment<'_>) -> impl Iterator<Item = Block> + use<> {
+        let ([i, d, h, w], [depths, heights, widths]) = (self.block, segment.space.clone());
+        chunks(segment.images.clone(), i).flat_map(move |images| {
+            let (heights, widths) = (heights.clone(), widths.clone());
+            chunks(depths.clone(), d).flat_map(move |ds| {
+                let (images, widths) = (images.clone(), widths.clone());
+                chunks(heights.clone(), h).flat_map(move |hs| {
                     let (images, ds) = (images.clone(), ds.clone());
-                    chunks(0..width, w).map(move |ws| [images.clone(), ds.clone(), hs.clone(), ws])
+                    chunks(widths.clone(), w).map(move |ws| [images.clone(), ds.clone(), hs.clone(), ws])
                 })
             })
         })

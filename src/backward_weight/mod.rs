@@ -12,15 +12,16 @@ mod stripes;
 
 use core::ops::Range;
 
-use crate::arith::min;
+use crate::arith::{clamp, max, min};
 use crate::calls::BackwardWeightCall;
 use crate::depthwise::backward_weight as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
-use crate::geometry::Panels;
+use crate::geometry::{Panels, Split, Work};
 use crate::kernel::{Kernels, VECTORS};
 use crate::layout::Layout;
-use crate::operands::Gradient;
+use crate::operands::{Accumulation, Gradient};
+use crate::strided;
 use crate::sums::add_positions;
 use crate::threads::{Executor, Rest, for_each};
 use crate::tiny::Tiny;
@@ -35,10 +36,40 @@ pub(crate) struct BackwardWeightPlan {
     driver: Driver,
     /// Output channels that are not cut.
     unit: usize,
-    /// Units of output channels of all groups, shared out among the threads: each owns its channels' gradients.
-    parts: Panels,
+    /// Images that are summed apart, so that threads may share them out; the sums of several meet in the end.
+    segments: Panels,
+    /// What the threads share out: segments, and units of output channels of all groups.
+    parts: Split,
     /// Elements of one thread's workspace.
     part_len: usize,
+}
+
+/// The most segments.
+const MOST_SEGMENTS: usize = 16;
+
+/// A segment is as much work as so many threads need at least: its sums cost time, too.
+const PARTS_PER_SEGMENT: usize = 12;
+
+/// Elements of the sums of all segments, 256 KiB. Layers of larger gradients have channels enough to share out.
+const MOST_SUMS: usize = 64 * 1024;
+
+/// Positions of a segment for which to add its sums to others costs little: a hundredth of them.
+const LEAST_POSITIONS: usize = 256;
+
+/// Images that are summed apart. Independent of the number of threads: they decide the order of sums.
+const fn segments(desc: &ConvDesc, tuning: &Tuning) -> Panels {
+    let batch = desc.batch();
+    let work = desc.multiply_adds() / tuning.part.saturating_mul(PARTS_PER_SEGMENT);
+    let positions = batch.saturating_mul(volume(desc.output_size())) / LEAST_POSITIONS;
+    let sums = MOST_SUMS / max(gradient_len(desc, desc.out_channels()), 1);
+    let most = clamp(min(min(work, positions), sums), 1, MOST_SEGMENTS);
+    Panels::of_at_most(batch, max(batch.div_ceil(most), 1))
+}
+
+/// Elements of the gradients of some output channels, biases among them.
+const fn gradient_len(desc: &ConvDesc, channels: usize) -> usize {
+    let filter = desc.group_in_channels().saturating_mul(desc.taps());
+    channels.saturating_mul(filter.saturating_add(1))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,12 +89,20 @@ const fn suits_stripes(desc: &ConvDesc) -> bool {
     matches!(desc.tensor_layout(), Layout::Nhwc) || desc.taps() == 1 || volume(desc.output_size()) <= FEW_POSITIONS
 }
 
-/// The output channels of one thread, with their gradients (that of the bias is added to) and its workspace.
+/// The images and the output channels of one thread, with its workspace.
 struct WeightPart<'a> {
+    segments: Range<usize>,
     channels: Range<usize>,
-    grad_weight: Option<Gradient<'a>>,
-    grad_bias: Option<&'a mut [f32]>,
+    gradients: Gradients<'a>,
     workspace: &'a mut [f32],
+}
+
+/// Where the gradients of some output channels go.
+enum Gradients<'a> {
+    /// To the caller, from all images; that of the bias is added to.
+    Whole(Option<Gradient<'a>>, Option<&'a mut [f32]>),
+    /// To sums of each segment, `[segment][weight, then bias][channel]`, of those that are wanted.
+    Apart(&'a mut [f32], [bool; 2]),
 }
 
 impl BackwardWeightPlan {
@@ -75,7 +114,8 @@ impl BackwardWeightPlan {
         tiny: Option<Tiny>,
     ) -> Self {
         if let Some(tiny) = tiny {
-            return Self { driver: Driver::Tiny(tiny), unit: 1, parts: Panels::into_parts(1, 1), part_len: 0 };
+            let (segments, parts) = (Panels::into_parts(1, 1), Split::whole([1; 3]));
+            return Self { driver: Driver::Tiny(tiny), unit: 1, segments, parts, part_len: 0 };
         }
         let depthwise = match depthwise::BackwardWeight::new(desc, kernels, tuning) {
             Some(driver) if VECTORS && tuning.depthwise => Some(driver),
@@ -83,8 +123,17 @@ impl BackwardWeightPlan {
         };
         let unit = if depthwise.is_some() { kernels.lanes } else { 1 };
         let units = desc.out_channels().div_ceil(unit);
-        let parts = Panels::into_parts(units, if desc.batch() == 0 { 0 } else { threads });
-        let own = min(parts.max() * unit, desc.out_channels());
+        let segments = match depthwise {
+            Some(_) => Panels::into_parts(desc.batch(), 1),
+            None => segments(desc, tuning),
+        };
+        // Channels share copies of the input, which cost about as much as three of them.
+        let shared = if depthwise.is_some() { 0 } else { 48 };
+        let work = Work { items: [segments.count(), 1, units], finest: 1, shared, consecutive: true };
+        let parts = Split::new(work, threads);
+        let own = min(parts.panels().max() * unit, desc.out_channels());
+        let all = desc;
+        let desc = &all.of_images(segments.max());
         let (driver, part_len) = if let Some(driver) = depthwise {
             (Driver::Depthwise(driver), driver.workspace_len(desc, kernels, own))
         } else {
@@ -96,7 +145,7 @@ impl BackwardWeightPlan {
                 (Driver::Outer(driver), driver.buffers(desc, kernels).len())
             }
         };
-        Self { driver, unit, parts, part_len }
+        Self { driver, unit, segments, parts, part_len }
     }
 
     #[cfg(feature = "internal-testing")]
@@ -110,6 +159,15 @@ impl BackwardWeightPlan {
         }
     }
 
+    /// Images times output channels of each part of the threads.
+    #[cfg(feature = "internal-testing")]
+    pub(crate) fn shares(&self, desc: &ConvDesc) -> impl Iterator<Item = usize> {
+        let (this, desc) = (*self, *desc);
+        self.parts
+            .iter()
+            .map(move |[segments, _, units]| this.segments.items(&segments).len() * this.channels(&desc, &units).len())
+    }
+
     /// The plain loops, if they are planned.
     pub(crate) const fn tiny(&self) -> Option<&Tiny> {
         match &self.driver {
@@ -118,46 +176,133 @@ impl BackwardWeightPlan {
         }
     }
 
-    pub(crate) const fn workspace_len(&self) -> usize {
-        self.parts.count().saturating_mul(self.part_len)
+    pub(crate) const fn workspace_len(&self, desc: &ConvDesc) -> usize {
+        self.parts.count().saturating_mul(self.part_len).saturating_add(self.sums_len(desc))
+    }
+
+    /// Elements of the sums of all segments.
+    const fn sums_len(&self, desc: &ConvDesc) -> usize {
+        if self.segments.count() > 1 { self.segments.count() * gradient_len(desc, desc.out_channels()) } else { 0 }
+    }
+
+    /// Output channels of some units.
+    fn channels(&self, desc: &ConvDesc, units: &Range<usize>) -> Range<usize> {
+        units.start * self.unit..(units.end * self.unit).min(desc.out_channels())
     }
 
     /// Computes the gradients that are asked for; that of the bias is added to.
     pub(crate) fn run(
         &self,
         call: &BackwardWeightCall<'_>,
-        grad_weight: Option<Gradient<'_>>,
-        grad_bias: Option<&mut [f32]>,
+        mut grad_weight: Option<Gradient<'_>>,
+        mut grad_bias: Option<&mut [f32]>,
         workspace: &mut [f32],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
         let desc = call.desc;
-        let filter = desc.group_in_channels() * desc.taps();
-        let Self { unit, part_len, .. } = *self;
+        let Self { part_len, .. } = *self;
         if self.parts.count() == 0 {
             // An empty batch, and no task that would replace anything.
             grad_weight.map(Gradient::zeroed);
             return Ok(());
         }
-        let mut grad_weight = grad_weight.map(|Gradient { values, accumulation }| (Rest::of(values), accumulation));
-        let mut grad_bias = grad_bias.map(Rest::of);
+        // Parts begin where the workspace does, as their buffers do.
+        let (workspace, sums) = workspace.split_at_mut(self.parts.count() * part_len);
+        let sums = &mut sums[..self.sums_len(desc)];
         let mut workspace = Rest::of(workspace);
-        let jobs = self.parts.iter().map(move |units| {
-            let channels = units.start * unit..(units.end * unit).min(desc.out_channels());
-            WeightPart {
-                grad_weight: grad_weight
+        if sums.is_empty() {
+            let filter = desc.group_in_channels() * desc.taps();
+            let mut weights = grad_weight.map(|Gradient { values, accumulation }| (Rest::of(values), accumulation));
+            let mut biases = grad_bias.map(Rest::of);
+            let jobs = self.parts.iter().map(move |[segments, _, units]| {
+                let channels = self.channels(desc, &units);
+                let weights = weights
                     .as_mut()
-                    .map(|(rest, accumulation)| Gradient::new(rest.cut(channels.len() * filter), *accumulation)),
-                grad_bias: grad_bias.as_mut().map(|rest| rest.cut(channels.len())),
-                workspace: workspace.cut(part_len),
-                channels,
-            }
+                    .map(|(rest, accumulation)| Gradient::new(rest.cut(channels.len() * filter), *accumulation));
+                let biases = biases.as_mut().map(|rest| rest.cut(channels.len()));
+                let gradients = Gradients::Whole(weights, biases);
+                WeightPart { segments, channels, gradients, workspace: workspace.cut(part_len) }
+            });
+            return for_each(executor, self.parts.count(), jobs, &|part| self.run_part(call, part));
+        }
+        let wanted = [grad_weight.is_some(), grad_bias.is_some()];
+        let mut rest = Rest::of(&mut *sums);
+        let jobs = self.parts.iter().map(move |[segments, _, units]| {
+            let channels = self.channels(desc, &units);
+            let own = rest.cut(segments.len() * gradient_len(desc, channels.len()));
+            let gradients = Gradients::Apart(own, wanted);
+            WeightPart { segments, channels, gradients, workspace: workspace.cut(part_len) }
         });
-        for_each(executor, self.parts.count(), jobs, &|part| self.run_part(call, part))
+        for_each(executor, self.parts.count(), jobs, &|part| self.run_part(call, part))?;
+        self.add_segments(desc, sums, grad_weight.as_mut(), grad_bias.as_deref_mut());
+        Ok(())
+    }
+
+    /// Adds the sums of all segments to the gradients, one after another. They lie as parts of channels have them.
+    fn add_segments(
+        &self,
+        desc: &ConvDesc,
+        sums: &[f32],
+        mut grad_weight: Option<&mut Gradient<'_>>,
+        mut grad_bias: Option<&mut [f32]>,
+    ) {
+        let filter = desc.group_in_channels() * desc.taps();
+        let mut rest = sums;
+        for units in self.parts.panels().iter() {
+            let channels = self.channels(desc, &units);
+            let len = gradient_len(desc, channels.len());
+            let (own, others) = rest.split_at(len * self.segments.count());
+            rest = others;
+            for (index, segment) in own.chunks_exact(len).enumerate() {
+                let (weights, biases) = segment.split_at(channels.len() * filter);
+                if let Some(Gradient { values, accumulation }) = &mut grad_weight {
+                    let values = &mut values[channels.start * filter..channels.end * filter];
+                    if index == 0 && *accumulation == Accumulation::Overwrite {
+                        values.copy_from_slice(weights);
+                    } else {
+                        strided::add(weights, values, 1);
+                    }
+                }
+                if let Some(values) = &mut grad_bias {
+                    strided::add(biases, &mut values[channels.clone()], 1);
+                }
+            }
+        }
     }
 
     fn run_part(&self, call: &BackwardWeightCall<'_>, part: WeightPart<'_>) {
-        let WeightPart { channels, grad_weight, grad_bias, workspace } = part;
+        let WeightPart { segments, channels, gradients, workspace } = part;
+        match gradients {
+            Gradients::Whole(weights, biases) => self.run_channels(call, channels, weights, biases, workspace),
+            Gradients::Apart(sums, [weight, bias]) => {
+                let len = gradient_len(call.desc, channels.len());
+                for (segment, sums) in segments.zip(sums.chunks_exact_mut(len)) {
+                    let images = self.segments.get(segment);
+                    let [input, output] = [call.desc.input_tensor(), call.desc.output_tensor()];
+                    let call = BackwardWeightCall {
+                        desc: &call.desc.of_images(images.len()),
+                        input: &call.input[images.start * input.image_stride..],
+                        grad_output: &call.grad_output[images.start * output.image_stride..],
+                        ..*call
+                    };
+                    let (weights, biases) = sums.split_at_mut(len - channels.len());
+                    biases.fill(0.0);
+                    let weights = weight.then_some(Gradient::overwrite(weights));
+                    self.run_channels(&call, channels.clone(), weights, bias.then_some(biases), &mut *workspace);
+                }
+            }
+        }
+    }
+
+    /// Computes the gradients of some output channels.
+    fn run_channels(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        channels: Range<usize>,
+        grad_weight: Option<Gradient<'_>>,
+        grad_bias: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) {
         if VECTORS && let Driver::Depthwise(driver) = &self.driver {
             let grad_weight = grad_weight.map(Gradient::zeroed);
             driver.run(call, depthwise::Part { channels, grad_weight, grad_bias, workspace });

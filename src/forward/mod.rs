@@ -17,7 +17,7 @@ use crate::calls::ForwardCall;
 use crate::depthwise::forward as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
-use crate::geometry::Panels;
+use crate::geometry::{Split, Work, inner_positions, long_axis};
 use crate::kernel::{Kernels, VECTORS, View};
 use crate::layout::Layout;
 use crate::taps::Grid;
@@ -34,6 +34,8 @@ use direct::Direct;
 pub(crate) struct ForwardPlan {
     driver: Driver,
     pub(crate) packing: Packing,
+    /// What the threads share out among themselves: images, positions along the first axis that has several, panels of all groups.
+    /// Outputs do not depend on it: each is summed in one order.
     split: Split,
     /// Elements of one thread's workspace.
     part_len: usize,
@@ -45,22 +47,6 @@ enum Driver {
     BatchReduce(BatchReduce),
     Depthwise(depthwise::Forward),
     Tiny(Tiny),
-}
-
-/// What the threads share out among themselves. Outputs do not depend on it: each is summed in one order.
-#[derive(Clone, Copy, Debug)]
-struct Split {
-    axis: SplitAxis,
-    /// Images, panels of all groups, or positions along an axis.
-    parts: Panels,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SplitAxis {
-    Images,
-    Panels,
-    /// Along one spatial axis; the axes before it have extent 1.
-    Positions(usize),
 }
 
 /// The output that one thread computes.
@@ -101,10 +87,10 @@ impl ForwardPlan {
         if let (Some(tiny), None) = (tiny, tuning.forward)
             && let Some(tiny) = tiny.reading(&packing, desc)
         {
-            let split = Split { axis: SplitAxis::Images, parts: Panels::into_parts(1, 1) };
-            return Self { driver: Driver::Tiny(tiny), packing, split, part_len: 0 };
+            return Self { driver: Driver::Tiny(tiny), packing, split: Split::whole([1; 3]), part_len: 0 };
         }
-        let split = Split::new(desc, packing.all_panels(desc), kernels, threads);
+        let split =
+            share_out(desc, packing.all_panels(desc), threads, matches!(algorithm, ForwardAlgorithm::Depthwise));
         let driver = match (algorithm, depthwise) {
             (ForwardAlgorithm::BatchReduce, _) => Driver::BatchReduce(BatchReduce::new(desc, tuning, packing)),
             (ForwardAlgorithm::Depthwise, Some(driver)) => Driver::Depthwise(driver),
@@ -129,6 +115,16 @@ impl ForwardPlan {
         }
     }
 
+    /// Outputs of each part of the threads.
+    #[cfg(feature = "internal-testing")]
+    pub(crate) fn shares(&self, desc: &ConvDesc) -> impl Iterator<Item = usize> {
+        let (desc, inner, packing) = (*desc, inner_positions(desc.output_size()), self.packing);
+        self.split.iter().map(move |[images, positions, panels]| {
+            let [start, end] = [panels.start, panels.end].map(|panel| packing.channel_of_all(&desc, panel));
+            images.len() * positions.len() * inner * (end - start)
+        })
+    }
+
     /// The plain loops, if they are planned. They take the weight as it is.
     pub(crate) const fn tiny(&self) -> Option<&Tiny> {
         match &self.driver {
@@ -139,7 +135,7 @@ impl ForwardPlan {
 
     /// Elements of workspace, packed weights apart.
     pub(crate) const fn workspace_len(&self) -> usize {
-        self.split.parts.count().saturating_mul(self.part_len)
+        self.split.count().saturating_mul(self.part_len)
     }
 
     pub(crate) fn run(
@@ -150,32 +146,19 @@ impl ForwardPlan {
         executor: &dyn Executor,
     ) -> Result<(), Error> {
         let desc = call.desc;
-        let Split { axis, parts } = self.split;
-        let mut output = View::new(output, &desc.output_tensor());
+        let mut boxes = View::new(output, &desc.output_tensor()).boxes();
         let mut workspace = Rest::of(workspace);
-        let jobs = parts.iter().map(move |range| {
-            let mut images = 0..desc.batch();
-            let mut panels = 0..self.packing.all_panels(desc);
-            let mut space = desc.output_size().map(|size| 0..size);
-            let output = match axis {
-                SplitAxis::Images => {
-                    images = range;
-                    output.cut(0, images.end)
-                }
-                SplitAxis::Panels => {
-                    panels = range;
-                    output.cut(1, self.packing.channel_of_all(desc, panels.end))
-                }
-                SplitAxis::Positions(axis) => {
-                    let inner: usize = desc.output_size()[axis + 1..].iter().product();
-                    let end = range.end * inner;
-                    space[axis] = range;
-                    output.cut(2, end)
-                }
-            };
+        let (size, axis) = (desc.output_size(), long_axis(desc.output_size()));
+        let inner = inner_positions(size);
+        let jobs = self.split.iter().map(move |[images, positions, panels]| {
+            let [start, end] = [panels.start, panels.end].map(|panel| self.packing.channel_of_all(desc, panel));
+            let own = positions.start * inner..positions.end * inner;
+            let output = boxes.next([images.clone(), start..end, own]);
+            let mut space = size.map(|size| 0..size);
+            space[axis] = positions;
             OutputPart { output, images, panels, space, workspace: workspace.cut(self.part_len) }
         });
-        for_each(executor, parts.count(), jobs, &|part| match &self.driver {
+        for_each(executor, self.split.count(), jobs, &|part| match &self.driver {
             Driver::Direct(driver) => driver.run(call, part),
             Driver::BatchReduce(driver) if VECTORS => driver.run(call, part),
             Driver::Depthwise(driver) if VECTORS => self.run_depthwise(driver, call, part),
@@ -257,26 +240,16 @@ fn panels_of_group(panels: &Range<usize>, per_group: usize, group: usize) -> Ran
     panels.start.max(first) - first..panels.end.min(first + per_group) - first
 }
 
-impl Split {
-    /// Images if they share out evenly, else positions where there are enough of them, else panels of channels.
-    const fn new(desc: &ConvDesc, panels: usize, kernels: &Kernels, threads: usize) -> Self {
-        let (batch, output) = (desc.batch(), desc.output_size());
-        // The first axis that is more than one position long: parts are consecutive in memory.
-        let long = if output[0] > 1 {
-            0
-        } else if output[1] > 1 {
-            1
-        } else {
-            2
-        };
-        let (axis, len) = if threads <= 1 || batch.is_multiple_of(threads) || batch / 4 >= threads {
-            (SplitAxis::Images, batch)
-        } else if volume(output) >= threads.saturating_mul(16 * kernels.lanes) && output[long] >= threads {
-            // Enough that each thread's share still fills its tiles.
-            (SplitAxis::Positions(long), output[long])
-        } else {
-            (SplitAxis::Panels, panels)
-        };
-        Self { axis, parts: Panels::into_parts(len, threads) }
-    }
+/// How the threads share out a layer.
+const fn share_out(desc: &ConvDesc, panels: usize, threads: usize, depthwise: bool) -> Split {
+    /// Positions of a share that still fill its tiles.
+    const LEAST_POSITIONS: usize = 32;
+
+    let size = desc.output_size();
+    let axis = long_axis(size);
+    let finest = min(volume(size) / LEAST_POSITIONS, size[axis]);
+    // Panels of planes share a copy of what they read, which takes about as long as one tap.
+    let copied = matches!(desc.tensor_layout(), Layout::Nchw) && !depthwise;
+    let shared = 1 + if copied { 16 / desc.taps() } else { 0 };
+    Split::new(Work { items: [desc.batch(), size[axis], panels], finest, shared, consecutive: false }, threads)
 }

@@ -16,6 +16,7 @@
 //! | [`progression`] | along one axis: inputs a stride apart that are read through the same taps; boxes of three |
 //! | [`segment`] | sums over positions: where one partial sum ends |
 //! | [`share`] | parts of nearly equal size, for threads and for panels of channels |
+//! | [`split`] | parts of a box of images, positions and panels, for threads |
 //!
 //! All of it follows from the descriptor by arithmetic. The time it takes grows with the number of things enumerated, never
 //! with the number of positions.
@@ -30,6 +31,7 @@ mod segment;
 mod shapes;
 mod share;
 mod span;
+mod split;
 
 pub(crate) use class::{Class, classes_in};
 pub(crate) use interval::Interval;
@@ -39,3 +41,4 @@ pub(crate) use reads::Reads;
 pub(crate) use segment::{SEGMENT, Segments, chain};
 pub(crate) use share::{MOST_PARTS, Panels, Widths, chunks, parts};
 pub(crate) use span::{Span, Steps};
+pub(crate) use split::{Split, Work, inner_positions, long_axis};

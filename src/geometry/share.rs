@@ -84,6 +84,11 @@ impl Panels {
         self.start(index)..self.start(index + 1)
     }
 
+    /// Items of some consecutive parts.
+    pub(crate) const fn items(&self, parts: &Range<usize>) -> Range<usize> {
+        self.start(parts.start)..self.start(parts.end)
+    }
+
     pub(crate) fn iter(self) -> impl Iterator<Item = Range<usize>> + Clone {
         (0..self.count).map(move |index| self.get(index))
     }

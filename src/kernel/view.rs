@@ -22,6 +22,29 @@ pub(crate) struct View<'a> {
     _lifetime: PhantomData<&'a mut [f32]>,
 }
 
+/// Cuts a view into boxes.
+pub(crate) struct Boxes<'a> {
+    rest: View<'a>,
+    /// What is left of some channels, and of some images of these.
+    channels: View<'a>,
+    images: View<'a>,
+}
+
+impl<'a> Boxes<'a> {
+    /// The next box `[images, channels, positions]`. All boxes of some channels come before those of the next channels, and of these
+    /// all of some images before those of the next images. What is not in order has an empty claim.
+    pub(crate) fn next(&mut self, [images, channels, positions]: [Range<usize>; 3]) -> View<'a> {
+        let new = channels.start >= self.channels.claim[1].end;
+        if new {
+            self.channels = self.rest.cut(1, channels.end);
+        }
+        if new || images.start >= self.images.claim[0].end {
+            self.images = self.channels.cut(0, images.end);
+        }
+        self.images.cut(2, positions.end)
+    }
+}
+
 // SAFETY: what it reaches is its own, so sending it is sending a `&mut [f32]`.
 unsafe impl Send for View<'_> {}
 
@@ -57,6 +80,12 @@ impl<'a> View<'a> {
         claim[axis].end = at;
         self.claim[axis].start = at;
         View { claim, ..*self }
+    }
+
+    /// Boxes of it, in the order of [`Boxes::next`].
+    pub(crate) fn boxes(mut self) -> Boxes<'a> {
+        let [channels, images] = [self.cut(1, 0), self.cut(1, 0)];
+        Boxes { rest: self, channels, images }
     }
 
     /// Extents of an image of the tensor.

@@ -22,6 +22,7 @@ mod oracle;
 mod passes;
 mod paths;
 mod repeatable;
+mod shares;
 mod strategy;
 mod sums;
 mod values;

@@ -9,7 +9,7 @@ use crate::common::{Axis, Shape};
 /// same tensors at the same moment: with positions in lanes (`Direct`, `Planar`), and transposed around lanes of channels
 /// (`BatchReduce`, `Progressions`).
 #[rustfmt::skip]
-const MEASURED: &[(&str, &str, [f64; 2], [f64; 2])] = &[
+pub(crate) const MEASURED: &[(&str, &str, [f64; 2], [f64; 2])] = &[
     ("d1", "mb8_g1ic48oc12_ih32oh32kh3sh1ph1_iw32ow32kw3sw1pw1", [0.64, 0.75], [1.49, 1.19]),
     ("d2", "mb8_g1ic96oc48_ih32oh32kh1sh1ph0_iw32ow32kw1sw1pw0", [1.07, 1.04], [1.04, 1.45]),
     ("d3", "mb8_g1ic48oc12_ih16oh16kh3sh1ph1_iw16ow16kw3sw1pw1", [0.57, 0.77], [1.05, 1.14]),
@@ -72,7 +72,7 @@ fn number(notation: &str, key: &str) -> Option<usize> {
 }
 
 /// The layer of a notation. Axes that it does not name are as the next one in `d`, `h`, `w` order that it does.
-fn shape(notation: &str) -> Shape {
+pub(crate) fn shape(notation: &str) -> Shape {
     let rank = if number(notation, "id").is_some() {
         3
     } else if number(notation, "ih").is_some() {

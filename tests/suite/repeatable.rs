@@ -39,8 +39,9 @@ fn check(case: &Case, at: Placement, (threads, workers): (usize, Workers), tunin
         ] {
             let again = all_passes(&plan.with_threads(threads), case, how);
             for (once, again) in once.iter().zip(&again) {
-                let context =
-                    || format!("{:?} with {threads} threads, {how:?}, on {isa}: {:?}", again.names, case.desc);
+                let context = || {
+                    format!("{:?} with {threads} threads, {how:?}, on {isa}: {:?}, {tuning:?}", again.names, case.desc)
+                };
                 assert!(once.bits() == again.bits(), "{}", context());
             }
         }

@@ -1,0 +1,181 @@
+//! Splits: how the threads of a call share out a box of work.
+//!
+//! ```text
+//! 3 images, 28 rows, 8 panels, 16 threads:    1 × 4 × 4 parts of 3 images, 7 rows, 2 panels
+//! ```
+
+use core::ops::Range;
+
+use super::Panels;
+use crate::arith::min;
+
+/// What a box of work consists of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    /// Items along `[image, position, panel]`.
+    pub(crate) items: [usize; 3],
+    /// Most parts along the positions.
+    pub(crate) finest: usize,
+    /// What the panels of an image and a position share, and each part does anew: in sixteenths of a panel's work.
+    pub(crate) shared: usize,
+    /// Whether the parts of images that are cut along their positions are single images: then the parts of some panels hold
+    /// consecutive items.
+    pub(crate) consecutive: bool,
+}
+
+/// The first axis that is more than one position long: parts along it are consecutive in memory.
+pub(crate) const fn long_axis(size: [usize; 3]) -> usize {
+    if size[0] > 1 {
+        0
+    } else if size[1] > 1 {
+        1
+    } else {
+        2
+    }
+}
+
+/// Positions for each one along the [first axis that has several](long_axis).
+pub(crate) const fn inner_positions(size: [usize; 3]) -> usize {
+    match long_axis(size) {
+        0 => size[1] * size[2],
+        1 => size[2],
+        _ => 1,
+    }
+}
+
+/// A box of items, cut along each axis.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Split {
+    axes: [Panels; 3],
+}
+
+impl Split {
+    /// A single part.
+    pub(crate) const fn whole(items: [usize; 3]) -> Self {
+        let [images, positions, panels] = items;
+        Self {
+            axes: [
+                Panels::of_at_most(images, if images == 0 { 1 } else { images }),
+                Panels::into_parts(positions, 1),
+                Panels::into_parts(panels, 1),
+            ],
+        }
+    }
+
+    /// At most one part per thread, the largest as small as can be: of images rather than positions, and of these rather than panels.
+    pub(crate) const fn new(work: Work, threads: usize) -> Self {
+        let Work { items, finest, shared, consecutive } = work;
+        let [images, positions, panels] = items;
+        let mut best = Self::whole(items);
+        if threads <= 1 || images == 0 || positions == 0 || panels == 0 {
+            return best;
+        }
+        let mut least = usize::MAX;
+        let mut a = min(threads, images);
+        while a > 0 {
+            let own_images = images.div_ceil(a);
+            let most = if consecutive && own_images > 1 { 1 } else { min(threads / a, finest) };
+            let mut b = if most > 1 { most } else { 1 };
+            while b > 0 {
+                let c = min(threads / a / b, panels);
+                let [own_positions, own_panels] = [positions.div_ceil(b), panels.div_ceil(c)];
+                let cost = own_panels.saturating_mul(16).saturating_add(shared);
+                let cost = cost.saturating_mul(own_images).saturating_mul(own_positions);
+                if cost < least {
+                    least = cost;
+                    // As few parts as have that size.
+                    best.axes = [
+                        Panels::of_at_most(images, own_images),
+                        Panels::of_at_most(positions, own_positions),
+                        Panels::of_at_most(panels, own_panels),
+                    ];
+                }
+                b -= 1;
+            }
+            a -= 1;
+        }
+        best
+    }
+
+    /// Parts.
+    pub(crate) const fn count(&self) -> usize {
+        self.axes[0].count() * self.axes[1].count() * self.axes[2].count()
+    }
+
+    /// Items of the largest part along each axis.
+    pub(crate) const fn largest(&self) -> [usize; 3] {
+        [self.axes[0].max(), self.axes[1].max(), self.axes[2].max()]
+    }
+
+    /// Parts of the panels.
+    pub(crate) const fn panels(&self) -> Panels {
+        self.axes[2]
+    }
+
+    /// The parts: those of the first panels first; of these, those of the first images.
+    pub(crate) fn iter(self) -> impl Iterator<Item = [Range<usize>; 3]> {
+        let [images, positions, panels] = self.axes;
+        panels.iter().flat_map(move |panels| {
+            images.iter().flat_map(move |images| {
+                let panels = panels.clone();
+                positions.iter().map(move |positions| [images.clone(), positions, panels.clone()])
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORK: Work = Work { items: [1; 3], finest: usize::MAX, shared: 0, consecutive: false };
+
+    fn items() -> impl Iterator<Item = [usize; 3]> {
+        let counts = [0, 1, 2, 3, 8, 13];
+        counts.into_iter().flat_map(move |a| counts.into_iter().flat_map(move |b| counts.map(|c| [a, b, c])))
+    }
+
+    #[test]
+    fn parts_hold_every_item_once() {
+        for items @ [images, positions, panels] in items() {
+            for threads in [0, 1, 2, 3, 5, 16, 33] {
+                for consecutive in [false, true] {
+                    let split = Split::new(Work { items, consecutive, ..WORK }, threads);
+                    assert!(split.count() <= threads.max(1));
+                    assert_eq!(split.iter().count(), split.count());
+                    let mut seen = [[[0; 13]; 13]; 13];
+                    let mut last = None;
+                    for [a, b, c] in split.iter() {
+                        let first = (c.start, a.start, b.start);
+                        assert!(last.is_none_or(|last| last < first));
+                        last = Some(first);
+                        assert!(!consecutive || a.len() == 1 || b.len() == positions);
+                        for (a, b) in a.flat_map(|a| b.clone().map(move |b| (a, b))) {
+                            c.clone().for_each(|c| seen[a][b][c] += 1);
+                        }
+                    }
+                    let inside = |a: usize, b: usize, c: usize| i32::from(a < images && b < positions && c < panels);
+                    for (a, b) in (0..13).flat_map(|a| (0..13).map(move |b| (a, b))) {
+                        assert!((0..13).all(|c| seen[a][b][c] == inside(a, b, c)));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_part_is_small() {
+        let largest = |items: [usize; 3], threads| {
+            let split = Split::new(Work { items, ..WORK }, threads);
+            split.iter().map(|part| part.iter().map(Range::len).product::<usize>()).max()
+        };
+        assert_eq!(largest([3, 28, 8], 16), Some(42));
+        assert_eq!(largest([8, 1, 1], 16), Some(1));
+        assert_eq!(largest([1, 7, 1], 3), Some(3));
+        // Whoever cuts panels pays for what they share.
+        let split = Split::new(Work { items: [1, 2, 2], shared: 1, ..WORK }, 2);
+        assert!(split.iter().eq([[0..1, 0..1, 0..2], [0..1, 1..2, 0..2]]));
+        let split = Split::new(Work { items: [1, 2, 2], finest: 1, ..WORK }, 2);
+        assert!(split.iter().eq([[0..1, 0..2, 0..1], [0..1, 0..2, 1..2]]));
+    }
+}

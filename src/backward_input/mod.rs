@@ -98,7 +98,7 @@ const PARTS_PER_SEGMENT: usize = 12;
 const MOST_SUMS: usize = 80 * 1024;
 
 /// Segments of images, and of positions along the first axis that has several. Independent of the number of threads: the segments
-/// decide the order of sums. As few as leave the most threads the least; `shared` is what panels [share](Work::shared).
+/// decide the order of sums. An even number, for two threads to share them equally; as few as leave the most threads the least; `shared` is what panels [share](Work::shared).
 const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &Tuning, shared: usize) -> [Panels; 2] {
     /// Positions of a segment that keep tiles full, and for which to read the weights again costs little.
     const LEAST_POSITIONS: usize = 32;
@@ -127,7 +127,7 @@ const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &
         if largest < least {
             (least, best) = (largest, [images, positions]);
         }
-        count += 1;
+        count += if count == 1 { 1 } else { 2 };
     }
     best
 }

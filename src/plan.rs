@@ -106,6 +106,7 @@ impl ConvRelu {
             forward: tuning.forward,
             backward_input: tuning.backward_input,
             packs: tuning.packs,
+            strips: tuning.strips,
             depthwise: tuning.depthwise,
         };
         Ok(Self::of(desc, kernels, at_least_one, 1))

@@ -56,6 +56,8 @@ pub struct Tuning {
     /// Whether the forward pass clamps inputs once for all panels of output channels, where it can; where none is given, the CPU
     /// decides.
     pub packs: Option<bool>,
+    /// Columns of depthwise layers with channels first from which on these are in lanes.
+    pub strips: usize,
     /// Whether the backward pass of the weight has its own algorithm for depthwise layers.
     pub depthwise: bool,
 }
@@ -68,6 +70,8 @@ impl Tuning {
         panel: usize::MAX,
         tile: usize::MAX,
         positions: usize::MAX,
+        // Of fewer, too many vectors read padding or overlap.
+        strips: 24,
         depth: usize::MAX,
         part: 1 << 16,
         tiny: usize::MAX,

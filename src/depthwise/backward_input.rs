@@ -3,9 +3,9 @@
 use core::ops::Range;
 
 use super::forward::counted_from;
-use super::geometry::{Direction, Rows};
+use super::geometry::{Direction, Rows, Strips};
 use super::outside::{Gradients, Outside};
-use super::{Blocking, Field, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
+use super::{Blocking, Field, Plane, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
 use crate::calls::BackwardInputCall;
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Reads, Segments, Steps, chunks};
@@ -43,12 +43,13 @@ impl BackwardInput {
     }
 
     /// One thread's: sums over padding, tables of a walk, a window, inputs and their gradients.
-    const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<6> {
+    const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<7> {
         let lanes = desc.in_channels().next_multiple_of(kernels.lanes);
         let [segments, rows] = table_lens(desc);
         let outside = if desc.has_padding() { desc.taps().saturating_mul(lanes) } else { 0 };
         let (window, block) = (self.0.window_len(), self.0.block_len());
-        Buffers::new([outside, segments, rows, window, block, block], kernels.lanes)
+        let spread = self.0.spread_len(desc, kernels, 3);
+        Buffers::new([outside, segments, rows, spread, window, block, block], kernels.lanes)
     }
 
     pub(crate) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
@@ -58,9 +59,9 @@ impl BackwardInput {
     pub(crate) fn run(&self, call: &BackwardInputCall<'_>, part: Part<'_, '_>) {
         let (desc, kernels) = (call.desc, call.kernels);
         let Part { images, channels, thetas, mut grad_input, add, sums, workspace } = part;
-        let ([outside, segments, kernel_rows, window, inputs, results], _) =
+        let ([outside, segments, kernel_rows, spread, window, inputs, results], _) =
             self.buffers(desc, kernels).carve(workspace);
-        let mut tables = Tables { segments, outside: kernel_rows };
+        let mut tables = Tables { segments, outside: kernel_rows, spread };
         let finite = call.weight.iter().fold(true, |finite, weight| finite & weight.is_finite());
         let (taps, first) = (desc.taps(), channels.start);
         let weight = &call.weight[first * taps..];
@@ -76,90 +77,133 @@ impl BackwardInput {
         let reads = Reads::all_forward(desc);
         let (input, output) = (desc.input_tensor(), desc.output_tensor());
         let (mut counted, table) = (Segments::default(), channels.len().next_multiple_of(kernels.lanes) * taps);
-        for image in images {
-            let before = counted;
-            for group in chunks(channels.clone(), self.0.channels) {
-                counted = before;
-                let in_part = group.start - first..group.end - first;
-                let own_sums = in_part.start * taps..in_part.end.next_multiple_of(kernels.lanes) * taps;
-                let g = Gradients { data: call.grad_output, image, channels: group.clone(), in_sums: in_part };
-                // Rows of outputs that were copied whole, of which padding has had its part.
-                let mut met: Option<Range<usize>> = None;
+        if self.0.strips {
+            for image in images {
+                let source = Plane::new(&output, call.grad_output, image, first);
+                let x = call.input.map(|data| Plane::new(&input, data, image, first));
                 for block in blocks(desc.input_size().map(|size| 0..size), self.0.block) {
-                    let axes = Reading::Backward.read(&reads, &block);
-                    let source = Field::new(kernels, read, (&output, call.grad_output), (image, axes), &group, window);
-                    if reached && read.is_some() && covers(desc, &axes) {
-                        let end = axes[1].first + axes[1].count;
-                        let start = met.as_ref().map_or(axes[1].first, |met| met.end);
-                        let [depth, _, width] = desc.output_size();
-                        outside.add_field(
-                            &self.0,
-                            &g,
-                            &source,
-                            [0..depth, start..end.max(start), 0..width],
-                            &mut tables,
-                        );
-                        met = Some(met.map_or(start, |met| met.start)..end.max(start));
-                    }
-                    let x = call.input.map(|data| {
-                        Field::new(
-                            kernels,
-                            own_copies,
-                            (&input, data),
-                            (image, axes_of(&ranges_of(&block))),
-                            &group,
-                            inputs,
-                        )
-                    });
-                    let results_of = Results { images: image..image + 1, block, width: self.0.channels };
-                    if let (Some(view), Some(_), true) = (&mut grad_input, own_copies, add) {
-                        results_of.load(kernels, view, group.clone(), results);
-                    }
-                    let mut copied = own_copies.map(|_| View::new(results, &results_of.tensor()));
-                    for chunk in chunks(group.clone(), self.0.chunk) {
-                        let width = self.0.width(&chunk, kernels.lanes);
-                        let in_group = chunk.start - group.start..chunk.start - group.start + width;
-                        let own_sums = (chunk.start - first) * taps
-                            ..(chunk.start - first + width).next_multiple_of(kernels.lanes) * taps;
-                        for rows in Rows::all(&reads, Direction::Backward, ranges_of(&block)) {
-                            let positions = positions_of(&rows);
-                            let to = grad_input.as_mut().map(|view| match &mut copied {
-                                None => view.pixels_apart(image..image + 1, positions, chunk.clone()),
-                                Some(own) => {
-                                    own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
-                                }
-                            });
-                            let (walk, room) = tables.walk(desc, &rows, Some(&source), width, false);
-                            kernels.depthwise_backward_input(DepthwiseBackwardInput {
-                                walk,
-                                room,
-                                source: &source.data[in_group.start..],
-                                weight: &weight[own_sums.start..],
-                                finite,
-                                thetas: thetas_from(thetas, own_sums.start),
-                                input: x.as_ref().map(|x| x.rows(&rows, in_group.start)),
-                                grad_input: to,
-                                add,
-                                sums: &mut sums.current[own_sums.clone()],
-                            });
-                        }
-                    }
-                    if let (Some(view), true) = (&mut grad_input, copied.is_some()) {
-                        results_of.store(kernels, results, group.clone(), view);
+                    for strips in Strips::all(&reads, Direction::Backward, ranges_of(&block), kernels.lanes) {
+                        let (from, apart, count) = strips.positions();
+                        let (walk, room, spread) = tables.strips(desc, &strips, Some(&source), channels.len(), false);
+                        let to = grad_input
+                            .as_mut()
+                            .map(|view| view.strips(image, channels.clone(), from, (apart, count), strips.width()));
+                        kernels.depthwise_backward_input(DepthwiseBackwardInput {
+                            walk,
+                            room,
+                            spread,
+                            source: source.data,
+                            weight,
+                            finite,
+                            thetas,
+                            input: x.as_ref().map(|x| x.own(&strips)),
+                            grad_input: to,
+                            add,
+                            sums: &mut *sums.current,
+                        });
                     }
                     if counted.advance(block.len()) {
-                        sums.end_segment(own_sums.clone());
+                        sums.end_segment(0..table);
                     }
                 }
                 if reached {
-                    let (met, rows) = (met.unwrap_or(0..0), desc.output_size()[1]);
-                    for rows in [0..met.start, met.end..rows] {
-                        outside.add(&self.0, &g, rows, window, &mut tables);
+                    outside.add_strips(call.grad_output, image, channels.clone(), &mut tables);
+                    if outside.advance(volume(desc.output_size())) {
+                        outside.take(0..table, |at, outside| {
+                            add_outside(sums.current, weight, thetas, weighted, at, outside);
+                        });
                     }
                 }
             }
-            if reached && outside.advance(volume(desc.output_size())) {
-                outside.take(0..table, |at, outside| add_outside(sums.current, weight, thetas, weighted, at, outside));
+        } else {
+            for image in images {
+                let before = counted;
+                for group in chunks(channels.clone(), self.0.channels) {
+                    counted = before;
+                    let in_part = group.start - first..group.end - first;
+                    let own_sums = in_part.start * taps..in_part.end.next_multiple_of(kernels.lanes) * taps;
+                    let g = Gradients { data: call.grad_output, image, channels: group.clone(), in_sums: in_part };
+                    // Rows of outputs that were copied whole, of which padding has had its part.
+                    let mut met: Option<Range<usize>> = None;
+                    for block in blocks(desc.input_size().map(|size| 0..size), self.0.block) {
+                        let axes = Reading::Backward.read(&reads, &block);
+                        let source =
+                            Field::new(kernels, read, (&output, call.grad_output), (image, axes), &group, window);
+                        if reached && read.is_some() && covers(desc, &axes) {
+                            let end = axes[1].first + axes[1].count;
+                            let start = met.as_ref().map_or(axes[1].first, |met| met.end);
+                            let [depth, _, width] = desc.output_size();
+                            outside.add_field(
+                                &self.0,
+                                &g,
+                                &source,
+                                [0..depth, start..end.max(start), 0..width],
+                                &mut tables,
+                            );
+                            met = Some(met.map_or(start, |met| met.start)..end.max(start));
+                        }
+                        let x = call.input.map(|data| {
+                            Field::new(
+                                kernels,
+                                own_copies,
+                                (&input, data),
+                                (image, axes_of(&ranges_of(&block))),
+                                &group,
+                                inputs,
+                            )
+                        });
+                        let results_of = Results { images: image..image + 1, block, width: self.0.channels };
+                        if let (Some(view), Some(_), true) = (&mut grad_input, own_copies, add) {
+                            results_of.load(kernels, view, group.clone(), results);
+                        }
+                        let mut copied = own_copies.map(|_| View::new(results, &results_of.tensor()));
+                        for chunk in chunks(group.clone(), self.0.chunk) {
+                            let width = self.0.width(&chunk, kernels.lanes);
+                            let in_group = chunk.start - group.start..chunk.start - group.start + width;
+                            let own_sums = (chunk.start - first) * taps
+                                ..(chunk.start - first + width).next_multiple_of(kernels.lanes) * taps;
+                            for rows in Rows::all(&reads, Direction::Backward, ranges_of(&block)) {
+                                let positions = positions_of(&rows);
+                                let to = grad_input.as_mut().map(|view| match &mut copied {
+                                    None => view.pixels_apart(image..image + 1, positions, chunk.clone()),
+                                    Some(own) => {
+                                        own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
+                                    }
+                                });
+                                let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), width, false);
+                                kernels.depthwise_backward_input(DepthwiseBackwardInput {
+                                    walk,
+                                    room,
+                                    spread,
+                                    source: &source.data[in_group.start..],
+                                    weight: &weight[own_sums.start..],
+                                    finite,
+                                    thetas: thetas_from(thetas, own_sums.start),
+                                    input: x.as_ref().map(|x| x.rows(&rows, in_group.start)),
+                                    grad_input: to,
+                                    add,
+                                    sums: &mut sums.current[own_sums.clone()],
+                                });
+                            }
+                        }
+                        if let (Some(view), true) = (&mut grad_input, copied.is_some()) {
+                            results_of.store(kernels, results, group.clone(), view);
+                        }
+                        if counted.advance(block.len()) {
+                            sums.end_segment(own_sums.clone());
+                        }
+                    }
+                    if reached {
+                        let (met, rows) = (met.unwrap_or(0..0), desc.output_size()[1]);
+                        for rows in [0..met.start, met.end..rows] {
+                            outside.add(&self.0, &g, rows, window, &mut tables);
+                        }
+                    }
+                }
+                if reached && outside.advance(volume(desc.output_size())) {
+                    outside
+                        .take(0..table, |at, outside| add_outside(sums.current, weight, thetas, weighted, at, outside));
+                }
             }
         }
         if reached {

@@ -2,9 +2,9 @@
 
 use core::ops::Range;
 
-use super::geometry::{Direction, Rows};
+use super::geometry::{Direction, Rows, Strips};
 use super::outside::Outside;
-use super::{Blocking, Field, Tables, axes_of, ranges_of, table_lens, tabulate, thetas_from, thetas_of};
+use super::{Blocking, Field, Plane, Tables, axes_of, ranges_of, table_lens, tabulate, thetas_from, thetas_of};
 use crate::calls::BackwardWeightCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, Segments, chunks};
@@ -36,14 +36,15 @@ impl BackwardWeight {
 
     /// One thread's: thresholds and sums of its `channels`, sums over padding and of the bias, one vector's transposed,
     /// tables of a walk, a window and the gradients of a block.
-    const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels, channels: usize) -> Buffers<9> {
+    const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels, channels: usize) -> Buffers<10> {
         let lanes = channels.next_multiple_of(kernels.lanes);
         let table = desc.taps().saturating_mul(lanes);
         let outside = if desc.has_padding() { table } else { 0 };
         let vector = desc.taps().saturating_mul(kernels.lanes);
         let [segments, rows] = table_lens(desc);
         let (window, block) = (self.0.window_len(), self.0.block_len());
-        Buffers::new([table, table, outside, lanes, vector, segments, rows, window, block], kernels.lanes)
+        let spread = self.0.spread_len(desc, kernels, 3);
+        Buffers::new([table, table, outside, lanes, vector, segments, rows, spread, window, block], kernels.lanes)
     }
 
     pub(crate) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels, channels: usize) -> usize {
@@ -53,7 +54,7 @@ impl BackwardWeight {
     pub(crate) fn run(&self, call: &BackwardWeightCall<'_>, part: Part<'_>) {
         let (desc, kernels) = (call.desc, call.kernels);
         let Part { channels, grad_weight, grad_bias, workspace } = part;
-        let ([thetas, weight, outside, bias, transposed, segments, kernel_rows, window, gradients], _) =
+        let ([thetas, weight, outside, bias, transposed, segments, kernel_rows, spread, window, gradients], _) =
             self.buffers(desc, kernels, channels.len()).carve(workspace);
         tabulate(kernels, desc, &call.thresholds, channels.clone(), thetas);
         let thetas = thetas_of(&call.thresholds, thetas);
@@ -62,12 +63,41 @@ impl BackwardWeight {
         let adds = desc.has_padding() && grad_weight.is_some() && !call.thresholds.adds_nothing_to_padding();
         let outside = Outside::new(desc, kernels, if adds { outside } else { &mut [] });
         let mut sums = Sums { desc, kernels, thetas, weight, outside, bias, transposed, grad_weight, grad_bias };
-        let mut tables = Tables { segments, outside: kernel_rows };
+        let mut tables = Tables { segments, outside: kernel_rows, spread };
         let (taps, first) = (desc.taps(), channels.start);
         let [read, own_copies] = self.0.pitches();
         let reads = Reads::all_forward(desc);
         let (input, output) = (desc.input_tensor(), desc.output_tensor());
         let mut counted = Segments::default();
+        if self.0.strips {
+            for image in 0..desc.batch() {
+                let source = Plane::new(&input, call.input, image, first);
+                let own = Plane::new(&output, call.grad_output, image, first);
+                for block in blocks(desc.output_size().map(|size| 0..size), self.0.block) {
+                    for strips in Strips::all(&reads, Direction::Forward, ranges_of(&block), kernels.lanes) {
+                        let (walk, room, spread) = tables.strips(desc, &strips, Some(&source), channels.len(), adds);
+                        kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
+                            walk,
+                            room,
+                            spread,
+                            inputs: sums.grad_weight.as_ref().map(|_| Inputs {
+                                source: source.data,
+                                thetas,
+                                sums: &mut *sums.weight,
+                            }),
+                            grad_output: own.own(&strips),
+                            outside: adds.then(|| sums.outside.sums()),
+                            bias: sums.grad_bias.as_ref().map(|_| &mut *sums.bias),
+                        });
+                    }
+                    if counted.advance(block.len()) {
+                        sums.end_segment(0..channels.len());
+                    }
+                }
+            }
+            sums.end_segment(0..channels.len());
+            return;
+        }
         for image in 0..desc.batch() {
             let before = counted;
             for group in chunks(channels.clone(), self.0.channels) {
@@ -82,10 +112,11 @@ impl BackwardWeight {
                         let (in_group, in_part) = (chunk.start - group.start, chunk.start - first);
                         let table = in_part * taps..(in_part + width).next_multiple_of(kernels.lanes) * taps;
                         for rows in Rows::all(&reads, Direction::Forward, ranges_of(&block)) {
-                            let (walk, room) = tables.walk(desc, &rows, Some(&source), width, adds);
+                            let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), width, adds);
                             kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                                 walk,
                                 room,
+                                spread,
                                 inputs: sums.grad_weight.as_ref().map(|_| Inputs {
                                     source: &source.data[in_group..],
                                     thetas: thetas_from(thetas, table.start),

@@ -2,8 +2,8 @@
 
 use core::ops::Range;
 
-use super::geometry::{Direction, Rows};
-use super::{Blocking, Field, Tables, positions_of, ranges_of, table_lens, tabulate, thetas_from, thetas_of};
+use super::geometry::{Direction, Rows, Strips};
+use super::{Blocking, Field, Plane, Tables, positions_of, ranges_of, table_lens, tabulate, thetas_from, thetas_of};
 use crate::calls::ForwardCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, Steps, chunks};
@@ -35,12 +35,13 @@ impl Forward {
         }
     }
 
-    /// One thread's: thresholds and biases of all channels, tables of a walk, a window and its results.
-    const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<6> {
+    /// One thread's: thresholds and biases of all channels, tables of a walk, vectors of strips, a window and its results.
+    const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<7> {
         let lanes = desc.out_channels().next_multiple_of(kernels.lanes);
         let [segments, outside] = table_lens(desc);
         let (window, results) = (self.0.window_len(), self.0.block_len());
-        Buffers::new([desc.taps().saturating_mul(lanes), lanes, segments, outside, window, results], kernels.lanes)
+        let (thetas, spread) = (desc.taps().saturating_mul(lanes), self.0.spread_len(desc, kernels, 2));
+        Buffers::new([thetas, lanes, segments, outside, spread, window, results], kernels.lanes)
     }
 
     pub(crate) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
@@ -50,7 +51,8 @@ impl Forward {
     pub(crate) fn run(&self, call: &ForwardCall<'_>, part: Part<'_>) {
         let (desc, kernels) = (call.desc, call.kernels);
         let Part { mut output, images, channels, space, workspace } = part;
-        let ([thetas, start, segments, outside, window, results], _) = self.buffers(desc, kernels).carve(workspace);
+        let ([thetas, start, segments, outside, spread, window, results], _) =
+            self.buffers(desc, kernels).carve(workspace);
         tabulate(kernels, desc, &call.thresholds, channels.clone(), thetas);
         let thetas = thetas_of(&call.thresholds, thetas);
         match call.bias {
@@ -60,9 +62,29 @@ impl Forward {
         let (taps, first) = (desc.taps(), channels.start);
         let weight = &call.weight[first * taps..];
         let adds = desc.has_padding() && !call.thresholds.adds_nothing_to_padding();
-        let mut tables = Tables { segments, outside };
-        let [read, own_copies] = self.0.pitches();
+        let mut tables = Tables { segments, outside, spread };
         let (reads, tensor) = (Reads::all_forward(desc), desc.input_tensor());
+        if self.0.strips {
+            for image in images {
+                let source = Plane::new(&tensor, call.input, image, first);
+                for strips in Strips::all(&reads, Direction::Forward, space.clone(), kernels.lanes) {
+                    let (from, apart, count) = strips.positions();
+                    let (walk, room, spread) = tables.strips(desc, &strips, Some(&source), channels.len(), adds);
+                    kernels.depthwise_forward(DepthwiseForward {
+                        walk,
+                        room,
+                        spread,
+                        source: source.data,
+                        weight,
+                        thetas,
+                        start,
+                        output: output.strips(image, channels.clone(), from, (apart, count), strips.width()),
+                    });
+                }
+            }
+            return;
+        }
+        let [read, own_copies] = self.0.pitches();
         for image in images {
             for group in chunks(channels.clone(), self.0.channels) {
                 for block in blocks(space.clone(), self.0.block) {
@@ -81,10 +103,11 @@ impl Forward {
                                     own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
                                 }
                             };
-                            let (walk, room) = tables.walk(desc, &rows, Some(&source), width, adds);
+                            let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), width, adds);
                             kernels.depthwise_forward(DepthwiseForward {
                                 walk,
                                 room,
+                                spread,
                                 source: &source.data[in_group.start..],
                                 weight: &weight[(chunk.start - first) * taps..],
                                 thetas: thetas_from(thetas, (chunk.start - first) * taps),

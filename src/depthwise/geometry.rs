@@ -13,6 +13,7 @@
 use core::ops::Range;
 
 use crate::arith::{gcd, min};
+use crate::desc::ConvDesc;
 use crate::geometry::{Interval, Panels, Phase, Progression, Progressions, Reads, Span, Steps};
 use crate::kernel::{MOST_SEGMENT_TAPS, Segment, SegmentWords};
 
@@ -67,6 +68,12 @@ impl Alike {
     pub(super) const fn only(self, index: usize) -> Self {
         let positions = Steps { first: self.positions.at(index), step: 1, count: 1 };
         Self { positions, source: self.source + index * self.source_step, ..self }
+    }
+
+    /// Whether a tap, as the kernel counts them, reads inside.
+    fn reads_through(&self, tap: usize) -> bool {
+        let Steps { first, step, count } = self.taps;
+        count > 0 && tap >= first && tap <= self.taps.at(count - 1) && (tap - first).is_multiple_of(step)
     }
 
     /// What the first position reads through a tap, which counts from the first.
@@ -178,7 +185,7 @@ impl Columns {
                 let tap = self.first_tap.wrapping_add_signed(tap as isize * self.kernel_step);
                 // Not used where nothing is inside.
                 let coordinate = if inside.is_empty() { 0 } else { coordinate as usize };
-                (coordinate, Segment { first: 0, inside, tap, taps: part.len() })
+                (coordinate, Segment { first: 0, inside, lanes: Span::EMPTY, tap, taps: part.len() })
             })
         })
     }
@@ -217,6 +224,7 @@ impl Rows {
         &self,
         kernel: [usize; 3],
         at: impl Fn([usize; 3]) -> usize,
+        lanes: usize,
         wanted: bool,
         table: &'a mut [SegmentWords],
     ) -> &'a [SegmentWords] {
@@ -233,7 +241,8 @@ impl Rows {
                     first = at([self.depths.reads(0), self.heights.reads(0), w]);
                     from = Some((w, first));
                 }
-                table[len] = Segment { first, tap: row(0, 0) + segment.tap, ..segment }.words();
+                let lanes = Span { start: 0, end: lanes };
+                table[len] = Segment { first, lanes, tap: row(0, 0) + segment.tap, ..segment }.words();
                 len += 1;
             }
         }
@@ -246,7 +255,7 @@ impl Rows {
                 let mut words = table[index];
                 // Wraps where it reads before the first row.
                 words[0] = words[0].wrapping_add(apart as u32);
-                words[3] += (row(d, h) - row(0, 0)) as u32;
+                words[5] += (row(d, h) - row(0, 0)) as u32;
                 table[next] = words;
                 next += 1;
             }
@@ -256,20 +265,172 @@ impl Rows {
 
     /// Fills a table of the first tap of each kernel row that reads padding alone.
     pub(super) fn tabulate_outside<'a>(&self, kernel: [usize; 3], table: &'a mut [u32]) -> &'a [u32] {
-        let has = |alike: &Alike, tap: usize| {
-            let Steps { first, step, count } = alike.taps;
-            count > 0 && tap >= first && tap <= alike.taps.at(count - 1) && (tap - first).is_multiple_of(step)
+        tabulate_outside(kernel, table, |d, h| self.depths.reads_through(d) && self.heights.reads_through(h))
+    }
+}
+
+/// Fills a table of the first tap of each kernel row that does not read inside.
+fn tabulate_outside(kernel: [usize; 3], table: &mut [u32], inside: impl Fn(usize, usize) -> bool) -> &[u32] {
+    let mut next = 0;
+    for (d, h) in (0..kernel[0]).flat_map(|d| (0..kernel[1]).map(move |h| (d, h))) {
+        if !inside(d, h) {
+            // Fits: the taps of a kernel do.
+            table[next] = ((d * kernel[1] + h) * kernel[2]) as u32;
+            next += 1;
+        }
+    }
+    &table[..next]
+}
+
+/// Which positions of a plane a walk over strips takes as such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Across {
+    /// Rows of one phase.
+    Rows(Columns),
+    /// Vectors of a single row, all of which read inside through all taps of a kernel row.
+    Vectors(Alike, usize),
+}
+
+/// Columns of a plane in lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Strips {
+    depths: Alike,
+    across: Across,
+    /// The lanes.
+    widths: Span,
+    /// Coordinates from a column to what it reads through a kernel column, and how far the source reaches.
+    shift: isize,
+    shift_step: isize,
+    source: usize,
+    lanes: usize,
+}
+
+impl Strips {
+    /// Whether columns next to each other read side by side.
+    pub(super) const fn apply(desc: &ConvDesc) -> bool {
+        desc.stride()[2] == 1
+    }
+
+    /// All of a box of positions, for vectors of so many lanes.
+    pub(super) fn all(
+        reads: &[Reads; 3],
+        direction: Direction,
+        [d, h, w]: [Range<usize>; 3],
+        lanes: usize,
+    ) -> impl Iterator<Item = Self> {
+        let widths = Span { start: w.start, end: w.end };
+        let (shift, shift_step, source) = match direction {
+            Direction::Forward => (reads[2].origin, reads[2].dilation as isize, reads[2].source),
+            Direction::Backward => (-reads[2].origin, -(reads[2].dilation as isize), reads[2].positions),
         };
-        let mut next = 0;
-        for d in 0..kernel[0] {
-            for h in 0..kernel[1] {
-                if !(has(&self.depths, d) && has(&self.heights, h)) {
-                    // Fits: the taps of a kernel do.
-                    table[next] = ((d * kernel[1] + h) * kernel[2]) as u32;
-                    next += 1;
+        let last = shift + (reads[2].taps - 1) as isize * shift_step;
+        // Columns that read inside through all taps.
+        let first = (-shift.min(last)).max(0) as usize;
+        let end = (source as isize - shift.max(last)).max(0) as usize;
+        let start = widths.start + first.saturating_sub(widths.start).next_multiple_of(lanes);
+        let vectors = min(end, widths.end).saturating_sub(start) / lanes;
+        let single = h.len() == 1 && reads[1].taps == 1 && vectors > 1;
+        // Behind them, the last columns need a vector to overlap.
+        let rest = widths.end.saturating_sub(start + vectors * lanes);
+        let vectors = if rest > 0 && rest < lanes { vectors.saturating_sub(1) } else { vectors };
+        let end = start + vectors * lanes;
+        let edges = if single {
+            [Span { start: widths.start, end: start }, Span { start: end, end: widths.end }]
+        } else {
+            [widths, Span::EMPTY]
+        };
+        let depths = Alike::all(&reads[0], direction, d);
+        let depths = depths.flat_map(|depths| (0..depths.positions.count).map(move |index| depths.only(index)));
+        let middle = Alike::all(&reads[1], direction, if single { h.clone() } else { 0..0 });
+        let rows = Columns::all(&reads[1], direction, h);
+        depths.flat_map(move |depths| {
+            let of = move |across, widths| Self { depths, across, widths, shift, shift_step, source, lanes };
+            let edges = edges.into_iter().filter(|edge| !edge.is_empty());
+            let rows = rows.clone();
+            let rows = edges.flat_map(move |edge| rows.clone().map(move |rows| of(Across::Rows(rows), edge)));
+            let own = Span { start, end: start + lanes };
+            rows.chain(middle.clone().map(move |row| of(Across::Vectors(row, vectors), own)))
+        })
+    }
+
+    /// The first position, and how many there are how many columns or rows apart.
+    pub(super) fn positions(&self) -> ([usize; 3], [usize; 3], usize) {
+        let (depth, width) = (self.depths.positions.first, self.widths.start);
+        match self.across {
+            Across::Rows(rows) => {
+                ([depth, rows.positions.first, width], [0, rows.positions.step, 0], rows.positions.count)
+            }
+            Across::Vectors(row, count) => ([depth, row.positions.first, width], [0, 0, self.lanes], count),
+        }
+    }
+
+    /// Columns in lanes.
+    pub(super) const fn width(&self) -> usize {
+        self.widths.len()
+    }
+
+    /// What is read from a position to the next one, along each axis.
+    pub(super) const fn source_step(&self) -> [usize; 3] {
+        match self.across {
+            Across::Rows(rows) => [0, rows.source_step, 0],
+            Across::Vectors(..) => [0, 0, self.lanes],
+        }
+    }
+
+    /// From a tap of a segment to the next one, as the kernel counts them.
+    pub(super) const fn tap_step(&self, kernel: [usize; 3]) -> isize {
+        match self.across {
+            Across::Rows(rows) => rows.tap_step() * kernel[2] as isize,
+            Across::Vectors(..) => 0,
+        }
+    }
+
+    /// As [`Rows::tabulate`].
+    pub(super) fn tabulate<'a>(
+        &self,
+        kernel: [usize; 3],
+        at: impl Fn([usize; 3]) -> usize,
+        wanted: bool,
+        table: &'a mut [SegmentWords],
+    ) -> &'a [SegmentWords] {
+        let mut len = 0;
+        for d in 0..self.depths.taps.count {
+            let (depth, slice) = (self.depths.reads(d), self.depths.taps.at(d) * kernel[1]);
+            let mut add = |h: usize, segment: Segment, kernel_row: usize| {
+                for w in 0..kernel[2] {
+                    let column = self.widths.start as isize + self.shift + w as isize * self.shift_step;
+                    let end = min((self.source as isize - column).max(0) as usize, self.width());
+                    let start = min((-column).max(0) as usize, end);
+                    let inside = !segment.inside.is_empty() && start < end;
+                    if !(inside || wanted) {
+                        continue;
+                    }
+                    let first = if inside { at([depth, h, (column + start as isize) as usize]) } else { 0 };
+                    let tap = (slice + kernel_row) * kernel[2] + w;
+                    table[len] = Segment { first, lanes: Span { start, end }, tap, ..segment }.words();
+                    len += 1;
                 }
+            };
+            match self.across {
+                Across::Rows(rows) => rows.segments().for_each(|(h, segment)| add(h, segment, segment.tap)),
+                Across::Vectors(row, count) if row.taps.count > 0 => {
+                    let inside = Span { start: 0, end: count };
+                    add(row.reads(0), Segment { first: 0, inside, lanes: Span::EMPTY, tap: 0, taps: 1 }, 0);
+                }
+                Across::Vectors(..) => (),
             }
         }
-        &table[..next]
+        &table[..len]
+    }
+
+    /// As [`Rows::tabulate_outside`].
+    pub(super) fn tabulate_outside<'a>(&self, kernel: [usize; 3], table: &'a mut [u32]) -> &'a [u32] {
+        tabulate_outside(kernel, table, |d, h| {
+            let row = match self.across {
+                Across::Rows(_) => true,
+                Across::Vectors(row, _) => row.reads_through(h),
+            };
+            self.depths.reads_through(d) && row
+        })
     }
 }

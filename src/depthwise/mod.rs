@@ -1,7 +1,8 @@
 //! Depthwise layers, whose channels are convolved with themselves alone: geometry and drivers of all passes.
 //!
 //! Lanes are channels. With channels last, tensors are read and written where they lie; else windows of them are
-//! transposed, a few vectors of channels at a time ([`crate::pixels`]).
+//! transposed, a few vectors of channels at a time ([`crate::pixels`]). Where rows of planes are long, and their columns read side by
+//! side, lanes are columns ([`Strips`]), and nothing is copied.
 //!
 //! ```text
 //! for each image
@@ -37,7 +38,7 @@ use crate::thresholds::ThresholdTable;
 use crate::tuning::Tuning;
 use crate::workspace::words;
 
-use geometry::Rows;
+use geometry::{Rows, Strips};
 
 /// Elements of a block's copies, 192 KiB.
 const COPIED_LEN: usize = 48 * 1024;
@@ -70,6 +71,8 @@ struct Blocking {
     window: Option<usize>,
     /// Whether its own pixels are, too: channels first.
     transposes: bool,
+    /// Whether columns are in lanes.
+    strips: bool,
 }
 
 /// Whether what a tile reads in an image shares so few sets of the first-level cache (of 64 sets and eight ways) that it does not stay
@@ -121,12 +124,16 @@ impl Blocking {
         let vectors = max(CHUNK_LEN / per_vector, 2);
         let all = channels.div_ceil(lanes);
         let transposes = !matches!(desc.tensor_layout(), Layout::Nhwc);
+        if matches!(desc.layout(), Layout::Nchw) && Strips::apply(desc) && size[2] >= tuning.strips && lanes > 1 {
+            let block = cut(size, most);
+            return Some(Self { block, channels, chunk: channels, window: None, transposes: false, strips: true });
+        }
         if !(transposes || far_apart && source.saturating_mul(channels) <= FAR_LEN) {
             let most = clamp(min(BLOCK_LEN, tuning.staging_len.saturating_mul(2)) / (own + 1) / channels, 1, most);
             let len = (own * volume(size) + source).saturating_mul(channels);
             let vectors = if len > CHUNKED_LEN { all } else { vectors };
             let chunk = min(Panels::of_at_most(all, vectors).max() * lanes, channels);
-            return Some(Self { block: cut(size, most), channels, chunk, window: None, transposes });
+            return Some(Self { block: cut(size, most), channels, chunk, window: None, transposes, strips: false });
         }
         let plane = (own * volume(size)).saturating_add(source).saturating_mul(lanes);
         let together = Panels::of_at_most(all, clamp(TOGETHER / plane, 1, MOST_TOGETHER)).max();
@@ -142,7 +149,7 @@ impl Blocking {
         };
         let window = reading.window(&Reads::all_forward(desc), block);
         let chunk = Panels::of_at_most(together, vectors).max() * lanes;
-        Some(Self { block, channels: pitch, chunk, window: Some(window), transposes })
+        Some(Self { block, channels: pitch, chunk, window: Some(window), transposes, strips: false })
     }
 
     /// Elements of a copied window.
@@ -156,6 +163,12 @@ impl Blocking {
     /// Elements of a copy of a block's positions.
     const fn block_len(&self) -> usize {
         if self.transposes { product(self.block).saturating_mul(self.channels) } else { 0 }
+    }
+
+    /// Elements of so many vectors per tap of strips, and one.
+    const fn spread_len(&self, desc: &ConvDesc, kernels: &Kernels, tables: usize) -> usize {
+        let vectors = desc.taps().saturating_mul(tables).saturating_add(1);
+        if self.strips { vectors.saturating_mul(kernels.lanes) } else { 0 }
     }
 
     /// Elements from a pixel to the next one of a copied window, if there is one, and of copies of a block's own pixels.
@@ -189,6 +202,8 @@ const fn table_lens(desc: &ConvDesc) -> [usize; 2] {
 struct Tables<'a> {
     segments: &'a mut [f32],
     outside: &'a mut [f32],
+    /// Vectors of strips.
+    spread: &'a mut [f32],
 }
 
 impl Tables<'_> {
@@ -200,11 +215,11 @@ impl Tables<'_> {
         source: Option<&Field<'_>>,
         width: usize,
         wanted: bool,
-    ) -> (Walk<'_>, &mut [SegmentWords]) {
+    ) -> (Walk<'_>, &mut [SegmentWords], &mut [f32]) {
         let step = |apart: [usize; 3], axis: usize| source.map_or(0, |source| source.pixels.steps(apart)[axis]);
         let at = |coordinates| source.map_or(0, |source| source.at(coordinates));
         let (segments, room) = words(self.segments).split_at_mut(desc.taps());
-        let segments = rows.tabulate(desc.kernel(), at, wanted, segments);
+        let segments = rows.tabulate(desc.kernel(), at, width, wanted, segments);
         let outside = if wanted { rows.tabulate_outside(desc.kernel(), words(self.outside)) } else { &[] };
         let walk = Walk {
             segments,
@@ -217,9 +232,63 @@ impl Tables<'_> {
                 count: rows.columns.positions.count,
                 source_step: step([0, 0, rows.columns.source_step], 3),
             },
-            channels: width,
+            lanes: width,
+            strips: false,
         };
-        (walk, room)
+        (walk, room, &mut *self.spread)
+    }
+
+    /// The walk of strips of some channels.
+    fn strips(
+        &mut self,
+        desc: &ConvDesc,
+        strips: &Strips,
+        source: Option<&Plane<'_>>,
+        channels: usize,
+        wanted: bool,
+    ) -> (Walk<'_>, &mut [SegmentWords], &mut [f32]) {
+        let [depth, height, width] = desc.kernel();
+        let (segments, room) = words(self.segments).split_at_mut(desc.taps());
+        let at = |coordinates| source.map_or(0, |source| source.step(coordinates));
+        let segments = strips.tabulate([depth, height, width], at, wanted, segments);
+        let outside = if wanted { strips.tabulate_outside(desc.kernel(), words(self.outside)) } else { &[] };
+        let (_, _, count) = strips.positions();
+        let walk = Walk {
+            segments,
+            tap_step: strips.tap_step(desc.kernel()),
+            outside,
+            outside_taps: width,
+            taps: desc.taps(),
+            rows: Line { count: channels, source_step: source.map_or(0, |source| source.tensor.strides.channel) },
+            columns: Line { count, source_step: at(strips.source_step()) },
+            lanes: strips.width(),
+            strips: true,
+        };
+        (walk, room, &mut *self.spread)
+    }
+}
+
+/// Planes of an image, from a channel on.
+struct Plane<'a> {
+    data: &'a [f32],
+    tensor: &'a TensorLayout,
+}
+
+impl<'a> Plane<'a> {
+    fn new(tensor: &'a TensorLayout, data: &'a [f32], image: usize, channel: usize) -> Self {
+        Self { data: &tensor.image(data, image)[channel * tensor.strides.channel..], tensor }
+    }
+
+    /// Elements between positions that are so far apart. Saturates, where there is but one.
+    fn step(&self, apart: [usize; 3]) -> usize {
+        let [_, d, h, w] = self.tensor.steps(apart);
+        d.saturating_add(h).saturating_add(w)
+    }
+
+    /// The positions of strips.
+    fn own(&self, strips: &Strips) -> Own<'a> {
+        let (first, apart, _) = strips.positions();
+        Own { data: &self.data[self.step(first)..], steps: [self.tensor.strides.channel, self.step(apart)] }
     }
 }
 

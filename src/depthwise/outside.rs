@@ -4,8 +4,8 @@
 
 use core::ops::Range;
 
-use super::geometry::{Direction, Rows};
-use super::{Blocking, Field, Tables, axes_of, cut, ranges_of};
+use super::geometry::{Direction, Rows, Strips};
+use super::{Blocking, Field, Plane, Tables, axes_of, cut, ranges_of};
 use crate::arith::min;
 use crate::border::{is_inside, unpadded};
 use crate::desc::ConvDesc;
@@ -104,16 +104,37 @@ impl<'a> Outside<'a> {
             let width = blocking.width(&chunk, lanes);
             let own = (g.in_sums.start + chunk.start) * taps;
             for rows in Rows::all(&Reads::all_forward(desc), Direction::Forward, positions.clone()) {
-                let (walk, room) = tables.walk(desc, &rows, None, width, true);
+                let (walk, room, spread) = tables.walk(desc, &rows, None, width, true);
                 self.kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                     walk,
                     room,
+                    spread,
                     inputs: None,
                     grad_output: field.rows(&rows, chunk.start),
                     outside: Some(&mut self.sums[own..own + width.next_multiple_of(lanes) * taps]),
                     bias: None,
                 });
             }
+        }
+    }
+
+    /// Adds those of all positions of an image, of channels from one on, columns in lanes.
+    pub(super) fn add_strips(&mut self, data: &[f32], image: usize, channels: Range<usize>, tables: &mut Tables<'_>) {
+        let (desc, tensor) = (self.desc, self.desc.output_tensor());
+        let plane = Plane::new(&tensor, data, image, channels.start);
+        let reads = Reads::all_forward(desc);
+        let all = desc.output_size().map(|size| 0..size);
+        for strips in Strips::all(&reads, Direction::Forward, all, self.kernels.lanes) {
+            let (walk, room, spread) = tables.strips(desc, &strips, None, channels.len(), true);
+            self.kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
+                walk,
+                room,
+                spread,
+                inputs: None,
+                grad_output: plane.own(&strips),
+                outside: Some(&mut *self.sums),
+                bias: None,
+            });
         }
     }
 

@@ -3,7 +3,7 @@
 //! | algorithm | in lanes | the clamp is paid | chosen for |
 //! |---|---|---|---|
 //! | [`direct`] | positions | at each load, once per panel of output channels | few output channels, or few steps to sum |
-//! | [`depthwise`](crate::depthwise) | channels | at each load | one channel per group |
+//! | [`depthwise`](crate::depthwise) | channels, or columns | at each load | one channel per group |
 //! | [`batch_reduce`] | output channels | at each broadcast, once per panel of output channels | all others |
 //! | [`tiny`](crate::tiny) | nothing | for each position and tap | very little work |
 

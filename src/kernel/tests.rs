@@ -40,7 +40,8 @@ impl Rows {
         (1..=17).flat_map(move |columns| {
             [lanes, 2 * lanes, 2 * lanes + lanes / 2, lanes.div_ceil(2)].map(|channels| {
                 let inside = Span { start: 1, end: columns + 1 };
-                let segments = [Segment { first: 0, inside, tap: 0, taps: 3 }.words()];
+                let lanes_inside = Span { start: 0, end: channels };
+                let segments = [Segment { first: 0, inside, lanes: lanes_inside, tap: 0, taps: 3 }.words()];
                 Self { lanes, channels, pitch: channels + 3, columns, segments }
             })
         })
@@ -64,7 +65,8 @@ impl Rows {
             taps: TAPS,
             rows: Line { count: 2, source_step: self.columns * self.pitch },
             columns: Line { count: self.columns, source_step: self.pitch },
-            channels: self.channels,
+            lanes: self.channels,
+            strips: false,
         }
     }
 
@@ -126,7 +128,8 @@ fn depthwise_forward_leaves_out_the_gaps() {
                 let mut view = View::new(&mut output, &rows.tensor());
                 kernels.depthwise_forward(DepthwiseForward {
                     walk: rows.walk(),
-                    room: &mut [[0; 5]],
+                    room: &mut [[0; 8]],
+                    spread: &mut [],
                     source: &source,
                     weight: &weight,
                     thetas,
@@ -176,7 +179,8 @@ fn depthwise_gradients_of_inputs_leave_out_the_gaps() {
                     let mut view = View::new(&mut found, &rows.tensor());
                     kernels.depthwise_backward_input(DepthwiseBackwardInput {
                         walk: rows.walk(),
-                        room: &mut [[0; 5]],
+                        room: &mut [[0; 8]],
+                        spread: &mut [],
                         source: &source,
                         weight: &weight,
                         finite,
@@ -227,7 +231,8 @@ fn depthwise_gradients_of_weights_leave_out_the_gaps() {
                 }
                 kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                     walk: rows.walk(),
-                    room: &mut [[0; 5]],
+                    room: &mut [[0; 8]],
+                    spread: &mut [],
                     inputs: thetas.map(|thetas| Inputs { source: &source, thetas, sums: &mut found_weights }),
                     grad_output: rows.own(&g),
                     outside: Some(&mut found_outside),

@@ -169,6 +169,33 @@ impl<'a> View<'a> {
         RowsMut { first, rows, step, len, apart: self.position_stride(), _lifetime: PhantomData }
     }
 
+    /// Consecutive positions of some channels of an image, `count` times at some distance.
+    ///
+    /// # Panics
+    ///
+    /// If one of them lies outside the claim, there is none, or positions are not adjacent in memory.
+    pub(crate) fn strips(
+        &mut self,
+        image: usize,
+        channels: Range<usize>,
+        [d, h, w]: [usize; 3],
+        (apart, count): ([usize; 3], usize),
+        len: usize,
+    ) -> PixelsMut<'_> {
+        assert!(self.position_stride() == 1 && count > 0 && len > 0);
+        assert!(!channels.is_empty() && channels.end <= self.claim[1].end);
+        let [_, height, width] = self.tensor.size;
+        assert!(h < height && w < width);
+        let [_, d_step, h_step, step] = self.tensor.steps(apart);
+        // Saturates, where there is but one.
+        let step = d_step.saturating_add(h_step).saturating_add(step);
+        assert!(len <= step || count == 1);
+        let last = (count - 1).saturating_mul(step).saturating_add(len);
+        let first = self.at(image, channels.start, (d * height + h) * width + w, last);
+        let positions = Lattice { counts: [1, 1, channels.len(), count], steps: [[0, 0, self.channel_stride(), step]] };
+        PixelsMut { first, positions, channels: len, _lifetime: PhantomData }
+    }
+
     /// Some channels of a box of positions of some images.
     ///
     /// # Panics
@@ -207,7 +234,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// Pixels of a tensor with channels last, borrowed for writing: some channels of a box of positions, perhaps some steps apart.
+/// Pixels of a tensor with channels last, borrowed for writing: some channels of a box of positions, perhaps some steps apart. Or
+/// strips of planes: columns instead of channels, and channels instead of rows.
 pub(crate) struct PixelsMut<'a> {
     /// The first channel of the first position. Every position, and `channels` elements from there on, are this borrow's own.
     pub(super) first: *mut f32,
@@ -324,6 +352,39 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn strips_are_columns_of_planes() {
+        for pitch in [8, 11] {
+            covers(Layout::Nchw, pitch, |mut view| {
+                for (n, w) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    let PixelsMut { first, positions, channels, .. } =
+                        view.strips(n, 0..2, [0, 0, w], ([0, 1, 0], 2), 1);
+                    assert_eq!((positions.counts, positions.steps[0], channels), ([1, 1, 2, 2], [0, 0, 4, 2], 1));
+                    for at in [0, 2, 4, 6] {
+                        // SAFETY: the borrow is of a column of two planes.
+                        unsafe { *first.add(at) += 1.0 };
+                    }
+                }
+            });
+        }
+    }
+
+    #[test]
+    #[should_panic]
+    fn strips_that_overlap_are_refused() {
+        let mut data = [0.0; 8];
+        let mut view = View::new(&mut data, &TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8));
+        view.strips(0, 0..2, [0; 3], ([0, 0, 1], 2), 2);
+    }
+
+    #[test]
+    #[should_panic]
+    fn a_part_refuses_strips_of_another() {
+        let mut data = [0.0; 8];
+        let mut low = View::new(&mut data, &TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8)).cut(2, 3);
+        low.strips(0, 0..2, [0; 3], ([0, 1, 0], 2), 2);
     }
 
     #[test]

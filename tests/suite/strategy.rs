@@ -220,6 +220,7 @@ pub(crate) fn usual() -> Tuning {
 /// Limits that cut even small inputs into several tiles and tuning.
 pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
     let limit = || select(vec![1, 2, 3, 5, usize::MAX]);
+    let strips = prop_oneof![Just(1usize), 2..=20usize, Just(usize::MAX)];
     let staging_len = prop_oneof![Just(1usize), 2..=300usize, Just(usize::MAX)];
     let forward =
         prop_oneof![Just(None), select(vec![ForwardAlgorithm::Direct, ForwardAlgorithm::BatchReduce]).prop_map(Some),];
@@ -228,20 +229,23 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
         select(vec![BackwardInputAlgorithm::Progressions, BackwardInputAlgorithm::Planar,]).prop_map(Some),
     ];
     let tiny = select(vec![0, usize::MAX]);
-    let flags = (any::<bool>(), proptest::option::of(any::<bool>()));
+    let flags = (any::<bool>(), proptest::option::of(any::<bool>()), strips);
     (staging_len, limit(), limit(), limit(), limit(), tiny, forward, backward_input, flags).prop_map(
-        |(staging_len, panel, tile, positions, depth, tiny, forward, backward_input, (depthwise, packs))| Tuning {
-            staging_len,
-            panel,
-            tile,
-            positions,
-            depth,
-            part: 1,
-            tiny,
-            forward,
-            backward_input,
-            packs,
-            depthwise,
+        |(staging_len, panel, tile, positions, depth, tiny, forward, backward_input, (depthwise, packs, strips))| {
+            Tuning {
+                staging_len,
+                strips,
+                panel,
+                tile,
+                positions,
+                depth,
+                part: 1,
+                tiny,
+                forward,
+                backward_input,
+                packs,
+                depthwise,
+            }
         },
     )
 }

@@ -1,10 +1,9 @@
 //! The backward pass of the input: a tile's inputs and their gradients in registers, sums of the thresholds' gradients in the
 //! first-level cache.
 
-use pulp::MemMask;
-
 use super::{
-    EDGE, INSIDE, MOST_TAPS, Own, PARTIAL, Place, SegmentWords, ThetaTable, Thetas, TileSegment, Walk, load, store,
+    EDGE, INSIDE, MOST_READ, Own, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Walk, all_lanes, apart,
+    gather, in_table, load, mask_of, spread,
 };
 use crate::kernel::Kernel;
 use crate::kernel::tile::{outlined, with_const};
@@ -22,6 +21,8 @@ pub(crate) struct DepthwiseBackwardInput<'a> {
     pub(crate) walk: Walk<'a>,
     /// As many as the walk has.
     pub(crate) room: &'a mut [SegmentWords],
+    /// Of strips: three vectors per tap.
+    pub(crate) spread: &'a mut [f32],
     pub(crate) source: &'a [f32],
     /// `[vector][tap][lane]`
     pub(crate) weight: &'a [f32],
@@ -57,7 +58,8 @@ const fn most_rows<S: Vector>(kind: usize) -> usize {
 
 impl Kernel for DepthwiseBackwardInput<'_> {
     fn check<S: Vector>(&self) {
-        let Self { walk, room, source, weight, thetas, input, grad_input, sums, .. } = self;
+        let Self { walk, room, spread, source, weight, thetas, input, grad_input, sums, .. } = self;
+        walk.check_spread::<S>(walk.taps.saturating_mul(3), spread);
         let sums = if *thetas == Thetas::Linear { usize::MAX } else { sums.len() };
         walk.check::<S>(source.len(), &[weight.len(), thetas.len(), sums], room);
         assert!(input.is_some() || *thetas == Thetas::Linear);
@@ -83,23 +85,11 @@ impl Kernel for DepthwiseBackwardInput<'_> {
     }
 }
 
-/// A tile's inputs and their gradients, and the distances of its positions in them.
-#[derive(Clone, Copy)]
-struct Inputs {
-    input: *const f32,
-    input_step: usize,
-    /// Null where it is not wanted.
-    grad_input: *mut f32,
-    grad_input_step: usize,
-}
-
 /// # Safety
 ///
 /// The call is [checked](Kernel#checked).
 #[inline(never)]
 unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBackwardInput<'_>) {
-    let (vectors, partial) = call.walk.vectors::<S>();
-    let whole = vectors * S::LANES;
     // What is not read begins anywhere, with steps that are not used.
     let Own { data, steps } = call.input.unwrap_or(Own { data: &INFINITE, steps: [0; 2] });
     let (grad_input, [_, _, grad_row, grad_step]) = match &call.grad_input {
@@ -107,84 +97,155 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
         None => (core::ptr::null_mut(), [0; 4]),
     };
     let (walk, splat) = (call.walk, call.thetas.splat());
-    let thetas = call.thetas.table(&splat);
-    let room = core::mem::take(&mut call.room);
-    walk.for_each_tile::<S>(most_rows::<S>(THETAS), room, |tile, segments| {
-        let source = call.source.as_ptr().wrapping_add(tile.row * walk.rows.source_step);
-        let place = Place { segments, source, lanes: [0, whole], partial };
-        let rest = Place { lanes: [whole, whole + 1], ..place };
-        // Used where there is a next one, which lies in the tensor then.
-        let own = Inputs {
-            input: data.as_ptr().wrapping_add(tile.row * steps[0] + tile.position * steps[1]),
-            input_step: steps[1],
-            grad_input: grad_input.wrapping_add(tile.row * grad_row + tile.position * grad_step),
-            grad_input_step: grad_step,
-        };
-        with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(THETAS) => {
-            // SAFETY: checked; the tile lies in the walk, and as many vectors follow as there are channels for.
-            unsafe {
-                if whole > 0 && tile.kind == INSIDE {
-                    outlined!(simd => positions::<S, R, INSIDE, THETAS>(simd, call, thetas, place, own));
-                } else if whole > 0 {
-                    outlined!(simd => positions::<S, R, EDGE, THETAS>(simd, call, thetas, place, own));
+    let all = Tables {
+        weight: call.weight.as_ptr(),
+        thetas: call.thetas.table(&splat),
+        sums: call.sums.as_mut_ptr(),
+        input_step: steps[1],
+        grad_step,
+        add: call.add,
+    };
+    let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
+    for row in 0..walk.rows.count {
+        // SAFETY: checked: the row's channel has coefficients and sums, and there is room for their vectors.
+        let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
+        let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
+        walk.for_each_tile::<S>(most_rows::<S>(THETAS), source, segments, |tile, place| {
+            // Used where there is a next one, which lies in the tensor then.
+            let own = Inputs {
+                input: data.as_ptr().wrapping_add(row * steps[0] + tile.position * steps[1]),
+                grad_input: grad_input.wrapping_add(row * grad_row + tile.position * grad_step),
+                wanted: !grad_input.is_null(),
+            };
+            with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(THETAS) => {
+                // SAFETY: checked; the tile lies in the walk.
+                unsafe {
+                    match tile.kind {
+                        INSIDE => outlined!(simd => positions::<S, R, INSIDE, THETAS>(simd, &walk, tables, place, own)),
+                        EDGE => outlined!(simd => positions::<S, R, EDGE, THETAS>(simd, &walk, tables, place, own)),
+                        _ => outlined!(simd => positions::<S, R, PARTIAL, THETAS>(simd, &walk, tables, place, own)),
+                    }
                 }
-                if partial > 0 {
-                    outlined!(simd => positions::<S, R, PARTIAL, THETAS>(simd, call, thetas, rest, own));
-                }
+            });
+        });
+        if walk.strips && THETAS != LINEAR {
+            let at = in_table::<S>(row, walk.taps);
+            // One that serves all taps has but the sums of the first.
+            let taps = if THETAS == UNIFORM { 1 } else { walk.taps };
+            // SAFETY: as above.
+            outlined!(simd => unsafe { gather(simd, tables.sums, taps, all.sums.add(at)) });
+        }
+    }
+}
+
+/// Where the tables of a call, or of a row, begin.
+#[derive(Clone, Copy)]
+struct Tables {
+    weight: *const f32,
+    thetas: ThetaTable,
+    /// Where there are none, they are not used.
+    sums: *mut f32,
+    /// From a position to the next one.
+    input_step: usize,
+    grad_step: usize,
+    add: bool,
+}
+
+impl Tables {
+    /// Vectors for a channel: its coefficients in all lanes, and sums that begin with zeros.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Vector#in-reach): the coefficients of the channel; three vectors per tap.
+    unsafe fn spread<S: Vector>(self, simd: S, walk: &Walk<'_>, channel: usize, to: &mut [f32]) -> Self {
+        let (taps, at) = (walk.taps, in_table::<S>(channel, walk.taps));
+        let (weight, rest) = to.split_at_mut(taps * S::LANES);
+        let (thetas, sums) = rest.split_at_mut(taps * S::LANES);
+        sums[..taps * S::LANES].fill(0.0);
+        let (weight, thetas) = (weight.as_mut_ptr(), thetas.as_mut_ptr());
+        let mut tables = Self { weight, sums: sums.as_mut_ptr(), ..self };
+        if self.thetas.bits != 0 {
+            tables.thetas.first = thetas;
+        }
+        // SAFETY: in reach.
+        outlined!(simd => unsafe {
+            spread(simd, self.weight.add(at), taps, weight);
+            if self.thetas.bits != 0 {
+                spread(simd, self.thetas.at(at), taps, thetas);
             }
         });
-    });
+        tables
+    }
+}
+
+/// A tile's inputs and their gradients.
+#[derive(Clone, Copy)]
+struct Inputs {
+    input: *const f32,
+    grad_input: *mut f32,
+    wanted: bool,
 }
 
 /// A tile of `R` positions.
 ///
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked). The place is that of `R` positions of a row, whose inputs and gradients those given are;
-/// the lanes are channels of the call. Of [`INSIDE`] tiles, all taps read inside.
+/// The walk and the tables are those of a [checked](Kernel#checked) call. The place is that of `R` positions of a row, whose inputs
+/// and gradients those given are; the lanes are the call's. Of [`INSIDE`] tiles, all taps read inside.
 #[inline(always)]
 unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const THETAS: usize>(
     simd: S,
-    call: &mut DepthwiseBackwardInput<'_>,
-    thetas: ThetaTable,
+    walk: &Walk<'_>,
+    tables: Tables,
     place: Place<'_>,
     own: Inputs,
 ) {
-    let Walk { tap_step, taps, columns, .. } = call.walk;
-    let (zero, mask) = (simd.splat_f32s(0.0), simd.mask_between_m32s(0, place.partial as u32));
-    for lane in (place.lanes[0]..place.lanes[1]).step_by(S::LANES) {
+    let Walk { tap_step, columns, .. } = *walk;
+    let (zero, mask) = (simd.splat_f32s(0.0), mask_of(simd, place.own));
+    let per_vector = walk.per_lane() * S::LANES;
+    let (mut table, mut lane) = (place.lanes[0] * walk.per_lane(), place.lanes[0]);
+    while lane < place.lanes[1] {
         // SAFETY: checked: the inputs and their gradients are the call's, and there are weights, thresholds and sums for all taps
         // and lanes.
         unsafe {
-            let weight = call.weight.as_ptr().add(lane * taps);
-            // Where there are none, they are not used.
-            let sums = call.sums.as_mut_ptr().wrapping_add(lane * taps);
+            let weight = tables.weight.wrapping_add(table);
+            let sums = tables.sums.wrapping_add(table);
             let mut x = [zero; R];
             if THETAS != LINEAR {
                 let mut from = own.input.wrapping_add(lane);
                 for x in &mut x {
                     *x = load::<S, KIND>(simd, mask, from);
-                    from = from.wrapping_add(own.input_step);
+                    if KIND == PARTIAL {
+                        // It is on neither side of a threshold.
+                        *x = simd.select_f32s(mask.mask(), *x, simd.splat_f32s(f32::NAN));
+                    }
+                    from = from.wrapping_add(tables.input_step);
                 }
             }
             let mut gradients = [zero; R];
+            let source = place.source.wrapping_add(lane);
             for &words in place.segments {
-                let segment = TileSegment::of(words);
+                let segment = Prepared::of(words);
                 let taps = Taps {
-                    source: place.source.wrapping_add(segment.source).wrapping_add(lane),
+                    source: source.wrapping_add(segment.source),
                     source_step: columns.source_step,
-                    inside: segment.inside,
-                    weight: weight.add(segment.table),
-                    thetas: thetas.at(lane * taps + segment.table),
+                    inside: segment.inside::<KIND>(place.position),
+                    lanes: segment.lanes(lane),
+                    weight: weight.wrapping_add(segment.table),
+                    thetas: tables.thetas.at(table + segment.table),
                     sums: sums.wrapping_add(segment.table),
                     step: tap_step * S::LANES as isize,
                 };
                 with_const!(segment.taps, T in [1 2 3] => {
-                    add::<S, R, T, KIND, THETAS>(simd, &x, &mut gradients, taps, mask);
+                    if KIND == PARTIAL && all_lanes::<S>(taps.lanes) {
+                        add::<S, R, T, EDGE, THETAS>(simd, &x, &mut gradients, taps);
+                    } else {
+                        add::<S, R, T, KIND, THETAS>(simd, &x, &mut gradients, taps);
+                    }
                 });
             }
             if THETAS == UNIFORM {
-                let theta = simd.load(thetas.at(0));
+                let theta = simd.load(tables.thetas.at(0));
                 let mut held = simd.load(sums);
                 for r in 0..R {
                     let holds = simd.less_than_or_equal_f32s(x[r], theta);
@@ -193,28 +254,34 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const THETAS: 
                 }
                 simd.store(sums, held);
             }
-            if THETAS != LINEAR {
-                // A NaN exceeds nothing, though it is not less or equal either.
-                for r in 0..R {
+            for r in 0..R {
+                if THETAS != LINEAR {
+                    // A NaN exceeds nothing, though it is not less or equal either.
                     gradients[r] = simd.keep(simd.less_than_or_equal_f32s(x[r], x[r]), gradients[r]);
+                } else if KIND == PARTIAL {
+                    gradients[r] = simd.keep(mask.mask(), gradients[r]);
                 }
             }
             let mut to = own.grad_input.wrapping_add(lane);
-            if own.grad_input.is_null() {
-                continue;
-            }
-            if call.add {
-                for gradient in gradients {
-                    store::<S, KIND>(simd, mask, to, simd.add_f32s(load::<S, KIND>(simd, mask, to), gradient));
-                    to = to.wrapping_add(own.grad_input_step);
-                }
-            } else {
-                for gradient in gradients {
-                    store::<S, KIND>(simd, mask, to, gradient);
-                    to = to.wrapping_add(own.grad_input_step);
+            if own.wanted {
+                for mut gradient in gradients {
+                    if KIND == PARTIAL && !place.stored {
+                        if tables.add {
+                            gradient = simd.add_f32s(simd.mask_load_ptr_f32s(mask, to), gradient);
+                        }
+                        simd.mask_store_ptr_f32s(mask, to, gradient);
+                    } else {
+                        if tables.add {
+                            gradient = simd.add_f32s(simd.load(to), gradient);
+                        }
+                        simd.store(to, gradient);
+                    }
+                    to = to.wrapping_add(tables.grad_step);
                 }
             }
         }
+        lane += S::LANES;
+        table += per_vector;
     }
 }
 
@@ -224,6 +291,7 @@ struct Taps {
     source: *const f32,
     source_step: usize,
     inside: u32,
+    lanes: [u32; 2],
     // Of the first tap, and from a tap to the next one.
     weight: *const f32,
     thetas: *const f32,
@@ -242,44 +310,48 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
     x: &[S::f32s; R],
     gradients: &mut [S::f32s; R],
     taps: Taps,
-    mask: MemMask<S::m32s>,
 ) {
     if THETAS == PER_TAP {
         // SAFETY: in reach.
-        unsafe { add_by_tap::<S, R, T, KIND>(simd, x, gradients, taps, mask) };
+        unsafe { add_by_tap::<S, R, T, KIND>(simd, x, gradients, taps) };
         return;
     }
     let (mut weights, mut thetas) = ([simd.splat_f32s(0.0); T], [simd.splat_f32s(0.0); T]);
     let mut sums = [simd.splat_f32s(0.0); T];
-    let mut at = taps.source;
+    let mask = mask_of(simd, taps.lanes);
+    let at = apart::<MOST_READ>(taps.source, taps.source_step);
     // SAFETY: in reach.
     unsafe {
         for t in 0..T {
             weights[t] = simd.load(taps.weight.offset(t as isize * taps.step));
+            if KIND == PARTIAL {
+                // What is not finite times zero would be NaN.
+                weights[t] = simd.keep(mask.mask(), weights[t]);
+            }
             if THETAS == WEIGHTED {
                 thetas[t] = simd.load(taps.thetas.offset(t as isize * taps.step));
                 sums[t] = simd.load(taps.sums.offset(t as isize * taps.step));
             }
         }
-        for j in 0..R + T - 1 {
-            if KIND == INSIDE || taps.inside >> j & 1 != 0 {
-                let g = load::<S, KIND>(simd, mask, at);
-                for t in 0..T {
-                    if j < t || j - t >= R {
-                        continue;
-                    }
-                    let r = j - t;
-                    if THETAS == WEIGHTED {
-                        let holds = simd.less_than_or_equal_f32s(x[r], thetas[t]);
-                        let g = simd.mul_f32s(weights[t], g);
-                        sums[t] = simd.add_f32s(sums[t], simd.keep(holds, g));
-                        gradients[r] = simd.add_f32s(gradients[r], simd.discard(holds, g));
-                    } else {
-                        gradients[r] = simd.mul_add(weights[t], g, gradients[r]);
-                    }
+        for (j, at) in at.into_iter().enumerate().take(R + T - 1) {
+            if KIND != INSIDE && taps.inside >> j & 1 == 0 {
+                continue;
+            }
+            let g = load::<S, KIND>(simd, mask, at);
+            for t in 0..T {
+                if j < t || j - t >= R {
+                    continue;
+                }
+                let r = j - t;
+                if THETAS == WEIGHTED {
+                    let holds = simd.less_than_or_equal_f32s(x[r], thetas[t]);
+                    let g = simd.mul_f32s(weights[t], g);
+                    sums[t] = simd.add_f32s(sums[t], simd.keep(holds, g));
+                    gradients[r] = simd.add_f32s(gradients[r], simd.discard(holds, g));
+                } else {
+                    gradients[r] = simd.mul_add(weights[t], g, gradients[r]);
                 }
             }
-            at = at.wrapping_add(taps.source_step);
         }
         if THETAS == WEIGHTED {
             for (t, sum) in sums.into_iter().enumerate() {
@@ -300,21 +372,17 @@ unsafe fn add_by_tap<S: Vector, const R: usize, const T: usize, const KIND: usiz
     x: &[S::f32s; R],
     gradients: &mut [S::f32s; R],
     taps: Taps,
-    mask: MemMask<S::m32s>,
 ) {
-    /// At least what the largest tile reads.
-    const MOST: usize = 8 + MOST_TAPS - 1;
-
     // Zeros outside add nothing: the weights are finite.
-    let mut g = [simd.splat_f32s(0.0); MOST];
-    let mut at = taps.source;
+    let mut g = [simd.splat_f32s(0.0); MOST_READ];
+    let mask = mask_of(simd, taps.lanes);
+    let at = apart::<MOST_READ>(taps.source, taps.source_step);
     // SAFETY: in reach.
     unsafe {
         for (j, g) in g.iter_mut().enumerate().take(R + T - 1) {
             if KIND == INSIDE || taps.inside >> j & 1 != 0 {
-                *g = load::<S, KIND>(simd, mask, at);
+                *g = load::<S, KIND>(simd, mask, at[j]);
             }
-            at = at.wrapping_add(taps.source_step);
         }
         for t in 0..T {
             let offset = t as isize * taps.step;

@@ -1,8 +1,9 @@
 //! The backward pass of the weight: a tile's output gradients in registers, sums of a segment's taps beside them.
 
-use pulp::MemMask;
-
-use super::{EDGE, INSIDE, Own, PARTIAL, Place, SegmentWords, ThetaTable, Thetas, TileSegment, Walk, load};
+use super::{
+    EDGE, INSIDE, MOST_READ, Own, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Walk, all_lanes, apart,
+    gather, in_table, load, mask_of, spread,
+};
 use crate::kernel::Kernel;
 use crate::kernel::tile::{outlined, with_const};
 use crate::kernel::vector::Vector;
@@ -13,6 +14,8 @@ pub(crate) struct DepthwiseBackwardWeight<'a> {
     pub(crate) walk: Walk<'a>,
     /// As many as the walk has.
     pub(crate) room: &'a mut [SegmentWords],
+    /// Of strips: three vectors per tap, and one.
+    pub(crate) spread: &'a mut [f32],
     /// None where the others alone are wanted.
     pub(crate) inputs: Option<Inputs<'a>>,
     pub(crate) grad_output: Own<'a>,
@@ -42,9 +45,10 @@ const fn most_rows<S: Vector>() -> usize {
 
 impl Kernel for DepthwiseBackwardWeight<'_> {
     fn check<S: Vector>(&self) {
-        let Self { walk, room, inputs, grad_output, outside, bias } = self;
+        let Self { walk, room, spread, inputs, grad_output, outside, bias } = self;
         walk.check_own(grad_output);
-        let lanes = walk.channels.next_multiple_of(S::LANES);
+        walk.check_spread::<S>(walk.taps.saturating_mul(3).saturating_add(1), spread);
+        let lanes = walk.channels().next_multiple_of(S::LANES);
         assert!(bias.as_ref().is_none_or(|bias| lanes <= bias.len()));
         let outside = outside.as_ref().map_or(usize::MAX, |outside| outside.len());
         match inputs {
@@ -74,48 +78,52 @@ impl Kernel for DepthwiseBackwardWeight<'_> {
 /// The call is [checked](Kernel#checked), and its inputs are what the kind says.
 #[inline(never)]
 unsafe fn walk<S: Vector, const SUMS: usize>(simd: S, call: &mut DepthwiseBackwardWeight<'_>) {
-    let (vectors, partial) = call.walk.vectors::<S>();
-    let whole = vectors * S::LANES;
     let Own { data, steps } = call.grad_output;
     let (walk, thetas) = (call.walk, call.inputs.as_ref().map_or(Thetas::Linear, |inputs| inputs.thetas));
     let splat = thetas.splat();
-    let mut tables = Tables {
+    let mut all = Tables {
         source: core::ptr::null(),
         thetas: thetas.table(&splat),
         sums: core::ptr::null_mut(),
         outside: call.outside.as_mut().map(|outside| outside.as_mut_ptr()),
         bias: call.bias.as_mut().map(|bias| bias.as_mut_ptr()),
+        grad_step: steps[1],
     };
     if let Some(inputs) = &mut call.inputs {
-        tables.source = inputs.source.as_ptr();
-        tables.sums = inputs.sums.as_mut_ptr();
+        all.source = inputs.source.as_ptr();
+        all.sums = inputs.sums.as_mut_ptr();
     }
-    let room = core::mem::take(&mut call.room);
-    walk.for_each_tile::<S>(most_rows::<S>(), room, |tile, segments| {
-        if SUMS == OUTSIDE && tile.kind == INSIDE && walk.outside.is_empty() && tables.bias.is_none() {
-            return;
-        }
-        let source = tables.source.wrapping_add(tile.row * walk.rows.source_step);
-        let place = Place { segments, source, lanes: [0, whole], partial };
-        let rest = Place { lanes: [whole, whole + 1], ..place };
-        let own = data.as_ptr().wrapping_add(tile.row * steps[0] + tile.position * steps[1]);
-        with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
-            // SAFETY: checked; the tile lies in the walk, and as many vectors follow as there are channels for.
-            unsafe {
-                if whole > 0 && tile.kind == INSIDE && SUMS != OUTSIDE {
-                    outlined!(simd => positions::<S, R, INSIDE, SUMS>(simd, &walk, tables, place, own, steps[1]));
-                } else if whole > 0 {
-                    outlined!(simd => positions::<S, R, EDGE, SUMS>(simd, &walk, tables, place, own, steps[1]));
-                }
-                if partial > 0 {
-                    outlined!(simd => positions::<S, R, PARTIAL, SUMS>(simd, &walk, tables, rest, own, steps[1]));
-                }
+    let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
+    for row in 0..walk.rows.count {
+        // SAFETY: checked: the row's channel has thresholds and sums, and there is room for their vectors.
+        let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
+        let source = all.source.wrapping_add(row * walk.rows.source_step);
+        walk.for_each_tile::<S>(most_rows::<S>(), source, segments, |tile, place| {
+            if SUMS == OUTSIDE && tile.kind == INSIDE && walk.outside.is_empty() && tables.bias.is_none() {
+                return;
             }
+            let own = data.as_ptr().wrapping_add(row * steps[0] + tile.position * steps[1]);
+            with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
+                // SAFETY: checked; the tile lies in the walk.
+                unsafe {
+                    match tile.kind {
+                        INSIDE if SUMS != OUTSIDE => {
+                            outlined!(simd => positions::<S, R, INSIDE, SUMS>(simd, &walk, tables, place, own))
+                        }
+                        INSIDE | EDGE => outlined!(simd => positions::<S, R, EDGE, SUMS>(simd, &walk, tables, place, own)),
+                        _ => outlined!(simd => positions::<S, R, PARTIAL, SUMS>(simd, &walk, tables, place, own)),
+                    }
+                }
+            });
         });
-    });
+        if walk.strips {
+            // SAFETY: as above.
+            unsafe { tables.gather(simd, &walk, row, all) };
+        }
+    }
 }
 
-/// Where the tables of a call begin.
+/// Where the tables of a call, or of a row, begin.
 #[derive(Clone, Copy)]
 struct Tables {
     thetas: ThetaTable,
@@ -124,6 +132,52 @@ struct Tables {
     sums: *mut f32,
     outside: Option<*mut f32>,
     bias: Option<*mut f32>,
+    /// From a position's gradient to the next one.
+    grad_step: usize,
+}
+
+impl Tables {
+    /// Vectors for a channel: its thresholds in all lanes, and sums that begin with zeros.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Vector#in-reach): the thresholds of the channel; three vectors per tap, and one.
+    unsafe fn spread<S: Vector>(self, simd: S, walk: &Walk<'_>, channel: usize, to: &mut [f32]) -> Self {
+        let len = walk.taps * S::LANES;
+        let (mut tables, thetas) = (self, to.as_mut_ptr());
+        if self.thetas.bits != 0 {
+            let from = self.thetas.at(in_table::<S>(channel, walk.taps));
+            tables.thetas.first = thetas;
+            // SAFETY: in reach.
+            outlined!(simd => unsafe { spread(simd, from, walk.taps, thetas) });
+        }
+        to[len..3 * len + S::LANES].fill(0.0);
+        tables.sums = to[len..].as_mut_ptr();
+        tables.outside = self.outside.map(|_| to[2 * len..].as_mut_ptr());
+        tables.bias = self.bias.map(|_| to[3 * len..].as_mut_ptr());
+        tables
+    }
+
+    /// Adds a channel's sums to those of the call.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Vector#in-reach): the sums of both.
+    unsafe fn gather<S: Vector>(self, simd: S, walk: &Walk<'_>, channel: usize, all: Self) {
+        let (taps, at) = (walk.taps, in_table::<S>(channel, walk.taps));
+        // SAFETY: in reach.
+        outlined!(simd => unsafe {
+            if !all.sums.is_null() {
+                gather(simd, self.sums, taps, all.sums.add(at));
+            }
+            if let (Some(own), Some(all)) = (self.outside, all.outside) {
+                gather(simd, own, taps, all.add(at));
+            }
+            if let (Some(own), Some(all)) = (self.bias, all.bias) {
+                gather(simd, own, 1, all.add(channel));
+            }
+        });
+    }
 }
 
 /// A tile of `R` positions.
@@ -131,7 +185,7 @@ struct Tables {
 /// # Safety
 ///
 /// The walk and the tables are those of a [checked](Kernel#checked) call, and the place is that of `R` positions of a row, whose output gradients
-/// lie `step` apart from `own` on; the lanes are channels of the call. Of [`INSIDE`] tiles, all taps read inside.
+/// lie from `own` on; the lanes are the call's. Of [`INSIDE`] tiles, all taps read inside.
 #[inline(always)]
 unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: usize>(
     simd: S,
@@ -139,27 +193,28 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: us
     tables: Tables,
     place: Place<'_>,
     own: *const f32,
-    step: usize,
 ) {
-    let Walk { tap_step, outside, outside_taps, taps, columns, .. } = *walk;
-    let mask = simd.mask_between_m32s(0, place.partial as u32);
-    for lane in (place.lanes[0]..place.lanes[1]).step_by(S::LANES) {
+    let Walk { tap_step, outside, outside_taps, columns, .. } = *walk;
+    let mask = mask_of(simd, place.own);
+    let per_vector = walk.per_lane() * S::LANES;
+    let (mut table, mut lane) = (place.lanes[0] * walk.per_lane(), place.lanes[0]);
+    while lane < place.lanes[1] {
         // SAFETY: checked: the gradients are the call's, and there are thresholds and sums for all taps and lanes.
         unsafe {
             let mut g = [simd.splat_f32s(0.0); R];
             let mut from = own.wrapping_add(lane);
             for g in &mut g {
                 *g = load::<S, KIND>(simd, mask, from);
-                from = from.wrapping_add(step);
+                from = from.wrapping_add(tables.grad_step);
             }
-            let outside_sums = tables.outside.map(|sums| sums.add(lane * taps));
+            let outside_sums = tables.outside.map(|sums| sums.wrapping_add(table));
             if tables.bias.is_some() || outside_sums.is_some() && !outside.is_empty() {
                 let mut sum = g[0];
                 for g in &g[1..] {
                     sum = simd.add_f32s(sum, *g);
                 }
                 if let Some(bias) = tables.bias {
-                    add_to(simd, bias.add(lane), sum);
+                    add_to(simd, bias.wrapping_add(if walk.strips { 0 } else { lane }), sum);
                 }
                 if let Some(sums) = outside_sums {
                     for &first in outside {
@@ -169,25 +224,34 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: us
                     }
                 }
             }
+            let source = place.source.wrapping_add(lane);
             for &words in place.segments {
-                let segment = TileSegment::of(words);
-                let in_table = lane * taps + segment.table;
+                let segment = Prepared::of(words);
                 let taps = Taps {
-                    source: place.source.wrapping_add(segment.source).wrapping_add(lane),
+                    source: source.wrapping_add(segment.source),
                     source_step: columns.source_step,
-                    inside: segment.inside,
-                    thetas: tables.thetas.at(in_table),
+                    inside: segment.inside::<KIND>(place.position),
+                    lanes: segment.lanes(lane),
+                    own: place.own,
+                    thetas: tables.thetas.at(table + segment.table),
                     // Without inputs they are not used.
-                    sums: tables.sums.wrapping_add(in_table),
+                    sums: tables.sums.wrapping_add(table + segment.table),
                     outside: outside_sums.map(|sums| sums.add(segment.table)),
                     step: tap_step * S::LANES as isize,
                     theta_step: tap_step * (S::LANES & tables.thetas.bits) as isize,
                 };
                 with_const!(segment.taps, T in [1 2 3] => {
-                    add::<S, R, T, KIND, SUMS>(simd, &g, taps, mask);
+                    // Where some lanes are another's, their zeros meet what may be infinite.
+                    if KIND == PARTIAL && all_lanes::<S>(taps.lanes) && all_lanes::<S>(place.own) {
+                        add::<S, R, T, EDGE, SUMS>(simd, &g, taps);
+                    } else {
+                        add::<S, R, T, KIND, SUMS>(simd, &g, taps);
+                    }
                 });
             }
         }
+        lane += S::LANES;
+        table += per_vector;
     }
 }
 
@@ -208,6 +272,9 @@ struct Taps {
     source: *const f32,
     source_step: usize,
     inside: u32,
+    lanes: [u32; 2],
+    /// The lanes that are no other vector's.
+    own: [u32; 2],
     // Of the first tap, and from a tap to the next one.
     thetas: *const f32,
     theta_step: isize,
@@ -226,10 +293,11 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
     simd: S,
     g: &[S::f32s; R],
     taps: Taps,
-    mask: MemMask<S::m32s>,
 ) {
     let (mut thetas, mut sums) = ([simd.splat_f32s(0.0); T], [simd.splat_f32s(0.0); T]);
-    let mut at = taps.source;
+    let Taps { lanes: [start, end], own, .. } = taps;
+    let inner = mask_of(simd, [start.max(own[0]), end.min(own[1])]);
+    let at = apart::<MOST_READ>(taps.source, taps.source_step);
     // SAFETY: in reach.
     unsafe {
         if SUMS != OUTSIDE {
@@ -243,26 +311,46 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
         for j in 0..R + T - 1 {
             if KIND == INSIDE || taps.inside >> j & 1 != 0 {
                 if SUMS != OUTSIDE {
-                    let x = load::<S, KIND>(simd, mask, at);
+                    let x = load::<S, KIND>(simd, inner, at[j]);
                     for t in 0..T {
                         if j >= t && j - t < R {
                             let x = if SUMS == CLAMPED { simd.activate(x, thetas[t]) } else { x };
-                            sums[t] = simd.mul_add(g[j - t], x, sums[t]);
+                            sums[t] = if KIND == PARTIAL {
+                                // Zero times what is infinite would be NaN.
+                                let product = simd.mul_f32s(g[j - t], x);
+                                simd.add_f32s(sums[t], simd.keep(inner.mask(), product))
+                            } else {
+                                simd.mul_add(g[j - t], x, sums[t])
+                            };
                         }
                     }
                 }
-            } else if let Some(outside) = taps.outside {
+            } else if let (Some(outside), true) = (taps.outside, KIND == EDGE) {
                 for t in 0..T {
                     if j >= t && j - t < R {
                         add_to(simd, outside.offset(t as isize * taps.step), g[j - t]);
                     }
                 }
             }
-            at = at.wrapping_add(taps.source_step);
         }
         if SUMS != OUTSIDE {
             for (t, sum) in sums.into_iter().enumerate() {
                 simd.store(taps.sums.offset(t as isize * taps.step), sum);
+            }
+        }
+        if KIND != PARTIAL || start <= own[0] && end >= own[1] && taps.inside.trailing_ones() as usize >= R + T - 1 {
+            return;
+        }
+        if let Some(outside) = taps.outside {
+            for t in 0..T {
+                let to = outside.offset(t as isize * taps.step);
+                let mut sum = simd.load(to);
+                for (r, &g) in g.iter().enumerate() {
+                    let inside = taps.inside >> (r + t) & 1 != 0;
+                    let padded = if inside { simd.discard(inner.mask(), g) } else { g };
+                    sum = simd.add_f32s(sum, padded);
+                }
+                simd.store(to, sum);
             }
         }
     }

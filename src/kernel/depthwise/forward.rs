@@ -1,8 +1,9 @@
 //! The forward pass: sums of a tile's positions in registers.
 
-use pulp::MemMask;
-
-use super::{EDGE, INSIDE, PARTIAL, Place, SegmentWords, ThetaTable, Thetas, TileSegment, Walk, load, store};
+use super::{
+    EDGE, INSIDE, MOST_READ, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Walk, all_lanes, apart,
+    in_table, load, mask_of, spread,
+};
 use crate::kernel::Kernel;
 use crate::kernel::tile::{outlined, with_const};
 use crate::kernel::vector::Vector;
@@ -13,6 +14,8 @@ pub(crate) struct DepthwiseForward<'a> {
     pub(crate) walk: Walk<'a>,
     /// As many as the walk has.
     pub(crate) room: &'a mut [SegmentWords],
+    /// Of strips: two vectors per tap, and one.
+    pub(crate) spread: &'a mut [f32],
     pub(crate) source: &'a [f32],
     /// `[vector][tap][lane]`
     pub(crate) weight: &'a [f32],
@@ -33,9 +36,10 @@ const fn most_rows<S: Vector>() -> usize {
 
 impl Kernel for DepthwiseForward<'_> {
     fn check<S: Vector>(&self) {
-        let Self { walk, room, source, weight, thetas, start, output } = self;
+        let Self { walk, room, spread, source, weight, thetas, start, output } = self;
         walk.check::<S>(source.len(), &[weight.len(), thetas.len()], room);
-        assert!(walk.channels.next_multiple_of(S::LANES) <= start.len());
+        walk.check_spread::<S>(walk.taps.saturating_mul(2).saturating_add(1), spread);
+        assert!(walk.channels().next_multiple_of(S::LANES) <= start.len());
         walk.check_pixels(output);
     }
 
@@ -57,87 +61,136 @@ impl Kernel for DepthwiseForward<'_> {
 /// The call is [checked](Kernel#checked).
 #[inline(never)]
 unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForward<'_>) {
-    let room = core::mem::take(&mut call.room);
-    let call = &*call;
-    let (vectors, partial) = call.walk.vectors::<S>();
-    let whole = vectors * S::LANES;
+    let (walk, spread_to) = (call.walk, call.spread.as_mut_ptr());
     let [_, _, row_step, column_step] = call.output.positions.steps[0];
     let splat = call.thetas.splat();
-    let thetas = call.thetas.table(&splat);
-    call.walk.for_each_tile::<S>(most_rows::<S>(), room, |tile, segments| {
-        let source = call.source.as_ptr().wrapping_add(tile.row * call.walk.rows.source_step);
-        let place = Place { segments, source, lanes: [0, whole], partial };
-        let rest = Place { lanes: [whole, whole + 1], ..place };
-        // Used where there is a next one, which lies in the output then.
-        let to = call.output.first.wrapping_add(tile.row * row_step + tile.position * column_step);
-        with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
-            // SAFETY: checked; the tile lies in the walk, and as many vectors follow as there are channels for.
-            unsafe {
-                if whole > 0 && tile.kind == INSIDE {
-                    outlined!(simd => positions::<S, R, INSIDE, LINEAR>(simd, call, thetas, place, to, column_step));
-                } else if whole > 0 {
-                    outlined!(simd => positions::<S, R, EDGE, LINEAR>(simd, call, thetas, place, to, column_step));
+    let mut tables = Tables {
+        weight: call.weight.as_ptr(),
+        thetas: call.thetas.table(&splat),
+        start: call.start.as_ptr(),
+        start_step: if walk.strips { 0 } else { S::LANES },
+        output_step: column_step,
+    };
+    let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
+    for row in 0..walk.rows.count {
+        if walk.strips {
+            let channel = in_table::<S>(row, walk.taps);
+            let (taps, thetas) = (walk.taps, tables.thetas);
+            let len = taps * S::LANES;
+            // SAFETY: checked: the channel has a weight and a threshold per tap, and a start; there is room for their vectors.
+            outlined!(simd => unsafe {
+                spread(simd, call.weight.as_ptr().add(channel), taps, spread_to);
+                if thetas.bits != 0 {
+                    spread(simd, call.thetas.table(&splat).at(channel), taps, spread_to.add(len));
                 }
-                if partial > 0 {
-                    outlined!(simd => positions::<S, R, PARTIAL, LINEAR>(simd, call, thetas, rest, to, column_step));
+                spread(simd, call.start.as_ptr().add(row), 1, spread_to.add(2 * len));
+            });
+            // SAFETY: as above.
+            unsafe {
+                tables.weight = spread_to;
+                tables.start = spread_to.add(2 * len);
+                if thetas.bits != 0 {
+                    tables.thetas.first = spread_to.add(len);
                 }
             }
+        }
+        let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
+        walk.for_each_tile::<S>(most_rows::<S>(), source, segments, |tile, place| {
+            // Used where there is a next one, which lies in the output then.
+            let to = call.output.first.wrapping_add(row * row_step + tile.position * column_step);
+            with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
+                // SAFETY: checked; the tile lies in the walk.
+                unsafe {
+                    match tile.kind {
+                        INSIDE => outlined!(simd => positions::<S, R, INSIDE, LINEAR>(simd, &walk, tables, place, to)),
+                        EDGE => outlined!(simd => positions::<S, R, EDGE, LINEAR>(simd, &walk, tables, place, to)),
+                        _ => outlined!(simd => positions::<S, R, PARTIAL, LINEAR>(simd, &walk, tables, place, to)),
+                    }
+                }
+            });
         });
-    });
+    }
+}
+
+/// Where the tables of a row begin.
+#[derive(Clone, Copy)]
+struct Tables {
+    weight: *const f32,
+    thetas: ThetaTable,
+    start: *const f32,
+    /// From a vector to the next one.
+    start_step: usize,
+    /// From a position to the next one.
+    output_step: usize,
 }
 
 /// A tile of `R` positions.
 ///
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked). The place is that of `R` positions of a row, whose outputs lie `step` apart from `to` on;
-/// the lanes are channels of the call. Of [`INSIDE`] tiles, all taps read inside.
+/// The walk and the tables are those of a [checked](Kernel#checked) call. The place is that of `R` positions of a row, whose outputs
+/// lie from `to` on; the lanes are the call's. Of [`INSIDE`] tiles, all taps read inside.
 #[inline(always)]
 unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const LINEAR: bool>(
     simd: S,
-    call: &DepthwiseForward<'_>,
-    thetas: ThetaTable,
+    walk: &Walk<'_>,
+    tables: Tables,
     place: Place<'_>,
     to: *mut f32,
-    step: usize,
 ) {
-    let Walk { tap_step, outside, outside_taps, taps, columns, .. } = call.walk;
-    let mask = simd.mask_between_m32s(0, place.partial as u32);
-    for lane in (place.lanes[0]..place.lanes[1]).step_by(S::LANES) {
+    let Walk { tap_step, outside, outside_taps, columns, .. } = *walk;
+    let own = mask_of(simd, place.own);
+    let per_vector = walk.per_lane() * S::LANES;
+    let (mut table, mut lane) = (place.lanes[0] * walk.per_lane(), place.lanes[0]);
+    let mut start_from = tables.start.wrapping_add(lane / S::LANES * tables.start_step);
+    while lane < place.lanes[1] {
         // SAFETY: checked: there are a start, weights and thresholds for all taps and lanes.
         unsafe {
-            let weight = call.weight.as_ptr().add(lane * taps);
-            let mut start = simd.load(call.start.as_ptr().add(lane));
+            let weight = tables.weight.wrapping_add(table);
+            let mut start = simd.load(start_from);
             if !LINEAR {
                 for &first in outside {
                     for tap in first as usize..first as usize + outside_taps {
-                        let theta = simd.load(thetas.at((lane * taps) + tap * S::LANES));
+                        let theta = simd.load(tables.thetas.at(table + tap * S::LANES));
                         start = add_padded(simd, start, simd.load(weight.add(tap * S::LANES)), theta);
                     }
                 }
             }
             let mut sums = [start; R];
+            let source = place.source.wrapping_add(lane);
             for &words in place.segments {
-                let segment = TileSegment::of(words);
+                let segment = Prepared::of(words);
                 let taps = Taps {
-                    source: place.source.wrapping_add(segment.source).wrapping_add(lane),
+                    source: source.wrapping_add(segment.source),
                     source_step: columns.source_step,
-                    inside: segment.inside,
-                    weight: weight.add(segment.table),
-                    thetas: thetas.at(lane * taps + segment.table),
+                    inside: segment.inside::<KIND>(place.position),
+                    lanes: segment.lanes(lane),
+                    weight: weight.wrapping_add(segment.table),
+                    thetas: tables.thetas.at(table + segment.table),
                     step: tap_step * S::LANES as isize,
-                    theta_step: tap_step * (S::LANES & thetas.bits) as isize,
+                    theta_step: tap_step * (S::LANES & tables.thetas.bits) as isize,
                 };
                 with_const!(segment.taps, T in [1 2 3] => {
-                    add::<S, R, T, KIND, LINEAR>(simd, &mut sums, taps, mask);
+                    if KIND == PARTIAL && all_lanes::<S>(taps.lanes) {
+                        add::<S, R, T, EDGE, LINEAR>(simd, &mut sums, taps);
+                    } else {
+                        add::<S, R, T, KIND, LINEAR>(simd, &mut sums, taps);
+                    }
                 });
             }
             let mut to = to.wrapping_add(lane);
             for sum in sums {
-                store::<S, KIND>(simd, mask, to, sum);
-                to = to.wrapping_add(step);
+                if KIND == PARTIAL && !place.stored {
+                    simd.mask_store_ptr_f32s(own, to, sum);
+                } else {
+                    simd.store(to, sum);
+                }
+                to = to.wrapping_add(tables.output_step);
             }
         }
+        lane += S::LANES;
+        table += per_vector;
+        start_from = start_from.wrapping_add(tables.start_step);
     }
 }
 
@@ -147,6 +200,7 @@ struct Taps {
     source: *const f32,
     source_step: usize,
     inside: u32,
+    lanes: [u32; 2],
     // Of the first tap, and from a tap to the next one.
     weight: *const f32,
     thetas: *const f32,
@@ -164,10 +218,10 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
     simd: S,
     sums: &mut [S::f32s; R],
     taps: Taps,
-    mask: MemMask<S::m32s>,
 ) {
     let (mut weights, mut thetas) = ([simd.splat_f32s(0.0); T], [simd.splat_f32s(0.0); T]);
-    let mut at = taps.source;
+    let mask = mask_of(simd, taps.lanes);
+    let at = apart::<MOST_READ>(taps.source, taps.source_step);
     // SAFETY: in reach.
     unsafe {
         for t in 0..T {
@@ -176,13 +230,21 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
                 thetas[t] = simd.load(taps.thetas.offset(t as isize * taps.theta_step));
             }
         }
+        // Those of lanes that read padding.
+        let mut inner = weights;
+        if KIND == PARTIAL {
+            for t in 0..T {
+                let padded = if LINEAR { simd.splat_f32s(0.0) } else { padded_weight(simd, weights[t], thetas[t]) };
+                inner[t] = simd.select_f32s(mask.mask(), weights[t], padded);
+            }
+        }
         for j in 0..R + T - 1 {
             if KIND == INSIDE || taps.inside >> j & 1 != 0 {
-                let x = load::<S, KIND>(simd, mask, at);
+                let x = load::<S, KIND>(simd, mask, at[j]);
                 for t in 0..T {
                     if j >= t && j - t < R {
                         let x = if LINEAR { x } else { simd.activate(x, thetas[t]) };
-                        sums[j - t] = simd.mul_add(weights[t], x, sums[j - t]);
+                        sums[j - t] = simd.mul_add(inner[t], x, sums[j - t]);
                     }
                 }
             } else if !LINEAR {
@@ -192,7 +254,6 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
                     }
                 }
             }
-            at = at.wrapping_add(taps.source_step);
         }
     }
 }
@@ -200,7 +261,11 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
 /// Adds what a tap does where it reads padding.
 #[inline(always)]
 fn add_padded<S: Vector>(simd: S, sum: S::f32s, weight: S::f32s, theta: S::f32s) -> S::f32s {
-    // Padding is zero: where it stays zero it adds nothing, not even times an infinite weight.
-    let zero = simd.splat_f32s(0.0);
-    simd.mul_add(simd.keep(simd.greater_than_f32s(theta, zero), weight), simd.activate(zero, theta), sum)
+    simd.mul_add(padded_weight(simd, weight, theta), simd.activate(simd.splat_f32s(0.0), theta), sum)
+}
+
+/// Padding is zero: where it stays zero it adds nothing, not even times an infinite weight.
+#[inline(always)]
+fn padded_weight<S: Vector>(simd: S, weight: S::f32s, theta: S::f32s) -> S::f32s {
+    simd.keep(simd.greater_than_f32s(theta, simd.splat_f32s(0.0)), weight)
 }

@@ -1,11 +1,12 @@
 //! Depthwise layers: every channel is convolved with itself alone, so there is nothing to broadcast a loaded value to. Lanes
-//! are channels.
+//! are channels, or the columns of planes, in strips.
 //!
 //! ```text
-//! for each row of positions
-//!   for each tile of R positions in the row
-//!     for each vector of channels
-//!       for each segment of T taps             a kernel row, or a part of it
+//!                                              lanes are channels        columns
+//! for each row of positions                    of an image               a channel's plane
+//!   for each tile of R positions in the row                              R rows of the plane
+//!     for each vector                          of channels               a strip
+//!       for each segment of T taps             of a kernel row           of a kernel column
 //!         for each of R + T − 1 loaded vectors
 //!           it meets T taps                    of as many positions
 //! ```
@@ -14,7 +15,11 @@
 //! keeps taps from doing so, the callers cut positions and taps into phases that do.
 //!
 //! Tiles of which all taps read inside look at no bounds. The others ask for each vector whether it is there: a mask of bits
-//! per segment knows, and the branch goes the same way for all vectors of channels.
+//! per segment knows, and the branch goes the same way for all vectors. Vectors of which some lanes are beyond the edge are
+//! loaded with masks.
+//!
+//! The last strip of a row overlaps the one before, for a vector that is stored in part costs more than one that is stored
+//! twice. It comes first, so what it stores where it overlaps is replaced.
 
 mod backward_input;
 mod backward_weight;
@@ -33,15 +38,21 @@ use crate::geometry::{Panels, Span};
 /// Most taps of a segment: more find no registers for their coefficients beside the sums.
 pub(crate) const MOST_TAPS: usize = 3;
 
+/// At least what the largest tile reads through a segment.
+const MOST_READ: usize = 8 + MOST_TAPS - 1;
+
 /// A segment in a table.
-pub(crate) type SegmentWords = [u32; 5];
+pub(crate) type SegmentWords = [u32; 8];
 
 /// Taps of which each reads one position further than the one before: position `p` reads through tap `t` what lies in the source
 /// `p + t − inside.start` positions from `first`, or padding where `p + t` is not `inside`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
+    /// Where the first of the lanes lies.
     pub(crate) first: usize,
     pub(crate) inside: Span,
+    /// The lanes that do not read padding.
+    pub(crate) lanes: Span,
     /// The first tap, as the kernel counts them, and how many there are.
     pub(crate) tap: usize,
     pub(crate) taps: usize,
@@ -50,53 +61,89 @@ pub(crate) struct Segment {
 impl Segment {
     /// As a table holds it. All of it fits: the callers bound images and kernels.
     pub(crate) const fn words(self) -> SegmentWords {
-        let Self { first, inside: Span { start, end }, tap, taps } = self;
-        [first as u32, start as u32, end as u32, tap as u32, taps as u32]
+        let Self { first, inside, lanes, tap, taps } = self;
+        [
+            first as u32,
+            inside.start as u32,
+            inside.end as u32,
+            lanes.start as u32,
+            lanes.end as u32,
+            tap as u32,
+            taps as u32,
+            0,
+        ]
     }
 
     #[inline(always)]
-    const fn of([first, start, end, tap, taps]: SegmentWords) -> Self {
+    const fn of([first, start, end, first_lane, end_lane, tap, taps, _]: SegmentWords) -> Self {
         let inside = Span { start: start as usize, end: end as usize };
-        Self { first: first as usize, inside, tap: tap as usize, taps: taps as usize }
+        let lanes = Span { start: first_lane as usize, end: end_lane as usize };
+        Self { first: first as usize, inside, lanes, tap: tap as usize, taps: taps as usize }
     }
 
-    /// What a tile that begins at a position knows of it.
+    /// What tiles of a walk know of it, whose positions read the source so many elements apart.
     #[inline(always)]
-    const fn at<S: Vector>(self, position: usize, step: usize) -> TileSegment {
-        let Self { first, inside: Span { start, end }, tap, taps } = self;
-        let steps = (position as isize - start as isize).wrapping_mul(step as isize);
-        TileSegment {
-            // Wraps before the source, where nothing is inside.
-            source: first.wrapping_add_signed(steps),
-            inside: below(end, position) & !below(start, position),
-            table: tap * S::LANES,
-            taps,
-        }
+    const fn prepared<S: Vector>(self, step: usize) -> Prepared {
+        let Self { first, inside, lanes, tap, taps } = self;
+        // Wraps before the source, where nothing is inside.
+        let source =
+            (first as isize - lanes.start as isize).wrapping_sub((inside.start as isize).wrapping_mul(step as isize));
+        Prepared { source: source as usize, table: tap * S::LANES, taps, inside, lanes }
     }
 }
 
-/// A segment as a tile meets it, for each vector of channels.
+/// A segment as tiles meet it, for each vector.
 #[derive(Clone, Copy)]
-struct TileSegment {
-    /// Where the first position reads the source through the first tap; it lies there if it is inside.
+struct Prepared {
+    /// Where position 0 reads the source through the first tap, in lane 0. Wraps.
     source: usize,
-    /// Bit `j`: whether what the first position reads through tap `j`, if there are so many, is inside.
-    inside: u32,
     /// Where the first tap lies in a vector's tables.
     table: usize,
     taps: usize,
+    // As a segment's.
+    inside: Span,
+    lanes: Span,
 }
 
-impl TileSegment {
+impl Prepared {
+    #[inline(always)]
     const fn words(self) -> SegmentWords {
-        let Self { source, inside, table, taps } = self;
-        [source as u32, (source as u64 >> 32) as u32, inside, table as u32, taps as u32]
+        let Self { source, table, taps, inside, lanes } = self;
+        [
+            source as u32,
+            (source as u64 >> 32) as u32,
+            table as u32,
+            taps as u32,
+            inside.start as u32,
+            inside.end as u32,
+            lanes.start as u32,
+            lanes.end as u32,
+        ]
     }
 
     #[inline(always)]
-    const fn of([low, high, inside, table, taps]: SegmentWords) -> Self {
-        let source = (high as u64) << 32 | low as u64;
-        Self { source: source as usize, inside, table: table as usize, taps: taps as usize }
+    const fn of([low, high, table, taps, start, end, first_lane, end_lane]: SegmentWords) -> Self {
+        Self {
+            source: ((high as u64) << 32 | low as u64) as usize,
+            table: table as usize,
+            taps: taps as usize,
+            inside: Span { start: start as usize, end: end as usize },
+            lanes: Span { start: first_lane as usize, end: end_lane as usize },
+        }
+    }
+
+    /// Bit `j`: whether what a position reads through tap `j`, if there are so many, is inside.
+    #[inline(always)]
+    const fn inside<const KIND: usize>(&self, position: usize) -> u32 {
+        let Span { start, end } = self.inside;
+        if KIND == INSIDE { u32::MAX } else { below(end, position) & !below(start, position) }
+    }
+
+    /// From which lane of the vector that begins at another to which one they are inside.
+    #[inline(always)]
+    const fn lanes(&self, first: usize) -> [u32; 2] {
+        let Span { start, end } = self.lanes;
+        [start.saturating_sub(first) as u32, end.saturating_sub(first) as u32]
     }
 }
 
@@ -128,7 +175,9 @@ pub(crate) struct Walk<'a> {
     pub(crate) taps: usize,
     pub(crate) rows: Line,
     pub(crate) columns: Line,
-    pub(crate) channels: usize,
+    /// Channels in lanes, or the columns of strips, whose rows are channels then.
+    pub(crate) lanes: usize,
+    pub(crate) strips: bool,
 }
 
 /// The rows in a tensor that is read where they lie.
@@ -185,7 +234,7 @@ impl ThetaTable {
     }
 }
 
-/// How tiles load: all taps inside; perhaps not; nor as many channels as there are lanes.
+/// How tiles load: all taps inside; perhaps not; nor all lanes.
 const INSIDE: usize = 0;
 const EDGE: usize = 1;
 const PARTIAL: usize = 2;
@@ -193,10 +242,9 @@ const PARTIAL: usize = 2;
 /// A tile of positions of a row.
 #[derive(Clone, Copy)]
 struct Tile {
-    row: usize,
     position: usize,
     len: usize,
-    /// [`INSIDE`] or [`EDGE`].
+    /// [`INSIDE`], [`EDGE`] or [`PARTIAL`].
     kind: usize,
 }
 
@@ -205,22 +253,23 @@ impl Walk<'_> {
     /// segments.
     fn check<S: Vector>(&self, source: usize, tables: &[usize], room: &[SegmentWords]) {
         assert!(self.segments.len() <= room.len());
-        let Self { rows, columns, taps, channels, tap_step, .. } = *self;
-        assert!(rows.count >= 1 && columns.count >= 1 && channels >= 1);
-        let table = taps.saturating_mul(channels.next_multiple_of(S::LANES));
+        let Self { rows, columns, taps, lanes, tap_step, .. } = *self;
+        assert!(rows.count >= 1 && columns.count >= 1 && lanes >= 1);
+        let table = taps.saturating_mul(self.channels().next_multiple_of(S::LANES));
         assert!(tables.iter().all(|&len| table <= len));
         assert!(self.outside.iter().all(|&tap| (tap as usize).saturating_add(self.outside_taps) <= taps));
-        let below = (rows.count - 1).saturating_mul(rows.source_step).saturating_add(channels);
+        let below = (rows.count - 1).saturating_mul(rows.source_step);
         for &words in self.segments {
-            let Segment { first, inside, tap, taps: own } = Segment::of(words);
-            assert!((1..=MOST_TAPS).contains(&own) && inside.start <= inside.end);
-            let last = tap.wrapping_add_signed(tap_step.wrapping_mul(own as isize - 1));
+            let Segment { first, inside, lanes: own, tap, taps: count } = Segment::of(words);
+            assert!((1..=MOST_TAPS).contains(&count) && inside.start <= inside.end);
+            assert!(own.start <= own.end && own.end <= lanes);
+            let last = tap.wrapping_add_signed(tap_step.wrapping_mul(count as isize - 1));
             assert!(tap < taps && last < taps && tap_step.unsigned_abs() <= taps);
             // What the last position reads through the last tap is the last that any does.
-            let read = inside.end.min(columns.count.saturating_add(own - 1)).saturating_sub(inside.start);
+            let read = inside.end.min(columns.count.saturating_add(count - 1)).saturating_sub(inside.start);
             if let Some(last) = read.checked_sub(1) {
-                let end = first.saturating_add(last.saturating_mul(columns.source_step)).saturating_add(below);
-                assert!(end <= source);
+                let end = first.saturating_add(last.saturating_mul(columns.source_step)).saturating_add(own.len());
+                assert!(own.is_empty() || end.saturating_add(below) <= source);
             }
         }
     }
@@ -229,59 +278,155 @@ impl Walk<'_> {
     fn check_own(&self, own: &Own<'_>) {
         let span = |count: usize, step: usize| (count - 1).saturating_mul(step);
         let last = span(self.rows.count, own.steps[0]).saturating_add(span(self.columns.count, own.steps[1]));
-        assert!(last.saturating_add(self.channels) <= own.data.len());
+        assert!(last.saturating_add(self.lanes) <= own.data.len());
     }
 
     /// Asserts that pixels are those of the rows.
     fn check_pixels(&self, pixels: &PixelsMut<'_>) {
         assert!(pixels.positions.counts == [1, 1, self.rows.count, self.columns.count]);
-        assert!(pixels.channels == self.channels);
+        assert!(pixels.channels == self.lanes);
     }
 
-    /// Visits all tiles of at most `most` positions, row by row, with their segments.
+    /// Asserts that there is room for so many vectors of a row, where rows have some.
+    fn check_spread<S: Vector>(&self, vectors: usize, spread: &[f32]) {
+        assert!(!self.strips || vectors.saturating_mul(S::LANES) <= spread.len());
+    }
+
+    const fn channels(&self) -> usize {
+        if self.strips { self.rows.count } else { self.lanes }
+    }
+
+    /// Visits all tiles of at most `most` positions of a row, which reads what begins at `source`. The segments are the walk's,
+    /// prepared.
     #[inline(always)]
     fn for_each_tile<S: Vector>(
         &self,
         most: usize,
-        room: &mut [SegmentWords],
-        mut visit: impl FnMut(Tile, &[SegmentWords]),
+        source: *const f32,
+        segments: &[SegmentWords],
+        mut visit: impl FnMut(Tile, Place<'_>),
     ) {
+        let (vectors, odd) = (self.lanes / S::LANES, self.lanes % S::LANES);
         let (mut start, mut end) = (0, usize::MAX);
+        // Vectors of which all lanes are inside.
+        let mut whole = Span { start: 0, end: vectors };
         for &words in self.segments {
-            let Segment { inside, taps, .. } = Segment::of(words);
+            let Segment { inside, lanes, taps, .. } = Segment::of(words);
             (start, end) = (start.max(inside.start), end.min(inside.end.saturating_sub(taps - 1)));
+            if self.strips {
+                whole.start = whole.start.max(lanes.start.div_ceil(S::LANES)).min(vectors);
+                whole.end = whole.end.min(lanes.end / S::LANES);
+            }
         }
-        let tiles = Panels::of_at_most(self.columns.count, most);
-        for row in 0..self.rows.count {
-            for positions in tiles.iter() {
-                let kind = if positions.start >= start && positions.end <= end { INSIDE } else { EDGE };
-                for (to, &words) in room.iter_mut().zip(self.segments) {
-                    *to = Segment::of(words).at::<S>(positions.start, self.columns.source_step).words();
-                }
-                let tile = Tile { row, position: positions.start, len: positions.len(), kind };
-                visit(tile, &room[..self.segments.len()]);
+        whole.end = whole.end.max(whole.start);
+        let all = [0, S::LANES as u32];
+        for positions in Panels::of_at_most(self.columns.count, most).iter() {
+            let (position, len) = (positions.start, positions.len());
+            let source = source.wrapping_add(position.wrapping_mul(self.columns.source_step));
+            let mut next = if odd > 0 { vectors } else { 0 };
+            let mut comes_first = odd > 0;
+            while comes_first || next < vectors {
+                let (lanes, own, kind);
+                (lanes, own, kind, next) = if comes_first && self.strips && vectors > 0 {
+                    let first = self.lanes - S::LANES;
+                    ([first, self.lanes], [(S::LANES - odd) as u32, S::LANES as u32], PARTIAL, 0)
+                } else if comes_first {
+                    ([next * S::LANES, (next + 1) * S::LANES], [0, odd as u32], PARTIAL, 0)
+                } else if next >= whole.start && next < whole.end {
+                    let kind = if positions.start >= start && positions.end <= end { INSIDE } else { EDGE };
+                    ([next * S::LANES, whole.end * S::LANES], all, kind, whole.end)
+                } else {
+                    ([next * S::LANES, (next + 1) * S::LANES], all, PARTIAL, next + 1)
+                };
+                comes_first = false;
+                let place = Place { segments, source, position, lanes, own, stored: self.strips && vectors > 0 };
+                visit(Tile { position, len, kind }, place);
             }
         }
     }
 
-    /// Vectors of channels that are whole, and the lanes of the one that is not.
-    #[inline(always)]
-    const fn vectors<S: Vector>(&self) -> (usize, usize) {
-        (self.channels / S::LANES, self.channels % S::LANES)
+    /// The segments as tiles meet them.
+    fn prepare<'a, S: Vector>(&self, room: &'a mut [SegmentWords]) -> &'a [SegmentWords] {
+        for (to, &words) in room.iter_mut().zip(self.segments) {
+            *to = Segment::of(words).prepared::<S>(self.columns.source_step).words();
+        }
+        &room[..self.segments.len()]
+    }
+
+    /// Elements of tables from a lane to the next one.
+    const fn per_lane(&self) -> usize {
+        if self.strips { 0 } else { self.taps }
     }
 }
 
 /// What tiles of all passes know.
 #[derive(Clone, Copy)]
 struct Place<'a> {
-    /// Each a [`TileSegment`].
+    /// Each [`Prepared`].
     segments: &'a [SegmentWords],
-    /// What the row of the tile reads begins here, at channel 0.
+    /// What the first position of the tile reads counts from here, at lane 0.
     source: *const f32,
-    /// The first lane of the first vector, and of the one behind the last.
+    position: usize,
+    /// The first lane of the first vector, and that behind the last.
     lanes: [usize; 2],
-    /// The lanes of a vector that is not whole.
-    partial: usize,
+    /// Of a vector that is not whole: from which lane to which one it is no other's, and whether the others may be stored, too.
+    own: [u32; 2],
+    stored: bool,
+}
+
+/// Where a channel begins in a table of vectors of channels.
+const fn in_table<S: Vector>(channel: usize, taps: usize) -> usize {
+    channel / S::LANES * S::LANES * taps + channel % S::LANES
+}
+
+/// Fills vectors with the coefficients of a channel.
+///
+/// # Safety
+///
+/// [In reach](Vector#in-reach): a vector per tap at `to`; the first lane of each at `from`.
+#[inline(always)]
+unsafe fn spread<S: Vector>(simd: S, from: *const f32, taps: usize, to: *mut f32) {
+    for offset in (0..taps * S::LANES).step_by(S::LANES) {
+        // SAFETY: in reach.
+        unsafe { simd.store(to.add(offset), simd.splat_f32s(*from.add(offset))) };
+    }
+}
+
+/// Adds the lanes of vectors to the sums of a channel.
+///
+/// # Safety
+///
+/// As [`spread`], the other way round.
+#[inline(always)]
+unsafe fn gather<S: Vector>(simd: S, from: *const f32, taps: usize, to: *mut f32) {
+    for offset in (0..taps * S::LANES).step_by(S::LANES) {
+        // SAFETY: in reach.
+        unsafe { *to.add(offset) += simd.reduce_sum_f32s(simd.load(from.add(offset))) };
+    }
+}
+
+/// Whether they are all that a vector has.
+#[inline(always)]
+const fn all_lanes<S: Vector>([start, end]: [u32; 2]) -> bool {
+    start == 0 && end as usize >= S::LANES
+}
+
+/// Some lanes.
+#[inline(always)]
+fn mask_of<S: Vector>(simd: S, [start, end]: [u32; 2]) -> MemMask<S::m32s> {
+    // Made anew, for what comes with it are functions to be called, around which all registers are saved.
+    MemMask::new(simd.mask_between_m32s(start, end).mask())
+}
+
+/// `N` elements a step apart, from `at` on.
+#[inline(always)]
+fn apart<const N: usize>(at: *const f32, step: usize) -> [*const f32; N] {
+    let mut all = [at; N];
+    for n in 1..N {
+        // Chained, so that two registers hold the multiples of the step.
+        all[n] = if n % 4 == 0 { all[n - 4].wrapping_add(4 * step) } else { all[n / 4 * 4].wrapping_add(n % 4 * step) };
+    }
+    all
 }
 
 /// Loads a vector, or the lanes of `mask`.
@@ -293,15 +438,4 @@ struct Place<'a> {
 unsafe fn load<S: Vector, const KIND: usize>(simd: S, mask: MemMask<S::m32s>, from: *const f32) -> S::f32s {
     // SAFETY: in reach.
     unsafe { if KIND == PARTIAL { simd.mask_load_ptr_f32s(mask, from) } else { simd.load(from) } }
-}
-
-/// Stores a vector, or the lanes of `mask`.
-///
-/// # Safety
-///
-/// [In reach](Vector#in-reach): the lanes at `to`.
-#[inline(always)]
-unsafe fn store<S: Vector, const KIND: usize>(simd: S, mask: MemMask<S::m32s>, to: *mut f32, value: S::f32s) {
-    // SAFETY: in reach.
-    unsafe { if KIND == PARTIAL { simd.mask_store_ptr_f32s(mask, to, value) } else { simd.store(to, value) } }
 }

@@ -25,7 +25,7 @@ use crate::calls::BackwardInputCall;
 use crate::depthwise::{backward_input as depthwise, tabulate, thetas_of};
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
-use crate::geometry::{Panels, Split, Work, inner_positions, long_axis};
+use crate::geometry::{Panels, Split, THREADS, Work, inner_positions, long_axis};
 use crate::kernel::{Kernels, VECTORS, View};
 use crate::layout::Layout;
 use crate::operands::{Accumulation, Gradient};
@@ -45,9 +45,9 @@ use progressions::Progressions;
 pub(crate) struct BackwardInputPlan {
     driver: Driver,
     pub(crate) packing: Packing,
-    /// Images, and positions along the first axis that has several, whose gradients of the thresholds are summed apart, so that
-    /// threads may share them out.
-    segments: [Panels; 2],
+    /// Parts of the images, and of the positions along the first axis that has several, whose gradients of the thresholds are summed
+    /// apart, so that threads may share them out.
+    segments: [u8; 2],
     /// What the threads share out: segments, and panels of all groups.
     parts: Split,
     // Elements of workspace: one thread's own, the table of thresholds, the sums of some images, those of the positions
@@ -112,7 +112,7 @@ const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &
     let most = clamp(min(work, MOST_SUMS / max(sums_len, 1)), 1, MOST_SEGMENTS);
     let shared = if packing.len(desc) > MANY_WEIGHTS { 0 } else { shared };
     let mut best = [Panels::into_parts(batch, 1), Panels::into_parts(rows, 1)];
-    if batch == 0 || most == 1 {
+    if !THREADS || batch == 0 || most == 1 {
         return best;
     }
     let (mut least, mut count) = (usize::MAX, 1);
@@ -178,17 +178,16 @@ impl BackwardInputPlan {
         let sums_len = thresholds_len.saturating_mul(driver.partial(kernels));
         // A part's panels share what is copied or staged of the output's gradient.
         let shared = if depthwise { 1 } else { 1 + 16 / desc.taps() };
-        let mut segments = segments(desc, &packing, sums_len, tuning, shared);
+        let [images, mut positions] = segments(desc, &packing, sums_len, tuning, shared);
         if depthwise {
             // Rows of depthwise layers are not cut.
-            segments[1] = Panels::into_parts(segments[1].len(), 1);
+            positions = Panels::into_parts(positions.len(), 1);
         }
-        let [images, positions] = segments;
         let items = [images.count(), positions.count(), panels];
         Self {
             driver,
             packing,
-            segments,
+            segments: [images.count() as u8, positions.count() as u8],
             parts: Split::new(Work { items, finest: items[1], shared, consecutive: true }, threads),
             part_len: match &driver {
                 Driver::Progressions(driver) => driver.buffers(kernels).len(),
@@ -211,7 +210,7 @@ impl BackwardInputPlan {
     /// A plan of one task that needs nothing but its operands.
     const fn without_workspace(driver: Driver, packing: Packing) -> Self {
         let (part_len, thresholds_len, sums_len, before_len, border_len) = (0, 0, 0, 0, 0);
-        let (segments, parts) = ([Panels::into_parts(1, 1); 2], Split::whole([1; 3]));
+        let (segments, parts) = ([1; 2], Split::whole([1; 3]));
         Self { driver, packing, segments, parts, part_len, thresholds_len, sums_len, before_len, border_len }
     }
 
@@ -219,7 +218,7 @@ impl BackwardInputPlan {
     #[cfg(feature = "internal-testing")]
     pub(crate) fn shares(&self, desc: &ConvDesc) -> impl Iterator<Item = usize> {
         let (desc, inner, packing, [images, positions]) =
-            (*desc, inner_positions(desc.input_size()), self.packing, self.segments);
+            (*desc, inner_positions(desc.input_size()), self.packing, self.segments(desc));
         self.parts.iter().map(move |[of_images, of_positions, panels]| {
             let [start, end] = [panels.start, panels.end].map(|panel| packing.channel_of_all(&desc, panel));
             images.items(&of_images).len() * positions.items(&of_positions).len() * inner * (end - start)
@@ -245,7 +244,16 @@ impl BackwardInputPlan {
     }
 
     const fn segment_count(&self) -> usize {
-        self.segments[0].count() * self.segments[1].count()
+        if THREADS { self.segments[0] as usize * self.segments[1] as usize } else { self.segments[0] as usize }
+    }
+
+    /// Segments of the images, and of the positions.
+    fn segments(&self, desc: &ConvDesc) -> [Panels; 2] {
+        if !THREADS {
+            return [Panels::into_parts(desc.batch(), 1), Panels::into_parts(1, 1)];
+        }
+        let (size, [images, positions]) = (desc.input_size(), self.segments.map(usize::from));
+        [Panels::into_parts(desc.batch(), images), Panels::into_parts(size[long_axis(size)], positions)]
     }
 
     /// The table of thresholds, sums of all segments, those of the positions before, the border's, all threads' own.
@@ -276,7 +284,8 @@ impl BackwardInputPlan {
         if desc.batch() == 0 || grad_input.is_none() && grad_thresholds.is_none() {
             return Ok(());
         }
-        let Self { segments, before_len, part_len, parts, .. } = *self;
+        let Self { before_len, part_len, parts, .. } = *self;
+        let segments = self.segments(desc);
         let ([thresholds, sums, before, border, workspace], _) = self.buffers(kernels.lanes).carve(workspace);
         if let Driver::Depthwise(_) = self.driver
             && VECTORS
@@ -292,8 +301,11 @@ impl BackwardInputPlan {
         let [mut sums_rest, mut before_rest, mut workspace] = [&mut *sums, before, workspace].map(Rest::of);
         let inner = inner_positions(desc.input_size());
         let jobs = parts.iter().map(move |[images, positions, panels]| {
-            let own = &thresholds[self.table(desc, panels.clone())];
-            let sums = images.len() * positions.len() * own.len() * self.driver.partial(kernels);
+            let own = if THREADS { &thresholds[self.table(desc, panels.clone())] } else { thresholds };
+            let sums = match THREADS {
+                true => images.len() * positions.len() * own.len() * self.driver.partial(kernels),
+                false => self.sums_len,
+            };
             let view = boxes.as_mut().map(|boxes| {
                 let [of_images, of_positions] =
                     [(&images, segments[0]), (&positions, segments[1])].map(|(part, all)| all.items(part));
@@ -327,15 +339,18 @@ impl BackwardInputPlan {
     fn run_part(&self, call: &BackwardInputCall<'_>, part: InputPart<'_>) {
         let InputPart { segments, panels, mut grad_input, thresholds, sums: [sums, before], workspace } = part;
         let [images, positions] = segments;
-        let count = images.len() * positions.len();
+        let [all_images, all_positions] = self.segments(call.desc);
+        let count = if THREADS { images.len() * positions.len() } else { 1 };
         let (sums_len, before_len) = (sums.len() / count, before.len() / count);
         let [mut sums, mut before] = [sums, before].map(Rest::of);
         let size = call.desc.input_size();
-        for (images, positions) in images.flat_map(|image| positions.clone().map(move |position| (image, position))) {
+        for (image, positions) in images.flat_map(|image| positions.clone().map(move |position| (image, position))) {
             let mut sums = SegmentedSums::new(sums.cut(sums_len), before.cut(before_len));
             let mut space = size.map(|size| 0..size);
-            space[long_axis(size)] = self.segments[1].get(positions);
-            let images = self.segments[0].get(images);
+            let mut images = 0..call.desc.batch();
+            if THREADS {
+                (space[long_axis(size)], images) = (all_positions.get(positions), all_images.get(image));
+            }
             let segment = Segment { images, space, panels: panels.clone(), packing: self.packing, thresholds };
             let (grad_input, own) = (&mut grad_input, &mut sums);
             match &self.driver {
@@ -403,24 +418,25 @@ impl BackwardInputPlan {
     fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut ThresholdGradient<'_>) {
         let (desc, count) = (call.desc, self.segment_count());
         let partial = self.driver.partial(call.kernels);
-        for panels in self.parts.panels().iter() {
-            let own = self.table(desc, panels.clone());
-            let len = own.len() * partial;
-            let segments = &sums[own.start * partial * count..][..len * count];
-            // Segment after segment of each panel, however panels are shared out: a single threshold may serve all.
-            for panel in panels.clone() {
-                let table = self.table(desc, panel..panel + 1);
-                let channels = self.channels(desc, panel);
-                for segment in segments.chunks_exact(len) {
-                    let segment = &segment[(table.start - own.start) * partial..(table.end - own.start) * partial];
-                    for (tap, row) in segment.chunks_exact(segment.len() / desc.taps()).enumerate() {
-                        if VECTORS && partial == 1 {
-                            grad_thresholds.add_channels(channels.clone(), tap, row);
-                            continue;
-                        }
-                        for (channel, partials) in channels.clone().zip(row.chunks_exact(partial)) {
-                            grad_thresholds.add(channel, tap, partials.iter().sum());
-                        }
+        // Segment after segment of each panel, however panels are shared out: a single threshold may serve all.
+        for panel in 0..self.packing.all_panels(desc) {
+            let table = self.table(desc, panel..panel + 1);
+            let channels = self.channels(desc, panel);
+            let mut part = 0..self.thresholds_len;
+            if THREADS {
+                let parts = self.parts.panels();
+                part = self.table(desc, parts.get(parts.index(panel)));
+            }
+            for segment in 0..count {
+                let first = part.start * count + part.len() * segment + table.start - part.start;
+                let own = &sums[first * partial..][..table.len() * partial];
+                for (tap, row) in own.chunks_exact(own.len() / desc.taps()).enumerate() {
+                    if VECTORS && partial == 1 {
+                        grad_thresholds.add_channels(channels.clone(), tap, row);
+                        continue;
+                    }
+                    for (channel, partials) in channels.clone().zip(row.chunks_exact(partial)) {
+                        grad_thresholds.add(channel, tap, partials.iter().sum());
                     }
                 }
             }

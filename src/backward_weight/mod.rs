@@ -17,7 +17,7 @@ use crate::calls::BackwardWeightCall;
 use crate::depthwise::backward_weight as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
-use crate::geometry::{Panels, Split, Work};
+use crate::geometry::{Panels, Split, THREADS, Work};
 use crate::kernel::{Kernels, VECTORS};
 use crate::layout::Layout;
 use crate::operands::{Accumulation, Gradient};
@@ -36,8 +36,8 @@ pub(crate) struct BackwardWeightPlan {
     driver: Driver,
     /// Output channels that are not cut.
     unit: usize,
-    /// Images that are summed apart, so that threads may share them out; the sums of several meet in the end.
-    segments: Panels,
+    /// Parts of the images that are summed apart, so that threads may share them out; the sums of several meet in the end.
+    segments: u8,
     /// What the threads share out: segments, and units of output channels of all groups.
     parts: Split,
     /// Elements of one thread's workspace.
@@ -114,8 +114,8 @@ impl BackwardWeightPlan {
         tiny: Option<Tiny>,
     ) -> Self {
         if let Some(tiny) = tiny {
-            let (segments, parts) = (Panels::into_parts(1, 1), Split::whole([1; 3]));
-            return Self { driver: Driver::Tiny(tiny), unit: 1, segments, parts, part_len: 0 };
+            let parts = Split::whole([1; 3]);
+            return Self { driver: Driver::Tiny(tiny), unit: 1, segments: 1, parts, part_len: 0 };
         }
         let depthwise = match depthwise::BackwardWeight::new(desc, kernels, tuning) {
             Some(driver) if VECTORS && tuning.depthwise => Some(driver),
@@ -124,8 +124,8 @@ impl BackwardWeightPlan {
         let unit = if depthwise.is_some() { kernels.lanes } else { 1 };
         let units = desc.out_channels().div_ceil(unit);
         let segments = match depthwise {
-            Some(_) => Panels::into_parts(desc.batch(), 1),
-            None => segments(desc, tuning),
+            None if THREADS => segments(desc, tuning),
+            _ => Panels::into_parts(desc.batch(), 1),
         };
         // Channels share copies of the input, which cost about as much as three of them.
         let shared = if depthwise.is_some() { 0 } else { 48 };
@@ -145,7 +145,7 @@ impl BackwardWeightPlan {
                 (Driver::Outer(driver), driver.buffers(desc, kernels).len())
             }
         };
-        Self { driver, unit, segments, parts, part_len }
+        Self { driver, unit, segments: segments.count() as u8, parts, part_len }
     }
 
     #[cfg(feature = "internal-testing")]
@@ -163,9 +163,9 @@ impl BackwardWeightPlan {
     #[cfg(feature = "internal-testing")]
     pub(crate) fn shares(&self, desc: &ConvDesc) -> impl Iterator<Item = usize> {
         let (this, desc) = (*self, *desc);
-        self.parts
-            .iter()
-            .map(move |[segments, _, units]| this.segments.items(&segments).len() * this.channels(&desc, &units).len())
+        self.parts.iter().map(move |[segments, _, units]| {
+            this.segments(&desc).items(&segments).len() * this.channels(&desc, &units).len()
+        })
     }
 
     /// The plain loops, if they are planned.
@@ -182,7 +182,11 @@ impl BackwardWeightPlan {
 
     /// Elements of the sums of all segments.
     const fn sums_len(&self, desc: &ConvDesc) -> usize {
-        if self.segments.count() > 1 { self.segments.count() * gradient_len(desc, desc.out_channels()) } else { 0 }
+        if THREADS && self.segments > 1 { self.segments as usize * gradient_len(desc, desc.out_channels()) } else { 0 }
+    }
+
+    fn segments(&self, desc: &ConvDesc) -> Panels {
+        Panels::into_parts(desc.batch(), self.segments.into())
     }
 
     /// Output channels of some units.
@@ -210,7 +214,7 @@ impl BackwardWeightPlan {
         let (workspace, sums) = workspace.split_at_mut(self.parts.count() * part_len);
         let sums = &mut sums[..self.sums_len(desc)];
         let mut workspace = Rest::of(workspace);
-        if sums.is_empty() {
+        if !THREADS || sums.is_empty() {
             let filter = desc.group_in_channels() * desc.taps();
             let mut weights = grad_weight.map(|Gradient { values, accumulation }| (Rest::of(values), accumulation));
             let mut biases = grad_bias.map(Rest::of);
@@ -251,7 +255,7 @@ impl BackwardWeightPlan {
         for units in self.parts.panels().iter() {
             let channels = self.channels(desc, &units);
             let len = gradient_len(desc, channels.len());
-            let (own, others) = rest.split_at(len * self.segments.count());
+            let (own, others) = rest.split_at(len * usize::from(self.segments));
             rest = others;
             for (index, segment) in own.chunks_exact(len).enumerate() {
                 let (weights, biases) = segment.split_at(channels.len() * filter);
@@ -274,10 +278,10 @@ impl BackwardWeightPlan {
         let WeightPart { segments, channels, gradients, workspace } = part;
         match gradients {
             Gradients::Whole(weights, biases) => self.run_channels(call, channels, weights, biases, workspace),
-            Gradients::Apart(sums, [weight, bias]) => {
+            Gradients::Apart(sums, [weight, bias]) if THREADS => {
                 let len = gradient_len(call.desc, channels.len());
                 for (segment, sums) in segments.zip(sums.chunks_exact_mut(len)) {
-                    let images = self.segments.get(segment);
+                    let images = self.segments(call.desc).get(segment);
                     let [input, output] = [call.desc.input_tensor(), call.desc.output_tensor()];
                     let call = BackwardWeightCall {
                         desc: &call.desc.of_images(images.len()),
@@ -291,6 +295,7 @@ impl BackwardWeightPlan {
                     self.run_channels(&call, channels.clone(), weights, bias.then_some(biases), &mut *workspace);
                 }
             }
+            Gradients::Apart(..) => unreachable!("segments are never planned"),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::calls::ForwardCall;
 use crate::depthwise::forward as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
-use crate::geometry::{Split, Work, inner_positions, long_axis};
+use crate::geometry::{Split, THREADS, Work, inner_positions, long_axis};
 use crate::kernel::{Kernels, VECTORS, View};
 use crate::layout::Layout;
 use crate::taps::Grid;
@@ -155,7 +155,9 @@ impl ForwardPlan {
             let own = positions.start * inner..positions.end * inner;
             let output = boxes.next([images.clone(), start..end, own]);
             let mut space = size.map(|size| 0..size);
-            space[axis] = positions;
+            if THREADS {
+                space[axis] = positions;
+            }
             OutputPart { output, images, panels, space, workspace: workspace.cut(self.part_len) }
         });
         for_each(executor, self.split.count(), jobs, &|part| match &self.driver {

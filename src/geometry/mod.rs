@@ -39,6 +39,6 @@ pub(crate) use lattice::Lattice;
 pub(crate) use progression::{Phase, Progression, Progressions, progressions};
 pub(crate) use reads::Reads;
 pub(crate) use segment::{SEGMENT, Segments, chain};
-pub(crate) use share::{MOST_PARTS, Panels, Widths, chunks, parts};
+pub(crate) use share::{MOST_PARTS, Panels, THREADS, Widths, chunks, parts};
 pub(crate) use span::{Span, Steps};
 pub(crate) use split::{Split, Work, inner_positions, long_axis};

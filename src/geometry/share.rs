@@ -8,6 +8,9 @@ use core::ops::Range;
 
 use crate::arith::{clamp, max, min};
 
+/// Whether a call may be cut into parts: firmware has one thread, and no flash for more.
+pub(crate) const THREADS: bool = cfg!(all(target_has_atomic = "8", not(target_os = "none")));
+
 /// The most parts that a call is cut into, whatever the threads: what they have of their own is not without bounds.
 pub(crate) const MOST_PARTS: usize = 128;
 

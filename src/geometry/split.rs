@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use super::Panels;
+use super::{MOST_PARTS, Panels, THREADS};
 use crate::arith::min;
 
 /// What a box of work consists of.
@@ -43,23 +43,18 @@ pub(crate) const fn inner_positions(size: [usize; 3]) -> usize {
     }
 }
 
-/// A box of items, cut along each axis.
+/// A box of items, cut along each axis into nearly equal parts. (Small, for plans are constants in a microcontroller's flash.)
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Split {
-    axes: [Panels; 3],
+    items: [usize; 3],
+    /// At most [`MOST_PARTS`](super::MOST_PARTS) together.
+    parts: [u8; 3],
 }
 
 impl Split {
-    /// A single part.
+    /// A single part, or none of no images.
     pub(crate) const fn whole(items: [usize; 3]) -> Self {
-        let [images, positions, panels] = items;
-        Self {
-            axes: [
-                Panels::of_at_most(images, if images == 0 { 1 } else { images }),
-                Panels::into_parts(positions, 1),
-                Panels::into_parts(panels, 1),
-            ],
-        }
+        Self { items, parts: [min(items[0], 1) as u8, min(items[1], 1) as u8, min(items[2], 1) as u8] }
     }
 
     /// At most one part per thread, the largest as small as can be: of images rather than positions, and of these rather than panels.
@@ -67,7 +62,8 @@ impl Split {
         let Work { items, finest, shared, consecutive } = work;
         let [images, positions, panels] = items;
         let mut best = Self::whole(items);
-        if threads <= 1 || images == 0 || positions == 0 || panels == 0 {
+        let threads = min(threads, MOST_PARTS);
+        if !THREADS || threads <= 1 || images == 0 || positions == 0 || panels == 0 {
             return best;
         }
         let mut least = usize::MAX;
@@ -84,10 +80,10 @@ impl Split {
                 if cost < least {
                     least = cost;
                     // As few parts as have that size.
-                    best.axes = [
-                        Panels::of_at_most(images, own_images),
-                        Panels::of_at_most(positions, own_positions),
-                        Panels::of_at_most(panels, own_panels),
+                    best.parts = [
+                        images.div_ceil(own_images) as u8,
+                        positions.div_ceil(own_positions) as u8,
+                        panels.div_ceil(own_panels) as u8,
                     ];
                 }
                 b -= 1;
@@ -99,28 +95,36 @@ impl Split {
 
     /// Parts.
     pub(crate) const fn count(&self) -> usize {
-        self.axes[0].count() * self.axes[1].count() * self.axes[2].count()
+        if !THREADS {
+            return self.parts[0] as usize;
+        }
+        self.parts[0] as usize * self.parts[1] as usize * self.parts[2] as usize
+    }
+
+    /// Parts along an axis.
+    const fn axis(&self, axis: usize) -> Panels {
+        Panels::into_parts(self.items[axis], self.parts[axis] as usize)
     }
 
     /// Items of the largest part along each axis.
     pub(crate) const fn largest(&self) -> [usize; 3] {
-        [self.axes[0].max(), self.axes[1].max(), self.axes[2].max()]
+        [self.axis(0).max(), self.axis(1).max(), self.axis(2).max()]
     }
 
     /// Parts of the panels.
     pub(crate) const fn panels(&self) -> Panels {
-        self.axes[2]
+        self.axis(2)
     }
 
     /// The parts: those of the first panels first; of these, those of the first images.
     pub(crate) fn iter(self) -> impl Iterator<Item = [Range<usize>; 3]> {
-        let [images, positions, panels] = self.axes;
-        panels.iter().flat_map(move |panels| {
-            images.iter().flat_map(move |images| {
-                let panels = panels.clone();
-                positions.iter().map(move |positions| [images.clone(), positions, panels.clone()])
-            })
-        })
+        (0..self.count()).map(move |index| if THREADS { self.get(index) } else { self.items.map(|items| 0..items) })
+    }
+
+    fn get(&self, index: usize) -> [Range<usize>; 3] {
+        let [images, positions, panels] = [0, 1, 2].map(|axis| self.axis(axis));
+        let (outer, position) = (index / positions.count(), index % positions.count());
+        [images.get(outer % images.count()), positions.get(position), panels.get(outer / images.count())]
     }
 }
 

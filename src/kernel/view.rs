@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use crate::geometry::{Lattice, Span, Steps};
+use crate::geometry::{Lattice, Span, Steps, THREADS};
 use crate::layout::TensorLayout;
 
 /// A box of a tensor `[image][channel][position]` that this view alone may write. Positions are counted in memory order over
@@ -34,6 +34,10 @@ impl<'a> Boxes<'a> {
     /// The next box `[images, channels, positions]`. All boxes of some channels come before those of the next channels, and of these
     /// all of some images before those of the next images. What is not in order has an empty claim.
     pub(crate) fn next(&mut self, [images, channels, positions]: [Range<usize>; 3]) -> View<'a> {
+        if !THREADS {
+            // The only box.
+            return self.rest.cut(2, usize::MAX);
+        }
         let new = channels.start >= self.channels.claim[1].end;
         if new {
             self.channels = self.rest.cut(1, channels.end);

@@ -344,14 +344,17 @@ impl BackwardInputPlan {
         let (sums_len, before_len) = (sums.len() / count, before.len() / count);
         let [mut sums, mut before] = [sums, before].map(Rest::of);
         let size = call.desc.input_size();
-        for (image, positions) in images.flat_map(|image| positions.clone().map(move |position| (image, position))) {
+        for index in 0..count {
             let mut sums = SegmentedSums::new(sums.cut(sums_len), before.cut(before_len));
             let mut space = size.map(|size| 0..size);
-            let mut images = 0..call.desc.batch();
+            let mut own_images = 0..call.desc.batch();
             if THREADS {
-                (space[long_axis(size)], images) = (all_positions.get(positions), all_images.get(image));
+                let (image, position) = (index / positions.len(), index % positions.len());
+                own_images = all_images.get(images.start + image);
+                space[long_axis(size)] = all_positions.get(positions.start + position);
             }
-            let segment = Segment { images, space, panels: panels.clone(), packing: self.packing, thresholds };
+            let segment =
+                Segment { images: own_images, space, panels: panels.clone(), packing: self.packing, thresholds };
             let (grad_input, own) = (&mut grad_input, &mut sums);
             match &self.driver {
                 Driver::Planar(driver) => driver.run(call, &segment, grad_input, own, workspace),

@@ -22,30 +22,29 @@ pub(crate) struct View<'a> {
     _lifetime: PhantomData<&'a mut [f32]>,
 }
 
+/// What is held of a view that is cut into boxes: nothing where there is but one.
+const HELD: usize = if THREADS { 2 } else { 0 };
+
 /// Cuts a view into boxes.
 pub(crate) struct Boxes<'a> {
     rest: View<'a>,
     /// What is left of some channels, and of some images of these.
-    channels: View<'a>,
-    images: View<'a>,
+    held: [View<'a>; HELD],
 }
 
 impl<'a> Boxes<'a> {
     /// The next box `[images, channels, positions]`. All boxes of some channels come before those of the next channels, and of these
     /// all of some images before those of the next images. What is not in order has an empty claim.
     pub(crate) fn next(&mut self, [images, channels, positions]: [Range<usize>; 3]) -> View<'a> {
-        if !THREADS {
-            // The only box.
-            return self.rest.cut(2, usize::MAX);
-        }
-        let new = channels.start >= self.channels.claim[1].end;
+        let [of_channels, of_images] = &mut self.held[..] else { return self.rest.cut(2, usize::MAX) };
+        let new = channels.start >= of_channels.claim[1].end;
         if new {
-            self.channels = self.rest.cut(1, channels.end);
+            *of_channels = self.rest.cut(1, channels.end);
         }
-        if new || images.start >= self.images.claim[0].end {
-            self.images = self.channels.cut(0, images.end);
+        if new || images.start >= of_images.claim[0].end {
+            *of_images = of_channels.cut(0, images.end);
         }
-        self.images.cut(2, positions.end)
+        of_images.cut(2, positions.end)
     }
 }
 
@@ -88,8 +87,8 @@ impl<'a> View<'a> {
 
     /// Boxes of it, in the order of [`Boxes::next`].
     pub(crate) fn boxes(mut self) -> Boxes<'a> {
-        let [channels, images] = [self.cut(1, 0), self.cut(1, 0)];
-        Boxes { rest: self, channels, images }
+        let held = core::array::from_fn(|_| self.cut(1, 0));
+        Boxes { rest: self, held }
     }
 
     /// Extents of an image of the tensor.

@@ -1728,7 +1728,7 @@ fn the_gradient_of_a_uniform_threshold() {
 
 /// Layers whose calls split into three tasks.
 fn threaded() -> impl Iterator<Item = Layer> {
-    let shape = Shape::new(6, 20, 30, &[Axis::new(9, 3).padding(1, 1); 2]).gaps([1, 2]);
+    let shape = Shape::new(6, 20, 30, &[Axis::new(13, 3).padding(1, 1); 2]).gaps([1, 2]);
     let descs = [Layout::Nchw, Layout::Nhwc].map(|layout| shape.clone().layout(layout).desc());
     descs.into_iter().flat_map(|desc| Isa::available().map(move |isa| Layer::new(desc, isa).with_threads(3)))
 }

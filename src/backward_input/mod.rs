@@ -101,7 +101,7 @@ const MOST_SUMS: usize = 80 * 1024;
 /// decide the order of sums. An even number, for two threads to share them equally; as few as leave the most threads the least; `shared` is what panels [share](Work::shared).
 const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &Tuning, shared: usize) -> [Panels; 2] {
     /// Positions of a segment that keep tiles full, and for which to read the weights again costs little.
-    const LEAST_POSITIONS: usize = 32;
+    const LEAST_POSITIONS: usize = 64;
     /// Elements of weights, 1 MiB, from which on segments that read them again are no better than panels that do not.
     const MANY_WEIGHTS: usize = 256 * 1024;
 
@@ -124,7 +124,8 @@ const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &
         let work = Work { items, finest: items[1], shared, consecutive: true };
         let [of_images, of_positions, of_panels] = Split::new(work, MOST_SEGMENTS).largest();
         let largest = of_images * images.max() * of_positions * positions.max() * (16 * of_panels + shared);
-        if largest < least {
+        // More segments cost a single thread some hundredths.
+        if largest < least / 8 * 7 {
             (least, best) = (largest, [images, positions]);
         }
         count += if count == 1 { 1 } else { 2 };
@@ -461,7 +462,7 @@ const fn in_planes(desc: &ConvDesc) -> bool {
     /// Steps of an input's sum: its taps times output channels.
     const FEW_STEPS: usize = 128;
     /// Positions, and those of a row where there are several taps, that fill the vectors of a tile well enough.
-    const LEAST_POSITIONS: usize = 32;
+    const LEAST_POSITIONS: usize = 64;
     const LEAST_ROW: usize = 16;
 
     let [_, _, width] = desc.input_size();

@@ -462,7 +462,7 @@ const fn in_planes(desc: &ConvDesc) -> bool {
     /// Steps of an input's sum: its taps times output channels.
     const FEW_STEPS: usize = 128;
     /// Positions, and those of a row where there are several taps, that fill the vectors of a tile well enough.
-    const LEAST_POSITIONS: usize = 64;
+    const LEAST_POSITIONS: usize = 32;
     const LEAST_ROW: usize = 16;
 
     let [_, _, width] = desc.input_size();

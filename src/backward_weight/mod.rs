@@ -198,8 +198,8 @@ impl BackwardWeightPlan {
     pub(crate) fn run(
         &self,
         call: &BackwardWeightCall<'_>,
-        mut grad_weight: Option<Gradient<'_>>,
-        mut grad_bias: Option<&mut [f32]>,
+        grad_weight: Option<Gradient<'_>>,
+        grad_bias: Option<&mut [f32]>,
         workspace: &mut [f32],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
@@ -238,7 +238,7 @@ impl BackwardWeightPlan {
             WeightPart { segments, channels, gradients, workspace: workspace.cut(part_len) }
         });
         for_each(executor, self.parts.count(), jobs, &|part| self.run_part(call, part))?;
-        self.add_segments(desc, sums, grad_weight.as_mut(), grad_bias.as_deref_mut());
+        self.add_segments(desc, sums, grad_weight, grad_bias);
         Ok(())
     }
 
@@ -247,7 +247,7 @@ impl BackwardWeightPlan {
         &self,
         desc: &ConvDesc,
         sums: &[f32],
-        mut grad_weight: Option<&mut Gradient<'_>>,
+        mut grad_weight: Option<Gradient<'_>>,
         mut grad_bias: Option<&mut [f32]>,
     ) {
         let filter = desc.group_in_channels() * desc.taps();

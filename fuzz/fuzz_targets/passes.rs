@@ -81,6 +81,8 @@ impl<'a> Arbitrary<'a> for Input {
                     Some(BackwardInputAlgorithm::Progressions),
                     Some(BackwardInputAlgorithm::Planar),
                 ])?,
+                packs: *u.choose(&[None, Some(false), Some(true)])?,
+                strips: *u.choose(&[1, 24, usize::MAX])?,
                 depthwise: bool::arbitrary(u)?,
             })
         };

@@ -62,8 +62,6 @@ fn sixteen_threads_share_large_layers_evenly() {
                     let least = match (isa.name(), UNEVEN.contains(&name)) {
                         ("avx2", false) => 0.9,
                         ("avx2", true) => 0.55,
-                        // Panels of twelve channels: eleven of them for 128.
-                        ("neon", false) => 0.88,
                         // Not looked at one by one: no large layer is left to a few threads.
                         _ => 0.3,
                     };

@@ -123,7 +123,9 @@ const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &
         let items = [images.count(), positions.count(), packing.all_panels(desc)];
         let work = Work { items, finest: items[1], shared, consecutive: true };
         let [of_images, of_positions, of_panels] = Split::new(work, MOST_SEGMENTS).largest();
-        let largest = of_images * images.max() * of_positions * positions.max() * (16 * of_panels + shared);
+        // Saturates: plans are made of layers that no memory could hold, too.
+        let positions_of_part = (of_images * images.max()).saturating_mul(of_positions * positions.max());
+        let largest = positions_of_part.saturating_mul(of_panels.saturating_mul(16).saturating_add(shared));
         // More segments cost a single thread some hundredths.
         if largest < least / 8 * 7 {
             (least, best) = (largest, [images, positions]);

@@ -182,7 +182,11 @@ impl BackwardWeightPlan {
 
     /// Elements of the sums of all segments.
     const fn sums_len(&self, desc: &ConvDesc) -> usize {
-        if THREADS && self.segments > 1 { self.segments as usize * gradient_len(desc, desc.out_channels()) } else { 0 }
+        if THREADS && self.segments > 1 {
+            gradient_len(desc, desc.out_channels()).saturating_mul(self.segments as usize)
+        } else {
+            0
+        }
     }
 
     fn segments(&self, desc: &ConvDesc) -> Panels {

@@ -124,7 +124,8 @@ const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &
         let work = Work { items, finest: items[1], shared, consecutive: true };
         let [of_images, of_positions, of_panels] = Split::new(work, MOST_SEGMENTS).largest();
         // Saturates: plans are made of layers that no memory could hold, too.
-        let positions_of_part = (of_images * images.max()).saturating_mul(of_positions * positions.max());
+        let images_of_part = of_images.saturating_mul(images.max());
+        let positions_of_part = images_of_part.saturating_mul(of_positions.saturating_mul(positions.max()));
         let largest = positions_of_part.saturating_mul(of_panels.saturating_mul(16).saturating_add(shared));
         // More segments cost a single thread some hundredths.
         if largest < least / 8 * 7 {

@@ -20,6 +20,7 @@ use crate::geometry::{Panels, Reads, Steps};
 use crate::kernel::{CopyBlock, Kernels, RowsMut, TransposeBlock, View};
 use crate::layout::{Layout, TensorLayout};
 use crate::stage::Block;
+use crate::workspace::row_pitch;
 
 /// Where pixels lie: some images, and along each axis some coordinates at a constant step.
 #[derive(Clone, Copy, Debug)]
@@ -70,11 +71,6 @@ pub(crate) struct Window {
     pub(crate) channels: Range<usize>,
     /// Elements from a pixel of the copy to the next one, at least the channels.
     pub(crate) pitch: usize,
-}
-
-/// Elements from a copied pixel of so many channels to the next one: pixels 4096 bytes apart would share a few cache sets.
-pub(crate) const fn pitch(channels: usize) -> usize {
-    if channels.is_multiple_of(1024) { channels.saturating_add(16) } else { channels }
 }
 
 impl Window {
@@ -157,7 +153,7 @@ impl Copies {
 
     /// Elements from a pixel of a copy to the next one.
     const fn pitch(&self) -> usize {
-        pitch(self.groups.max() * self.per_group)
+        row_pitch(self.groups.max() * self.per_group)
     }
 
     /// Most pixels of a window.
@@ -411,7 +407,7 @@ impl Plan {
 
     /// Elements of an image's part of a block; saturates.
     const fn elements(&self, block: [usize; 3]) -> usize {
-        let per_pixel = pitch(self.groups.max() * self.budget.per_group);
+        let per_pixel = row_pitch(self.groups.max() * self.budget.per_group);
         let window = self.window(block).saturating_mul(per_pixel);
         window.saturating_add(product(block).saturating_mul(self.budget.per_position))
     }

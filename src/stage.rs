@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::geometry::chunks;
+use crate::geometry::{Panels, chunks};
 use crate::kernel::{CopyBlock, Kernels, RowsMut, TransposeBlock};
 use crate::layout::{Strides, TensorLayout};
 use crate::taps::Grid;
@@ -59,6 +59,17 @@ pub(crate) fn blocks(range: [Range<usize>; 3], size: [usize; 3]) -> impl Iterato
         next = moved.then_some(following);
         Some(block)
     })
+}
+
+/// The largest block of at most `most` positions, cut along one axis: all of the axes behind it, one of those before.
+pub(crate) const fn largest_block([depth, height, width]: [usize; 3], most: usize) -> [usize; 3] {
+    if width > most {
+        [1, 1, Panels::of_at_most(width, most).max()]
+    } else if height > most / width {
+        [1, Panels::of_at_most(height, most / width).max(), width]
+    } else {
+        [Panels::of_at_most(depth, most / width / height).max(), height, width]
+    }
 }
 
 /// How a staged copy lies in memory: `[channel / lanes][grid position][channel % lanes]`.

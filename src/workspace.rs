@@ -19,6 +19,15 @@ const fn whole(len: usize, lanes: usize) -> usize {
     len.saturating_add(lanes - 1) / lanes * lanes
 }
 
+/// Elements from a row of a buffer to the next one, for rows of `len`: rows a multiple of 4096 bytes apart would share a few cache sets.
+/// Saturates.
+pub(crate) const fn row_pitch(len: usize) -> usize {
+    if len.is_multiple_of(1024) { len.saturating_add(ROW_GAP) } else { len }
+}
+
+/// The most that [`row_pitch`] adds: a cache line.
+pub(crate) const ROW_GAP: usize = 16;
+
 /// Lengths of consecutive buffers, each in whole vectors of `lanes`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Buffers<const N: usize> {

@@ -20,12 +20,12 @@ mod progressions;
 
 use core::ops::Range;
 
-use crate::arith::{clamp, equal, max, min};
+use crate::arith::{equal, max, min};
 use crate::calls::BackwardInputCall;
 use crate::depthwise::{backward_input as depthwise, tabulate, thetas_of};
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
-use crate::geometry::{Panels, Split, THREADS, Work, inner_positions, long_axis};
+use crate::geometry::{MOST_SEGMENTS, Panels, Split, THREADS, Work, inner_positions, long_axis, paying_segments};
 use crate::kernel::{Kernels, VECTORS, View};
 use crate::layout::Layout;
 use crate::operands::{Accumulation, Gradient};
@@ -88,17 +88,12 @@ struct InputGradient<'a> {
     add: bool,
 }
 
-/// The most segments: as many threads find work even if there is but one panel.
-const MOST_SEGMENTS: usize = 16;
-
-/// A segment is as much work as so many threads need at least: its sums cost time, too.
-const PARTS_PER_SEGMENT: usize = 12;
-
 /// Elements of the sums of all segments, 320 KiB.
 const MOST_SUMS: usize = 80 * 1024;
 
 /// Segments of images, and of positions along the first axis that has several. Independent of the number of threads: the segments
-/// decide the order of sums. An even number, for two threads to share them equally; as few as leave the most threads the least; `shared` is what panels [share](Work::shared).
+/// decide the order of sums. An even number, for two threads to share them equally; as few as leave the most threads the least.
+/// `shared` is what panels [share](Work::shared).
 const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &Tuning, shared: usize) -> [Panels; 2] {
     /// Positions of a segment that keep tiles full, and for which to read the weights again costs little.
     const LEAST_POSITIONS: usize = 64;
@@ -107,9 +102,9 @@ const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &
 
     let (batch, size) = (desc.batch(), desc.input_size());
     let rows = size[long_axis(size)];
-    let work = desc.multiply_adds() / tuning.part.saturating_mul(PARTS_PER_SEGMENT);
-    let work = min(work, batch.saturating_mul(volume(size)) / LEAST_POSITIONS);
-    let most = clamp(min(work, MOST_SUMS / max(sums_len, 1)), 1, MOST_SEGMENTS);
+    let pay = paying_segments(desc.multiply_adds(), tuning.part);
+    let full = batch.saturating_mul(volume(size)) / LEAST_POSITIONS;
+    let most = max(min(pay, min(full, MOST_SUMS / max(sums_len, 1))), 1);
     let shared = if packing.len(desc) > MANY_WEIGHTS { 0 } else { shared };
     let mut best = [Panels::into_parts(batch, 1), Panels::into_parts(rows, 1)];
     if !THREADS || batch == 0 || most == 1 {
@@ -306,9 +301,10 @@ impl BackwardInputPlan {
         let inner = inner_positions(desc.input_size());
         let jobs = parts.iter().map(move |[images, positions, panels]| {
             let own = if THREADS { &thresholds[self.table(desc, panels.clone())] } else { thresholds };
-            let sums = match THREADS {
-                true => images.len() * positions.len() * own.len() * self.driver.partial(kernels),
-                false => self.sums_len,
+            let sums = if THREADS {
+                images.len() * positions.len() * own.len() * self.driver.partial(kernels)
+            } else {
+                self.sums_len
             };
             let view = boxes.as_mut().map(|boxes| {
                 let [of_images, of_positions] =

@@ -12,12 +12,12 @@ mod stripes;
 
 use core::ops::Range;
 
-use crate::arith::{clamp, max, min};
+use crate::arith::{max, min};
 use crate::calls::BackwardWeightCall;
 use crate::depthwise::backward_weight as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
-use crate::geometry::{Panels, Split, THREADS, Work};
+use crate::geometry::{Panels, Split, THREADS, Work, paying_segments};
 use crate::kernel::{Kernels, VECTORS};
 use crate::layout::Layout;
 use crate::operands::{Accumulation, Gradient};
@@ -44,12 +44,6 @@ pub(crate) struct BackwardWeightPlan {
     part_len: usize,
 }
 
-/// The most segments.
-const MOST_SEGMENTS: usize = 16;
-
-/// A segment is as much work as so many threads need at least: its sums cost time, too.
-const PARTS_PER_SEGMENT: usize = 12;
-
 /// Elements of the sums of all segments, 256 KiB. Layers of larger gradients have channels enough to share out.
 const MOST_SUMS: usize = 64 * 1024;
 
@@ -59,10 +53,10 @@ const LEAST_POSITIONS: usize = 256;
 /// Images that are summed apart. Independent of the number of threads: they decide the order of sums.
 const fn segments(desc: &ConvDesc, tuning: &Tuning) -> Panels {
     let batch = desc.batch();
-    let work = desc.multiply_adds() / tuning.part.saturating_mul(PARTS_PER_SEGMENT);
+    let pay = paying_segments(desc.multiply_adds(), tuning.part);
     let positions = batch.saturating_mul(volume(desc.output_size())) / LEAST_POSITIONS;
     let sums = MOST_SUMS / max(gradient_len(desc, desc.out_channels()), 1);
-    let most = clamp(min(min(work, positions), sums), 1, MOST_SEGMENTS);
+    let most = max(min(pay, min(positions, sums)), 1);
     Panels::of_at_most(batch, max(batch.div_ceil(most), 1))
 }
 

@@ -33,7 +33,7 @@ use crate::geometry::{Panels, Reads, SEGMENT, Steps};
 use crate::kernel::{CopyBlock, Kernels, Line, Own, RowsMut, SegmentWords, Thetas, TransposeBlock, Walk};
 use crate::layout::{Layout, TensorLayout};
 use crate::pixels::{Blocks, Budget, Pixels, Reading, Window};
-use crate::stage::Block;
+use crate::stage::{Block, largest_block};
 use crate::thresholds::ThresholdTable;
 use crate::tuning::Tuning;
 use crate::workspace::words;
@@ -125,7 +125,7 @@ impl Blocking {
         let all = channels.div_ceil(lanes);
         let transposes = !matches!(desc.tensor_layout(), Layout::Nhwc);
         if matches!(desc.layout(), Layout::Nchw) && Strips::apply(desc) && size[2] >= tuning.strips && lanes > 1 {
-            let block = cut(size, most);
+            let block = largest_block(size, most);
             return Some(Self { block, channels, chunk: channels, window: None, transposes: false, strips: true });
         }
         if !(transposes || far_apart && source.saturating_mul(channels) <= FAR_LEN) {
@@ -133,7 +133,14 @@ impl Blocking {
             let len = (own * volume(size) + source).saturating_mul(channels);
             let vectors = if len > CHUNKED_LEN { all } else { vectors };
             let chunk = min(Panels::of_at_most(all, vectors).max() * lanes, channels);
-            return Some(Self { block: cut(size, most), channels, chunk, window: None, transposes, strips: false });
+            return Some(Self {
+                block: largest_block(size, most),
+                channels,
+                chunk,
+                window: None,
+                transposes,
+                strips: false,
+            });
         }
         let plane = (own * volume(size)).saturating_add(source).saturating_mul(lanes);
         let together = Panels::of_at_most(all, clamp(TOGETHER / plane, 1, MOST_TOGETHER)).max();
@@ -179,17 +186,6 @@ impl Blocking {
     /// Channels of a kernel's call: whole vectors, where they are copied.
     fn width(&self, channels: &Range<usize>, lanes: usize) -> usize {
         if self.transposes { channels.len().next_multiple_of(lanes) } else { channels.len() }
-    }
-}
-
-/// The largest block of at most `most` positions, cut along one axis: all of the axes behind it, one of those before.
-const fn cut([depth, height, width]: [usize; 3], most: usize) -> [usize; 3] {
-    if width > most {
-        [1, 1, Panels::of_at_most(width, most).max()]
-    } else if height > most / width {
-        [1, Panels::of_at_most(height, most / width).max(), width]
-    } else {
-        [Panels::of_at_most(depth, most / width / height).max(), height, width]
     }
 }
 

@@ -5,13 +5,13 @@
 use core::ops::Range;
 
 use super::geometry::{Direction, Rows, Strips};
-use super::{Blocking, Field, Plane, Tables, axes_of, cut, ranges_of};
+use super::{Blocking, Field, Plane, Tables, axes_of, ranges_of};
 use crate::arith::min;
 use crate::border::{is_inside, unpadded};
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, SEGMENT, Segments, chunks};
 use crate::kernel::{DepthwiseBackwardWeight, Kernels};
-use crate::stage::blocks;
+use crate::stage::{blocks, largest_block};
 
 pub(super) struct Outside<'a> {
     desc: &'a ConvDesc,
@@ -64,7 +64,7 @@ impl<'a> Outside<'a> {
             };
             for w in edges {
                 let region = [d.positions.range(), h.positions.range(), w];
-                let size = cut([region[0].len(), region[1].len(), region[2].len().max(1)], most);
+                let size = largest_block([region[0].len(), region[1].len(), region[2].len().max(1)], most);
                 for block in blocks(region, size) {
                     self.add_box(blocking, g, ranges_of(&block), window, tables);
                 }

@@ -11,11 +11,11 @@ use super::OutputPart;
 use crate::arith::{clamp, equal, max, min, product};
 use crate::calls::ForwardCall;
 use crate::desc::{ConvDesc, volume};
-use crate::geometry::{Class, Lattice, Panels, Reads, chunks, classes_in};
+use crate::geometry::{Class, Lattice, Reads, chunks, classes_in};
 use crate::kernel::{self, BatchReduce as TileCall, Kernels, PaddedTap, View};
 use crate::layout::Layout;
 use crate::pixels::{Blocks, Budget, Copies, Pixels, Reading, Results, Source};
-use crate::stage::{Block, blocks};
+use crate::stage::{Block, blocks, largest_block};
 use crate::tuning::Tuning;
 use crate::weight::Packing;
 use crate::workspace::Buffers;
@@ -99,34 +99,20 @@ const fn far_apart(desc: &ConvDesc) -> bool {
 impl BatchReduce {
     pub(super) const fn new(desc: &ConvDesc, tuning: &Tuning, packing: Packing) -> Self {
         let transposes = transposes(desc);
-        if (transposes || far_apart(desc))
-            && let Some(Blocks { images, block, copies }) = copied_blocks(desc, tuning, &packing)
-        {
-            return Self {
-                images,
-                block,
-                copies: Some(copies),
-                transposes,
-                packing,
-                tile: tuning.panel,
-                packs: tuning.packs,
-            };
-        }
-        let [d, h, w] = desc.stride();
-        let per_position = desc.group_in_channels().saturating_mul(d).saturating_mul(h).saturating_mul(w);
-        let most = clamp(BLOCK_LEN / max(per_position, 1), 1, tuning.positions);
-        let [depth, height, width] = desc.output_size();
-        // Whole images, planes or rows where they fit: edges of blocks cost tiles of few rows.
-        let plane = height * width;
-        let block = if width > most {
-            [1, 1, Panels::of_at_most(width, most).max()]
-        } else if plane > most {
-            [1, Panels::of_at_most(height, most / width).max(), width]
-        } else {
-            [Panels::of_at_most(depth, most / plane).max(), height, width]
+        let copied = if transposes || far_apart(desc) { copied_blocks(desc, tuning, &packing) } else { None };
+        let (images, block, copies) = match copied {
+            Some(Blocks { images, block, copies }) => (images, block, Some(copies)),
+            None => {
+                let [d, h, w] = desc.stride();
+                let per_position = desc.group_in_channels().saturating_mul(d).saturating_mul(h).saturating_mul(w);
+                let most = clamp(BLOCK_LEN / max(per_position, 1), 1, tuning.positions);
+                // Whole images, planes or rows where they fit: edges of blocks cost tiles of few rows.
+                let block = largest_block(desc.output_size(), most);
+                let images = clamp(most / volume(desc.output_size()), 1, max(desc.batch(), 1));
+                (images, block, None)
+            }
         };
-        let images = clamp(most / (depth * plane), 1, max(desc.batch(), 1));
-        Self { images, block, copies: None, transposes, packing, tile: tuning.panel, packs: tuning.packs }
+        Self { images, block, copies, transposes, packing, tile: tuning.panel, packs: tuning.packs }
     }
 
     /// One thread's: thresholds of all steps of all groups, what each padded tap adds to each output channel, what the sums of a

@@ -38,7 +38,7 @@ pub(crate) use interval::Interval;
 pub(crate) use lattice::Lattice;
 pub(crate) use progression::{Phase, Progression, Progressions, progressions};
 pub(crate) use reads::Reads;
-pub(crate) use segment::{SEGMENT, Segments, chain};
+pub(crate) use segment::{MOST_SEGMENTS, SEGMENT, Segments, chain, paying_segments};
 pub(crate) use share::{MOST_PARTS, Panels, THREADS, Widths, chunks, parts};
 pub(crate) use span::{Span, Steps};
 pub(crate) use split::{Split, Work, inner_positions, long_axis};

@@ -7,11 +7,22 @@
 //! One chain over all positions rounds in proportion to their number: ones in f32 add up to no more than 2²⁴. Segments
 //! depend on the descriptor and the instruction set alone, so the bits do not depend on threads.
 
+use super::parts;
 use crate::arith::min;
 
 /// The positions after which a partial sum ends. A segment is as many, and at most one block of positions more, which is no
 /// longer.
 pub(crate) const SEGMENT: usize = 8192;
+
+/// The most segments that are summed apart so that threads may share them out: as many threads find work even where nothing else is to
+/// be shared.
+pub(crate) const MOST_SEGMENTS: usize = 16;
+
+/// How many such segments pay, where a thread's part has `part` multiply-adds at least: their sums cost time, too.
+pub(crate) const fn paying_segments(multiply_adds: usize, part: usize) -> usize {
+    const PARTS_PER_SEGMENT: usize = 12;
+    parts(MOST_SEGMENTS, multiply_adds, part.saturating_mul(PARTS_PER_SEGMENT))
+}
 
 /// Tells who adds block after block of positions when the partial sum ends.
 #[derive(Clone, Copy, Debug, Default)]

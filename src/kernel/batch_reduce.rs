@@ -29,6 +29,7 @@ use super::vector::Vector;
 use super::view::PixelsMut;
 use crate::arith::{clamp, min};
 use crate::geometry::{Lattice, Panels};
+use crate::workspace::{ROW_GAP, row_pitch};
 
 /// Sums of a box of positions over the taps that all of them have: `output[p][l] = start[l] + Σ_k weight[k][l] · f(x[p][k]; θ[k])`,
 /// one panel of lanes after another.
@@ -60,14 +61,9 @@ pub(crate) struct BatchReduce<'a> {
     pub(crate) packed: &'a mut [f32],
 }
 
-/// Elements from a row of clamped inputs to the next one: rows 4096 bytes apart would share a few cache sets.
-const fn packed_pitch(steps: usize) -> usize {
-    if steps.is_multiple_of(1024) { steps.saturating_add(LINE) } else { steps }
-}
-
 /// Elements that hold the clamped inputs of any tile of at most so many steps.
 pub(crate) const fn packed_len(steps: usize) -> usize {
-    steps.saturating_add(LINE).saturating_mul(MOST_ROWS)
+    steps.saturating_add(ROW_GAP).saturating_mul(MOST_ROWS)
 }
 
 /// Most rows of any tile.
@@ -132,11 +128,31 @@ impl BatchReduce<'_> {
         lanes >= LEAST_LANES && self.pitch <= lanes.saturating_mul(width) && weights <= MOST_WEIGHTS
     }
 
+    /// How tiles of `vectors` vectors cover the positions.
+    #[inline(always)]
+    fn tiling<S: Vector>(&self, vectors: usize) -> Tiling {
+        let positions = self.positions().joined();
+        let most = most_rows::<S>(vectors).min(self.tile);
+        let axis = positions.tile_axis(most, least_rows(vectors));
+        let rows = Panels::of_at_most(positions.counts[axis], most);
+        Tiling { positions, axis, rows, steps: positions.steps.map(|steps| steps[axis]) }
+    }
+
     /// Positions, in the source and in the output.
     fn positions(&self) -> Lattice<2> {
         let Lattice { counts, steps: [output] } = self.output.positions;
         Lattice { counts, steps: [self.source_steps, output] }
     }
+}
+
+/// Tiles along one axis of the positions.
+struct Tiling {
+    positions: Lattice<2>,
+    axis: usize,
+    /// Positions along it.
+    rows: Panels,
+    /// From one of them to the next one, in the source and in the output.
+    steps: [usize; 2],
 }
 
 impl Kernel for BatchReduce<'_> {
@@ -184,11 +200,7 @@ impl Kernel for BatchReduce<'_> {
 /// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps.
 #[inline(never)]
 unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &BatchReduce<'_>) {
-    let positions = call.positions().joined();
-    let most = most_rows::<S>(V).min(call.tile);
-    let axis = positions.tile_axis(most, least_rows(V));
-    let rows = Panels::of_at_most(positions.counts[axis], most);
-    let [source_step, output_step] = positions.steps.map(|steps| steps[axis]);
+    let Tiling { positions, axis, rows, steps: [source_step, output_step] } = call.tiling::<S>(V);
     let run = |panel: usize, [source, output]: [usize; 2], tiles: Range<usize>| {
         // SAFETY: checked: the panel is one of the call.
         let panel = unsafe { Panel::new::<S, V>(call, call.taps.as_ref(), panel, [source_step, output_step]) };
@@ -247,14 +259,11 @@ impl Packed<'_> {
     #[inline(never)]
     unsafe fn walk<S: Vector, const V: usize>(self, simd: S, call: &BatchReduce<'_>) {
         let Lattice { counts, steps: [_, steps] } = self.taps;
-        let pitch = packed_pitch(self.taps.len());
+        let pitch = row_pitch(self.taps.len());
         let [_, h, w, len] = counts;
         let taps = Lattice { counts, steps: [[h * w * len, w * len, len, 1], steps] }.joined_lines();
-        let positions = call.positions().joined();
-        let most = most_rows::<S>(V).min(call.tile);
-        let axis = positions.tile_axis(most, least_rows(V));
-        let rows = Panels::of_at_most(positions.counts[axis], most);
-        let [source_step, output_step] = positions.steps.map(|steps| steps[axis]);
+        let Tiling { positions, axis, rows, steps: [source_step, output_step] } = call.tiling::<S>(V);
+        let most = rows.max();
         let together = clamp(self.rows.len() / (most * pitch), 1, MOST_PACKED);
         let mut tiles = [PackedTile { rows: 0, output: 0 }; MOST_PACKED];
         let mut count = 0;

@@ -77,7 +77,7 @@ impl<'a> View<'a> {
     }
 
     /// Cuts off the part before `at` along an axis (0 images, 1 channels, 2 positions); what remains begins there.
-    pub(crate) fn cut(&mut self, axis: usize, at: usize) -> View<'a> {
+    fn cut(&mut self, axis: usize, at: usize) -> View<'a> {
         let at = at.clamp(self.claim[axis].start, self.claim[axis].end);
         let mut claim = self.claim.clone();
         claim[axis].end = at;

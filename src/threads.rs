@@ -102,6 +102,7 @@ pub(crate) fn for_each<J: Send>(
         }
         // Few sizes, for each is compiled, and the jobs of many threads take kilobytes of stack.
         2..=8 => deal::<J, 8>(executor, count, jobs, work),
+        9..=32 => deal::<J, 32>(executor, count, jobs, work),
         _ => deal::<J, MOST_PARTS>(executor, count, jobs, work),
     }
 }

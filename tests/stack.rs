@@ -65,8 +65,8 @@ fn layers() -> Vec<ConvDesc> {
     // Other ranks.
     layers.extend(both(ConvDesc::conv1d(2, 16, 24, [40], [5]).padding([2])));
     layers.extend(both(ConvDesc::conv3d(1, 8, 12, [3, 4, 5], [2, 3, 3]).padding([1, 1, 1])));
-    // Images and work for sixteen threads.
-    layers.extend(both(ConvDesc::conv2d(16, 32, 16, [3, 5], [3, 3]).padding([1, 1])));
+    // Images and work for all threads.
+    layers.extend(both(ConvDesc::conv2d(128, 32, 16, [3, 5], [3, 3]).padding([1, 1])));
     // Depthwise.
     for channels in [32, 16, 5] {
         let builder = ConvDesc::conv2d(2, channels, channels, [6, 19], [3, 3]);
@@ -161,8 +161,8 @@ fn a_call_takes_little_stack() {
         let mut worst = Vec::new();
         for isa in Isa::available() {
             for desc in layers() {
-                // With many threads, jobs wait on the stack.
-                for threads in [1, 16] {
+                // Jobs wait on the stack: room for 8, 32 or 128.
+                for threads in [1, 4, 16, 128] {
                     let mut plan = None;
                     let made =
                         stack_of(&mut || plan = Some(ConvRelu::with_isa(desc, isa).unwrap().with_threads(threads)));

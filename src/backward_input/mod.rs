@@ -296,7 +296,8 @@ impl BackwardInputPlan {
         let thresholds = &*thresholds;
 
         let add = grad_input.as_ref().is_some_and(|gradient| gradient.accumulation == Accumulation::Add);
-        let mut boxes = grad_input.map(|gradient| View::new(gradient.values, &desc.input_tensor()).boxes());
+        let tensor = &desc.input_tensor();
+        let mut boxes = grad_input.map(|gradient| View::new(gradient.values, tensor).boxes());
         let [mut sums_rest, mut before_rest, mut workspace] = [&mut *sums, before, workspace].map(Rest::of);
         let inner = inner_positions(desc.input_size());
         let jobs = parts.iter().map(move |[images, positions, panels]| {

@@ -246,9 +246,10 @@ impl Site<'_, '_, '_> {
             results.load(call.kernels, view, channels.clone(), gradients);
         }
         let origin = Some(block.start);
+        let tensor = &results.tensor();
         let mut own = InputGradient { view: None, add: *add };
         if view.is_some() {
-            own.view = Some(View::new(&mut *gradients, &results.tensor()));
+            own.view = Some(View::new(&mut *gradients, tensor));
         }
         boxes(&mut Site { input, inputs: window.pixels(), grad_input: &mut own, origin, ..self });
         if let Some(view) = view {

@@ -156,7 +156,8 @@ impl BackwardInput {
                         if let (Some(view), Some(_), true) = (&mut grad_input, own_copies, add) {
                             results_of.load(kernels, view, group.clone(), results);
                         }
-                        let mut copied = own_copies.map(|_| View::new(results, &results_of.tensor()));
+                        let copied_tensor = &results_of.tensor();
+                        let mut copied = own_copies.map(|_| View::new(results, copied_tensor));
                         for chunk in chunks(group.clone(), self.0.chunk) {
                             let width = self.0.width(&chunk, kernels.lanes);
                             let in_group = chunk.start - group.start..chunk.start - group.start + width;

@@ -91,7 +91,8 @@ impl Forward {
                     let axes = Reading::Forward.read(&reads, &block);
                     let source = Field::new(kernels, read, (&tensor, call.input), (image, axes), &group, window);
                     let results_of = Results { images: image..image + 1, block, width: self.0.channels };
-                    let mut own = own_copies.map(|_| View::new(results, &results_of.tensor()));
+                    let own_tensor = &results_of.tensor();
+                    let mut own = own_copies.map(|_| View::new(results, own_tensor));
                     for chunk in chunks(group.clone(), self.0.chunk) {
                         let width = self.0.width(&chunk, kernels.lanes);
                         for rows in Rows::all(&reads, Direction::Forward, ranges_of(&block)) {

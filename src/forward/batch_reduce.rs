@@ -177,9 +177,10 @@ impl BatchReduce {
                         walk.block(&panels, padded, start, &place, input, &mut target);
                     } else {
                         let own = Results { images: images.clone(), block, width: panels.width };
+                        let tensor = &own.tensor();
                         let mut target = Target {
                             packed: &mut *packed,
-                            view: &mut View::new(results, &own.tensor()),
+                            view: &mut View::new(results, tensor),
                             images: 0..images.len(),
                             origin: block.start,
                             channels: 0..panels.width,

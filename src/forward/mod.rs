@@ -146,7 +146,8 @@ impl ForwardPlan {
         executor: &dyn Executor,
     ) -> Result<(), Error> {
         let desc = call.desc;
-        let mut boxes = View::new(output, &desc.output_tensor()).boxes();
+        let tensor = &desc.output_tensor();
+        let mut boxes = View::new(output, tensor).boxes();
         let mut workspace = Rest::of(workspace);
         let (size, axis) = (desc.output_size(), long_axis(desc.output_size()));
         let inner = inner_positions(size);

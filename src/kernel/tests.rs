@@ -125,7 +125,8 @@ fn depthwise_forward_leaves_out_the_gaps() {
                         expected[at] += if read.is_none() && x <= 0.0 { 0.0 } else { weight[coefficient] * x };
                     }
                 }
-                let mut view = View::new(&mut output, &rows.tensor());
+                let tensor = rows.tensor();
+                let mut view = View::new(&mut output, &tensor);
                 kernels.depthwise_forward(DepthwiseForward {
                     walk: rows.walk(),
                     room: &mut [[0; 8]],
@@ -176,7 +177,8 @@ fn depthwise_gradients_of_inputs_leave_out_the_gaps() {
                             expected[at] = gradient;
                         }
                     }
-                    let mut view = View::new(&mut found, &rows.tensor());
+                    let tensor = rows.tensor();
+                    let mut view = View::new(&mut found, &tensor);
                     kernels.depthwise_backward_input(DepthwiseBackwardInput {
                         walk: rows.walk(),
                         room: &mut [[0; 8]],

@@ -16,7 +16,8 @@ use crate::layout::TensorLayout;
 /// elements of the claim, where all channels and positions between them are claimed. Gaps are never written.
 pub(crate) struct View<'a> {
     data: *mut f32,
-    tensor: TensorLayout,
+    /// Borrowed, for the jobs of many threads wait on the stack with a view each.
+    tensor: &'a TensorLayout,
     /// What this view may write: images, channels, positions.
     claim: [Range<usize>; 3],
     _lifetime: PhantomData<&'a mut [f32]>,
@@ -57,7 +58,7 @@ impl<'a> View<'a> {
     /// # Panics
     ///
     /// If `data` ends before the last element, or the layout does not give every element a place of its own.
-    pub(crate) fn new(data: &'a mut [f32], tensor: &TensorLayout) -> Self {
+    pub(crate) fn new(data: &'a mut [f32], tensor: &'a TensorLayout) -> Self {
         let TensorLayout { images, channels, size: [depth, height, width], image_stride, strides } = *tensor;
         let positions = depth.saturating_mul(height).saturating_mul(width);
         let [d, h, w] = strides.spatial;
@@ -73,7 +74,7 @@ impl<'a> View<'a> {
         assert!(channels_last || channels_first);
         assert!(h == w.saturating_mul(width) && d == h.saturating_mul(height));
         let claim = [0..images, 0..channels, 0..positions];
-        Self { data: data.as_mut_ptr(), tensor: *tensor, claim, _lifetime: PhantomData }
+        Self { data: data.as_mut_ptr(), tensor, claim, _lifetime: PhantomData }
     }
 
     /// Cuts off the part before `at` along an axis (0 images, 1 channels, 2 positions); what remains begins there.
@@ -378,7 +379,8 @@ mod tests {
     #[should_panic]
     fn strips_that_overlap_are_refused() {
         let mut data = [0.0; 8];
-        let mut view = View::new(&mut data, &TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8));
+        let tensor = TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8);
+        let mut view = View::new(&mut data, &tensor);
         view.strips(0, 0..2, [0; 3], ([0, 0, 1], 2), 2);
     }
 
@@ -386,7 +388,8 @@ mod tests {
     #[should_panic]
     fn a_part_refuses_strips_of_another() {
         let mut data = [0.0; 8];
-        let mut low = View::new(&mut data, &TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8)).cut(2, 3);
+        let tensor = TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8);
+        let mut low = View::new(&mut data, &tensor).cut(2, 3);
         low.strips(0, 0..2, [0; 3], ([0, 1, 0], 2), 2);
     }
 
@@ -400,7 +403,8 @@ mod tests {
     #[should_panic]
     fn rows_of_channels_of_another_part_are_refused() {
         let mut data = [0.0; 8];
-        let mut low = View::new(&mut data, &TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8)).cut(1, 1);
+        let tensor = TensorLayout::new(Layout::Nchw, 1, 2, SIZE, 8);
+        let mut low = View::new(&mut data, &tensor).cut(1, 1);
         low.runs(0, 0..2, 0..4);
     }
 
@@ -417,7 +421,8 @@ mod tests {
     #[should_panic]
     fn a_part_refuses_pixels_of_which_it_has_some_channels() {
         let mut data = [0.0; 12];
-        let mut low = View::new(&mut data, &TensorLayout::new(Layout::Nhwc, 1, 2, SIZE, 3)).cut(1, 1);
+        let tensor = TensorLayout::new(Layout::Nhwc, 1, 2, SIZE, 3);
+        let mut low = View::new(&mut data, &tensor).cut(1, 1);
         low.pixels_apart(0..1, all(), 0..2);
     }
 

@@ -18,7 +18,7 @@
 
 use super::Kernel;
 use super::tile::{Sums, few, load, outlined, store, unrolled, with_const};
-use super::vector::{MOST_LANES, Vector};
+use super::vector::{MOST_LANES, Vector, ZEROS};
 use super::view::PixelsMut;
 use crate::geometry::{Lattice, Panels};
 
@@ -424,13 +424,12 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                     } else {
                         let (thresholds, held) = (panel.thresholds.add(tap), panel.sums.add(tap));
                         if const { S::LANES < MOST_LANES } && fresh {
-                            mask::<S, R, V, false>(simd, &sums, place, thresholds, held);
+                            mask::<S, R, V, false>(simd, &sums, place, to, to_step, thresholds, held);
                         } else {
                             // Without optimisation, the widest vectors leave no room on the stack for both.
-                            if const { S::LANES == MOST_LANES } && fresh {
-                                store(simd, zeros, to, to_step);
-                            }
-                            mask::<S, R, V, true>(simd, &sums, place, thresholds, held);
+                            let zeros = const { S::LANES == MOST_LANES } && fresh;
+                            let (before, step) = if zeros { (ZEROS.as_ptr(), 0) } else { (to.cast_const(), to_step) };
+                            mask::<S, R, V, true>(simd, &sums, place, before, step, thresholds, held);
                         }
                     }
                     fresh = false;
@@ -438,7 +437,7 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
             }
         }
         if const { MASK == UNIFORM } {
-            mask::<S, R, V, false>(simd, &sums, place, panel.thresholds, panel.sums);
+            mask::<S, R, V, false>(simd, &sums, place, to, to_step, panel.thresholds, panel.sums);
         }
         if MASK == LINEAR && fresh {
             store(simd, zeros, to, to_step);
@@ -571,16 +570,19 @@ unsafe fn step<S: Vector, const R: usize, const V: usize, const U: usize, const 
     }
 }
 
-/// Sends each sum to the gradient of the input, which it replaces or is added to, or to that of the threshold.
+/// Sends each sum to the gradient of the input, which it replaces, or is added to what was `before`, or to that of the threshold.
 ///
 /// # Safety
 ///
-/// In reach: `V` vectors of each of `R` inputs and their gradients, and at `thetas` and `held`.
+/// In reach: `V` vectors of each of `R` inputs and their gradients, as many before where they are added to, and at `thetas` and
+/// `held`.
 #[inline(always)]
 unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
     simd: S,
     sums: &Sums<S, R, V>,
     place: &Place,
+    before: *const f32,
+    before_step: usize,
     thetas: *const f32,
     held: *mut f32,
 ) {
@@ -593,9 +595,15 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
         unrolled!(ROW in 0..R => {
             let x = simd.load(place.input.add(ROW * place.input_step + VECTOR * S::LANES));
             let to = place.grad_input.add(ROW * place.grad_input_step + VECTOR * S::LANES);
-            let [passed, stopped] = simd.divide(sums[ROW][VECTOR], x, theta);
-            own[ROW % 2] = simd.add_f32s(own[ROW % 2], stopped);
-            simd.store(to, if ADD { simd.add_f32s(simd.load(to), passed) } else { passed });
+            let [passes, stops] = simd.divide(x, theta);
+            let sum = sums[ROW][VECTOR];
+            own[ROW % 2] = simd.add_where(stops, own[ROW % 2], sum);
+            let passed = if ADD {
+                simd.add_where(passes, simd.load(before.add(ROW * before_step + VECTOR * S::LANES)), sum)
+            } else {
+                simd.keep(passes, sum)
+            };
+            simd.store(to, passed);
         });
         simd.store(held, if R == 1 { own[0] } else { simd.add_f32s(own[0], own[1]) });
     });

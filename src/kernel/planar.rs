@@ -21,7 +21,7 @@ use super::offsets::Offsets;
 use super::tile::{
     Interleaved, Sums, add_products, add_to, few, framed, load, outlined, panel_widths, store, unrolled, with_const,
 };
-use super::vector::{INFINITE, MOST_LANES, Vector};
+use super::vector::{INFINITE, MOST_LANES, Vector, ZEROS};
 use super::view::RowsMut;
 use super::{Kernel, VECTORS};
 use crate::arith::min;
@@ -660,9 +660,6 @@ impl BackwardInputPanels<'_> {
     }
 }
 
-/// What the gradients begin with where they are not added to.
-static ZEROS: [f32; 4 * MOST_LANES] = [0.0; 4 * MOST_LANES];
-
 /// Inputs of a tile, channels a step apart, what their gradients have been before, and where these go.
 #[derive(Clone, Copy)]
 struct Place {
@@ -697,9 +694,9 @@ impl Place {
             few!(M in 0..MR => {
                 let x = simd.load(self.input.add(n * self.input_step + M * S::LANES));
                 let before = simd.load(self.before.add(n * self.before_step + M * S::LANES));
-                let [passed, stopped] = simd.divide(sums[M], x, theta);
-                simd.store(self.to.add(n * self.to_step + M * S::LANES), simd.add_f32s(before, passed));
-                own = simd.add_f32s(own, stopped);
+                let [passes, stops] = simd.divide(x, theta);
+                simd.store(self.to.add(n * self.to_step + M * S::LANES), simd.add_where(passes, before, sums[M]));
+                own = simd.add_where(stops, own, sums[M]);
             });
             simd.store(held, own);
         }

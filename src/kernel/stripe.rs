@@ -42,6 +42,11 @@ pub(super) const fn most_rows<S: Vector>() -> usize {
     S::STRIPE[0]
 }
 
+/// Whether some tiles read the input where it lies: where there are registers for thresholds, too. (NEON's hold gradients.)
+const fn reads_in_place<S: Vector>() -> bool {
+    S::REGISTERS >= 32 && S::AT_HAND == 1 && !S::FEW_TILES
+}
+
 /// `to[tile][p][i] = from[p][channel i of the tile]` for the positions of a block.
 pub(crate) struct PackTiles<'a> {
     /// From the first position's first channel on.
@@ -223,7 +228,8 @@ impl Kernel for StripeProducts<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Vector>(mut self, simd: S) {
-        if self.positions.len() > 0 {
+        let in_place = self.reads_in_place::<S>();
+        if self.positions.len() > 0 && !in_place {
             // SAFETY: the call is checked.
             unsafe { copy_stripes(simd, &mut self) };
         }
@@ -233,9 +239,22 @@ impl Kernel for StripeProducts<'_> {
             return;
         }
         for stripe in 0..self.stripes.count() {
-            // SAFETY: the call is checked, and has the stripe.
-            unsafe { sum_stripe(simd, &mut self, stripe) };
+            // SAFETY: the call is checked, and has the stripe; what is read in place can be.
+            unsafe { sum_stripe(simd, &mut self, stripe, in_place) };
         }
+    }
+}
+
+impl StripeProducts<'_> {
+    /// Whether tiles read the input where it lies: where each stripe meets a single one, a copy would cost more than what it
+    /// saves. All whole vectors must be readable.
+    fn reads_in_place<S: Vector>(&self) -> bool {
+        let lanes = self.stripes.len() * S::LANES;
+        reads_in_place::<S>()
+            && self.tiles.count() == 1
+            && self.positions.len() > 1
+            && lanes <= self.readable
+            && self.positions.last(0).saturating_add(lanes) <= self.input.len()
     }
 }
 
@@ -289,16 +308,18 @@ unsafe fn add_position<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
 ///
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked), and `stripe` one of its stripes.
+/// The call is [checked](Kernel#checked), and `stripe` one of its stripes. Those that read in place
+/// [can](StripeProducts::reads_in_place).
 #[inline(never)]
-unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: usize) {
+unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: usize, in_place: bool) {
     let vectors = call.stripes.get(stripe);
     let (first_lane, lanes) = (vectors.start * S::LANES, vectors.len() * S::LANES);
     let channels = lanes.min(call.channels - first_lane);
     let mut own = [0.0; MOST_LANES];
     own[..channels - (lanes - S::LANES)].fill(1.0);
     let [_, b, c, d] = call.positions.counts;
-    let steps = [[b * c * d * lanes, c * d * lanes, d * lanes, lanes], call.positions.steps[1]];
+    let copied = [b * c * d * lanes, c * d * lanes, d * lanes, lanes];
+    let steps = [if in_place { call.positions.steps[0] } else { copied }, call.positions.steps[1]];
     let positions = Lattice { counts: call.positions.counts, steps }.joined();
     for tile in call.tiles.iter() {
         let first_sum = tile.start * call.pitch + first_lane;
@@ -307,7 +328,11 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
         let operands = unsafe {
             let first = tile.start * call.packed + call.first * tile.len();
             Tile {
-                x: call.copy.as_ptr().add(first_lane * call.positions.len()),
+                x: if in_place {
+                    call.input.as_ptr().add(first_lane)
+                } else {
+                    call.copy.as_ptr().add(first_lane * call.positions.len())
+                },
                 gradients: call.gradients.as_ptr().wrapping_add(first),
                 positions: &positions,
                 thresholds: call.thresholds.map(|thresholds| thresholds.as_ptr().add(first_lane)),
@@ -325,7 +350,13 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
         with_const!(vectors.len(), V in [1 2] if V <= most_vectors::<S>() => {
             with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] if R <= most_rows::<S>() => {
                 // SAFETY: checked: the stripe has `V` vectors, the tile `R` channels.
-                unsafe { sum_tile::<S, R, V>(simd, &operands) }
+                unsafe {
+                    if const { reads_in_place::<S>() } && in_place && call.thresholds.is_some() {
+                        sum_tile::<S, R, V, true>(simd, &operands)
+                    } else {
+                        sum_tile::<S, R, V, false>(simd, &operands)
+                    }
+                }
             })
         });
     }
@@ -481,11 +512,11 @@ struct Tile<'a> {
 ///
 /// [In reach](Vector#in-reach): `V` vectors of `x` and `R` gradients at each position, `V` vectors at the thresholds, one at `own`, `R` elements at
 /// `outside`, `channels` sums of each of `R` output channels, and `V` vectors of them where they are whole. The channels are more than
-/// `V − 1` vectors hold, and not more than `V`. There are thresholds where there is something outside.
-unsafe fn sum_tile<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>) {
+/// `V − 1` vectors hold, and not more than `V`. There are thresholds where there is something outside, or inputs are to be clamped.
+unsafe fn sum_tile<S: Vector, const R: usize, const V: usize, const CLAMPS: bool>(simd: S, tile: &Tile<'_>) {
     // SAFETY: in reach, as this function asks.
     outlined!(simd => unsafe {
-        let sums = sum_positions::<S, R, V>(simd, tile);
+        let sums = sum_positions::<S, R, V, CLAMPS>(simd, tile);
         add_sums(simd, tile, sums);
     });
 }
@@ -496,7 +527,10 @@ unsafe fn sum_tile<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Ti
 ///
 /// As [`sum_tile`] asks.
 #[inline(always)]
-unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Tile<'_>) -> Sums<S, R, V> {
+unsafe fn sum_positions<S: Vector, const R: usize, const V: usize, const CLAMPS: bool>(
+    simd: S,
+    tile: &Tile<'_>,
+) -> Sums<S, R, V> {
     unrolled!(ROW in 0..R => simd.prefetch(tile.sums.wrapping_add(ROW * tile.pitch)));
     let zero = simd.splat_f32s(0.0);
     let mut sums = [[zero; V]; R];
@@ -511,6 +545,11 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
                 });
             });
         }
+    }
+    let mut thetas = [zero; V];
+    if let (true, Some(thresholds)) = (CLAMPS, tile.thresholds) {
+        // SAFETY: in reach.
+        thetas = unsafe { load::<S, V>(simd, thresholds) };
     }
     // A single vector has too few chains of sums to hide how long an addition takes: every other position has chains of its own.
     let mut others = [[zero; V]; R];
@@ -527,16 +566,16 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
         while pairs && left > 1 {
             // SAFETY: in reach: the next two positions.
             unsafe {
-                add_products(simd, &mut sums, Interleaved::<R>(g), load::<S, V>(simd, x));
+                add_products(simd, &mut sums, Interleaved::<R>(g), inputs::<S, V, CLAMPS>(simd, x, thetas));
                 (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
-                add_products(simd, &mut others, Interleaved::<R>(g), load::<S, V>(simd, x));
+                add_products(simd, &mut others, Interleaved::<R>(g), inputs::<S, V, CLAMPS>(simd, x, thetas));
                 (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
             }
             left -= 2;
         }
         while left > 0 {
             // SAFETY: in reach: the next position.
-            unsafe { add_products(simd, &mut sums, Interleaved::<R>(g), load::<S, V>(simd, x)) };
+            unsafe { add_products(simd, &mut sums, Interleaved::<R>(g), inputs::<S, V, CLAMPS>(simd, x, thetas)) };
             (x, g) = (x.wrapping_add(x_step), g.wrapping_add(step));
             left -= 1;
         }
@@ -555,6 +594,25 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize>(simd: S, tile
         });
     }
     sums
+}
+
+/// Vectors of the input, clamped if they have not been.
+///
+/// # Safety
+///
+/// In reach: `V` vectors.
+#[inline(always)]
+unsafe fn inputs<S: Vector, const V: usize, const CLAMPS: bool>(
+    simd: S,
+    x: *const f32,
+    thetas: [S::f32s; V],
+) -> [S::f32s; V] {
+    // SAFETY: in reach.
+    let mut x = unsafe { load::<S, V>(simd, x) };
+    if CLAMPS {
+        few!(I in 0..V => x[I] = simd.activate(x[I], thetas[I]));
+    }
+    x
 }
 
 /// Adds the sums of a tile to those in memory, or replaces them.

@@ -12,6 +12,9 @@ pub(super) const MOST_LANES: usize = 16;
 /// in for the inputs of a linear layer.
 pub(super) static INFINITE: [f32; 4 * MOST_LANES] = [f32::INFINITY; 4 * MOST_LANES];
 
+/// What a tile's sums begin with where they are not added to.
+pub(super) static ZEROS: [f32; 4 * MOST_LANES] = [0.0; 4 * MOST_LANES];
+
 /// A `pulp` token for which the kernels are built.
 ///
 /// # Offered
@@ -65,13 +68,17 @@ pub(super) trait Vector: Simd {
         self.max_f32s(theta, x)
     }
 
-    /// The part of a gradient that goes to `x` and the part that goes to `θ` (eq. 5 and 6). Both compares are ordered: a NaN passes
-    /// nothing to either side.
+    /// Where a gradient goes to `x`, and where to `θ` (eq. 5 and 6). Both compares are ordered: a NaN passes nothing to either
+    /// side.
     #[inline(always)]
-    fn divide(self, gradient: Self::f32s, x: Self::f32s, theta: Self::f32s) -> [Self::f32s; 2] {
-        let passed = self.keep(self.less_than_f32s(theta, x), gradient);
-        let stopped = self.keep(self.greater_than_or_equal_f32s(theta, x), gradient);
-        [passed, stopped]
+    fn divide(self, x: Self::f32s, theta: Self::f32s) -> [Self::m32s; 2] {
+        [self.less_than_f32s(theta, x), self.greater_than_or_equal_f32s(theta, x)]
+    }
+
+    /// `sum + value` where the mask holds, else `sum`, or `sum + 0`.
+    #[inline(always)]
+    fn add_where(self, mask: Self::m32s, sum: Self::f32s, value: Self::f32s) -> Self::f32s {
+        self.add_f32s(sum, self.keep(mask, value))
     }
 
     /// `a · b + c`, in one rounding where the instruction set has that.
@@ -350,6 +357,20 @@ impl Vector for pulp::x86::V4 {
 
         // SAFETY: `self` proves that there is AVX-512; vectors are plain data of sixteen elements.
         unsafe { transmute::<__m512, f32x16>(_mm512_maskz_mov_ps(mask.0, transmute::<f32x16, __m512>(value))) }
+    }
+
+    // One instruction instead of two.
+    #[inline(always)]
+    fn add_where(self, mask: Self::m32s, sum: Self::f32s, value: Self::f32s) -> Self::f32s {
+        use core::arch::x86_64::{__m512, _mm512_mask_add_ps};
+        use core::mem::transmute;
+        use pulp::f32x16;
+
+        // SAFETY: `self` proves that there is AVX-512; vectors are plain data of sixteen elements.
+        unsafe {
+            let sum = transmute::<f32x16, __m512>(sum);
+            transmute::<__m512, f32x16>(_mm512_mask_add_ps(sum, mask.0, sum, transmute::<f32x16, __m512>(value)))
+        }
     }
 
     #[inline(always)]

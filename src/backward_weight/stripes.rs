@@ -494,6 +494,8 @@ impl Stripes {
                 gradients: &*scratch.gradients,
                 packed: block.packed_len(),
                 tiles: block.tiles,
+                // A group's single tile, whatever part of it is this thread's: the order of sums follows.
+                in_place: call.desc.group_out_channels() <= self.most_rows,
                 outside,
                 sums: &mut sums[index * inputs.len() + first - inputs.start..],
                 pitch: filter,

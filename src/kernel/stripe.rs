@@ -201,6 +201,9 @@ pub(crate) struct StripeProducts<'a> {
     pub(crate) packed: usize,
     /// Output channels, in tiles.
     pub(crate) tiles: Panels,
+    /// Whether the tiles rather read the input where it lies, if they can: where each stripe meets a single one, a copy costs more
+    /// than it saves.
+    pub(crate) in_place: bool,
     /// One per output channel: the sum of the gradients where the tap reads padding. Only with thresholds.
     pub(crate) outside: Option<&'a [f32]>,
     /// Added to, or replaced. Output channels are `pitch` apart.
@@ -246,12 +249,11 @@ impl Kernel for StripeProducts<'_> {
 }
 
 impl StripeProducts<'_> {
-    /// Whether tiles read the input where it lies: where each stripe meets a single one, a copy would cost more than what it
-    /// saves. All whole vectors must be readable.
+    /// Whether tiles read the input where it lies. All whole vectors must be readable.
     fn reads_in_place<S: Vector>(&self) -> bool {
         let lanes = self.stripes.len() * S::LANES;
         reads_in_place::<S>()
-            && self.tiles.count() == 1
+            && self.in_place
             && self.positions.len() > 1
             && lanes <= self.readable
             && self.positions.last(0).saturating_add(lanes) <= self.input.len()

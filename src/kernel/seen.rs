@@ -13,7 +13,7 @@ pub enum Tiles {
     Forward,
     /// Kinds: a threshold per tap, one for all, none.
     BackwardInput,
-    /// One kind.
+    /// Kinds: of inputs that are clamped already, or need not be; clamped where they are read.
     BackwardWeight,
 }
 
@@ -70,7 +70,10 @@ impl Tiles {
                         (5, batch_reduce::most_vectors::<S>(), single)
                     }
                     (Self::BackwardInput, _) => (3, masked::most_vectors::<S>(), masked::most_rows::<S>(vectors)),
-                    (Self::BackwardWeight, _) => (1, stripe::most_vectors::<S>(), stripe::most_rows::<S>()),
+                    (Self::BackwardWeight, _) => {
+                        let kinds = if stripe::reads_in_place::<S>() { 2 } else { 1 };
+                        (kinds, stripe::most_vectors::<S>(), stripe::most_rows::<S>())
+                    }
                 };
                 if kind < kinds && vectors <= most_vectors { most_rows } else { 0 }
             })

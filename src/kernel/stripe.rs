@@ -43,7 +43,7 @@ pub(super) const fn most_rows<S: Vector>() -> usize {
 }
 
 /// Whether some tiles read the input where it lies: where there are registers for thresholds, too. (NEON's hold gradients.)
-const fn reads_in_place<S: Vector>() -> bool {
+pub(super) const fn reads_in_place<S: Vector>() -> bool {
     S::REGISTERS >= 32 && S::AT_HAND == 1 && !S::FEW_TILES
 }
 
@@ -323,6 +323,7 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
     let copied = [b * c * d * lanes, c * d * lanes, d * lanes, lanes];
     let steps = [if in_place { call.positions.steps[0] } else { copied }, call.positions.steps[1]];
     let positions = Lattice { counts: call.positions.counts, steps }.joined();
+    let clamps = in_place && call.thresholds.is_some();
     for tile in call.tiles.iter() {
         let first_sum = tile.start * call.pitch + first_lane;
         let behind = call.sums.len() - first_sum;
@@ -348,12 +349,12 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
             }
         };
         #[cfg(feature = "internal-testing")]
-        super::seen::see::<S>(super::Tiles::BackwardWeight, 0, tile.len(), vectors.len());
+        super::seen::see::<S>(super::Tiles::BackwardWeight, usize::from(clamps), tile.len(), vectors.len());
         with_const!(vectors.len(), V in [1 2] if V <= most_vectors::<S>() => {
             with_const!(tile.len(), R in [1 2 3 4 5 6 7 8 9 10 11 12] if R <= most_rows::<S>() => {
                 // SAFETY: checked: the stripe has `V` vectors, the tile `R` channels.
                 unsafe {
-                    if const { reads_in_place::<S>() } && in_place && call.thresholds.is_some() {
+                    if const { reads_in_place::<S>() } && clamps {
                         sum_tile::<S, R, V, true>(simd, &operands)
                     } else {
                         sum_tile::<S, R, V, false>(simd, &operands)

@@ -117,7 +117,8 @@ fn every_shape_of_a_tile_runs() {
         };
         for rows in 1..=MOST_ROWS {
             for vectors in 1..=MOST_VECTORS {
-                let channels = vectors * lanes - rows % 2 * usize::from(lanes > 1);
+                let less = vectors * lanes - usize::from(lanes > 1);
+                let channels = if rows % 2 == 0 { vectors * lanes } else { less };
                 let layer = |inputs, outputs, axis| {
                     let shape = Shape::new(1, inputs, outputs, &[axis]).layout(Layout::Nhwc);
                     Case::new(shape.desc(), Values::Continuous, (rows * MOST_VECTORS + vectors) as u64)
@@ -138,6 +139,8 @@ fn every_shape_of_a_tile_runs() {
                         (rows_of(channels + 3, channels), Pass::Forward, packs),
                         (rows_of(channels, 5), Pass::BackwardInput, usual),
                         (with_theta(layer(channels, rows, Axis::new(3, 1))), Pass::BackwardWeight, usual),
+                        (with_theta(layer(vectors * lanes, rows, Axis::new(3, 1))), Pass::BackwardWeight, usual),
+                        (with_theta(layer(less, rows, Axis::new(3, 1))), Pass::BackwardWeight, usual),
                     ] {
                         let results = run(&plan(case.desc, isa, Some(tuning)), pass, &case, How::default(), None);
                         Expected::new(&case, pass)

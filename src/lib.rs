@@ -174,6 +174,7 @@ mod tiny;
 #[cfg(feature = "std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]
 pub mod train;
+pub mod transposed;
 mod tuning;
 mod weight;
 mod workspace;

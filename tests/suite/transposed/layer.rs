@@ -407,17 +407,30 @@ pub(crate) fn run(plan: &ConvTranspose, pass: Pass, case: &Case, how: How, prior
     workspace.into_values("workspace");
     packed.into_values("packed weight");
     let [mut main, second] = [main.into_values("main output"), second.into_values("second output")];
-    let [input, output] = tensors(desc);
-    let tensor = match pass {
-        Pass::Forward | Pass::ForwardPacked => Some(output),
-        Pass::BackwardInput | Pass::BackwardInputPacked => Some(input),
-        Pass::BackwardWeight => None,
-    };
+    let tensor = written(desc, pass);
     for (i, value) in main.iter_mut().enumerate().filter(|(i, _)| tensor.is_some_and(|tensor| tensor.is_gap(*i))) {
         assert_eq!(value.to_bits(), before[i].to_bits(), "{pass:?} wrote [{i}], which belongs to no channel: {case:?}");
         *value = prior(0).map_or(0.0, |prior| prior[i]);
     }
     [asked[0].then_some(main), asked[1].then_some(second)]
+}
+
+/// The tensor that a pass writes, if it is one.
+fn written(desc: &ConvTransposeDesc, pass: Pass) -> Option<Tensor> {
+    let [input, output] = tensors(desc);
+    match pass {
+        Pass::Forward | Pass::ForwardPacked => Some(output),
+        Pass::BackwardInput | Pass::BackwardInputPacked => Some(input),
+        Pass::BackwardWeight => None,
+    }
+}
+
+/// Puts into the gaps of results what others hold there.
+pub(crate) fn hide_gaps(desc: &ConvTransposeDesc, pass: Pass, results: &mut Results, others: &Results) {
+    if let ([Some(results), _], [Some(others), _], Some(tensor)) = (results, others, written(desc, pass)) {
+        let pairs = results.iter_mut().zip(others).enumerate();
+        pairs.filter(|(i, _)| tensor.is_gap(*i)).for_each(|(_, (result, other))| *result = *other);
+    }
 }
 
 /// Bit patterns, for comparisons that mean identity.

@@ -378,6 +378,25 @@ impl ConvRelu {
         workspace: &mut [f32],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
+        self.backward_input_from(None, operands, gradients, workspace, executor)
+    }
+
+    /// Whether gradients of the input [can begin](Self::backward_input_from) with given values.
+    pub(crate) const fn begins(&self) -> bool {
+        self.backward_input.begins()
+    }
+
+    /// [`backward_input`](Self::backward_input), whose gradient of the input begins with values of each channel, if there are any. They
+    /// need a plan that [can](Self::begins), and replace what is there.
+    #[inline(always)]
+    pub(crate) fn backward_input_from(
+        &self,
+        start: Option<&[f32]>,
+        operands: BackwardInput<'_>,
+        gradients: InputGradients<'_>,
+        workspace: &mut [f32],
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
         let desc = &self.desc;
         let BackwardInput { input, weight, thresholds, grad_output } = operands;
         let input = match input {
@@ -404,7 +423,7 @@ impl ConvRelu {
             return Ok(());
         }
         let (weight, workspace) = self.packed(self.backward_input.packing, weight, workspace);
-        let call = BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output };
+        let call = BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output, start };
         self.backward_input.run(&call, grad_input, grad_thresholds, workspace, executor)
     }
 

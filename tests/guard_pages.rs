@@ -318,7 +318,12 @@ fn transposed_convolutions_stay_inside() {
                         transposed::call(&plan, pass, given, how).unwrap();
                         outputs.map(|output| output.map(|(values, _)| values.to_vec()))
                     });
-                    transposed::hide_gaps(&case.desc, pass, &mut results, &usual);
+                    if let ([Some(main), _], [Some(usual), _]) = (&mut results, &usual)
+                        && let Some(tensor) = transposed::written(&case.desc, pass)
+                    {
+                        let pairs = main.iter_mut().zip(usual).enumerate();
+                        pairs.filter(|(i, _)| tensor.is_gap(*i)).for_each(|(_, (result, usual))| *result = *usual);
+                    }
                     let results = [0, 1].map(|which| usual[which].as_ref().and(results[which].clone()));
                     assert!(
                         transposed::bits(&results) == transposed::bits(&usual),

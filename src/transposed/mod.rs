@@ -255,14 +255,16 @@ impl ConvTranspose {
         let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
         let output = checked_mut("output", output, desc.output_len())?;
         let (weight, workspace) = self.mirrored.checked_for_input(weight, workspace)?;
-        let mut accumulation = Accumulation::Overwrite;
-        if let Some(bias) = bias {
+        let (mut start, mut accumulation) = (bias, Accumulation::Overwrite);
+        if let Some(bias) = bias
+            && !self.mirrored.begins()
+        {
             self.fill(bias, output, executor)?;
-            accumulation = Accumulation::Add;
+            (start, accumulation) = (None, Accumulation::Add);
         }
         let operands = operands::BackwardInput::linear(weight, input);
         let gradients = InputGradients::new().input(Gradient::new(output, accumulation));
-        self.mirrored.backward_input(operands, gradients, workspace, executor)
+        self.mirrored.backward_input_from(start, operands, gradients, workspace, executor)
     }
 
     /// Gradient of the input, `∂E/∂x[n,c,i] = Σ_{d,k} w[c,d,k] · g[n,d,i·stride + k·dilation − padding]`. It does not depend on the
@@ -357,11 +359,15 @@ impl ConvTranspose {
             (rest.cut(len), own)
         });
         for_each(executor, parts.count(), jobs, &|(output, own): (&mut [f32], Range<usize>)| {
+            if rows.of_pixels && rows.stride == rows.len {
+                strided::repeat(bias, output);
+                return;
+            }
             let first = rows.start(own.start);
             for row in own {
                 let output = &mut output[rows.start(row) - first..][..rows.len];
                 if rows.of_pixels {
-                    output.iter_mut().zip(bias).for_each(|(output, bias)| *output = *bias);
+                    output.copy_from_slice(bias);
                 } else {
                     output.fill(bias[row % bias.len()]);
                 }

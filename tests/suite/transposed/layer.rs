@@ -416,20 +416,12 @@ pub(crate) fn run(plan: &ConvTranspose, pass: Pass, case: &Case, how: How, prior
 }
 
 /// The tensor that a pass writes, if it is one.
-fn written(desc: &ConvTransposeDesc, pass: Pass) -> Option<Tensor> {
+pub(crate) fn written(desc: &ConvTransposeDesc, pass: Pass) -> Option<Tensor> {
     let [input, output] = tensors(desc);
     match pass {
         Pass::Forward | Pass::ForwardPacked => Some(output),
         Pass::BackwardInput | Pass::BackwardInputPacked => Some(input),
         Pass::BackwardWeight => None,
-    }
-}
-
-/// Puts into the gaps of results what others hold there.
-pub(crate) fn hide_gaps(desc: &ConvTransposeDesc, pass: Pass, results: &mut Results, others: &Results) {
-    if let ([Some(results), _], [Some(others), _], Some(tensor)) = (results, others, written(desc, pass)) {
-        let pairs = results.iter_mut().zip(others).enumerate();
-        pairs.filter(|(i, _)| tensor.is_gap(*i)).for_each(|(_, (result, other))| *result = *other);
     }
 }
 

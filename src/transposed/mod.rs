@@ -39,7 +39,7 @@
 //! # Ok::<(), convrelu::Error>(())
 //! ```
 //!
-//! Everything else is as with [`ConvRelu`](crate::ConvRelu): buffers, packed weights, threads, bits.
+//! Everything else is as with [`ConvRelu`]: buffers, packed weights, threads, bits.
 
 mod desc;
 
@@ -181,21 +181,22 @@ impl ConvTranspose {
         self.mirrored.threads()
     }
 
-    /// Elements of workspace that a pass needs. Those of the gradient of the input include room for what is added to it, at most
-    /// 256 KiB or one image.
+    /// Elements of workspace that a pass needs. For the gradient of the input there is room for what is to be added to it, at most
+    /// 256 KiB or one image; to replace it takes less.
     pub const fn workspace_len(&self, pass: Pass) -> usize {
         let mirrored = mirrored_pass(pass);
-        let mut most = self.mirrored.workspace_len(mirrored);
-        if let Pass::BackwardInput | Pass::BackwardInputPacked = pass {
-            let batch = self.mirrored.desc().batch();
-            let apart = self.images_apart();
-            let mut part = 0;
-            while part < 2 {
-                let plan = self.mirrored.of_images([min(apart, batch), batch % apart][part]);
-                let len = plan.desc().output_len().saturating_add(plan.workspace_len(mirrored));
-                most = max(most, len);
-                part += 1;
+        if !matches!(pass, Pass::BackwardInput | Pass::BackwardInputPacked) {
+            return self.mirrored.workspace_len(mirrored);
+        }
+        let (batch, apart) = (self.mirrored.desc().batch(), self.images_apart());
+        let (mut most, mut part) = (self.mirrored.workspace_len(mirrored), 0);
+        while part < 2 {
+            let images = [min(apart, batch), batch % apart][part];
+            if images > 0 {
+                let plan = self.of_images(images);
+                most = max(most, plan.desc().output_len().saturating_add(plan.workspace_len(mirrored)));
             }
+            part += 1;
         }
         most
     }
@@ -284,11 +285,6 @@ impl ConvTranspose {
         let BackwardInput { weight, grad_output } = operands;
         let grad_output = checked("grad_output", grad_output, desc.output_len())?;
         let Gradient { values, accumulation } = grad_input.checked("grad_input", desc.input_len())?;
-        let pass = match weight {
-            Weight::Plain(_) => Pass::BackwardInput,
-            Weight::Packed(_) => Pass::BackwardInputPacked,
-        };
-        let workspace = checked_mut("workspace", workspace, self.workspace_len(pass))?;
         let run = |plan: &ConvRelu, grad_output: &[f32], to: &mut [f32], workspace: &mut [f32]| {
             let operands = operands::Forward::new(grad_output, weight, Thresholds::LINEAR);
             plan.forward(operands, to, workspace, executor)
@@ -296,9 +292,14 @@ impl ConvTranspose {
         if accumulation == Accumulation::Overwrite {
             return run(&self.mirrored, grad_output, values, workspace);
         }
+        let pass = match weight {
+            Weight::Plain(_) => Pass::BackwardInput,
+            Weight::Packed(_) => Pass::BackwardInputPacked,
+        };
+        let workspace = checked_mut("workspace", workspace, self.workspace_len(pass))?;
         let [from, to] = [self.mirrored.desc().input_tensor(), self.mirrored.desc().output_tensor()];
         for images in chunks(0..desc.batch(), self.images_apart()) {
-            let plan = self.mirrored.of_images(images.len());
+            let plan = self.of_images(images.len());
             let (apart, workspace) = workspace.split_at_mut(plan.desc().output_len());
             run(&plan, &grad_output[images.start * from.image_stride..], apart, workspace)?;
             let values = &mut values[images.start * to.image_stride..];
@@ -344,6 +345,11 @@ impl ConvTranspose {
         const APART: usize = 64 * 1024;
         let desc = self.mirrored.desc();
         clamp(APART / desc.of_images(1).output_len(), 1, max(desc.batch(), 1))
+    }
+
+    /// The mirrored convolution's plan for so many images.
+    const fn of_images(&self, images: usize) -> ConvRelu {
+        if images == self.mirrored.desc().batch() { self.mirrored } else { self.mirrored.of_images(images) }
     }
 
     /// Writes the bias to all positions of the output.

@@ -3,7 +3,7 @@
 mod layer;
 
 use convrelu::transposed::{BackwardInput, BackwardWeight, ConvTranspose, ConvTransposeDesc, Forward};
-use convrelu::{ConvDesc, ConvRelu, Error, Gradient, Layout, Pass, Serial, Tuning, Weight, WeightGradients};
+use convrelu::{ConvDesc, ConvRelu, Error, Executor, Gradient, Layout, Pass, Serial, Tuning, Weight, WeightGradients};
 use proptest::prelude::*;
 
 use crate::common::{Axis, How, PASSES, Placement, Shape, Values, Workers, isas};
@@ -467,7 +467,7 @@ fn transposed_buffers_must_be_long_enough() {
                 Pass::Forward => plan.forward(Forward::new(x, Weight::Plain(w)).bias(b), y, workspace, &Serial),
                 Pass::BackwardInput => {
                     let operands = BackwardInput::new(Weight::Plain(w), dy);
-                    plan.backward_input(operands, Gradient::overwrite(dx), workspace, &Serial)
+                    plan.backward_input(operands, Gradient::add(dx), workspace, &Serial)
                 }
                 _ => {
                     let gradients =
@@ -478,6 +478,59 @@ fn transposed_buffers_must_be_long_enough() {
             let (len, required) = (required[short] - 1, required[short]);
             assert_eq!(result, Err(Error::BufferTooShort { argument: name, len, required }), "{pass:?}");
             assert!(buffers.iter().flatten().all(|value| *value == 7.0), "{pass:?} without all of {name} has written");
+        }
+    }
+}
+
+/// Two images at a time, and the last one alone, wait apart before they are added.
+#[test]
+fn transposed_gradients_are_added_in_parts() {
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        for gaps in [[0, 0], [7, 3]] {
+            let shape = Shape::new(5, 50, 3, &[Axis::new(600, 3).stride(2).padding(1, 0)]).layout(layout).gaps(gaps);
+            let case = Case::new(Layer::new(shape), Values::Continuous, 11);
+            check(&case, Pass::BackwardInput, Variation { adds: [true; 2], ..plain() });
+            let (plan, one) = (ConvTranspose::new(case.desc), ConvTranspose::new(case.desc.with_batch(1).unwrap()));
+            let [all, few] = [&plan, &one].map(|plan| plan.workspace_len(Pass::BackwardInputPacked));
+            assert!(all < few + 70_000, "{all} for five images, {few} for one");
+        }
+    }
+}
+
+/// An executor that leaves out its last task.
+struct Lazy;
+
+impl Executor for Lazy {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..tasks - 1).for_each(task);
+    }
+}
+
+#[test]
+fn transposed_layers_notice_lazy_executors() {
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        let shape = Shape::new(2, 20, 30, &[Axis::new(9, 3).stride(2); 2]).layout(layout);
+        let case = Case::new(Layer::new(shape), Values::Continuous, 4);
+        let plan = plan(case.desc, isas().next().unwrap(), Some(strategy::usual())).with_threads(4);
+        let mut workspace = vec![0.0; PASSES.map(|pass| plan.workspace_len(pass)).into_iter().max().unwrap()];
+        let (weight, bias) = (Weight::Plain(&case.weight), case.bias.as_deref().unwrap());
+        let (mut y, mut dx, mut db) = (case.grad_output.clone(), case.input.clone(), bias.to_vec());
+        for result in [
+            plan.forward(Forward::new(&case.input, weight).bias(bias), &mut y, &mut workspace, &Lazy),
+            plan.backward_input(
+                BackwardInput::new(weight, &case.grad_output),
+                Gradient::add(&mut dx),
+                &mut workspace,
+                &Lazy,
+            ),
+            plan.backward_weight(
+                BackwardWeight::new(&case.input, &case.grad_output),
+                WeightGradients::new().bias(Gradient::overwrite(&mut db)),
+                &mut workspace,
+                &Lazy,
+            ),
+        ] {
+            assert!(matches!(result, Err(Error::Executor { never: true, .. })), "{layout:?}: {result:?}");
         }
     }
 }

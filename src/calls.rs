@@ -25,6 +25,8 @@ pub(crate) struct BackwardInputCall<'a> {
     pub(crate) weight: &'a [f32],
     pub(crate) thresholds: ThresholdTable<'a>,
     pub(crate) grad_output: &'a [f32],
+    /// What the gradients of each input channel begin with, instead of zero. None where they are added to what is there.
+    pub(crate) start: Option<&'a [f32]>,
 }
 
 /// Of the backward pass of the weight.

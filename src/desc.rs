@@ -7,10 +7,14 @@ use crate::error::Error;
 use crate::layout::{Layout, Strides, TensorLayout};
 
 /// Names of the three spatial axes, in memory order.
-const AXES: [&str; 3] = ["depth", "height", "width"];
+pub(crate) const AXES: [&str; 3] = ["depth", "height", "width"];
 
 /// The most elements a buffer may hold: its size in bytes must fit `isize`.
 const MAX_LEN: usize = isize::MAX as usize / size_of::<f32>();
+
+/// Coordinates run from −padding to the input's extent + padding − 1, plus at most one stride or one dilated kernel beyond: all of
+/// it must fit `isize`, so each part is held to a quarter.
+pub(crate) const MAX_EXTENT: usize = isize::MAX as usize / 4;
 
 /// `?` for `const fn`.
 macro_rules! check {
@@ -21,6 +25,7 @@ macro_rules! check {
         }
     };
 }
+pub(crate) use check;
 
 /// A validated convolution: shapes, stride, padding, dilation, groups and [`Layout`].
 ///
@@ -69,12 +74,12 @@ pub struct ConvDescBuilder<const R: usize> {
     out_channels: usize,
     groups: usize,
     layout: Layout,
-    size: [usize; R],
-    kernel: [usize; R],
-    stride: [usize; R],
-    dilation: [usize; R],
-    padding_before: [usize; R],
-    padding_after: [usize; R],
+    pub(crate) size: [usize; R],
+    pub(crate) kernel: [usize; R],
+    pub(crate) stride: [usize; R],
+    pub(crate) dilation: [usize; R],
+    pub(crate) padding_before: [usize; R],
+    pub(crate) padding_after: [usize; R],
     input_pitch: Option<usize>,
     output_pitch: Option<usize>,
 }
@@ -333,7 +338,7 @@ impl ConvDesc {
 
     /// Whether each output position reads the input position of its own number, and no other.
     pub(crate) const fn is_pointwise(&self) -> bool {
-        self.taps() == 1 && equal(self.stride, [1; 3]) && !self.has_padding()
+        self.taps() == 1 && equal(self.stride, [1; 3]) && !self.has_padding() && equal(self.input, self.output)
     }
 
     /// Kernel position of a tap, counted in memory order.
@@ -390,7 +395,13 @@ const fn checked_len(quantity: &'static str, factors: &[usize]) -> Result<usize,
 }
 
 impl<const R: usize> ConvDescBuilder<R> {
-    const fn new(batch: usize, in_channels: usize, out_channels: usize, size: [usize; R], kernel: [usize; R]) -> Self {
+    pub(crate) const fn new(
+        batch: usize,
+        in_channels: usize,
+        out_channels: usize,
+        size: [usize; R],
+        kernel: [usize; R],
+    ) -> Self {
         Self {
             batch,
             in_channels,
@@ -477,6 +488,19 @@ impl<const R: usize> ConvDescBuilder<R> {
     /// [`Error::PitchTooSmall`], and
     /// [`Error::Overflow`] where a tensor, the padded input or the work would not be addressable.
     pub const fn build(self) -> Result<ConvDesc, Error> {
+        self.build_of(None)
+    }
+
+    /// The same with an output that ends earlier, perhaps, than the padded input would let it: what lies behind is read by nobody.
+    ///
+    /// # Panics
+    ///
+    /// If it ends later.
+    pub(crate) const fn build_with_output(self, size: [usize; R]) -> Result<ConvDesc, Error> {
+        self.build_of(Some(size))
+    }
+
+    const fn build_of(self, output: Option<[usize; R]>) -> Result<ConvDesc, Error> {
         if self.in_channels == 0 {
             return Err(Error::ZeroChannels { argument: "in_channels" });
         }
@@ -515,7 +539,14 @@ impl<const R: usize> ConvDescBuilder<R> {
             let axis = 3 - R + i;
             let (size, kernel, stride, dilation) = (self.size[i], self.kernel[i], self.stride[i], self.dilation[i]);
             let (before, after) = (self.padding_before[i], self.padding_after[i]);
-            desc.output[axis] = check!(output_extent(AXES[axis], size, kernel, stride, dilation, before, after));
+            let most = check!(output_extent(AXES[axis], size, kernel, stride, dilation, before, after));
+            desc.output[axis] = match output {
+                Some(output) => {
+                    assert!(output[i] <= most, "an output beyond the padded input");
+                    output[i]
+                }
+                None => most,
+            };
             desc.input[axis] = size;
             desc.kernel[axis] = kernel;
             desc.stride[axis] = stride;
@@ -563,6 +594,26 @@ const fn output_extent(
     before: usize,
     after: usize,
 ) -> Result<usize, Error> {
+    check!(check_axis(axis, size, kernel, stride, dilation));
+    if size > MAX_EXTENT || before > MAX_EXTENT || after > MAX_EXTENT {
+        return Err(Error::Overflow { quantity: "padded input" });
+    }
+    let padded = size + before + after;
+    let extent = check!(dilated_extent(kernel, dilation));
+    if extent > padded {
+        return Err(Error::KernelTooLarge { axis, kernel: extent, padded });
+    }
+    Ok((padded - extent) / stride + 1)
+}
+
+/// Whether nothing is zero along one axis that must not be.
+pub(crate) const fn check_axis(
+    axis: &'static str,
+    size: usize,
+    kernel: usize,
+    stride: usize,
+    dilation: usize,
+) -> Result<(), Error> {
     if size == 0 {
         return Err(Error::ZeroSize { axis });
     }
@@ -575,19 +626,13 @@ const fn output_extent(
     if dilation == 0 {
         return Err(Error::ZeroDilation { axis });
     }
-    // Coordinates run from −before to size + after − 1, plus at most one stride or one dilated kernel beyond: all
-    // of it must fit isize, so each part is held to a quarter.
-    const LIMIT: usize = isize::MAX as usize / 4;
-    if size > LIMIT || before > LIMIT || after > LIMIT {
-        return Err(Error::Overflow { quantity: "padded input" });
+    Ok(())
+}
+
+/// From a kernel's first tap to its last, both included.
+pub(crate) const fn dilated_extent(kernel: usize, dilation: usize) -> Result<usize, Error> {
+    match dilation.checked_mul(kernel - 1) {
+        Some(reach) if reach < MAX_EXTENT => Ok(reach + 1),
+        _ => Err(Error::Overflow { quantity: "dilated kernel" }),
     }
-    let padded = size + before + after;
-    let extent = match dilation.checked_mul(kernel - 1) {
-        Some(reach) if reach < LIMIT => reach + 1,
-        _ => return Err(Error::Overflow { quantity: "dilated kernel" }),
-    };
-    if extent > padded {
-        return Err(Error::KernelTooLarge { axis, kernel: extent, padded });
-    }
-    Ok((padded - extent) / stride + 1)
 }

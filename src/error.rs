@@ -46,6 +46,24 @@ pub enum Error {
         /// Input extent plus padding before and after.
         padded: usize,
     },
+    /// The padding of a transposed convolution cuts off all of its output.
+    PaddingTooLarge {
+        /// `"depth"`, `"height"` or `"width"`.
+        axis: &'static str,
+        /// Padding before and after.
+        padding: usize,
+        /// The output's extent without padding.
+        unpadded: usize,
+    },
+    /// The output padding of a transposed convolution is no less than stride and dilation.
+    OutputPaddingTooLarge {
+        /// `"depth"`, `"height"` or `"width"`.
+        axis: &'static str,
+        /// The output padding.
+        output_padding: usize,
+        /// The larger of stride and dilation.
+        step: usize,
+    },
     /// A channel count is no multiple of the number of groups.
     ChannelsNotDivisible {
         /// `"in_channels"` or `"out_channels"`.
@@ -129,6 +147,20 @@ impl fmt::Display for Error {
             Self::ZeroDilation { axis } => write!(f, "dilation of {axis} is 0: it must be at least 1 (1 is dense)"),
             Self::KernelTooLarge { axis, kernel, padded } => {
                 write!(f, "dilated kernel {axis} is {kernel}: it must not exceed the padded input {axis}, {padded}")
+            }
+            Self::PaddingTooLarge { axis, padding, unpadded } => {
+                write!(
+                    f,
+                    "padding of {axis} is {padding}, before and after: \
+                     it must be less than the unpadded output {axis}, {unpadded}"
+                )
+            }
+            Self::OutputPaddingTooLarge { axis, output_padding, step } => {
+                write!(
+                    f,
+                    "output_padding of {axis} is {output_padding}: \
+                     it must be less than {step}, the larger of stride and dilation"
+                )
             }
             Self::ChannelsNotDivisible { argument, channels, groups } => {
                 write!(f, "{argument} is {channels}: it must be a multiple of groups, {groups}")

@@ -16,6 +16,7 @@
 //! A call goes one way, and each room knows those below it only:
 //!
 //! ```text
+//! above    transposed/          ConvTranspose: a transposed convolution is the gradient of the mirrored one
 //! call     plan.rs              ConvRelu: checks the operands (operands.rs), packs the weight (weight.rs)
 //!   pass   forward/mod.rs       splits the work into tasks for the caller's executor (threads.rs)
 //!     driver   forward/batch_reduce.rs  walks blocks of positions, panels of channels, classes of positions
@@ -84,6 +85,8 @@
 //!    (backward).
 //! 4. For several threads, plan for them ([`with_threads`](ConvRelu::with_threads)) and hand the calls an [`Executor`] that
 //!    has them: `Rayon` (feature `rayon`), or one of your own. [`Serial`] is the calling thread.
+//!
+//! **Transposed convolutions** have plans and a builder of their own: [`transposed`].
 //!
 //! A tensor may be a range of channels of a wider one: [`input_pitch`](ConvDescBuilder::input_pitch),
 //! [`output_pitch`](ConvDescBuilder::output_pitch).
@@ -174,6 +177,7 @@ mod tiny;
 #[cfg(feature = "std")]
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]
 pub mod train;
+pub mod transposed;
 mod tuning;
 mod weight;
 mod workspace;

@@ -20,6 +20,7 @@ use crate::geometry::{Panels, Reads, Steps};
 use crate::kernel::{CopyBlock, Kernels, RowsMut, TransposeBlock, View};
 use crate::layout::{Layout, TensorLayout};
 use crate::stage::Block;
+use crate::strided;
 use crate::workspace::row_pitch;
 
 /// Where pixels lie: some images, and along each axis some coordinates at a constant step.
@@ -249,6 +250,16 @@ impl Results {
                 });
             }
         });
+    }
+
+    /// Fills the first lanes of each pixel with one value per channel, the others with zeros.
+    pub(crate) fn begin(&self, values: &[f32], to: &mut [f32]) {
+        let pixels = self.images.len() * self.block.len();
+        let (first, rest) = to[..pixels * self.width].split_at_mut(self.width);
+        let (own, others) = first.split_at_mut(values.len());
+        own.copy_from_slice(values);
+        others.fill(0.0);
+        strided::repeat(first, rest);
     }
 
     /// Stores the first lanes as channels of planes.

@@ -126,6 +126,11 @@ impl ConvRelu {
         }
     }
 
+    /// The same plan for some of the images.
+    pub(crate) const fn of_images(&self, images: usize) -> Self {
+        Self::of(self.desc.of_images(images), self.kernels, self.tuning, self.threads)
+    }
+
     /// The algorithm of the forward pass.
     #[cfg(feature = "internal-testing")]
     #[doc(hidden)]
@@ -294,6 +299,21 @@ impl ConvRelu {
         Ok((weight, checked_mut("workspace", workspace, self.workspace_len(pass))?))
     }
 
+    /// The weight and the workspace of a call of [`backward_input`](Self::backward_input), both long enough.
+    pub(crate) fn checked_for_input<'a>(
+        &self,
+        weight: Weight<'a>,
+        workspace: &'a mut [f32],
+    ) -> Result<(Weight<'a>, &'a mut [f32]), Error> {
+        let passes = [Pass::BackwardInput, Pass::BackwardInputPacked];
+        self.checked(self.backward_input.packing, weight, workspace, passes)
+    }
+
+    /// How many tasks pay for so much work beside a pass.
+    pub(crate) const fn parts(&self, work: usize) -> usize {
+        parts(self.threads, work, self.tuning.part)
+    }
+
     /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.
     fn packed<'a>(&self, packing: Packing, weight: Weight<'a>, workspace: &'a mut [f32]) -> (&'a [f32], &'a mut [f32]) {
         let workspace = aligned(workspace, self.kernels.lanes);
@@ -358,6 +378,25 @@ impl ConvRelu {
         workspace: &mut [f32],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
+        self.backward_input_from(None, operands, gradients, workspace, executor)
+    }
+
+    /// Whether gradients of the input [can begin](Self::backward_input_from) with given values.
+    pub(crate) const fn begins(&self) -> bool {
+        self.backward_input.begins()
+    }
+
+    /// [`backward_input`](Self::backward_input), whose gradient of the input begins with values of each channel, if there are any. They
+    /// need a plan that [can](Self::begins), and replace what is there.
+    #[inline(always)]
+    pub(crate) fn backward_input_from(
+        &self,
+        start: Option<&[f32]>,
+        operands: BackwardInput<'_>,
+        gradients: InputGradients<'_>,
+        workspace: &mut [f32],
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
         let desc = &self.desc;
         let BackwardInput { input, weight, thresholds, grad_output } = operands;
         let input = match input {
@@ -373,9 +412,7 @@ impl ConvRelu {
         let grad_input = grad_input.map(|gradient| gradient.checked("grad_input", desc.input_len())).transpose()?;
         let grad_thresholds =
             grad_thresholds.map(|gradient| gradient.checked("grad_thresholds", grad_len)).transpose()?;
-        let passes = [Pass::BackwardInput, Pass::BackwardInputPacked];
-        let packing = self.backward_input.packing;
-        let (weight, workspace) = self.checked(packing, weight, workspace, passes)?;
+        let (weight, workspace) = self.checked_for_input(weight, workspace)?;
         let strides = thresholds.strides();
         let grad_thresholds = grad_thresholds.map(|gradient| ThresholdGradient { values: gradient.zeroed(), strides });
         if let Some(tiny) = self.backward_input.tiny() {
@@ -385,8 +422,8 @@ impl ConvRelu {
             tiny.backward_input(input, &weight, &thresholds, grad_output, grad_input, grad_thresholds);
             return Ok(());
         }
-        let (weight, workspace) = self.packed(packing, weight, workspace);
-        let call = BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output };
+        let (weight, workspace) = self.packed(self.backward_input.packing, weight, workspace);
+        let call = BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output, start };
         self.backward_input.run(&call, grad_input, grad_thresholds, workspace, executor)
     }
 

@@ -31,6 +31,20 @@ pub(crate) fn add(from: &[f32], to: &mut [f32], to_step: usize) {
     }
 }
 
+/// Fills `to` with copies of `pattern`, one behind the other; the last one may be cut.
+pub(crate) fn repeat(pattern: &[f32], to: &mut [f32]) {
+    /// Elements that are copied at a time: short patterns do not pay a call each, and what is copied stays at hand.
+    const TOGETHER: usize = 1024;
+    let together = pattern.len() * (TOGETHER / pattern.len()).max(1);
+    let (first, rest) = to.split_at_mut(together.min(to.len()));
+    for part in first.chunks_mut(pattern.len()) {
+        part.copy_from_slice(&pattern[..part.len()]);
+    }
+    for part in rest.chunks_mut(together) {
+        part.copy_from_slice(&first[..part.len()]);
+    }
+}
+
 /// `to[c · to_step + r] = from[r · from_step + c]` for `r < rows`, `c < columns`.
 ///
 /// In squares of four, whose bounds are checked once and whose sixteen elements pass through registers. For the trainer;
@@ -82,6 +96,18 @@ mod tests {
         assert_eq!(to, [2.0, 2.0, 3.0, 6.0, 5.0]);
         add(&from, &mut to, 1);
         assert_eq!(to, [3.0, 4.0, 6.0, 10.0, 10.0]);
+    }
+
+    #[test]
+    fn patterns_are_repeated() {
+        let pattern: [f32; 1500] = core::array::from_fn(|i| i as f32);
+        for (period, len) in [(1, 0), (1, 5), (3, 2), (3, 3000), (16, 1024), (700, 3000), (1500, 3100)] {
+            let mut to = [-1.0; 3200];
+            repeat(&pattern[..period], &mut to[..len]);
+            for (i, to) in to.iter().enumerate() {
+                assert_eq!(*to, if i < len { (i % period) as f32 } else { -1.0 }, "{period} {len}");
+            }
+        }
     }
 
     #[cfg(feature = "std")]

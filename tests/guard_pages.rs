@@ -9,6 +9,9 @@ mod common;
 #[allow(dead_code)]
 #[path = "suite/strategy.rs"]
 mod strategy;
+#[allow(dead_code)]
+#[path = "suite/transposed/layer.rs"]
+mod transposed;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -269,6 +272,69 @@ fn hide_gaps(results: &mut Option<Vec<u32>>, usual: &Option<Vec<u32>>, pass: Pas
             }
         }
     }
+}
+
+#[test]
+fn transposed_convolutions_stay_inside() {
+    report_faults();
+    let regions = RefCell::new(Regions::new());
+    let tuning = prop_oneof![2 => Just(strategy::usual()), 1 => strategy::tuning()];
+    let cases = (transposed::case(20_000), tuning, (strategy::threads(), strategy::workers()), any::<[bool; 2]>());
+    let check = |(case, tuning, (threads, workers), adds): (transposed::Case, _, _, [bool; 2])| {
+        let how = How { workers, ..How::default() };
+        for isa in isas() {
+            let plan = transposed::plan(case.desc, isa, Some(tuning)).with_threads(threads);
+            for pass in PASSES {
+                let lens = transposed::lens(&case.desc, pass);
+                let backward = !matches!(pass, Pass::Forward | Pass::ForwardPacked);
+                let mut fill = strategy::prior(5);
+                let prior = [0, 1].map(|which| (backward && adds[which]).then(|| fill(lens[which])));
+                let usual = transposed::run(&plan, pass, &case, how, Some(&prior));
+                for edge in EDGES {
+                    let text = format!(
+                        "{pass:?} on {isa}, {edge:?}, threads: {threads}, {workers:?} {adds:?} {tuning:?}: {case:?}"
+                    );
+                    let mut results = announced(&text, || {
+                        let [x, w, b, g, main, second, workspace, packed, _] = &mut regions.borrow_mut().0;
+                        let (main, second) = (main.stale(lens[0], edge), second.stale(lens[1], edge));
+                        let mut outputs =
+                            [Some((main, Accumulation::Overwrite)), Some((second, Accumulation::Overwrite))];
+                        for (output, prior) in outputs.iter_mut().zip(&prior) {
+                            if let (Some((output, accumulation)), Some(prior)) = (output, prior) {
+                                output.copy_from_slice(prior);
+                                *accumulation = Accumulation::Add;
+                            }
+                        }
+                        let [main, second] = outputs.each_mut().map(Option::as_mut);
+                        let given = transposed::Buffers {
+                            input: x.copy(&case.input, edge),
+                            weight: w.copy(&case.weight, edge),
+                            bias: case.bias.as_ref().map(|bias| &*b.copy(bias, edge)),
+                            grad_output: g.copy(&case.grad_output, edge),
+                            outputs: [main, second].map(|output| output.map(|(values, how)| (&mut **values, *how))),
+                            packed: packed.stale(transposed::packed_len(&plan, pass), edge),
+                            workspace: workspace.stale(plan.workspace_len(pass), edge),
+                        };
+                        transposed::call(&plan, pass, given, how).unwrap();
+                        outputs.map(|output| output.map(|(values, _)| values.to_vec()))
+                    });
+                    if let ([Some(main), _], [Some(usual), _]) = (&mut results, &usual)
+                        && let Some(tensor) = transposed::written(&case.desc, pass)
+                    {
+                        let pairs = main.iter_mut().zip(usual).enumerate();
+                        pairs.filter(|(i, _)| tensor.is_gap(*i)).for_each(|(_, (result, usual))| *result = *usual);
+                    }
+                    let results = [0, 1].map(|which| usual[which].as_ref().and(results[which].clone()));
+                    assert!(
+                        transposed::bits(&results) == transposed::bits(&usual),
+                        "other bits than usual from {text}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    };
+    TestRunner::new(strategy::config(2)).run(&cases, check).unwrap();
 }
 
 #[test]

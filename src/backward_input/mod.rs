@@ -232,6 +232,16 @@ impl BackwardInputPlan {
         }
     }
 
+    /// Whether gradients can begin with given values: those that are copies first. (Others would be written, then read again, and
+    /// so they may as well be added to.)
+    pub(crate) const fn begins(&self) -> bool {
+        match &self.driver {
+            Driver::Progressions(driver) => VECTORS && driver.copies(),
+            Driver::Depthwise(driver) => VECTORS && driver.copies(),
+            Driver::Planar(_) | Driver::Tiny(_) => false,
+        }
+    }
+
     #[cfg(feature = "internal-testing")]
     pub(crate) fn algorithm(&self) -> BackwardInputAlgorithm {
         match self.driver {

@@ -114,6 +114,11 @@ impl Progressions {
         }
     }
 
+    /// Whether gradients are copies first.
+    pub(super) const fn copies(&self) -> bool {
+        self.copies.is_some()
+    }
+
     /// One thread's: the copy of a window, a panel's inputs, and their gradients.
     pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<3> {
         let window = match &self.copies {
@@ -240,14 +245,16 @@ impl Site<'_, '_, '_> {
         let block = stage::Block { start: axes.map(|axis| axis.first), size: axes.map(|axis| axis.count) };
         let results = Results { images: self.images.clone(), block, width };
         let InputGradient { view, add } = self.grad_input;
-        if let Some(view) = view
+        if let Some(start) = call.start {
+            results.begin(&start[channels.clone()], gradients);
+        } else if let Some(view) = view
             && *add
         {
             results.load(call.kernels, view, channels.clone(), gradients);
         }
         let origin = Some(block.start);
         let tensor = &results.tensor();
-        let mut own = InputGradient { view: None, add: *add };
+        let mut own = InputGradient { view: None, add: *add || call.start.is_some() };
         if view.is_some() {
             own.view = Some(View::new(&mut *gradients, tensor));
         }

@@ -184,6 +184,8 @@ impl Fault {
                 Error::IsaUnavailable { .. } => CONVRELU_ISA_UNAVAILABLE,
                 Error::PackedElsewhere { .. } => CONVRELU_PACKED_ELSEWHERE,
                 Error::ThresholdShape { .. } => CONVRELU_THRESHOLD_SHAPE,
+                // Of transposed convolutions, which C does not have.
+                Error::PaddingTooLarge { .. } | Error::OutputPaddingTooLarge { .. } => CONVRELU_OTHER,
             },
         }
     }
@@ -217,6 +219,8 @@ impl Fault {
                 Error::IsaUnavailable { isa: asked } => ("isa", [isa(asked), 0, 0]),
                 Error::PackedElsewhere { packed, plan } => ("weight", [isa(packed), isa(plan), 0]),
                 Error::ThresholdShape { elements, thresholds, inner } => ("thresholds", [elements, thresholds, inner]),
+                Error::PaddingTooLarge { axis, padding, unpadded } => (axis, [padding, unpadded, 0]),
+                Error::OutputPaddingTooLarge { axis, output_padding, step } => (axis, [output_padding, step, 0]),
             },
         };
         (number_of_name(name), values)

@@ -52,6 +52,11 @@ impl BackwardInput {
         Buffers::new([outside, segments, rows, spread, window, block, block], kernels.lanes)
     }
 
+    /// Whether gradients are copies first.
+    pub(crate) const fn copies(&self) -> bool {
+        self.0.transposes
+    }
+
     pub(crate) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {
         self.buffers(desc, kernels).len()
     }
@@ -153,8 +158,12 @@ impl BackwardInput {
                             )
                         });
                         let results_of = Results { images: image..image + 1, block, width: self.0.channels };
-                        if let (Some(view), Some(_), true) = (&mut grad_input, own_copies, add) {
-                            results_of.load(kernels, view, group.clone(), results);
+                        match (&mut grad_input, call.start, own_copies) {
+                            (Some(_), Some(start), Some(_)) => results_of.begin(&start[group.clone()], results),
+                            (Some(view), None, Some(_)) if add => {
+                                results_of.load(kernels, view, group.clone(), results);
+                            }
+                            _ => (),
                         }
                         let copied_tensor = &results_of.tensor();
                         let mut copied = own_copies.map(|_| View::new(results, copied_tensor));
@@ -182,7 +191,7 @@ impl BackwardInput {
                                     thetas: thetas_from(thetas, own_sums.start),
                                     input: x.as_ref().map(|x| x.rows(&rows, in_group.start)),
                                     grad_input: to,
-                                    add,
+                                    add: add || call.start.is_some(),
                                     sums: &mut sums.current[own_sums.clone()],
                                 });
                             }

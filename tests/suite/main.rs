@@ -25,4 +25,5 @@ mod repeatable;
 mod shares;
 mod strategy;
 mod sums;
+mod transposed;
 mod values;

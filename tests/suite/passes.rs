@@ -3,7 +3,7 @@
 use convrelu::{Isa, Pass, Tuning};
 use proptest::prelude::*;
 
-use crate::common::{Case, Expected, How, Placement, Results, Workers, isas, plan, run};
+use crate::common::{Axis, Case, Expected, How, Placement, Results, Shape, Theta, Values, Workers, isas, plan, run};
 use crate::strategy;
 
 /// What varies beside the case itself.
@@ -128,6 +128,38 @@ proptest! {
     #[test]
     fn forward_of_pixels_far_apart(case in strategy::far_case(), variation in variation()) {
         check(&case, Pass::Forward, variation);
+    }
+}
+
+/// Rows of depthwise layers of which taps reach no column of a whole vector, at either end: dilation and padding are wider. Each of
+/// them once ended in a panic on AVX-512.
+#[test]
+fn taps_may_pass_by_whole_vectors() {
+    let variation = Variation {
+        tuning: strategy::usual(),
+        threads: 1,
+        at: Placement::default(),
+        workers: Workers::USUAL,
+        wanted: [true; 2],
+        adds: [false; 2],
+        seed: 0,
+    };
+    for row in [
+        Axis::new(39, 7).dilation(3).padding(1, 1),
+        Axis::new(39, 7).dilation(3).padding(18, 18),
+        Axis::new(24, 3).padding(20, 0),
+        Axis::new(24, 3).padding(0, 20),
+        Axis::new(33, 2).dilation(31).padding(16, 16),
+        Axis::new(70, 3).dilation(40).padding(35, 50),
+    ] {
+        for axes in [vec![row], vec![Axis::new(3, 2).padding(1, 0), row]] {
+            let case = Case::new(Shape::new(2, 1, 1, &axes).groups(5).desc(), Values::Continuous, 3);
+            for case in [case.clone(), case.with_theta(Theta::Uniform(f32::NEG_INFINITY))] {
+                for pass in [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight] {
+                    check(&case, pass, variation);
+                }
+            }
+        }
     }
 }
 

@@ -105,7 +105,7 @@ fn fit(mut shape: Shape, products: usize, first_cut: usize) -> Shape {
 
 /// Rows far longer than a vector, of few or many channels, mostly without padding: what threads cut along the positions,
 /// and what is read in place.
-fn long_shape(products: usize) -> impl Strategy<Value = Shape> {
+pub(crate) fn long_shape(products: usize) -> impl Strategy<Value = Shape> {
     let size = prop_oneof![1..=600usize, select(vec![96, 128, 256, 400, 512, 528, 576])];
     let kernel = prop_oneof![3 => Just(1usize), 1 => 2..=4usize];
     let row = (size, kernel, prop_oneof![3 => Just(0usize), 1 => 0..=3usize])

@@ -16,7 +16,8 @@
 //! A call goes one way, and each room knows those below it only:
 //!
 //! ```text
-//! call     plan.rs              ConvRelu: checks the operands (operands.rs), packs the weight (weight.rs)
+//! plan     plan.rs              ConvRelu: the plans of all passes
+//! call     pass.rs              checks the operands (operands.rs), packs the weight (weight.rs)
 //!   pass   forward/mod.rs       splits the work into tasks for the caller's executor (threads.rs)
 //!     driver   forward/batch_reduce.rs  walks blocks of positions, panels of channels, classes of positions
 //!       kernel   kernel/        one register tile after another, on the instruction set of the plan
@@ -161,6 +162,7 @@ mod layout;
 #[cfg(feature = "std")]
 mod matmul;
 mod operands;
+mod pass;
 mod pixels;
 mod plan;
 pub mod reference;

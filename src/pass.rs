@@ -22,58 +22,44 @@ use crate::weight::{PackedWeight, Packing, plain_strides};
 use crate::workspace::{Buffers, aligned, slack};
 
 /// What the passes of a layer are planned from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Layer {
-    pub(crate) desc: ConvDesc,
+#[derive(Clone, Copy)]
+pub(crate) struct Layer<'a> {
+    pub(crate) desc: &'a ConvDesc,
     pub(crate) kernels: &'static Kernels,
-    pub(crate) tuning: Tuning,
+    pub(crate) tuning: &'a Tuning,
     /// The most tasks per call, at least 1.
     pub(crate) threads: usize,
 }
 
-impl Layer {
-    /// For one thread.
-    pub(crate) const fn with_kernels(desc: ConvDesc, kernels: &'static Kernels) -> Self {
-        Self { desc, kernels, tuning: Tuning::DEFAULT, threads: 1 }
-    }
-
-    /// For an instruction set, if this machine has it, and for one thread.
-    pub(crate) fn with_isa(desc: ConvDesc, isa: Isa) -> Result<Self, Error> {
-        Ok(Self::with_kernels(desc, isa.kernels().ok_or(Error::IsaUnavailable { isa })?))
-    }
-
-    pub(crate) const fn isa(&self) -> Isa {
-        self.kernels.isa
-    }
-
+impl<'a> Layer<'a> {
     /// Most parts of a pass.
     const fn parts(&self) -> usize {
         parts(self.threads, self.desc.multiply_adds(), self.tuning.part)
     }
 
     const fn tiny(&self) -> Option<Tiny> {
-        Tiny::of(&self.desc, &self.tuning)
+        Tiny::of(self.desc, self.tuning)
     }
 
     pub(crate) const fn plan_forward(&self) -> ForwardPlan {
-        ForwardPlan::new(&self.desc, self.kernels, &self.tuning, self.parts(), self.tiny())
+        ForwardPlan::new(self.desc, self.kernels, self.tuning, self.parts(), self.tiny())
     }
 
     pub(crate) const fn plan_backward_input(&self) -> BackwardInputPlan {
-        BackwardInputPlan::new(&self.desc, self.kernels, &self.tuning, self.parts(), self.tiny())
+        BackwardInputPlan::new(self.desc, self.kernels, self.tuning, self.parts(), self.tiny())
     }
 
     pub(crate) const fn plan_backward_weight(&self) -> BackwardWeightPlan {
-        BackwardWeightPlan::new(&self.desc, self.kernels, &self.tuning, self.parts(), self.tiny())
+        BackwardWeightPlan::new(self.desc, self.kernels, self.tuning, self.parts(), self.tiny())
     }
 
     /// A pass with its plan, which was made for this layer.
-    pub(crate) const fn pass<'a, P>(&'a self, plan: &'a P) -> Planned<'a, P> {
+    pub(crate) const fn pass<P>(self, plan: &'a P) -> Planned<'a, P> {
         Planned { layer: self, plan }
     }
 
     /// The weight of a pass that reads it in this packing.
-    pub(crate) const fn packer(&self, packing: Packing) -> Packer<'_> {
+    pub(crate) const fn packer(self, packing: Packing) -> Packer<'a> {
         Packer { layer: self, packing }
     }
 }
@@ -81,21 +67,21 @@ impl Layer {
 /// A pass of a layer and its plan.
 #[derive(Clone, Copy)]
 pub(crate) struct Planned<'a, P> {
-    layer: &'a Layer,
+    layer: Layer<'a>,
     plan: &'a P,
 }
 
 /// The weight of a pass, plain and packed.
 #[derive(Clone, Copy)]
 pub(crate) struct Packer<'a> {
-    layer: &'a Layer,
+    layer: Layer<'a>,
     packing: Packing,
 }
 
 impl<'l> Packer<'l> {
     /// Elements of the buffer that [`pack`](Self::pack) fills.
     pub(crate) const fn len(&self) -> usize {
-        self.packing.len(&self.layer.desc).saturating_add(slack(self.layer.kernels.lanes))
+        self.packing.len(self.layer.desc).saturating_add(slack(self.layer.kernels.lanes))
     }
 
     pub(crate) fn pack<'a>(&self, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
@@ -110,13 +96,13 @@ impl<'l> Packer<'l> {
 
     #[cfg(feature = "capi")]
     pub(crate) const fn isa(&self) -> Isa {
-        self.layer.isa()
+        self.layer.kernels.isa
     }
 
     /// What packed weights belong to: equal for passes that may share them.
     #[cfg(feature = "capi")]
     pub(crate) fn identity(&self) -> impl core::hash::Hash + use<> {
-        (self.layer.desc.layer(), self.layer.isa(), self.packing)
+        (self.layer.desc.layer(), self.layer.kernels.isa, self.packing)
     }
 
     /// Elements that the caller knows to be packed for this pass, unless they are too few.
@@ -124,12 +110,12 @@ impl<'l> Packer<'l> {
     pub(crate) fn packed_before<'a>(&self, elements: &'a [f32]) -> Option<PackedWeight<'a>> {
         let Layer { desc, .. } = self.layer;
         let data = elements.get(..self.packing.len(desc))?;
-        Some(PackedWeight { data, layer: desc.layer(), isa: self.layer.isa(), packing: self.packing })
+        Some(PackedWeight { data, layer: desc.layer(), isa: self.layer.kernels.isa, packing: self.packing })
     }
 
     /// Weights that a call packs, before the rest of its workspace.
     const fn apart(&self) -> Buffers<1> {
-        Buffers::new([self.packing.len(&self.layer.desc)], self.layer.kernels.lanes)
+        Buffers::new([self.packing.len(self.layer.desc)], self.layer.kernels.lanes)
     }
 
     /// Elements of a workspace: `len`, and room for a weight that the call packs.
@@ -140,7 +126,7 @@ impl<'l> Packer<'l> {
 
     /// The weight of a call, long enough, or packed for it.
     fn checked<'a>(&self, weight: Weight<'a>) -> Result<Weight<'a>, Error> {
-        let (desc, isa) = (&self.layer.desc, self.layer.isa());
+        let (desc, isa) = (self.layer.desc, self.layer.kernels.isa);
         match weight {
             Weight::Plain(weight) => Ok(Weight::Plain(checked("weight", weight, desc.weight_len())?)),
             Weight::Packed(own) if !own.belongs_to(desc, isa, self.packing) => {
@@ -260,7 +246,7 @@ impl<'l> Planned<'l, BackwardInputPlan> {
 impl Planned<'_, BackwardWeightPlan> {
     /// Elements of workspace, exactly.
     pub(crate) const fn workspace_len(&self) -> usize {
-        self.plan.workspace_len(&self.layer.desc).saturating_add(slack(self.layer.kernels.lanes))
+        self.plan.workspace_len(self.layer.desc).saturating_add(slack(self.layer.kernels.lanes))
     }
 
     /// [`ConvRelu::backward_weight`](crate::ConvRelu::backward_weight)

@@ -11,6 +11,7 @@ use crate::kernel::Kernels;
 use crate::operands::{BackwardInput, BackwardWeight, Forward, InputGradients, Pass, WeightGradients};
 use crate::pass::{Layer, Planned};
 use crate::threads::Executor;
+use crate::tuning::Tuning;
 use crate::weight::PackedWeight;
 
 /// A planned ConvReLU layer: descriptor, instruction set, blocking.
@@ -23,7 +24,10 @@ use crate::weight::PackedWeight;
 /// threads.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvRelu {
-    layer: Layer,
+    desc: ConvDesc,
+    kernels: &'static Kernels,
+    tuning: Tuning,
+    threads: usize,
     forward: ForwardPlan,
     backward_input: BackwardInputPlan,
     backward_weight: BackwardWeightPlan,
@@ -32,7 +36,7 @@ pub struct ConvRelu {
 impl ConvRelu {
     /// A plan for the best instruction set of this machine ([`Isa::detect`]), for one thread.
     pub fn new(desc: ConvDesc) -> Self {
-        Self::with_kernels(desc, Isa::best_kernels())
+        Self::of(desc, Isa::best_kernels(), Tuning::DEFAULT, 1)
     }
 
     /// A plan for the instruction set that the build's target guarantees ([`Isa::BASELINE`]), for one thread: a constant,
@@ -57,7 +61,7 @@ impl ConvRelu {
     ///
     /// Where the CPU is known at run time only, [`new`](Self::new) may find a better one.
     pub const fn baseline(desc: ConvDesc) -> Self {
-        Self::with_kernels(desc, Isa::BASELINE_KERNELS)
+        Self::of(desc, Isa::BASELINE_KERNELS, Tuning::DEFAULT, 1)
     }
 
     /// A plan for a given instruction set, for one thread.
@@ -66,7 +70,8 @@ impl ConvRelu {
     ///
     /// [`Error::IsaUnavailable`] where this CPU, operating system or build does not offer it.
     pub fn with_isa(desc: ConvDesc, isa: Isa) -> Result<Self, Error> {
-        Ok(Self::of(Layer::with_isa(desc, isa)?))
+        let kernels = isa.kernels().ok_or(Error::IsaUnavailable { isa })?;
+        Ok(Self::of(desc, kernels, Tuning::DEFAULT, 1))
     }
 
     /// A plan with other block and tile limits than the instruction set's own. For tests.
@@ -76,9 +81,9 @@ impl ConvRelu {
     /// [`Error::IsaUnavailable`].
     #[cfg(feature = "internal-testing")]
     #[doc(hidden)]
-    pub fn with_tuning(desc: ConvDesc, isa: Isa, tuning: crate::Tuning) -> Result<Self, Error> {
-        let layer = Layer::with_isa(desc, isa)?;
-        let at_least_one = crate::Tuning {
+    pub fn with_tuning(desc: ConvDesc, isa: Isa, tuning: Tuning) -> Result<Self, Error> {
+        let kernels = isa.kernels().ok_or(Error::IsaUnavailable { isa })?;
+        let at_least_one = Tuning {
             staging_len: tuning.staging_len.max(1),
             panel: tuning.panel.max(1),
             tile: tuning.tile.max(1),
@@ -92,32 +97,31 @@ impl ConvRelu {
             strips: tuning.strips,
             depthwise: tuning.depthwise,
         };
-        Ok(Self::of(Layer { tuning: at_least_one, ..layer }))
+        Ok(Self::of(desc, kernels, at_least_one, 1))
     }
 
-    const fn with_kernels(desc: ConvDesc, kernels: &'static Kernels) -> Self {
-        Self::of(Layer::with_kernels(desc, kernels))
+    const fn of(desc: ConvDesc, kernels: &'static Kernels, tuning: Tuning, threads: usize) -> Self {
+        let layer = Layer { desc: &desc, kernels, tuning: &tuning, threads };
+        let forward = layer.plan_forward();
+        let backward_input = layer.plan_backward_input();
+        let backward_weight = layer.plan_backward_weight();
+        Self { desc, kernels, tuning, threads, forward, backward_input, backward_weight }
     }
 
-    const fn of(layer: Layer) -> Self {
-        Self {
-            layer,
-            forward: layer.plan_forward(),
-            backward_input: layer.plan_backward_input(),
-            backward_weight: layer.plan_backward_weight(),
-        }
+    const fn layer(&self) -> Layer<'_> {
+        Layer { desc: &self.desc, kernels: self.kernels, tuning: &self.tuning, threads: self.threads }
     }
 
     const fn forward_pass(&self) -> Planned<'_, ForwardPlan> {
-        self.layer.pass(&self.forward)
+        self.layer().pass(&self.forward)
     }
 
     const fn backward_input_pass(&self) -> Planned<'_, BackwardInputPlan> {
-        self.layer.pass(&self.backward_input)
+        self.layer().pass(&self.backward_input)
     }
 
     const fn backward_weight_pass(&self) -> Planned<'_, BackwardWeightPlan> {
-        self.layer.pass(&self.backward_weight)
+        self.layer().pass(&self.backward_weight)
     }
 
     /// The algorithm of the forward pass.
@@ -146,29 +150,29 @@ impl ConvRelu {
     /// not depend on it, but [`workspace_len`](Self::workspace_len) does.
     #[must_use]
     pub const fn with_threads(self, threads: usize) -> Self {
-        Self::of(Layer { threads: max(threads, 1), ..self.layer })
+        Self::of(self.desc, self.kernels, self.tuning, max(threads, 1))
     }
 
     /// The descriptor.
     pub const fn desc(&self) -> &ConvDesc {
-        &self.layer.desc
+        &self.desc
     }
 
     /// The instruction set.
     pub const fn isa(&self) -> Isa {
-        self.layer.isa()
+        self.kernels.isa
     }
 
     /// The most threads that a call uses.
     pub const fn threads(&self) -> usize {
-        self.layer.threads
+        self.threads
     }
 
     /// How the threads share out a pass: the work of each part, in a unit of the pass's own.
     #[cfg(feature = "internal-testing")]
     #[doc(hidden)]
     pub fn for_each_share(&self, pass: Pass, visit: impl FnMut(usize)) {
-        let desc = &self.layer.desc;
+        let desc = &self.desc;
         match pass {
             Pass::Forward | Pass::ForwardPacked => self.forward.shares(desc).for_each(visit),
             Pass::BackwardInput | Pass::BackwardInputPacked => self.backward_input.shares(desc).for_each(visit),

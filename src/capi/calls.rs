@@ -16,11 +16,13 @@ use crate::arith::max;
 use crate::desc::{ConvDesc, ConvDescBuilder};
 use crate::error::Error;
 use crate::isa::Isa;
+use crate::layout::Layout;
 use crate::operands::{
     Accumulation, BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight,
     WeightGradients,
 };
 use crate::pass::{Layer, Packer};
+use crate::tuning::Tuning;
 use crate::weight::PackedWeight;
 
 /// What `convrelu_plan.magic` holds: "CvRP".
@@ -90,10 +92,13 @@ pub unsafe extern "C" fn convrelu_isa_available(
     unsafe { finish(get, error) }
 }
 
-/// The checked form of a descriptor.
-fn checked(desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
-    fn build<const R: usize>(builder: ConvDescBuilder<R>, desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
-        let layout = known(layout_of(desc.layout), "layout", desc.layout)?;
+/// The checked form of a descriptor, whose rank is 1 to 3.
+fn checked(desc: &convrelu_desc, layout: Layout) -> Result<ConvDesc, Error> {
+    fn build<const R: usize>(
+        builder: ConvDescBuilder<R>,
+        desc: &convrelu_desc,
+        layout: Layout,
+    ) -> Result<ConvDesc, Error> {
         let mut builder = builder
             .stride(first(&desc.stride))
             .dilation(first(&desc.dilation))
@@ -106,37 +111,47 @@ fn checked(desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
         if desc.output_pitch != 0 {
             builder = builder.output_pitch(desc.output_pitch);
         }
-        Ok(builder.build()?)
+        builder.build()
     }
     fn first<const R: usize>(values: &[usize; 3]) -> [usize; R] {
         core::array::from_fn(|axis| values[axis])
     }
     let convrelu_desc { batch, in_channels: i, out_channels: o, size, kernel, .. } = desc;
     match desc.rank {
-        1 => build(ConvDesc::conv1d(*batch, *i, *o, first(size), first(kernel)), desc),
-        2 => build(ConvDesc::conv2d(*batch, *i, *o, first(size), first(kernel)), desc),
-        3 => build(ConvDesc::conv3d(*batch, *i, *o, first(size), first(kernel)), desc),
-        rank => Err(Fault::InvalidValue { argument: "rank", value: rank as usize }),
+        1 => build(ConvDesc::conv1d(*batch, *i, *o, first(size), first(kernel)), desc, layout),
+        2 => build(ConvDesc::conv2d(*batch, *i, *o, first(size), first(kernel)), desc, layout),
+        _ => build(ConvDesc::conv3d(*batch, *i, *o, *size, *kernel), desc, layout),
     }
 }
 
-/// The layer of a plan, whatever the bytes of the struct are. Calls plan the pass that they need.
-fn planned(plan: &convrelu_plan) -> Result<Layer, Fault> {
+/// Gives `call` the layer of a plan, whatever the bytes of the struct are; it plans the pass that it needs, if any.
+fn planned<T>(plan: &convrelu_plan, call: impl FnOnce(Layer<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
     if plan.magic != PLAN {
         return Err(Fault::NotAPlan { magic: plan.magic as usize });
     }
-    expect_size::<convrelu_desc>(plan.desc.struct_size, "desc")?;
-    check_reserved(&plan.desc)?;
+    let desc = &plan.desc;
+    expect_size::<convrelu_desc>(desc.struct_size, "desc")?;
+    check_reserved(desc)?;
     let isa = known(isa_of(plan.isa), "isa", plan.isa)?;
-    Ok(Layer { threads: max(plan.threads, 1), ..Layer::with_isa(checked(&plan.desc)?, isa)? })
+    let rank = matches!(desc.rank, 1..=3).then_some(desc.rank);
+    known(rank, "rank", desc.rank)?;
+    let layout = known(layout_of(desc.layout), "layout", desc.layout)?;
+    let desc = &checked(desc, layout)?;
+    let kernels = isa.kernels().ok_or(Error::IsaUnavailable { isa })?;
+    call(Layer { desc, kernels, tuning: &Tuning::DEFAULT, threads: max(plan.threads, 1) })
 }
 
+/// Gives `call` the layer of a plan of the caller's.
+///
 /// # Safety
 ///
 /// **Struct pointer**.
-unsafe fn read_plan(plan: *const convrelu_plan) -> Result<Layer, Fault> {
+unsafe fn with_plan<T>(
+    plan: *const convrelu_plan,
+    call: impl FnOnce(Layer<'_>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     // SAFETY: **Struct pointer**.
-    planned(&unsafe { read_struct(plan) }?)
+    planned(&unsafe { read_struct(plan) }?, call)
 }
 
 /// Plans a layer for an instruction set (`CONVRELU_ISA_AUTO`: the best of this machine) and one thread.
@@ -160,7 +175,7 @@ pub unsafe extern "C" fn convrelu_plan_init(
         let desc = unsafe { read_struct(desc)? };
         let isa = if isa == CONVRELU_ISA_AUTO { number_of(Isa::detect()) } else { isa };
         let value = convrelu_plan { struct_size, magic: PLAN, isa, threads: 1, desc, reserved: [0; 4] };
-        planned(&value)?;
+        planned(&value, |_| Ok(()))?;
         // SAFETY: **Struct pointer**: there is room for the struct.
         unsafe { write(plan, "plan", value) }
     };
@@ -183,7 +198,7 @@ pub unsafe extern "C" fn convrelu_plan_set_threads(
     let set = || {
         // SAFETY: **Struct pointer**.
         let value = unsafe { read_struct(plan.cast_const())? };
-        planned(&value)?;
+        planned(&value, |_| Ok(()))?;
         // SAFETY: **Struct pointer**.
         unsafe { write_struct(plan, "plan", convrelu_plan { threads, ..value }) }
     };
@@ -202,10 +217,10 @@ pub unsafe extern "C" fn convrelu_plan_isa(
     isa: *mut u32,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    // SAFETY: **Struct pointer** and **Number pointer**.
-    let get = || unsafe { write(isa, "isa", number_of(read_plan(plan)?.isa())) };
+    // SAFETY: **Number pointer**.
+    let get = |layer: Layer<'_>| unsafe { write(isa, "isa", number_of(layer.kernels.isa)) };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(get, error) }
+    unsafe { finish(|| with_plan(plan, get), error) }
 }
 
 /// Lengths of all tensors of a plan's layer, gaps included.
@@ -219,10 +234,8 @@ pub unsafe extern "C" fn convrelu_plan_lens(
     lens: *mut convrelu_lens,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let get = || {
-        // SAFETY: **Struct pointer**.
-        let layer = unsafe { read_plan(plan)? };
-        let desc = &layer.desc;
+    let get = |layer: Layer<'_>| {
+        let desc = layer.desc;
         let value = convrelu_lens {
             struct_size: size_of::<convrelu_lens>(),
             input: desc.input_len(),
@@ -239,7 +252,7 @@ pub unsafe extern "C" fn convrelu_plan_lens(
         unsafe { write_struct(lens, "lens", value) }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(get, error) }
+    unsafe { finish(|| with_plan(plan, get), error) }
 }
 
 /// Elements of workspace that a pass (a `CONVRELU_FORWARD…` or `CONVRELU_BACKWARD_…`) needs.
@@ -254,9 +267,7 @@ pub unsafe extern "C" fn convrelu_workspace_len(
     len: *mut usize,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let get = || {
-        // SAFETY: **Struct pointer**.
-        let layer = unsafe { read_plan(plan)? };
+    let get = |layer: Layer<'_>| {
         let pass = known(pass_of(pass), "pass", pass)?;
         let value = match pass {
             Pass::Forward | Pass::ForwardPacked => {
@@ -271,7 +282,7 @@ pub unsafe extern "C" fn convrelu_workspace_len(
         unsafe { write(len, "len", value) }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(get, error) }
+    unsafe { finish(|| with_plan(plan, get), error) }
 }
 
 /// Fowler, Noll and Vo's hash (FNV-1a, 64 bits): what the headers of packed weights are compared by.
@@ -330,7 +341,7 @@ impl Packs {
     }
 
     /// What packs the weight of a layer for this pass.
-    fn packer(self, layer: &Layer) -> Packer<'_> {
+    fn packer(self, layer: Layer<'_>) -> Packer<'_> {
         match self {
             Self::Forward => layer.packer(layer.plan_forward().packing),
             Self::BackwardInput => layer.packer(layer.plan_backward_input().packing),
@@ -403,11 +414,9 @@ pub unsafe extern "C" fn convrelu_pack_weight(
     buffer: convrelu_output,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let pack = || {
-        // SAFETY: **Struct pointer**.
-        let layer = unsafe { read_plan(plan)? };
+    let pack = |layer: Layer<'_>| {
         let pass = Packs::of(pass)?;
-        let packer = pass.packer(&layer);
+        let packer = pass.packer(layer);
         Extents::new([input("weight", weight), output("buffer", buffer)]).check()?;
         // SAFETY: **Buffer pointer**; they lie apart.
         let (weight, buffer) = unsafe { (slice(weight, "weight")?, slice_mut(buffer, "buffer")?) };
@@ -424,7 +433,7 @@ pub unsafe extern "C" fn convrelu_pack_weight(
         Ok(())
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(pack, error) }
+    unsafe { finish(|| with_plan(plan, pack), error) }
 }
 
 /// Whether a buffer holds the weights that `convrelu_pack_weight` packed for this plan and pass, every element of
@@ -440,15 +449,15 @@ pub unsafe extern "C" fn convrelu_check_packed_weight(
     buffer: convrelu_input,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let check = || {
-        // SAFETY: **Struct pointer** and **Buffer pointer**; nothing is written.
-        let (layer, buffer) = unsafe { (read_plan(plan)?, slice(buffer, "weight")?) };
+    let check = |layer: Layer<'_>| {
+        // SAFETY: **Buffer pointer**; nothing is written.
+        let buffer = unsafe { slice(buffer, "weight")? };
         let pass = Packs::of(pass)?;
-        let (weight, hash) = packed(&pass.packer(&layer), pass, buffer)?;
+        let (weight, hash) = packed(&pass.packer(layer), pass, buffer)?;
         if Fnv::of_elements(weight.data) == hash { Ok(()) } else { Err(Fault::NotPacked) }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(check, error) }
+    unsafe { finish(|| with_plan(plan, check), error) }
 }
 
 /// The thresholds that arguments name.
@@ -546,9 +555,9 @@ pub unsafe extern "C" fn convrelu_forward(
     args: *const convrelu_forward_args,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let call = || {
+    let call = |layer: Layer<'_>| {
         // SAFETY: **Struct pointer**.
-        let (layer, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
+        let args = unsafe { read_struct(args)? };
         Extents::new([
             input("input", args.input),
             input("weight", args.weight),
@@ -573,7 +582,7 @@ pub unsafe extern "C" fn convrelu_forward(
         }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(call, error) }
+    unsafe { finish(|| with_plan(plan, call), error) }
 }
 
 /// Gradients of the input and of the thresholds (eq. 5 and 6), whichever are asked for: see `ConvRelu::backward_input`.
@@ -587,9 +596,9 @@ pub unsafe extern "C" fn convrelu_backward_input(
     args: *const convrelu_backward_input_args,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let call = || {
+    let call = |layer: Layer<'_>| {
         // SAFETY: **Struct pointer**.
-        let (layer, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
+        let args = unsafe { read_struct(args)? };
         Extents::new([
             input("input", args.input),
             input("weight", args.weight),
@@ -625,7 +634,7 @@ pub unsafe extern "C" fn convrelu_backward_input(
         }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(call, error) }
+    unsafe { finish(|| with_plan(plan, call), error) }
 }
 
 /// Gradients of the weight and of the bias, whichever are asked for: see `ConvRelu::backward_weight`.
@@ -639,9 +648,9 @@ pub unsafe extern "C" fn convrelu_backward_weight(
     args: *const convrelu_backward_weight_args,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let call = || {
+    let call = |layer: Layer<'_>| {
         // SAFETY: **Struct pointer**.
-        let (layer, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
+        let args = unsafe { read_struct(args)? };
         Extents::new([
             input("input", args.input),
             input("thresholds", per_tap(args.threshold_kind, args.thresholds)),
@@ -672,7 +681,7 @@ pub unsafe extern "C" fn convrelu_backward_weight(
         }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(call, error) }
+    unsafe { finish(|| with_plan(plan, call), error) }
 }
 
 /// `y = x` if `x > θ`, else `θ` (eq. 4), elementwise; each threshold stands for `inner` elements in a row: see

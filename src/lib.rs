@@ -17,7 +17,8 @@
 //!
 //! ```text
 //! above    transposed/          ConvTranspose: a transposed convolution is the gradient of the mirrored one
-//! call     plan.rs              ConvRelu: checks the operands (operands.rs), packs the weight (weight.rs)
+//! plan     plan.rs              ConvRelu: the plans of all passes
+//! call     pass.rs              checks the operands (operands.rs), packs the weight (weight.rs)
 //!   pass   forward/mod.rs       splits the work into tasks for the caller's executor (threads.rs)
 //!     driver   forward/batch_reduce.rs  walks blocks of positions, panels of channels, classes of positions
 //!       kernel   kernel/        one register tile after another, on the instruction set of the plan
@@ -164,6 +165,7 @@ mod layout;
 #[cfg(feature = "std")]
 mod matmul;
 mod operands;
+mod pass;
 mod pixels;
 mod plan;
 pub mod reference;

@@ -3,23 +3,16 @@
 use crate::arith::max;
 use crate::backward_input::BackwardInputPlan;
 use crate::backward_weight::BackwardWeightPlan;
-use crate::calls::{BackwardInputCall, BackwardWeightCall, ForwardCall};
 use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::forward::ForwardPlan;
-use crate::geometry::parts;
 use crate::isa::Isa;
 use crate::kernel::Kernels;
-use crate::operands::{
-    BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Weight, WeightGradients, checked,
-    checked_mut,
-};
+use crate::operands::{BackwardInput, BackwardWeight, Forward, InputGradients, Pass, WeightGradients};
+use crate::pass::{Layer, Planned};
 use crate::threads::Executor;
-use crate::thresholds::ThresholdGradient;
-use crate::tiny::Tiny;
 use crate::tuning::Tuning;
-use crate::weight::{PackedWeight, Packing, plain_strides};
-use crate::workspace::{Buffers, aligned, slack};
+use crate::weight::PackedWeight;
 
 /// A planned ConvReLU layer: descriptor, instruction set, blocking.
 ///
@@ -77,13 +70,8 @@ impl ConvRelu {
     ///
     /// [`Error::IsaUnavailable`] where this CPU, operating system or build does not offer it.
     pub fn with_isa(desc: ConvDesc, isa: Isa) -> Result<Self, Error> {
-        Self::with_isa_and_threads(desc, isa, 1)
-    }
-
-    /// [`with_isa`](Self::with_isa) and [`with_threads`](Self::with_threads) at once.
-    pub(crate) fn with_isa_and_threads(desc: ConvDesc, isa: Isa, threads: usize) -> Result<Self, Error> {
         let kernels = isa.kernels().ok_or(Error::IsaUnavailable { isa })?;
-        Ok(Self::of(desc, kernels, Tuning::DEFAULT, max(threads, 1)))
+        Ok(Self::of(desc, kernels, Tuning::DEFAULT, 1))
     }
 
     /// A plan with other block and tile limits than the instruction set's own. For tests.
@@ -113,17 +101,27 @@ impl ConvRelu {
     }
 
     const fn of(desc: ConvDesc, kernels: &'static Kernels, tuning: Tuning, threads: usize) -> Self {
-        let parts = parts(threads, desc.multiply_adds(), tuning.part);
-        let tiny = Tiny::of(&desc, &tuning);
-        Self {
-            desc,
-            kernels,
-            tuning,
-            threads,
-            forward: ForwardPlan::new(&desc, kernels, &tuning, parts, tiny),
-            backward_input: BackwardInputPlan::new(&desc, kernels, &tuning, parts, tiny),
-            backward_weight: BackwardWeightPlan::new(&desc, kernels, &tuning, parts, tiny),
-        }
+        let layer = Layer { desc: &desc, kernels, tuning: &tuning, threads };
+        let forward = layer.plan_forward();
+        let backward_input = layer.plan_backward_input();
+        let backward_weight = layer.plan_backward_weight();
+        Self { desc, kernels, tuning, threads, forward, backward_input, backward_weight }
+    }
+
+    pub(crate) const fn layer(&self) -> Layer<'_> {
+        Layer { desc: &self.desc, kernels: self.kernels, tuning: &self.tuning, threads: self.threads }
+    }
+
+    const fn forward_pass(&self) -> Planned<'_, ForwardPlan> {
+        self.layer().pass(&self.forward)
+    }
+
+    pub(crate) const fn backward_input_pass(&self) -> Planned<'_, BackwardInputPlan> {
+        self.layer().pass(&self.backward_input)
+    }
+
+    const fn backward_weight_pass(&self) -> Planned<'_, BackwardWeightPlan> {
+        self.layer().pass(&self.backward_weight)
     }
 
     /// The same plan for some of the images.
@@ -179,41 +177,28 @@ impl ConvRelu {
     #[cfg(feature = "internal-testing")]
     #[doc(hidden)]
     pub fn for_each_share(&self, pass: Pass, visit: impl FnMut(usize)) {
+        let desc = &self.desc;
         match pass {
-            Pass::Forward | Pass::ForwardPacked => self.forward.shares(&self.desc).for_each(visit),
-            Pass::BackwardInput | Pass::BackwardInputPacked => {
-                self.backward_input.shares(&self.desc).for_each(visit);
-            }
-            Pass::BackwardWeight => self.backward_weight.shares(&self.desc).for_each(visit),
+            Pass::Forward | Pass::ForwardPacked => self.forward.shares(desc).for_each(visit),
+            Pass::BackwardInput | Pass::BackwardInputPacked => self.backward_input.shares(desc).for_each(visit),
+            Pass::BackwardWeight => self.backward_weight.shares(desc).for_each(visit),
         }
     }
 
     /// Elements of workspace that a pass needs, exactly.
     pub const fn workspace_len(&self, pass: Pass) -> usize {
-        let lanes = self.kernels.lanes;
-        let len = match pass {
-            Pass::Forward | Pass::ForwardPacked => self.forward.workspace_len(),
-            Pass::BackwardInput | Pass::BackwardInputPacked => self.backward_input.workspace_len(lanes),
-            Pass::BackwardWeight => self.backward_weight.workspace_len(&self.desc),
-        };
-        let packed = match pass {
-            Pass::Forward if self.forward.tiny().is_none() => self.packed_apart(self.forward.packing).len(),
-            Pass::BackwardInput if self.backward_input.tiny().is_none() => {
-                self.packed_apart(self.backward_input.packing).len()
-            }
-            _ => 0,
-        };
-        len.saturating_add(packed).saturating_add(slack(lanes))
-    }
-
-    /// Weights that a call packs, before the rest of its workspace.
-    const fn packed_apart(&self, packing: Packing) -> Buffers<1> {
-        Buffers::new([packing.len(&self.desc)], self.kernels.lanes)
+        match pass {
+            Pass::Forward => self.forward_pass().workspace_len(false),
+            Pass::ForwardPacked => self.forward_pass().workspace_len(true),
+            Pass::BackwardInput => self.backward_input_pass().workspace_len(false),
+            Pass::BackwardInputPacked => self.backward_input_pass().workspace_len(true),
+            Pass::BackwardWeight => self.backward_weight_pass().workspace_len(),
+        }
     }
 
     /// Elements of the buffer that [`pack_weight`](Self::pack_weight) fills.
     pub const fn packed_weight_len(&self) -> usize {
-        self.forward.packing.len(&self.desc).saturating_add(slack(self.kernels.lanes))
+        self.forward_pass().packer().len()
     }
 
     /// Packs the weight once for many calls of [`forward`](Self::forward).
@@ -225,12 +210,12 @@ impl ConvRelu {
     ///
     /// [`Error::BufferTooShort`].
     pub fn pack_weight<'a>(&self, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
-        self.pack(self.forward.packing, weight, buffer)
+        self.forward_pass().packer().pack(weight, buffer)
     }
 
     /// Elements of the buffer that [`pack_weight_transposed`](Self::pack_weight_transposed) fills.
     pub const fn packed_weight_transposed_len(&self) -> usize {
-        self.backward_input.packing.len(&self.desc).saturating_add(slack(self.kernels.lanes))
+        self.backward_input_pass().packer().len()
     }
 
     /// Packs the weight once for many calls of [`backward_input`](Self::backward_input).
@@ -242,89 +227,7 @@ impl ConvRelu {
     ///
     /// [`Error::BufferTooShort`].
     pub fn pack_weight_transposed<'a>(&self, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
-        self.pack(self.backward_input.packing, weight, buffer)
-    }
-
-    fn pack<'a>(&self, packing: Packing, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
-        let desc = &self.desc;
-        let weight = checked("weight", weight, desc.weight_len())?;
-        let lanes = self.kernels.lanes;
-        let len = packing.len(desc);
-        let buffer = &mut aligned(checked_mut("buffer", buffer, len.saturating_add(slack(lanes)))?, lanes)[..len];
-        packing.pack(desc, self.kernels, weight, buffer);
-        Ok(PackedWeight { data: buffer, layer: desc.layer(), isa: self.isa(), packing })
-    }
-
-    /// How a pass reads packed weights.
-    #[cfg(feature = "capi")]
-    const fn packing(&self, pass: Pass) -> Packing {
-        match pass {
-            Pass::Forward | Pass::ForwardPacked | Pass::BackwardWeight => self.forward.packing,
-            Pass::BackwardInput | Pass::BackwardInputPacked => self.backward_input.packing,
-        }
-    }
-
-    /// What packed weights of a pass belong to: equal for plans that may share them.
-    #[cfg(feature = "capi")]
-    pub(crate) fn packed_identity(&self, pass: Pass) -> impl core::hash::Hash + use<> {
-        (self.desc.layer(), self.isa(), self.packing(pass))
-    }
-
-    /// Elements that the caller knows to be packed for a pass of this plan, unless they are too few.
-    #[cfg(feature = "capi")]
-    pub(crate) fn packed_weight_of<'a>(&self, pass: Pass, elements: &'a [f32]) -> Option<PackedWeight<'a>> {
-        let packing = self.packing(pass);
-        let data = elements.get(..packing.len(&self.desc))?;
-        Some(PackedWeight { data, layer: self.desc.layer(), isa: self.isa(), packing })
-    }
-
-    /// The weight and the workspace of a call, both long enough. A call with plain weights is one pass, and with packed weights
-    /// another.
-    fn checked<'a>(
-        &self,
-        packing: Packing,
-        weight: Weight<'a>,
-        workspace: &'a mut [f32],
-        [plain, packed]: [Pass; 2],
-    ) -> Result<(Weight<'a>, &'a mut [f32]), Error> {
-        let (weight, pass) = match weight {
-            Weight::Plain(weight) => (Weight::Plain(checked("weight", weight, self.desc.weight_len())?), plain),
-            Weight::Packed(own) => {
-                if !own.belongs_to(&self.desc, self.isa(), packing) {
-                    return Err(Error::PackedElsewhere { packed: own.isa, plan: self.isa() });
-                }
-                (weight, packed)
-            }
-        };
-        Ok((weight, checked_mut("workspace", workspace, self.workspace_len(pass))?))
-    }
-
-    /// The weight and the workspace of a call of [`backward_input`](Self::backward_input), both long enough.
-    pub(crate) fn checked_for_input<'a>(
-        &self,
-        weight: Weight<'a>,
-        workspace: &'a mut [f32],
-    ) -> Result<(Weight<'a>, &'a mut [f32]), Error> {
-        let passes = [Pass::BackwardInput, Pass::BackwardInputPacked];
-        self.checked(self.backward_input.packing, weight, workspace, passes)
-    }
-
-    /// How many tasks pay for so much work beside a pass.
-    pub(crate) const fn parts(&self, work: usize) -> usize {
-        parts(self.threads, work, self.tuning.part)
-    }
-
-    /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.
-    fn packed<'a>(&self, packing: Packing, weight: Weight<'a>, workspace: &'a mut [f32]) -> (&'a [f32], &'a mut [f32]) {
-        let workspace = aligned(workspace, self.kernels.lanes);
-        match weight {
-            Weight::Plain(weight) => {
-                let ([packed], rest) = self.packed_apart(packing).carve(workspace);
-                packing.pack(&self.desc, self.kernels, weight, packed);
-                (packed, rest)
-            }
-            Weight::Packed(weight) => (weight.data, workspace),
-        }
+        self.backward_input_pass().packer().pack(weight, buffer)
     }
 
     /// Forward pass (eq. 8 with bias): `y[n,d,o] = b[d] + Σ_{c,k} w[d,c,k] · f(x̂[n,c,o·stride + k·dilation − padding]; θ[c,k])`.
@@ -343,22 +246,7 @@ impl ConvRelu {
         workspace: &mut [f32],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
-        let desc = &self.desc;
-        let Forward { input, weight, thresholds, bias } = operands;
-        let input = checked("input", input, desc.input_len())?;
-        let thresholds = thresholds.checked(desc)?;
-        let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
-        let output = checked_mut("output", output, desc.output_len())?;
-        let passes = [Pass::Forward, Pass::ForwardPacked];
-        let packing = self.forward.packing;
-        let (weight, workspace) = self.checked(packing, weight, workspace, passes)?;
-        if let Some(tiny) = self.forward.tiny() {
-            tiny.forward(input, &tiny.weight(desc, weight), &thresholds, bias, output);
-            return Ok(());
-        }
-        let (weight, workspace) = self.packed(packing, weight, workspace);
-        let call = ForwardCall { desc, kernels: self.kernels, input, weight, thresholds, bias };
-        self.forward.run(&call, output, workspace, executor)
+        self.forward_pass().forward(operands, output, workspace, executor)
     }
 
     /// Gradients of the input and of the thresholds in one pass (eq. 5 and 6), whichever of them are asked for.
@@ -378,53 +266,7 @@ impl ConvRelu {
         workspace: &mut [f32],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
-        self.backward_input_from(None, operands, gradients, workspace, executor)
-    }
-
-    /// Whether gradients of the input [can begin](Self::backward_input_from) with given values.
-    pub(crate) const fn begins(&self) -> bool {
-        self.backward_input.begins()
-    }
-
-    /// [`backward_input`](Self::backward_input), whose gradient of the input begins with values of each channel, if there are any. They
-    /// need a plan that [can](Self::begins), and replace what is there.
-    #[inline(always)]
-    pub(crate) fn backward_input_from(
-        &self,
-        start: Option<&[f32]>,
-        operands: BackwardInput<'_>,
-        gradients: InputGradients<'_>,
-        workspace: &mut [f32],
-        executor: &dyn Executor,
-    ) -> Result<(), Error> {
-        let desc = &self.desc;
-        let BackwardInput { input, weight, thresholds, grad_output } = operands;
-        let input = match input {
-            // Not even looked at.
-            _ if thresholds.is_linear() => None,
-            Some(input) => Some(checked("input", input, desc.input_len())?),
-            None => return Err(Error::MissingInput),
-        };
-        let grad_len = thresholds.grad_len(desc);
-        let thresholds = thresholds.checked(desc)?;
-        let grad_output = checked("grad_output", grad_output, desc.output_len())?;
-        let InputGradients { grad_input, grad_thresholds } = gradients;
-        let grad_input = grad_input.map(|gradient| gradient.checked("grad_input", desc.input_len())).transpose()?;
-        let grad_thresholds =
-            grad_thresholds.map(|gradient| gradient.checked("grad_thresholds", grad_len)).transpose()?;
-        let (weight, workspace) = self.checked_for_input(weight, workspace)?;
-        let strides = thresholds.strides();
-        let grad_thresholds = grad_thresholds.map(|gradient| ThresholdGradient { values: gradient.zeroed(), strides });
-        if let Some(tiny) = self.backward_input.tiny() {
-            // Without gaps, so all of it may be zeroed.
-            let grad_input = grad_input.map(Gradient::zeroed);
-            let weight = tiny.weight(desc, weight);
-            tiny.backward_input(input, &weight, &thresholds, grad_output, grad_input, grad_thresholds);
-            return Ok(());
-        }
-        let (weight, workspace) = self.packed(self.backward_input.packing, weight, workspace);
-        let call = BackwardInputCall { desc, kernels: self.kernels, input, weight, thresholds, grad_output, start };
-        self.backward_input.run(&call, grad_input, grad_thresholds, workspace, executor)
+        self.backward_input_pass().backward_input(None, operands, gradients, workspace, executor)
     }
 
     /// Gradients of the weight, `∂E/∂w[d,c,k] = Σ_{n,o} g[n,d,o] · f(x̂; θ[c,k])`, and of the bias,
@@ -440,23 +282,6 @@ impl ConvRelu {
         workspace: &mut [f32],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
-        let desc = &self.desc;
-        let BackwardWeight { input, thresholds, grad_output } = operands;
-        let input = checked("input", input, desc.input_len())?;
-        let thresholds = thresholds.checked(desc)?;
-        let grad_output = checked("grad_output", grad_output, desc.output_len())?;
-        let WeightGradients { grad_weight, grad_bias } = gradients;
-        let grad_weight = grad_weight.map(|gradient| gradient.checked("grad_weight", desc.weight_len())).transpose()?;
-        let grad_bias = grad_bias.map(|gradient| gradient.checked("grad_bias", desc.bias_len())).transpose()?;
-        let workspace = checked_mut("workspace", workspace, self.workspace_len(Pass::BackwardWeight))?;
-        let grad_bias = grad_bias.map(Gradient::zeroed);
-        if let Some(tiny) = self.backward_weight.tiny() {
-            let grad_weight = grad_weight.map(|gradient| (gradient.zeroed(), plain_strides(desc)));
-            tiny.backward_weight(input, &thresholds, grad_output, grad_weight, grad_bias);
-            return Ok(());
-        }
-        let call = BackwardWeightCall { desc, kernels: self.kernels, input, thresholds, grad_output };
-        let workspace = aligned(workspace, self.kernels.lanes);
-        self.backward_weight.run(&call, grad_weight, grad_bias, workspace, executor)
+        self.backward_weight_pass().backward_weight(operands, gradients, workspace, executor)
     }
 }

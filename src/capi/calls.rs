@@ -1,4 +1,4 @@
-//! The functions.
+//! The functions on plans and on tensors.
 //!
 //! Each is a thin shell: it turns pointers into references ([`check`](super::check)), calls the library, and reports. The
 //! contracts that they cite are those of [the module](super).
@@ -12,14 +12,17 @@ use super::error::{Fault, convrelu_error, convrelu_status};
 use super::executor::Callback;
 use super::types::*;
 use crate::adarelu;
+use crate::arith::max;
 use crate::desc::{ConvDesc, ConvDescBuilder};
 use crate::error::Error;
 use crate::isa::Isa;
+use crate::layout::Layout;
 use crate::operands::{
     Accumulation, BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight,
     WeightGradients,
 };
-use crate::plan::ConvRelu;
+use crate::pass::{Layer, Packer};
+use crate::tuning::Tuning;
 use crate::weight::PackedWeight;
 
 /// What `convrelu_plan.magic` holds: "CvRP".
@@ -89,55 +92,13 @@ pub unsafe extern "C" fn convrelu_isa_available(
     unsafe { finish(get, error) }
 }
 
-/// Fills a descriptor: stride, dilation, batch and groups 1, padding 0, channels first, packed tensors; everything else is 0
-/// and to be set.
-///
-/// `struct_size` is `sizeof(convrelu_desc)`.
-///
-/// # Safety
-///
-/// `desc` and `error` are **Struct pointers**.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn convrelu_desc_init(
-    desc: *mut convrelu_desc,
-    struct_size: usize,
-    rank: u32,
-    error: *mut convrelu_error,
-) -> convrelu_status {
-    let value = convrelu_desc {
-        struct_size: size_of::<convrelu_desc>(),
-        rank,
-        layout: CONVRELU_NCHW,
-        batch: 1,
-        in_channels: 0,
-        out_channels: 0,
-        groups: 1,
-        size: [0; 3],
-        kernel: [0; 3],
-        stride: [1; 3],
-        dilation: [1; 3],
-        padding_before: [0; 3],
-        padding_after: [0; 3],
-        input_pitch: 0,
-        output_pitch: 0,
-        reserved: [0; 2],
-    };
-    let make = || {
-        if !(1..=3).contains(&rank) {
-            return Err(Fault::InvalidValue { argument: "rank", value: rank as usize });
-        }
-        expect_size::<convrelu_desc>(struct_size, "desc")?;
-        // SAFETY: **Struct pointer**: there is room for the struct.
-        unsafe { write(desc, "desc", value) }
-    };
-    // SAFETY: **Struct pointer**.
-    unsafe { finish(make, error) }
-}
-
-/// The checked form of a descriptor.
-fn checked(desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
-    fn build<const R: usize>(builder: ConvDescBuilder<R>, desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
-        let layout = known(layout_of(desc.layout), "layout", desc.layout)?;
+/// The checked form of a descriptor, whose rank is 1 to 3.
+fn checked(desc: &convrelu_desc, layout: Layout) -> Result<ConvDesc, Error> {
+    fn build<const R: usize>(
+        builder: ConvDescBuilder<R>,
+        desc: &convrelu_desc,
+        layout: Layout,
+    ) -> Result<ConvDesc, Error> {
         let mut builder = builder
             .stride(first(&desc.stride))
             .dilation(first(&desc.dilation))
@@ -150,37 +111,47 @@ fn checked(desc: &convrelu_desc) -> Result<ConvDesc, Fault> {
         if desc.output_pitch != 0 {
             builder = builder.output_pitch(desc.output_pitch);
         }
-        Ok(builder.build()?)
+        builder.build()
     }
     fn first<const R: usize>(values: &[usize; 3]) -> [usize; R] {
         core::array::from_fn(|axis| values[axis])
     }
     let convrelu_desc { batch, in_channels: i, out_channels: o, size, kernel, .. } = desc;
     match desc.rank {
-        1 => build(ConvDesc::conv1d(*batch, *i, *o, first(size), first(kernel)), desc),
-        2 => build(ConvDesc::conv2d(*batch, *i, *o, first(size), first(kernel)), desc),
-        3 => build(ConvDesc::conv3d(*batch, *i, *o, first(size), first(kernel)), desc),
-        rank => Err(Fault::InvalidValue { argument: "rank", value: rank as usize }),
+        1 => build(ConvDesc::conv1d(*batch, *i, *o, first(size), first(kernel)), desc, layout),
+        2 => build(ConvDesc::conv2d(*batch, *i, *o, first(size), first(kernel)), desc, layout),
+        _ => build(ConvDesc::conv3d(*batch, *i, *o, *size, *kernel), desc, layout),
     }
 }
 
-/// The plan behind a struct, whatever its bytes are.
-fn planned(plan: &convrelu_plan) -> Result<ConvRelu, Fault> {
+/// Gives `call` the layer of a plan, whatever the bytes of the struct are; it plans the pass that it needs, if any.
+fn planned<T>(plan: &convrelu_plan, call: impl FnOnce(Layer<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
     if plan.magic != PLAN {
         return Err(Fault::NotAPlan { magic: plan.magic as usize });
     }
-    expect_size::<convrelu_desc>(plan.desc.struct_size, "desc")?;
-    check_reserved(&plan.desc)?;
+    let desc = &plan.desc;
+    expect_size::<convrelu_desc>(desc.struct_size, "desc")?;
+    check_reserved(desc)?;
     let isa = known(isa_of(plan.isa), "isa", plan.isa)?;
-    Ok(ConvRelu::with_isa_and_threads(checked(&plan.desc)?, isa, plan.threads)?)
+    let rank = matches!(desc.rank, 1..=3).then_some(desc.rank);
+    known(rank, "rank", desc.rank)?;
+    let layout = known(layout_of(desc.layout), "layout", desc.layout)?;
+    let desc = &checked(desc, layout)?;
+    let kernels = isa.kernels().ok_or(Error::IsaUnavailable { isa })?;
+    call(Layer { desc, kernels, tuning: &Tuning::DEFAULT, threads: max(plan.threads, 1) })
 }
 
+/// Gives `call` the layer of a plan of the caller's.
+///
 /// # Safety
 ///
 /// **Struct pointer**.
-unsafe fn read_plan(plan: *const convrelu_plan) -> Result<ConvRelu, Fault> {
+unsafe fn with_plan<T>(
+    plan: *const convrelu_plan,
+    call: impl FnOnce(Layer<'_>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     // SAFETY: **Struct pointer**.
-    planned(&unsafe { read_struct(plan) }?)
+    planned(&unsafe { read_struct(plan) }?, call)
 }
 
 /// Plans a layer for an instruction set (`CONVRELU_ISA_AUTO`: the best of this machine) and one thread.
@@ -204,7 +175,7 @@ pub unsafe extern "C" fn convrelu_plan_init(
         let desc = unsafe { read_struct(desc)? };
         let isa = if isa == CONVRELU_ISA_AUTO { number_of(Isa::detect()) } else { isa };
         let value = convrelu_plan { struct_size, magic: PLAN, isa, threads: 1, desc, reserved: [0; 4] };
-        planned(&value)?;
+        planned(&value, |_| Ok(()))?;
         // SAFETY: **Struct pointer**: there is room for the struct.
         unsafe { write(plan, "plan", value) }
     };
@@ -227,7 +198,7 @@ pub unsafe extern "C" fn convrelu_plan_set_threads(
     let set = || {
         // SAFETY: **Struct pointer**.
         let value = unsafe { read_struct(plan.cast_const())? };
-        planned(&value)?;
+        planned(&value, |_| Ok(()))?;
         // SAFETY: **Struct pointer**.
         unsafe { write_struct(plan, "plan", convrelu_plan { threads, ..value }) }
     };
@@ -246,10 +217,10 @@ pub unsafe extern "C" fn convrelu_plan_isa(
     isa: *mut u32,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    // SAFETY: **Struct pointer** and **Number pointer**.
-    let get = || unsafe { write(isa, "isa", number_of(read_plan(plan)?.isa())) };
+    // SAFETY: **Number pointer**.
+    let get = |layer: Layer<'_>| unsafe { write(isa, "isa", number_of(layer.kernels.isa)) };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(get, error) }
+    unsafe { finish(|| with_plan(plan, get), error) }
 }
 
 /// Lengths of all tensors of a plan's layer, gaps included.
@@ -263,10 +234,8 @@ pub unsafe extern "C" fn convrelu_plan_lens(
     lens: *mut convrelu_lens,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let get = || {
-        // SAFETY: **Struct pointer**.
-        let plan = unsafe { read_plan(plan)? };
-        let desc = plan.desc();
+    let get = |layer: Layer<'_>| {
+        let desc = layer.desc;
         let value = convrelu_lens {
             struct_size: size_of::<convrelu_lens>(),
             input: desc.input_len(),
@@ -274,8 +243,8 @@ pub unsafe extern "C" fn convrelu_plan_lens(
             weight: desc.weight_len(),
             thresholds: desc.threshold_len(),
             bias: desc.bias_len(),
-            packed_weight: packed_len(&plan, Pass::ForwardPacked),
-            packed_weight_transposed: packed_len(&plan, Pass::BackwardInputPacked),
+            packed_weight: packed_len(&layer.packer(layer.plan_forward().packing)),
+            packed_weight_transposed: packed_len(&layer.packer(layer.plan_backward_input().packing)),
             output_size: desc.output_size(),
             reserved: [0; 4],
         };
@@ -283,7 +252,7 @@ pub unsafe extern "C" fn convrelu_plan_lens(
         unsafe { write_struct(lens, "lens", value) }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(get, error) }
+    unsafe { finish(|| with_plan(plan, get), error) }
 }
 
 /// Elements of workspace that a pass (a `CONVRELU_FORWARD…` or `CONVRELU_BACKWARD_…`) needs.
@@ -298,15 +267,22 @@ pub unsafe extern "C" fn convrelu_workspace_len(
     len: *mut usize,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let get = || {
-        // SAFETY: **Struct pointer**.
-        let plan = unsafe { read_plan(plan)? };
+    let get = |layer: Layer<'_>| {
         let pass = known(pass_of(pass), "pass", pass)?;
+        let value = match pass {
+            Pass::Forward | Pass::ForwardPacked => {
+                layer.pass(&layer.plan_forward()).workspace_len(pass == Pass::ForwardPacked)
+            }
+            Pass::BackwardInput | Pass::BackwardInputPacked => {
+                layer.pass(&layer.plan_backward_input()).workspace_len(pass == Pass::BackwardInputPacked)
+            }
+            Pass::BackwardWeight => layer.pass(&layer.plan_backward_weight()).workspace_len(),
+        };
         // SAFETY: **Number pointer**.
-        unsafe { write(len, "len", plan.workspace_len(pass)) }
+        unsafe { write(len, "len", value) }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(get, error) }
+    unsafe { finish(|| with_plan(plan, get), error) }
 }
 
 /// Fowler, Noll and Vo's hash (FNV-1a, 64 bits): what the headers of packed weights are compared by.
@@ -344,32 +320,47 @@ impl Hasher for Fnv {
 }
 
 /// Elements of packed weights with their header.
-fn packed_len(plan: &ConvRelu, pass: Pass) -> usize {
-    let len = if pass == Pass::ForwardPacked { plan.packed_weight_len() } else { plan.packed_weight_transposed_len() };
-    len.saturating_add(HEADER)
+fn packed_len(packer: &Packer<'_>) -> usize {
+    packer.len().saturating_add(HEADER)
 }
 
-/// The pass that a packed weight is for.
-fn packed_pass(pass: u32) -> Result<Pass, Fault> {
-    match pass {
-        CONVRELU_FORWARD | CONVRELU_FORWARD_PACKED => Ok(Pass::ForwardPacked),
-        CONVRELU_BACKWARD_INPUT | CONVRELU_BACKWARD_INPUT_PACKED => Ok(Pass::BackwardInputPacked),
-        _ => Err(Fault::InvalidValue { argument: "pass", value: pass as usize }),
+/// A pass that has packed weights.
+#[derive(Clone, Copy, PartialEq)]
+enum Packs {
+    Forward,
+    BackwardInput,
+}
+
+impl Packs {
+    fn of(pass: u32) -> Result<Self, Fault> {
+        match pass {
+            CONVRELU_FORWARD | CONVRELU_FORWARD_PACKED => Ok(Self::Forward),
+            CONVRELU_BACKWARD_INPUT | CONVRELU_BACKWARD_INPUT_PACKED => Ok(Self::BackwardInput),
+            _ => Err(Fault::InvalidValue { argument: "pass", value: pass as usize }),
+        }
+    }
+
+    /// What packs the weight of a layer for this pass.
+    fn packer(self, layer: Layer<'_>) -> Packer<'_> {
+        match self {
+            Self::Forward => layer.packer(layer.plan_forward().packing),
+            Self::BackwardInput => layer.packer(layer.plan_backward_input().packing),
+        }
     }
 }
 
 /// The header of packed weights: what they are, where the elements begin, and hashes of the elements and of itself.
-fn header(plan: &ConvRelu, pass: Pass, skipped: usize, elements: u64) -> [u32; HEADER] {
+fn header(packer: &Packer<'_>, pass: Packs, skipped: usize, elements: u64) -> [u32; HEADER] {
     let halves = |value: u64| [value as u32, (value >> 32) as u32];
-    let [layer_low, layer_high] = halves(Fnv::of(&plan.packed_identity(pass)));
+    let [layer_low, layer_high] = halves(Fnv::of(&packer.identity()));
     let [elements_low, elements_high] = halves(elements);
     let version = CONVRELU_VERSION_MAJOR << 16 | CONVRELU_VERSION_MINOR << 8 | CONVRELU_VERSION_PATCH;
     let mut header = [0; HEADER];
     header[..9].copy_from_slice(&[
         PACKED,
         version,
-        number_of(plan.isa()),
-        u32::from(pass == Pass::BackwardInputPacked),
+        number_of(packer.isa()),
+        u32::from(pass == Packs::BackwardInput),
         // At most a vector.
         skipped as u32,
         layer_low,
@@ -382,8 +373,8 @@ fn header(plan: &ConvRelu, pass: Pass, skipped: usize, elements: u64) -> [u32; H
 }
 
 /// The packed weights behind a header, and the hash that their elements should have.
-fn packed<'a>(plan: &ConvRelu, pass: Pass, buffer: &'a [f32]) -> Result<(PackedWeight<'a>, u64), Fault> {
-    let required = packed_len(plan, pass);
+fn packed<'a>(packer: &Packer<'_>, pass: Packs, buffer: &'a [f32]) -> Result<(PackedWeight<'a>, u64), Fault> {
+    let required = packed_len(packer);
     let Some((found, elements)) = buffer.split_first_chunk::<HEADER>() else {
         return Err(Error::BufferTooShort { argument: "weight", len: buffer.len(), required }.into());
     };
@@ -393,16 +384,16 @@ fn packed<'a>(plan: &ConvRelu, pass: Pass, buffer: &'a [f32]) -> Result<(PackedW
     }
     let hash = u64::from(found[7]) | u64::from(found[8]) << 32;
     let skipped = found[4] as usize;
-    if found != header(plan, pass, skipped, hash) {
+    if found != header(packer, pass, skipped, hash) {
         let packed = isa_of(found[2]).unwrap_or(Isa::Scalar);
-        return Err(Error::PackedElsewhere { packed, plan: plan.isa() }.into());
+        return Err(Error::PackedElsewhere { packed, plan: packer.isa() }.into());
     }
     if buffer.len() < required {
         return Err(Error::BufferTooShort { argument: "weight", len: buffer.len(), required }.into());
     }
     // A whole header that says something else has been forged.
     let elements = elements.get(skipped..).unwrap_or_default();
-    let weight = plan.packed_weight_of(pass, elements).ok_or(Fault::NotPacked)?;
+    let weight = packer.packed_before(elements).ok_or(Fault::NotPacked)?;
     Ok((weight, hash))
 }
 
@@ -423,31 +414,26 @@ pub unsafe extern "C" fn convrelu_pack_weight(
     buffer: convrelu_output,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let pack = || {
-        // SAFETY: **Struct pointer**.
-        let plan = unsafe { read_plan(plan)? };
-        let pass = packed_pass(pass)?;
+    let pack = |layer: Layer<'_>| {
+        let pass = Packs::of(pass)?;
+        let packer = pass.packer(layer);
         Extents::new([input("weight", weight), output("buffer", buffer)]).check()?;
         // SAFETY: **Buffer pointer**; they lie apart.
         let (weight, buffer) = unsafe { (slice(weight, "weight")?, slice_mut(buffer, "buffer")?) };
-        let (len, required) = (buffer.len(), packed_len(&plan, pass));
+        let (len, required) = (buffer.len(), packed_len(&packer));
         let short = Error::BufferTooShort { argument: "buffer", len, required };
         if len < required {
             return Err(short.into());
         }
         let (head, rest) = buffer.split_first_chunk_mut::<HEADER>().ok_or(short)?;
         let first = rest.as_ptr();
-        let packed = if pass == Pass::ForwardPacked {
-            plan.pack_weight(weight, rest)?
-        } else {
-            plan.pack_weight_transposed(weight, rest)?
-        };
+        let packed = packer.pack(weight, rest)?;
         let skipped = (packed.data.as_ptr().addr() - first.addr()) / size_of::<f32>();
-        *head = header(&plan, pass, skipped, Fnv::of_elements(packed.data)).map(f32::from_bits);
+        *head = header(&packer, pass, skipped, Fnv::of_elements(packed.data)).map(f32::from_bits);
         Ok(())
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(pack, error) }
+    unsafe { finish(|| with_plan(plan, pack), error) }
 }
 
 /// Whether a buffer holds the weights that `convrelu_pack_weight` packed for this plan and pass, every element of
@@ -463,14 +449,15 @@ pub unsafe extern "C" fn convrelu_check_packed_weight(
     buffer: convrelu_input,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let check = || {
-        // SAFETY: **Struct pointer** and **Buffer pointer**; nothing is written.
-        let (plan, buffer) = unsafe { (read_plan(plan)?, slice(buffer, "weight")?) };
-        let (weight, hash) = packed(&plan, packed_pass(pass)?, buffer)?;
+    let check = |layer: Layer<'_>| {
+        // SAFETY: **Buffer pointer**; nothing is written.
+        let buffer = unsafe { slice(buffer, "weight")? };
+        let pass = Packs::of(pass)?;
+        let (weight, hash) = packed(&pass.packer(layer), pass, buffer)?;
         if Fnv::of_elements(weight.data) == hash { Ok(()) } else { Err(Fault::NotPacked) }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(check, error) }
+    unsafe { finish(|| with_plan(plan, check), error) }
 }
 
 /// The thresholds that arguments name.
@@ -482,20 +469,24 @@ unsafe fn thresholds<'a>(kind: u32, uniform: f32, buffer: convrelu_input) -> Res
     match kind {
         // SAFETY: what `slice` asks.
         CONVRELU_THRESHOLDS_PER_TAP => Ok(Thresholds::PerTap(unsafe { slice(buffer, "thresholds")? })),
+        CONVRELU_THRESHOLDS_LINEAR => Ok(Thresholds::LINEAR),
+        CONVRELU_THRESHOLDS_RELU => Ok(Thresholds::RELU),
+        // Not set, as a rule.
+        CONVRELU_THRESHOLDS_UNIFORM if uniform.is_nan() => Err(Fault::UniformNan),
         CONVRELU_THRESHOLDS_UNIFORM => Ok(Thresholds::Uniform(uniform)),
         _ => Err(Fault::InvalidValue { argument: "threshold_kind", value: kind as usize }),
     }
 }
 
-/// The buffer of thresholds, or none where they are uniform.
+/// The buffer of thresholds, or none where it is not read.
 fn per_tap(kind: u32, buffer: convrelu_input) -> convrelu_input {
-    if kind == CONVRELU_THRESHOLDS_UNIFORM { convrelu_input { data: core::ptr::null(), len: 0 } } else { buffer }
+    if kind == CONVRELU_THRESHOLDS_PER_TAP { buffer } else { convrelu_input { data: core::ptr::null(), len: 0 } }
 }
 
 /// Runs `call` with the weight that arguments name.
 fn with_weight(
-    plan: &ConvRelu,
-    pass: Pass,
+    packer: &Packer<'_>,
+    pass: Packs,
     kind: u32,
     weight: &[f32],
     call: impl FnOnce(Weight<'_>) -> Result<(), Error>,
@@ -503,7 +494,7 @@ fn with_weight(
     match kind {
         CONVRELU_WEIGHT_PLAIN => Ok(call(Weight::Plain(weight))?),
         CONVRELU_WEIGHT_PACKED => {
-            let (weight, _) = packed(plan, pass, weight)?;
+            let (weight, _) = packed(packer, pass, weight)?;
             Ok(call(Weight::Packed(&weight))?)
         }
         _ => Err(Fault::InvalidValue { argument: "weight_kind", value: kind as usize }),
@@ -564,9 +555,9 @@ pub unsafe extern "C" fn convrelu_forward(
     args: *const convrelu_forward_args,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let call = || {
+    let call = |layer: Layer<'_>| {
         // SAFETY: **Struct pointer**.
-        let (plan, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
+        let args = unsafe { read_struct(args)? };
         Extents::new([
             input("input", args.input),
             input("weight", args.weight),
@@ -583,13 +574,15 @@ pub unsafe extern "C" fn convrelu_forward(
             let (input, weight) = (slice(args.input, "input")?, slice(args.weight, "weight")?);
             let (output, workspace) = (slice_mut(args.output, "output")?, slice_mut(args.workspace, "workspace")?);
             let executor = Callback::new(args.parallel_for, args.context);
-            with_weight(&plan, Pass::ForwardPacked, args.weight_kind, weight, |weight| {
-                plan.forward(Forward { input, weight, thresholds, bias }, output, workspace, &executor)
+            let plan = layer.plan_forward();
+            let pass = layer.pass(&plan);
+            with_weight(&pass.packer(), Packs::Forward, args.weight_kind, weight, |weight| {
+                pass.forward(Forward { input, weight, thresholds, bias }, output, workspace, &executor)
             })
         }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(call, error) }
+    unsafe { finish(|| with_plan(plan, call), error) }
 }
 
 /// Gradients of the input and of the thresholds (eq. 5 and 6), whichever are asked for: see `ConvRelu::backward_input`.
@@ -603,9 +596,9 @@ pub unsafe extern "C" fn convrelu_backward_input(
     args: *const convrelu_backward_input_args,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let call = || {
+    let call = |layer: Layer<'_>| {
         // SAFETY: **Struct pointer**.
-        let (plan, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
+        let args = unsafe { read_struct(args)? };
         Extents::new([
             input("input", args.input),
             input("weight", args.weight),
@@ -622,6 +615,9 @@ pub unsafe extern "C" fn convrelu_backward_input(
         unsafe {
             let thresholds = thresholds(args.threshold_kind, args.threshold, args.thresholds)?;
             let (input, weight) = (optional(args.input, "input")?, slice(args.weight, "weight")?);
+            // Of an empty batch, null is all of it.
+            let none = args.input.len == 0 && layer.desc.input_len() == 0;
+            let input = if none { Some(&[][..]) } else { input };
             let grad_output = slice(args.grad_output, "grad_output")?;
             let gradients = InputGradients {
                 grad_input: gradient(args.grad_input, "grad_input", add_input)?,
@@ -629,14 +625,16 @@ pub unsafe extern "C" fn convrelu_backward_input(
             };
             let workspace = slice_mut(args.workspace, "workspace")?;
             let executor = Callback::new(args.parallel_for, args.context);
-            with_weight(&plan, Pass::BackwardInputPacked, args.weight_kind, weight, |weight| {
+            let plan = layer.plan_backward_input();
+            let pass = layer.pass(&plan);
+            with_weight(&pass.packer(), Packs::BackwardInput, args.weight_kind, weight, |weight| {
                 let operands = BackwardInput { input, weight, thresholds, grad_output };
-                plan.backward_input(operands, gradients, workspace, &executor)
+                pass.backward_input(None, operands, gradients, workspace, &executor)
             })
         }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(call, error) }
+    unsafe { finish(|| with_plan(plan, call), error) }
 }
 
 /// Gradients of the weight and of the bias, whichever are asked for: see `ConvRelu::backward_weight`.
@@ -650,9 +648,9 @@ pub unsafe extern "C" fn convrelu_backward_weight(
     args: *const convrelu_backward_weight_args,
     error: *mut convrelu_error,
 ) -> convrelu_status {
-    let call = || {
+    let call = |layer: Layer<'_>| {
         // SAFETY: **Struct pointer**.
-        let (plan, args) = unsafe { (read_plan(plan)?, read_struct(args)?) };
+        let args = unsafe { read_struct(args)? };
         Extents::new([
             input("input", args.input),
             input("thresholds", per_tap(args.threshold_kind, args.thresholds)),
@@ -674,7 +672,7 @@ pub unsafe extern "C" fn convrelu_backward_weight(
             };
             let workspace = slice_mut(args.workspace, "workspace")?;
             let executor = Callback::new(args.parallel_for, args.context);
-            Ok(plan.backward_weight(
+            Ok(layer.pass(&layer.plan_backward_weight()).backward_weight(
                 BackwardWeight { input, thresholds, grad_output },
                 gradients,
                 workspace,
@@ -683,7 +681,7 @@ pub unsafe extern "C" fn convrelu_backward_weight(
         }
     };
     // SAFETY: **Struct pointer**.
-    unsafe { finish(call, error) }
+    unsafe { finish(|| with_plan(plan, call), error) }
 }
 
 /// `y = x` if `x > θ`, else `θ` (eq. 4), elementwise; each threshold stands for `inner` elements in a row: see

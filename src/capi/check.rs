@@ -143,12 +143,15 @@ const fn most<T>() -> usize {
     isize::MAX as usize / size_of::<T>()
 }
 
-/// The elements of a buffer that is read.
+/// The elements of a buffer that is read. Null with the length 0 is a buffer without elements.
 ///
 /// # Safety
 ///
 /// **Buffer pointer**, for as long as `'a`.
 pub(super) unsafe fn slice<'a>(buffer: convrelu_input, argument: &'static str) -> Result<&'a [f32], Fault> {
+    if buffer.data.is_null() && buffer.len == 0 {
+        return Ok(&[]);
+    }
     pointer(buffer.data, argument)?;
     if buffer.len > most::<f32>() {
         return Err(Error::Overflow { quantity: argument }.into());
@@ -157,12 +160,15 @@ pub(super) unsafe fn slice<'a>(buffer: convrelu_input, argument: &'static str) -
     Ok(unsafe { core::slice::from_raw_parts(buffer.data, buffer.len) })
 }
 
-/// The elements of a buffer that is written.
+/// The elements of a buffer that is written. Null with the length 0 is a buffer without elements.
 ///
 /// # Safety
 ///
 /// **Buffer pointer**, for as long as `'a`; it lies apart from all else that the call reads or writes ([`Extents`]).
 pub(super) unsafe fn slice_mut<'a>(buffer: convrelu_output, argument: &'static str) -> Result<&'a mut [f32], Fault> {
+    if buffer.data.is_null() && buffer.len == 0 {
+        return Ok(&mut []);
+    }
     pointer(buffer.data, argument)?;
     if buffer.len > most::<f32>() {
         return Err(Error::Overflow { quantity: argument }.into());

@@ -130,14 +130,29 @@
 #define CONVRELU_WEIGHT_PACKED 1
 
 /**
- * One threshold per input channel and tap (eq. 8).
+ * Not said: an error.
  */
-#define CONVRELU_THRESHOLDS_PER_TAP 0
+#define CONVRELU_THRESHOLDS_UNSET 0
 
 /**
- * The field `threshold` everywhere: 0 for ReLU, −INFINITY for a plain convolution.
+ * One threshold per input channel and tap (eq. 8).
  */
-#define CONVRELU_THRESHOLDS_UNIFORM 1
+#define CONVRELU_THRESHOLDS_PER_TAP 1
+
+/**
+ * θ = −∞ everywhere: a plain convolution.
+ */
+#define CONVRELU_THRESHOLDS_LINEAR 2
+
+/**
+ * θ = 0 everywhere: ReLU, then convolution.
+ */
+#define CONVRELU_THRESHOLDS_RELU 3
+
+/**
+ * The field `threshold` everywhere.
+ */
+#define CONVRELU_THRESHOLDS_UNIFORM 4
 
 /**
  * What a function returns: 0 for success.
@@ -164,7 +179,7 @@ enum convrelu_status
    */
   CONVRELU_STRUCT_SIZE = 3,
   /**
-   * A number names nothing (a layout, an instruction set, a pass, a rank).
+   * A number names nothing (a layout, an instruction set, a pass, a rank), or the kind of thresholds is not set.
    */
   CONVRELU_INVALID_VALUE = 4,
   /**
@@ -208,7 +223,7 @@ enum convrelu_status
    */
   CONVRELU_BUFFER_TOO_SHORT = 14,
   /**
-   * A threshold is NaN.
+   * A threshold is NaN; a uniform one, as a rule, because it was not set.
    */
   CONVRELU_NAN_THRESHOLD = 15,
   /**
@@ -271,7 +286,7 @@ typedef struct {
 } convrelu_error;
 
 /**
- * A convolution. Initialise it with `convrelu_desc_init`, then set what differs from the defaults.
+ * A convolution. Initialise it with `convrelu_conv2d_init` or its siblings, then set what differs from the defaults.
  */
 typedef struct {
   /**
@@ -421,7 +436,7 @@ typedef struct {
 } convrelu_lens;
 
 /**
- * `len` floats to read. They may be fewer than a call needs, which it then refuses, or more.
+ * `len` floats to read. They may be fewer than a call needs, which it then refuses, or more. Null and 0 are no floats.
  */
 typedef struct {
   /**
@@ -435,7 +450,7 @@ typedef struct {
 } convrelu_input;
 
 /**
- * `len` floats to write.
+ * `len` floats to write. Null and 0 are none.
  */
 typedef struct {
   /**
@@ -467,7 +482,7 @@ typedef void (*convrelu_task)(void *task_context, size_t index);
 typedef void (*convrelu_parallel_for)(void *context, size_t tasks, convrelu_task task, void *task_context);
 
 /**
- * Arguments of `convrelu_forward`.
+ * Arguments of `convrelu_forward`. Initialise them with `convrelu_forward_args_init`.
  */
 typedef struct {
   /**
@@ -483,7 +498,7 @@ typedef struct {
    */
   convrelu_input weight;
   /**
-   * `θ`; ignored for `CONVRELU_THRESHOLDS_UNIFORM`.
+   * `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
    */
   convrelu_input thresholds;
   /**
@@ -515,7 +530,7 @@ typedef struct {
    */
   uint32_t threshold_kind;
   /**
-   * The uniform threshold.
+   * The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
    */
   float threshold;
   /**
@@ -525,7 +540,7 @@ typedef struct {
 } convrelu_forward_args;
 
 /**
- * Arguments of `convrelu_backward_input`.
+ * Arguments of `convrelu_backward_input`. Initialise them with `convrelu_backward_input_args_init`.
  */
 typedef struct {
   /**
@@ -533,7 +548,7 @@ typedef struct {
    */
   size_t struct_size;
   /**
-   * `x`; may be null where the threshold is uniformly −INFINITY, and is not read then.
+   * `x`; may be null for `CONVRELU_THRESHOLDS_LINEAR`, and is not read then.
    */
   convrelu_input input;
   /**
@@ -541,7 +556,7 @@ typedef struct {
    */
   convrelu_input weight;
   /**
-   * `θ`; ignored for `CONVRELU_THRESHOLDS_UNIFORM`.
+   * `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
    */
   convrelu_input thresholds;
   /**
@@ -553,7 +568,7 @@ typedef struct {
    */
   convrelu_output grad_input;
   /**
-   * `∂E/∂θ`, one element for `CONVRELU_THRESHOLDS_UNIFORM`; or null where it is not wanted.
+   * `∂E/∂θ`, one element but for `CONVRELU_THRESHOLDS_PER_TAP`; or null where it is not wanted.
    */
   convrelu_output grad_thresholds;
   /**
@@ -577,7 +592,7 @@ typedef struct {
    */
   uint32_t threshold_kind;
   /**
-   * The uniform threshold.
+   * The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
    */
   float threshold;
   /**
@@ -595,7 +610,7 @@ typedef struct {
 } convrelu_backward_input_args;
 
 /**
- * Arguments of `convrelu_backward_weight`.
+ * Arguments of `convrelu_backward_weight`. Initialise them with `convrelu_backward_weight_args_init`.
  */
 typedef struct {
   /**
@@ -607,7 +622,7 @@ typedef struct {
    */
   convrelu_input input;
   /**
-   * `θ`; ignored for `CONVRELU_THRESHOLDS_UNIFORM`.
+   * `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
    */
   convrelu_input thresholds;
   /**
@@ -639,7 +654,7 @@ typedef struct {
    */
   uint32_t threshold_kind;
   /**
-   * The uniform threshold.
+   * The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
    */
   float threshold;
   /**
@@ -732,21 +747,6 @@ convrelu_status convrelu_isa_detect(uint32_t *isa, convrelu_error *error);
  * `error` is a **Struct pointer**, `available` a **Number pointer**.
  */
 convrelu_status convrelu_isa_available(uint32_t isa, uint32_t *available, convrelu_error *error);
-
-/**
- * Fills a descriptor: stride, dilation, batch and groups 1, padding 0, channels first, packed tensors; everything else is 0
- * and to be set.
- *
- * `struct_size` is `sizeof(convrelu_desc)`.
- *
- * # Safety
- *
- * `desc` and `error` are **Struct pointers**.
- */
-convrelu_status convrelu_desc_init(convrelu_desc *desc,
-                                   size_t struct_size,
-                                   uint32_t rank,
-                                   convrelu_error *error);
 
 /**
  * Plans a layer for an instruction set (`CONVRELU_ISA_AUTO`: the best of this machine) and one thread.
@@ -906,6 +906,99 @@ convrelu_status convrelu_error_message(const convrelu_error *error,
                                        char *message,
                                        size_t capacity,
                                        size_t *len);
+
+/**
+ * Fills the descriptor of a 1D layer: stride, dilation and groups 1, padding 0, channels first, packed tensors. Set other
+ * values afterwards; `convrelu_plan_init` checks them all.
+ *
+ * `struct_size` is `sizeof(convrelu_desc)`.
+ *
+ * # Safety
+ *
+ * `desc` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_conv1d_init(convrelu_desc *desc,
+                                     size_t struct_size,
+                                     size_t batch,
+                                     size_t in_channels,
+                                     size_t out_channels,
+                                     size_t size,
+                                     size_t kernel,
+                                     convrelu_error *error);
+
+/**
+ * The same of a 2D layer.
+ *
+ * # Safety
+ *
+ * `desc` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_conv2d_init(convrelu_desc *desc,
+                                     size_t struct_size,
+                                     size_t batch,
+                                     size_t in_channels,
+                                     size_t out_channels,
+                                     size_t height,
+                                     size_t width,
+                                     size_t kernel_height,
+                                     size_t kernel_width,
+                                     convrelu_error *error);
+
+/**
+ * The same of a 3D layer.
+ *
+ * # Safety
+ *
+ * `desc` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_conv3d_init(convrelu_desc *desc,
+                                     size_t struct_size,
+                                     size_t batch,
+                                     size_t in_channels,
+                                     size_t out_channels,
+                                     size_t depth,
+                                     size_t height,
+                                     size_t width,
+                                     size_t kernel_depth,
+                                     size_t kernel_height,
+                                     size_t kernel_width,
+                                     convrelu_error *error);
+
+/**
+ * Fills the arguments of `convrelu_forward` with zeros and null pointers, and `threshold` with NaN, which is refused: neither
+ * a kind of thresholds nor a uniform one can be forgotten.
+ *
+ * `struct_size` is `sizeof(convrelu_forward_args)`.
+ *
+ * # Safety
+ *
+ * `args` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_forward_args_init(convrelu_forward_args *args,
+                                           size_t struct_size,
+                                           convrelu_error *error);
+
+/**
+ * The same of `convrelu_backward_input`: gradients are left out, or overwritten.
+ *
+ * # Safety
+ *
+ * `args` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_backward_input_args_init(convrelu_backward_input_args *args,
+                                                  size_t struct_size,
+                                                  convrelu_error *error);
+
+/**
+ * The same of `convrelu_backward_weight`: gradients are left out, or overwritten.
+ *
+ * # Safety
+ *
+ * `args` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_backward_weight_args_init(convrelu_backward_weight_args *args,
+                                                   size_t struct_size,
+                                                   convrelu_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -4,7 +4,7 @@ use core::ffi::c_char;
 use core::fmt::{self, Write};
 
 use super::check::{bytes_mut, pointer, read_struct, write};
-use super::types::{isa_of, number_of};
+use super::types::{CONVRELU_THRESHOLDS_UNSET, isa_of, number_of};
 use crate::error::Error;
 use crate::isa::Isa;
 
@@ -20,7 +20,7 @@ pub enum convrelu_status {
     CONVRELU_MISALIGNED = 2,
     /// A struct is of another size than this version's.
     CONVRELU_STRUCT_SIZE = 3,
-    /// A number names nothing (a layout, an instruction set, a pass, a rank).
+    /// A number names nothing (a layout, an instruction set, a pass, a rank), or the kind of thresholds is not set.
     CONVRELU_INVALID_VALUE = 4,
     /// A reserved field is not zero.
     CONVRELU_RESERVED = 5,
@@ -42,7 +42,7 @@ pub enum convrelu_status {
     CONVRELU_OVERFLOW = 13,
     /// A buffer holds fewer elements than the call needs.
     CONVRELU_BUFFER_TOO_SHORT = 14,
-    /// A threshold is NaN.
+    /// A threshold is NaN; a uniform one, as a rule, because it was not set.
     CONVRELU_NAN_THRESHOLD = 15,
     /// The instruction set is not available here.
     CONVRELU_ISA_UNAVAILABLE = 16,
@@ -86,6 +86,7 @@ pub(super) enum Fault {
     NotAPlan { magic: usize },
     Overlap { argument: &'static str, other: &'static str },
     NotPacked,
+    UniformNan,
     Core(Error),
 }
 
@@ -95,8 +96,12 @@ impl From<Error> for Fault {
     }
 }
 
+/// Two fields of arguments that have sentences of their own.
+const UNIFORM: &str = "threshold";
+const KIND: &str = "threshold_kind";
+
 /// What an argument or a quantity may be called, so that a number stands for it in [`convrelu_error`].
-const NAMES: [&str; 48] = [
+const NAMES: [&str; 49] = [
     "?",
     "in_channels",
     "out_channels",
@@ -130,7 +135,7 @@ const NAMES: [&str; 48] = [
     "pass",
     "accumulation",
     "weight_kind",
-    "threshold_kind",
+    KIND,
     "packed",
     "message",
     "available",
@@ -145,6 +150,7 @@ const NAMES: [&str; 48] = [
     "grad_weight_accumulation",
     "grad_bias_accumulation",
     "parallel_for",
+    UNIFORM,
 ];
 
 fn number_of_name(name: &str) -> u32 {
@@ -166,6 +172,7 @@ impl Fault {
             Self::NotAPlan { .. } => CONVRELU_NOT_A_PLAN,
             Self::Overlap { .. } => CONVRELU_OVERLAP,
             Self::NotPacked => CONVRELU_NOT_PACKED,
+            Self::UniformNan => CONVRELU_NAN_THRESHOLD,
             Self::Core(error) => match error {
                 Error::ZeroChannels { .. }
                 | Error::ZeroGroups
@@ -201,6 +208,7 @@ impl Fault {
             Self::NotAPlan { magic } => ("plan", [magic, 0, 0]),
             Self::Overlap { argument, other } => (argument, [number_of_name(other) as usize, 0, 0]),
             Self::NotPacked => ("weight", [0; 3]),
+            Self::UniformNan => (UNIFORM, [0; 3]),
             Self::Core(error) => match error {
                 Error::ZeroChannels { argument } => (argument, [0; 3]),
                 Error::ZeroGroups => ("groups", [0, 1, 0]),
@@ -241,6 +249,12 @@ impl fmt::Display for convrelu_error {
             return write!(f, "{argument} is at {value:#x}: it must be aligned to its type");
         } else if is(CONVRELU_STRUCT_SIZE) {
             return write!(f, "{argument}.struct_size is {value}: it must be {other} for this version of the library");
+        } else if is(CONVRELU_INVALID_VALUE) && argument == KIND && value == CONVRELU_THRESHOLDS_UNSET as usize {
+            return write!(
+                f,
+                "{argument} is unset: it must be set to CONVRELU_THRESHOLDS_PER_TAP, CONVRELU_THRESHOLDS_LINEAR, \
+                 CONVRELU_THRESHOLDS_RELU or CONVRELU_THRESHOLDS_UNIFORM"
+            );
         } else if is(CONVRELU_INVALID_VALUE) {
             return write!(f, "{argument} is {value}: it must be one of the values that the header lists");
         } else if is(CONVRELU_RESERVED) {
@@ -278,6 +292,8 @@ impl fmt::Display for convrelu_error {
             Error::Executor { tasks: value, task: other, never: third != 0 }
         } else if is(CONVRELU_BUFFER_TOO_SHORT) {
             Error::BufferTooShort { argument, len: value, required: other }
+        } else if is(CONVRELU_NAN_THRESHOLD) && argument == UNIFORM {
+            return write!(f, "{argument} is NaN: for CONVRELU_THRESHOLDS_UNIFORM it must be set to a number");
         } else if is(CONVRELU_NAN_THRESHOLD) {
             Error::NanThreshold { index: value }
         } else if is(CONVRELU_ISA_UNAVAILABLE) {

@@ -66,14 +66,20 @@
 
 #![allow(non_camel_case_types)]
 
+// A library that is linked needs a panic handler. Where there is an operating system, the standard library has one.
+#[cfg(all(not(feature = "std"), not(target_os = "none")))]
+extern crate std as _;
+
 mod calls;
 mod check;
 mod error;
 mod executor;
+mod init;
 #[cfg(all(feature = "panic-handler", target_os = "none"))]
 mod panic;
 mod types;
 
 pub use calls::*;
 pub use error::{convrelu_error, convrelu_error_message, convrelu_status};
+pub use init::*;
 pub use types::*;

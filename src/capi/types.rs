@@ -52,10 +52,16 @@ pub const CONVRELU_WEIGHT_PLAIN: u32 = 0;
 /// The weight was packed by `convrelu_pack_weight` for the same layer, pass and instruction set.
 pub const CONVRELU_WEIGHT_PACKED: u32 = 1;
 
+/// Not said: an error.
+pub const CONVRELU_THRESHOLDS_UNSET: u32 = 0;
 /// One threshold per input channel and tap (eq. 8).
-pub const CONVRELU_THRESHOLDS_PER_TAP: u32 = 0;
-/// The field `threshold` everywhere: 0 for ReLU, −INFINITY for a plain convolution.
-pub const CONVRELU_THRESHOLDS_UNIFORM: u32 = 1;
+pub const CONVRELU_THRESHOLDS_PER_TAP: u32 = 1;
+/// θ = −∞ everywhere: a plain convolution.
+pub const CONVRELU_THRESHOLDS_LINEAR: u32 = 2;
+/// θ = 0 everywhere: ReLU, then convolution.
+pub const CONVRELU_THRESHOLDS_RELU: u32 = 3;
+/// The field `threshold` everywhere.
+pub const CONVRELU_THRESHOLDS_UNIFORM: u32 = 4;
 
 /// Runs the task `index` of a call, on any thread: what a `convrelu_parallel_for` is given to call.
 pub type convrelu_task = unsafe extern "C" fn(task_context: *mut c_void, index: usize);
@@ -72,7 +78,7 @@ pub type convrelu_task = unsafe extern "C" fn(task_context: *mut c_void, index: 
 pub type convrelu_parallel_for =
     Option<unsafe extern "C" fn(context: *mut c_void, tasks: usize, task: convrelu_task, task_context: *mut c_void)>;
 
-/// A convolution. Initialise it with `convrelu_desc_init`, then set what differs from the defaults.
+/// A convolution. Initialise it with `convrelu_conv2d_init` or its siblings, then set what differs from the defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct convrelu_desc {
@@ -158,7 +164,7 @@ pub struct convrelu_lens {
     pub reserved: [usize; 4],
 }
 
-/// `len` floats to read. They may be fewer than a call needs, which it then refuses, or more.
+/// `len` floats to read. They may be fewer than a call needs, which it then refuses, or more. Null and 0 are no floats.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct convrelu_input {
@@ -168,7 +174,7 @@ pub struct convrelu_input {
     pub len: usize,
 }
 
-/// `len` floats to write.
+/// `len` floats to write. Null and 0 are none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct convrelu_output {
@@ -178,7 +184,7 @@ pub struct convrelu_output {
     pub len: usize,
 }
 
-/// Arguments of `convrelu_forward`.
+/// Arguments of `convrelu_forward`. Initialise them with `convrelu_forward_args_init`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct convrelu_forward_args {
@@ -188,7 +194,7 @@ pub struct convrelu_forward_args {
     pub input: convrelu_input,
     /// `w`
     pub weight: convrelu_input,
-    /// `θ`; ignored for `CONVRELU_THRESHOLDS_UNIFORM`.
+    /// `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
     pub thresholds: convrelu_input,
     /// `b`, or null for none.
     pub bias: convrelu_input,
@@ -204,29 +210,29 @@ pub struct convrelu_forward_args {
     pub weight_kind: u32,
     /// `CONVRELU_THRESHOLDS_…`
     pub threshold_kind: u32,
-    /// The uniform threshold.
+    /// The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
     pub threshold: f32,
     /// Zero.
     pub reserved: [u32; 5],
 }
 
-/// Arguments of `convrelu_backward_input`.
+/// Arguments of `convrelu_backward_input`. Initialise them with `convrelu_backward_input_args_init`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct convrelu_backward_input_args {
     /// `sizeof(convrelu_backward_input_args)`.
     pub struct_size: usize,
-    /// `x`; may be null where the threshold is uniformly −INFINITY, and is not read then.
+    /// `x`; may be null for `CONVRELU_THRESHOLDS_LINEAR`, and is not read then.
     pub input: convrelu_input,
     /// `w`
     pub weight: convrelu_input,
-    /// `θ`; ignored for `CONVRELU_THRESHOLDS_UNIFORM`.
+    /// `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
     pub thresholds: convrelu_input,
     /// `∂E/∂y`
     pub grad_output: convrelu_input,
     /// `∂E/∂x`, or null where it is not wanted.
     pub grad_input: convrelu_output,
-    /// `∂E/∂θ`, one element for `CONVRELU_THRESHOLDS_UNIFORM`; or null where it is not wanted.
+    /// `∂E/∂θ`, one element but for `CONVRELU_THRESHOLDS_PER_TAP`; or null where it is not wanted.
     pub grad_thresholds: convrelu_output,
     /// Any contents.
     pub workspace: convrelu_output,
@@ -238,7 +244,7 @@ pub struct convrelu_backward_input_args {
     pub weight_kind: u32,
     /// `CONVRELU_THRESHOLDS_…`
     pub threshold_kind: u32,
-    /// The uniform threshold.
+    /// The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
     pub threshold: f32,
     /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: what becomes of the values in `grad_input`.
     pub grad_input_accumulation: u32,
@@ -248,7 +254,7 @@ pub struct convrelu_backward_input_args {
     pub reserved: [u32; 5],
 }
 
-/// Arguments of `convrelu_backward_weight`.
+/// Arguments of `convrelu_backward_weight`. Initialise them with `convrelu_backward_weight_args_init`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct convrelu_backward_weight_args {
@@ -256,7 +262,7 @@ pub struct convrelu_backward_weight_args {
     pub struct_size: usize,
     /// `x`
     pub input: convrelu_input,
-    /// `θ`; ignored for `CONVRELU_THRESHOLDS_UNIFORM`.
+    /// `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
     pub thresholds: convrelu_input,
     /// `∂E/∂y`
     pub grad_output: convrelu_input,
@@ -272,7 +278,7 @@ pub struct convrelu_backward_weight_args {
     pub context: *mut c_void,
     /// `CONVRELU_THRESHOLDS_…`
     pub threshold_kind: u32,
-    /// The uniform threshold.
+    /// The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
     pub threshold: f32,
     /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: what becomes of the values in `grad_weight`.
     pub grad_weight_accumulation: u32,

@@ -255,17 +255,17 @@ impl ConvTranspose {
         let input = checked("input", input, desc.input_len())?;
         let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
         let output = checked_mut("output", output, desc.output_len())?;
-        let (weight, workspace) = self.mirrored.checked_for_input(weight, workspace)?;
+        let (weight, workspace) = self.mirrored.backward_input_pass().checked(weight, workspace)?;
         let (mut start, mut accumulation) = (bias, Accumulation::Overwrite);
         if let Some(bias) = bias
-            && !self.mirrored.begins()
+            && !self.mirrored.backward_input_pass().begins()
         {
             self.fill(bias, output, executor)?;
             (start, accumulation) = (None, Accumulation::Add);
         }
         let operands = operands::BackwardInput::linear(weight, input);
         let gradients = InputGradients::new().input(Gradient::new(output, accumulation));
-        self.mirrored.backward_input_from(start, operands, gradients, workspace, executor)
+        self.mirrored.backward_input_pass().backward_input(start, operands, gradients, workspace, executor)
     }
 
     /// Gradient of the input, `∂E/∂x[n,c,i] = Σ_{d,k} w[c,d,k] · g[n,d,i·stride + k·dilation − padding]`. It does not depend on the
@@ -356,7 +356,7 @@ impl ConvTranspose {
     fn fill(&self, bias: &[f32], output: &mut [f32], executor: &dyn Executor) -> Result<(), Error> {
         let tensor = self.desc().output_tensor();
         let rows = Rows::of(&tensor);
-        let parts = Panels::into_parts(rows.count, self.mirrored.parts(rows.count.saturating_mul(rows.len)));
+        let parts = Panels::into_parts(rows.count, self.mirrored.layer().parts_of(rows.count.saturating_mul(rows.len)));
         let mut rest = Rest::of(output);
         let jobs = parts.iter().map(move |own| {
             let [start, end] = [own.start, own.end].map(|row| rows.start(row));
@@ -386,7 +386,7 @@ impl ConvTranspose {
         let tensor = &self.desc().output_tensor();
         let all = [tensor.size.map(|size| 0..size)];
         let work = tensor.positions().saturating_mul(tensor.images).saturating_mul(tensor.channels);
-        let parts = Panels::into_parts(tensor.channels, self.mirrored.parts(work));
+        let parts = Panels::into_parts(tensor.channels, self.mirrored.layer().parts_of(work));
         let mut rest = Rest::of(grad_bias);
         let jobs = parts.iter().map(move |channels| (rest.cut(channels.len()), channels));
         for_each(executor, parts.count(), jobs, &|(sums, channels): (&mut [f32], Range<usize>)| {

@@ -1,0 +1,299 @@
+//! One pass of a planned layer: its workspace, its packed weight, and its call, from the operands on.
+//!
+//! [`ConvRelu`](crate::ConvRelu) holds the plans of all passes. The C interface plans the pass of a call, and no other.
+
+use crate::backward_input::BackwardInputPlan;
+use crate::backward_weight::BackwardWeightPlan;
+use crate::calls::{BackwardInputCall, BackwardWeightCall, ForwardCall};
+use crate::desc::ConvDesc;
+use crate::error::Error;
+use crate::forward::ForwardPlan;
+use crate::geometry::parts;
+use crate::kernel::Kernels;
+use crate::operands::{
+    BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Weight, WeightGradients, checked, checked_mut,
+};
+use crate::threads::Executor;
+use crate::thresholds::ThresholdGradient;
+use crate::tiny::Tiny;
+use crate::tuning::Tuning;
+use crate::weight::{PackedWeight, Packing, plain_strides};
+use crate::workspace::{Buffers, aligned, slack};
+
+/// What the passes of a layer are planned from.
+#[derive(Clone, Copy)]
+pub(crate) struct Layer<'a> {
+    pub(crate) desc: &'a ConvDesc,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) tuning: &'a Tuning,
+    /// The most tasks per call, at least 1.
+    pub(crate) threads: usize,
+}
+
+impl<'a> Layer<'a> {
+    /// Most parts of a pass.
+    const fn parts(&self) -> usize {
+        self.parts_of(self.desc.multiply_adds())
+    }
+
+    /// How many tasks pay for so much work.
+    pub(crate) const fn parts_of(&self, work: usize) -> usize {
+        parts(self.threads, work, self.tuning.part)
+    }
+
+    const fn tiny(&self) -> Option<Tiny> {
+        Tiny::of(self.desc, self.tuning)
+    }
+
+    pub(crate) const fn plan_forward(&self) -> ForwardPlan {
+        ForwardPlan::new(self.desc, self.kernels, self.tuning, self.parts(), self.tiny())
+    }
+
+    pub(crate) const fn plan_backward_input(&self) -> BackwardInputPlan {
+        BackwardInputPlan::new(self.desc, self.kernels, self.tuning, self.parts(), self.tiny())
+    }
+
+    pub(crate) const fn plan_backward_weight(&self) -> BackwardWeightPlan {
+        BackwardWeightPlan::new(self.desc, self.kernels, self.tuning, self.parts(), self.tiny())
+    }
+
+    /// A pass with its plan, which was made for this layer.
+    pub(crate) const fn pass<P>(self, plan: &'a P) -> Planned<'a, P> {
+        Planned { layer: self, plan }
+    }
+
+    /// The weight of a pass that reads it in this packing.
+    pub(crate) const fn packer(self, packing: Packing) -> Packer<'a> {
+        Packer { layer: self, packing }
+    }
+}
+
+/// A pass of a layer and its plan.
+#[derive(Clone, Copy)]
+pub(crate) struct Planned<'a, P> {
+    layer: Layer<'a>,
+    plan: &'a P,
+}
+
+/// The weight of a pass, plain and packed.
+#[derive(Clone, Copy)]
+pub(crate) struct Packer<'a> {
+    layer: Layer<'a>,
+    packing: Packing,
+}
+
+impl<'l> Packer<'l> {
+    /// Elements of the buffer that [`pack`](Self::pack) fills.
+    pub(crate) const fn len(&self) -> usize {
+        self.packing.len(self.layer.desc).saturating_add(slack(self.layer.kernels.lanes))
+    }
+
+    pub(crate) fn pack<'a>(&self, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
+        let Layer { desc, kernels, .. } = self.layer;
+        let weight = checked("weight", weight, desc.weight_len())?;
+        let lanes = kernels.lanes;
+        let len = self.packing.len(desc);
+        let buffer = &mut aligned(checked_mut("buffer", buffer, len.saturating_add(slack(lanes)))?, lanes)[..len];
+        self.packing.pack(desc, kernels, weight, buffer);
+        Ok(PackedWeight { data: buffer, layer: desc.layer(), isa: kernels.isa, packing: self.packing })
+    }
+
+    #[cfg(feature = "capi")]
+    pub(crate) const fn isa(&self) -> crate::isa::Isa {
+        self.layer.kernels.isa
+    }
+
+    /// What packed weights belong to: equal for passes that may share them.
+    #[cfg(feature = "capi")]
+    pub(crate) fn identity(&self) -> impl core::hash::Hash + use<> {
+        (self.layer.desc.layer(), self.layer.kernels.isa, self.packing)
+    }
+
+    /// Elements that the caller knows to be packed for this pass, unless they are too few.
+    #[cfg(feature = "capi")]
+    pub(crate) fn packed_before<'a>(&self, elements: &'a [f32]) -> Option<PackedWeight<'a>> {
+        let Layer { desc, .. } = self.layer;
+        let data = elements.get(..self.packing.len(desc))?;
+        Some(PackedWeight { data, layer: desc.layer(), isa: self.layer.kernels.isa, packing: self.packing })
+    }
+
+    /// Weights that a call packs, before the rest of its workspace.
+    const fn apart(&self) -> Buffers<1> {
+        Buffers::new([self.packing.len(self.layer.desc)], self.layer.kernels.lanes)
+    }
+
+    /// Elements of a workspace: `len`, and room for a weight that the call packs.
+    const fn workspace_len(&self, len: usize, packs: bool) -> usize {
+        let packed = if packs { self.apart().len() } else { 0 };
+        len.saturating_add(packed).saturating_add(slack(self.layer.kernels.lanes))
+    }
+
+    /// The weight of a call, long enough, or packed for it.
+    fn checked<'a>(&self, weight: Weight<'a>) -> Result<Weight<'a>, Error> {
+        let (desc, isa) = (self.layer.desc, self.layer.kernels.isa);
+        match weight {
+            Weight::Plain(weight) => Ok(Weight::Plain(checked("weight", weight, desc.weight_len())?)),
+            Weight::Packed(own) if !own.belongs_to(desc, isa, self.packing) => {
+                Err(Error::PackedElsewhere { packed: own.isa, plan: isa })
+            }
+            Weight::Packed(_) => Ok(weight),
+        }
+    }
+
+    /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.
+    fn packed<'a>(&self, weight: Weight<'a>, workspace: &'a mut [f32]) -> (&'a [f32], &'a mut [f32]) {
+        let Layer { desc, kernels, .. } = self.layer;
+        let workspace = aligned(workspace, kernels.lanes);
+        match weight {
+            Weight::Plain(weight) => {
+                let ([packed], rest) = self.apart().carve(workspace);
+                self.packing.pack(desc, kernels, weight, packed);
+                (packed, rest)
+            }
+            Weight::Packed(weight) => (weight.data, workspace),
+        }
+    }
+}
+
+/// Whether a call with this weight is the pass with packed weights.
+const fn is_packed(weight: Weight<'_>) -> bool {
+    matches!(weight, Weight::Packed(_))
+}
+
+impl<'l> Planned<'l, ForwardPlan> {
+    pub(crate) const fn packer(&self) -> Packer<'l> {
+        self.layer.packer(self.plan.packing)
+    }
+
+    /// Elements of workspace, exactly.
+    pub(crate) const fn workspace_len(&self, packed: bool) -> usize {
+        self.packer().workspace_len(self.plan.workspace_len(), !packed && self.plan.tiny().is_none())
+    }
+
+    /// [`ConvRelu::forward`](crate::ConvRelu::forward)
+    pub(crate) fn forward(
+        &self,
+        operands: Forward<'_>,
+        output: &mut [f32],
+        workspace: &mut [f32],
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
+        let Layer { desc, kernels, .. } = self.layer;
+        let Forward { input, weight, thresholds, bias } = operands;
+        let input = checked("input", input, desc.input_len())?;
+        let thresholds = thresholds.checked(desc)?;
+        let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
+        let output = checked_mut("output", output, desc.output_len())?;
+        let weight = self.packer().checked(weight)?;
+        let workspace = checked_mut("workspace", workspace, self.workspace_len(is_packed(weight)))?;
+        if let Some(tiny) = self.plan.tiny() {
+            tiny.forward(input, &tiny.weight(desc, weight), &thresholds, bias, output);
+            return Ok(());
+        }
+        let (weight, workspace) = self.packer().packed(weight, workspace);
+        let call = ForwardCall { desc, kernels, input, weight, thresholds, bias };
+        self.plan.run(&call, output, workspace, executor)
+    }
+}
+
+impl<'l> Planned<'l, BackwardInputPlan> {
+    pub(crate) const fn packer(&self) -> Packer<'l> {
+        self.layer.packer(self.plan.packing)
+    }
+
+    /// Elements of workspace, exactly.
+    pub(crate) const fn workspace_len(&self, packed: bool) -> usize {
+        let len = self.plan.workspace_len(self.layer.kernels.lanes);
+        self.packer().workspace_len(len, !packed && self.plan.tiny().is_none())
+    }
+
+    /// Whether gradients of the input can begin with given values.
+    pub(crate) const fn begins(&self) -> bool {
+        self.plan.begins()
+    }
+
+    /// The weight and the workspace of a call, both long enough.
+    pub(crate) fn checked<'a>(
+        &self,
+        weight: Weight<'a>,
+        workspace: &'a mut [f32],
+    ) -> Result<(Weight<'a>, &'a mut [f32]), Error> {
+        let weight = self.packer().checked(weight)?;
+        Ok((weight, checked_mut("workspace", workspace, self.workspace_len(is_packed(weight)))?))
+    }
+
+    /// [`ConvRelu::backward_input`](crate::ConvRelu::backward_input), whose gradient of the input begins with values of each channel,
+    /// if there are any. They need a plan that [can](Self::begins), and replace what is there.
+    pub(crate) fn backward_input(
+        &self,
+        start: Option<&[f32]>,
+        operands: BackwardInput<'_>,
+        gradients: InputGradients<'_>,
+        workspace: &mut [f32],
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
+        let Layer { desc, kernels, .. } = self.layer;
+        let BackwardInput { input, weight, thresholds, grad_output } = operands;
+        let input = match input {
+            // Not even looked at.
+            _ if thresholds.is_linear() => None,
+            Some(input) => Some(checked("input", input, desc.input_len())?),
+            None => return Err(Error::MissingInput),
+        };
+        let grad_len = thresholds.grad_len(desc);
+        let thresholds = thresholds.checked(desc)?;
+        let grad_output = checked("grad_output", grad_output, desc.output_len())?;
+        let InputGradients { grad_input, grad_thresholds } = gradients;
+        let grad_input = grad_input.map(|gradient| gradient.checked("grad_input", desc.input_len())).transpose()?;
+        let grad_thresholds =
+            grad_thresholds.map(|gradient| gradient.checked("grad_thresholds", grad_len)).transpose()?;
+        let (weight, workspace) = self.checked(weight, workspace)?;
+        let strides = thresholds.strides();
+        let grad_thresholds = grad_thresholds.map(|gradient| ThresholdGradient { values: gradient.zeroed(), strides });
+        if let Some(tiny) = self.plan.tiny() {
+            // Without gaps, so all of it may be zeroed.
+            let grad_input = grad_input.map(Gradient::zeroed);
+            let weight = tiny.weight(desc, weight);
+            tiny.backward_input(input, &weight, &thresholds, grad_output, grad_input, grad_thresholds);
+            return Ok(());
+        }
+        let (weight, workspace) = self.packer().packed(weight, workspace);
+        let call = BackwardInputCall { desc, kernels, input, weight, thresholds, grad_output, start };
+        self.plan.run(&call, grad_input, grad_thresholds, workspace, executor)
+    }
+}
+
+impl Planned<'_, BackwardWeightPlan> {
+    /// Elements of workspace, exactly.
+    pub(crate) const fn workspace_len(&self) -> usize {
+        self.plan.workspace_len(self.layer.desc).saturating_add(slack(self.layer.kernels.lanes))
+    }
+
+    /// [`ConvRelu::backward_weight`](crate::ConvRelu::backward_weight)
+    pub(crate) fn backward_weight(
+        &self,
+        operands: BackwardWeight<'_>,
+        gradients: WeightGradients<'_>,
+        workspace: &mut [f32],
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
+        let Layer { desc, kernels, .. } = self.layer;
+        let BackwardWeight { input, thresholds, grad_output } = operands;
+        let input = checked("input", input, desc.input_len())?;
+        let thresholds = thresholds.checked(desc)?;
+        let grad_output = checked("grad_output", grad_output, desc.output_len())?;
+        let WeightGradients { grad_weight, grad_bias } = gradients;
+        let grad_weight = grad_weight.map(|gradient| gradient.checked("grad_weight", desc.weight_len())).transpose()?;
+        let grad_bias = grad_bias.map(|gradient| gradient.checked("grad_bias", desc.bias_len())).transpose()?;
+        let workspace = checked_mut("workspace", workspace, self.workspace_len())?;
+        let grad_bias = grad_bias.map(Gradient::zeroed);
+        if let Some(tiny) = self.plan.tiny() {
+            let grad_weight = grad_weight.map(|gradient| (gradient.zeroed(), plain_strides(desc)));
+            tiny.backward_weight(input, &thresholds, grad_output, grad_weight, grad_bias);
+            return Ok(());
+        }
+        let call = BackwardWeightCall { desc, kernels, input, thresholds, grad_output };
+        let workspace = aligned(workspace, kernels.lanes);
+        self.plan.run(&call, grad_weight, grad_bias, workspace, executor)
+    }
+}

@@ -386,8 +386,8 @@ impl ConvRelu {
         self.backward_input.begins()
     }
 
-    /// [`backward_input`](Self::backward_input), whose gradient of the input begins with values of each channel, if there are any. They
-    /// need a plan that [can](Self::begins), and replace what is there.
+    /// [`backward_input`](Self::backward_input), whose gradient of the input begins with values of each channel, if there are
+    /// any. They need a plan that [can](Self::begins), and replace what is there.
     #[inline(always)]
     pub(crate) fn backward_input_from(
         &self,

@@ -12,8 +12,8 @@ pub(crate) const AXES: [&str; 3] = ["depth", "height", "width"];
 /// The most elements a buffer may hold: its size in bytes must fit `isize`.
 const MAX_LEN: usize = isize::MAX as usize / size_of::<f32>();
 
-/// Coordinates run from −padding to the input's extent + padding − 1, plus at most one stride or one dilated kernel beyond: all of
-/// it must fit `isize`, so each part is held to a quarter.
+/// Coordinates run from −padding to the input's extent + padding − 1, plus at most one stride or one dilated kernel beyond:
+/// all of it must fit `isize`, so each part is held to a quarter.
 pub(crate) const MAX_EXTENT: usize = isize::MAX as usize / 4;
 
 /// `?` for `const fn`.
@@ -491,7 +491,8 @@ impl<const R: usize> ConvDescBuilder<R> {
         self.build_of(None)
     }
 
-    /// The same with an output that ends earlier, perhaps, than the padded input would let it: what lies behind is read by nobody.
+    /// The same with an output that ends earlier, perhaps, than the padded input would let it: what lies behind is read by
+    /// nobody.
     ///
     /// # Panics
     ///

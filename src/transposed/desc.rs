@@ -252,8 +252,8 @@ impl<const R: usize> ConvTransposeDescBuilder<R> {
         Self { mirrored: self.mirrored.padding_before_after(before, after), ..self }
     }
 
-    /// Outputs that are appended to each axis, less than stride or dilation: strides leave open how large the output is. Those that
-    /// no tap reaches hold the bias.
+    /// Outputs that are appended to each axis, less than the larger of stride and dilation: a stride leaves open how large the
+    /// output is. Those that no tap reaches hold the bias.
     pub const fn output_padding(self, output_padding: [usize; R]) -> Self {
         Self { output_padding, ..self }
     }
@@ -291,8 +291,8 @@ impl<const R: usize> ConvTransposeDescBuilder<R> {
     ///
     /// [`Error::ZeroChannels`], [`Error::ZeroGroups`], [`Error::ChannelsNotDivisible`], [`Error::ZeroSize`],
     /// [`Error::ZeroKernel`], [`Error::ZeroStride`], [`Error::ZeroDilation`], [`Error::OutputPaddingTooLarge`],
-    /// [`Error::PaddingTooLarge`] where no output is left, [`Error::PitchTooSmall`], and [`Error::Overflow`] where a tensor or the
-    /// work would not be addressable.
+    /// [`Error::PaddingTooLarge`] where no output is left, [`Error::PitchTooSmall`], and [`Error::Overflow`] where a tensor
+    /// or the work would not be addressable.
     pub const fn build(self) -> Result<ConvTransposeDesc, Error> {
         let (mut mirrored, mut axis) = (self.mirrored, 0);
         while axis < R {

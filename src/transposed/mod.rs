@@ -181,8 +181,8 @@ impl ConvTranspose {
         self.mirrored.threads()
     }
 
-    /// Elements of workspace that a pass needs. For the gradient of the input there is room for what is to be added to it, at most
-    /// 256 KiB or one image; to replace it takes less.
+    /// Elements of workspace that a pass needs. For the gradient of the input there is room for what is to be added to it, at
+    /// most 256 KiB or one image; to replace it takes less.
     pub const fn workspace_len(&self, pass: Pass) -> usize {
         let mirrored = mirrored_pass(pass);
         if !matches!(pass, Pass::BackwardInput | Pass::BackwardInputPacked) {
@@ -268,8 +268,8 @@ impl ConvTranspose {
         self.mirrored.backward_input_pass().backward_input(start, operands, gradients, workspace, executor)
     }
 
-    /// Gradient of the input, `∂E/∂x[n,c,i] = Σ_{d,k} w[c,d,k] · g[n,d,i·stride + k·dilation − padding]`. It does not depend on the
-    /// input.
+    /// Gradient of the input, `∂E/∂x[n,c,i] = Σ_{d,k} w[c,d,k] · g[n,d,i·stride + k·dilation − padding]`. It does not depend
+    /// on the input.
     ///
     /// # Errors
     ///

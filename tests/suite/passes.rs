@@ -131,8 +131,8 @@ proptest! {
     }
 }
 
-/// Rows of depthwise layers of which taps reach no column of a whole vector, at either end: dilation and padding are wider. Each of
-/// them once ended in a panic on AVX-512.
+/// Rows of depthwise layers of which taps reach no column of a whole vector, at either end: dilation and padding are wider.
+/// Each of them once ended in a panic on AVX-512.
 #[test]
 fn taps_may_pass_by_whole_vectors() {
     let variation = Variation {

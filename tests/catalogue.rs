@@ -314,6 +314,7 @@ impl Pointer {
 }
 
 /// A call of the C interface in the making: rows spoil its fields.
+#[derive(Clone)]
 struct Raw {
     call: Call,
     plan: convrelu_plan,
@@ -343,8 +344,8 @@ impl Raw {
             _ => Pass::Forward,
         };
         let (threshold_kind, threshold) = match layer.case.theta {
-            Theta::PerTap(_) => (CONVRELU_THRESHOLDS_PER_TAP, 0.0),
-            Theta::Uniform(theta) => (CONVRELU_THRESHOLDS_UNIFORM, theta),
+            Theta::PerTap(_) => (CONVRELU_THRESHOLDS_PER_TAP, f32::NAN),
+            Theta::Uniform(theta) => uniform_kind(theta),
         };
         Self {
             call,
@@ -370,7 +371,7 @@ impl Raw {
     /// As the Rust interface is asked.
     fn ask(&mut self, asked: &Asked<'_>) {
         if let Some(uniform) = asked.uniform {
-            (self.threshold_kind, self.threshold) = (CONVRELU_THRESHOLDS_UNIFORM, uniform);
+            (self.threshold_kind, self.threshold) = uniform_kind(uniform);
         }
         for buffer in self.buffers.iter_mut().filter(|buffer| !asked.has(buffer.0)) {
             buffer.1 = ptr::null_mut();
@@ -531,6 +532,41 @@ impl Raw {
     }
 }
 
+/// How C says a uniform threshold: by its name, if it has one, which needs no number.
+fn uniform_kind(theta: f32) -> (u32, f32) {
+    if theta == f32::NEG_INFINITY {
+        (CONVRELU_THRESHOLDS_LINEAR, f32::NAN)
+    } else if theta.to_bits() == 0 {
+        (CONVRELU_THRESHOLDS_RELU, f32::NAN)
+    } else {
+        (CONVRELU_THRESHOLDS_UNIFORM, theta)
+    }
+}
+
+/// What every initialiser of a struct is like, its own arguments apart.
+type Init<'a, T> = &'a mut dyn FnMut(*mut T, usize, *mut convrelu_error) -> Status;
+
+/// A struct as its initialiser leaves it.
+fn initialised<T: Copy>(init: Init<'_, T>) -> T {
+    let mut value = std::mem::MaybeUninit::<T>::uninit();
+    assert_eq!(init(value.as_mut_ptr(), size_of::<T>(), ptr::null_mut()), CONVRELU_OK);
+    // SAFETY: initialised whole where the call succeeds.
+    unsafe { value.assume_init() }
+}
+
+/// A layer of equal axes.
+fn plain_desc(rank: usize, [batch, i, o]: [usize; 3], size: usize, kernel: usize) -> convrelu_desc {
+    let (n, k) = (size, kernel);
+    // SAFETY: room for the struct, as long as it says.
+    initialised(&mut |to, len, error| unsafe {
+        match rank {
+            1 => convrelu_conv1d_init(to, len, batch, i, o, n, k, error),
+            2 => convrelu_conv2d_init(to, len, batch, i, o, n, n, k, k, error),
+            _ => convrelu_conv3d_init(to, len, batch, i, o, n, n, n, k, k, k, error),
+        }
+    })
+}
+
 fn number(pass: Pass) -> u32 {
     match pass {
         Pass::Forward => CONVRELU_FORWARD,
@@ -566,15 +602,8 @@ fn isa_number(isa: Isa) -> u32 {
 }
 
 fn good_desc(rank: usize, layout: u32) -> convrelu_desc {
-    let mut desc = std::mem::MaybeUninit::<convrelu_desc>::uninit();
-    // SAFETY: room for the struct, which is initialised where the call succeeds.
-    let mut desc = unsafe {
-        let status = convrelu_desc_init(desc.as_mut_ptr(), size_of::<convrelu_desc>(), rank as u32, ptr::null_mut());
-        assert_eq!(status, CONVRELU_OK);
-        desc.assume_init()
-    };
-    (desc.layout, desc.in_channels, desc.out_channels) = (layout, 4, 6);
-    (desc.size, desc.kernel) = ([5; 3], [3; 3]);
+    let mut desc = plain_desc(rank, [1, 4, 6], 5, 3);
+    desc.layout = layout;
     (desc.padding_before, desc.padding_after) = ([1; 3], [2; 3]);
     desc
 }
@@ -707,16 +736,28 @@ impl Rows {
         asked: &Asked<'_>,
         error: impl Fn(bool) -> Error,
     ) {
-        let context = |interface| format!("{interface}, {call:?} on {}: {:?}", layer.plan.isa(), layer.plan.desc());
+        self.refused_by_rust(layer, call, &spoil, asked, error(false));
+        self.refused_by_c(layer, call, spoil, |raw| raw.ask(asked), (status_of(error(true)), &error(true).to_string()));
+    }
+
+    /// A call that Rust must refuse, writing nothing.
+    fn refused_by_rust(
+        &mut self,
+        layer: &Layer,
+        call: Call,
+        spoil: impl Fn(&mut Vec<Buffer>),
+        asked: &Asked<'_>,
+        error: Error,
+    ) {
+        let context = || format!("Rust, {call:?} on {}: {:?}", layer.plan.isa(), layer.plan.desc());
         let mut buffers = layer.buffers(call, false);
         spoil(&mut buffers);
         let before = snapshot(&buffers);
         if let Some(result) = layer.rust(call, &mut buffers, asked) {
             self.0 += 1;
-            assert_eq!(result, Err(error(false)), "{}", context("Rust"));
-            assert!(snapshot(&buffers) == before, "something was written: {}", context("Rust"));
+            assert_eq!(result, Err(error), "{}", context());
+            assert!(snapshot(&buffers) == before, "something was written: {}", context());
         }
-        self.refused_by_c(layer, call, spoil, |raw| raw.ask(asked), (status_of(error(true)), &error(true).to_string()));
     }
 
     /// A call that C must refuse, writing nothing.
@@ -1089,7 +1130,12 @@ fn nan_thresholds() {
                     rows.refused(&layer, call, spoil, &Asked::default(), |_| error);
                 }
                 if matches!(call, Call::Pass(_)) {
-                    rows.refused(&layer, call, |_| (), &Asked::uniform(nan), |_| Error::NanThreshold { index: 0 });
+                    let asked = Asked::uniform(nan);
+                    rows.refused_by_rust(&layer, call, |_| (), &asked, Error::NanThreshold { index: 0 });
+                    // As an initialiser leaves it, as a rule.
+                    let sentence = "threshold is NaN: for CONVRELU_THRESHOLDS_UNIFORM it must be set to a number";
+                    let refused = (CONVRELU_NAN_THRESHOLD, sentence);
+                    rows.refused_by_c(&layer, call, |_| (), |raw| raw.ask(&asked), refused);
                 }
             }
         }
@@ -1262,14 +1308,36 @@ fn what_only_c_can_get_wrong() {
                     let sentence = format!("{name} is null: it must point to something");
                     check(&|raw| raw.buffer(name).1 = ptr::null_mut(), CONVRELU_NULL, &sentence);
                 }
+                // Null and no elements are a buffer without any, which is too short.
+                let required = raw.clone().buffer(name).2;
+                let nothing = |raw: &mut Raw| (raw.buffer(name).1, raw.buffer(name).2) = (ptr::null_mut(), 0);
+                let error = match call {
+                    Call::Pass(Pass::BackwardInput | Pass::BackwardInputPacked) if name == "input" => {
+                        Some(Error::MissingInput)
+                    }
+                    Call::AdareluForward | Call::AdareluBackward if name == "input" => None,
+                    Call::AdareluForward | Call::AdareluBackward if name == "thresholds" => {
+                        Some(Error::ThresholdShape { elements: ELEMENTS, thresholds: 0, inner: INNER })
+                    }
+                    _ if optional => None,
+                    _ => Some(Error::BufferTooShort { argument: name, len: 0, required }),
+                };
+                if let Some(error) = error {
+                    check(&nothing, status_of(error), &error.to_string());
+                }
                 for len in [isize::MAX as usize / 4 + 1, usize::MAX / 4 + 2, usize::MAX] {
                     let sentence = Error::Overflow { quantity: name }.to_string();
                     check(&|raw| raw.buffer(name).2 = len, CONVRELU_OVERFLOW, &sentence);
                 }
             }
             if matches!(call, Call::Pass(_)) {
-                let sentence = invalid("threshold_kind", 2);
-                check(&|raw| raw.threshold_kind = 2, CONVRELU_INVALID_VALUE, &sentence);
+                for number in [5, u32::MAX] {
+                    let sentence = invalid("threshold_kind", number);
+                    check(&|raw| raw.threshold_kind = number, CONVRELU_INVALID_VALUE, &sentence);
+                }
+                let unset = "threshold_kind is unset: it must be set to CONVRELU_THRESHOLDS_PER_TAP, \
+                             CONVRELU_THRESHOLDS_LINEAR, CONVRELU_THRESHOLDS_RELU or CONVRELU_THRESHOLDS_UNIFORM";
+                check(&|raw| raw.threshold_kind = CONVRELU_THRESHOLDS_UNSET, CONVRELU_INVALID_VALUE, unset);
             }
             if matches!(call, Call::Pass(pass) if pass != Pass::BackwardWeight) {
                 check(&|raw| raw.weight_kind = 2, CONVRELU_INVALID_VALUE, &invalid("weight_kind", 2));
@@ -1479,16 +1547,6 @@ fn functions_of_numbers() {
             let words = ["isa", &isa.to_string()];
             check(&mut |e| convrelu_isa_available(isa, &mut a, e), CONVRELU_INVALID_VALUE, &words);
         }
-        let mut stale = desc;
-        let misaligned = ptr::from_mut(&mut stale).wrapping_byte_add(4);
-        check(&mut |e| convrelu_desc_init(ptr::null_mut(), desc_size, 2, e), CONVRELU_NULL, &["desc", "null"]);
-        check(&mut |e| convrelu_desc_init(misaligned, desc_size, 2, e), CONVRELU_MISALIGNED, &["desc"]);
-        check(&mut |e| convrelu_desc_init(&mut stale, 8, 2, e), CONVRELU_STRUCT_SIZE, &["desc", "8"]);
-        for rank in [0, 4, u32::MAX] {
-            let words = ["rank", &rank.to_string()];
-            check(&mut |e| convrelu_desc_init(&mut stale, desc_size, rank, e), CONVRELU_INVALID_VALUE, &words);
-        }
-        assert_eq!(stale, desc);
         let odd_plan = ptr::from_mut(&mut copy).wrapping_byte_add(4);
         let none = ptr::null_mut();
         check(&mut |e| convrelu_plan_init(none, plan_size, &desc, 0, e), CONVRELU_NULL, &["plan", "null"]);
@@ -1536,6 +1594,133 @@ fn functions_of_numbers() {
     assert!(rows >= 40);
 }
 
+/// An initialiser with wrong pointers and sizes, which writes nothing then.
+fn assert_init_is_checked<T: Copy>(name: &str, init: Init<'_, T>) {
+    let mut room = std::mem::MaybeUninit::<[T; 2]>::zeroed();
+    let to = room.as_mut_ptr().cast::<T>();
+    let mut refused = |to: *mut T, size: usize, status: Status, words: &[&str]| {
+        let mut error = no_error();
+        assert_eq!(init(to, size, &mut error), status);
+        assert_eq!(error.status, status as u32);
+        assert_sentence(&message(&error), words);
+        assert_eq!(init(to, size, ptr::null_mut()), status);
+    };
+    refused(ptr::null_mut(), size_of::<T>(), CONVRELU_NULL, &[name, "null"]);
+    refused(to.wrapping_byte_add(4), size_of::<T>(), CONVRELU_MISALIGNED, &[name, "aligned"]);
+    for size in [0, 8, size_of::<T>() - 8, size_of::<T>() + 8, usize::MAX] {
+        refused(to, size, CONVRELU_STRUCT_SIZE, &[name, &size.to_string(), &size_of::<T>().to_string()]);
+    }
+    let mut error = convrelu_error { struct_size: 3, ..no_error() };
+    assert_eq!(init(to, size_of::<T>(), &mut error), CONVRELU_STRUCT_SIZE);
+    // SAFETY: bytes that were zeroed.
+    let bytes = unsafe { std::slice::from_raw_parts(room.as_ptr().cast::<u8>(), size_of::<[T; 2]>()) };
+    assert!(bytes.iter().all(|&byte| byte == 0), "something was written");
+}
+
+/// Layers as Rust's builders begin them; arguments of nothing, whose thresholds are to be set.
+#[test]
+fn initialisers() {
+    // SAFETY: the pointers of `initialised` and `assert_init_is_checked`, which are good, or such as the library must notice.
+    unsafe {
+        assert_init_is_checked::<convrelu_desc>("desc", &mut |to, len, e| {
+            convrelu_conv1d_init(to, len, 1, 2, 3, 4, 5, e)
+        });
+        assert_init_is_checked::<convrelu_desc>("desc", &mut |to, len, e| {
+            convrelu_conv2d_init(to, len, 1, 2, 3, 4, 5, 6, 7, e)
+        });
+        assert_init_is_checked::<convrelu_desc>("desc", &mut |to, len, e| {
+            convrelu_conv3d_init(to, len, 1, 2, 3, 4, 5, 6, 7, 8, 9, e)
+        });
+        assert_init_is_checked("args", &mut |to, len, e| convrelu_forward_args_init(to, len, e));
+        assert_init_is_checked("args", &mut |to, len, e| convrelu_backward_input_args_init(to, len, e));
+        assert_init_is_checked("args", &mut |to, len, e| convrelu_backward_weight_args_init(to, len, e));
+    }
+    // SAFETY: as above.
+    let descs = unsafe {
+        [
+            initialised(&mut |to, len, e| convrelu_conv1d_init(to, len, 2, 3, 4, 9, 5, e)),
+            initialised(&mut |to, len, e| convrelu_conv2d_init(to, len, 2, 3, 4, 9, 8, 5, 6, e)),
+            initialised(&mut |to, len, e| convrelu_conv3d_init(to, len, 2, 3, 4, 9, 8, 7, 5, 6, 3, e)),
+        ]
+    };
+    let built = [
+        ConvDesc::conv1d(2, 3, 4, [9], [5]).build(),
+        ConvDesc::conv2d(2, 3, 4, [9, 8], [5, 6]).build(),
+        ConvDesc::conv3d(2, 3, 4, [9, 8, 7], [5, 6, 3]).build(),
+    ];
+    for (rank, (desc, built)) in (1..).zip(descs.into_iter().zip(built)) {
+        assert_eq!(rust_desc(&desc), built);
+        assert!(try_plan(&desc, CONVRELU_ISA_AUTO).is_ok());
+        assert_eq!((desc.rank, desc.layout, desc.groups), (rank, CONVRELU_NCHW, 1));
+        assert_eq!((desc.stride, desc.dilation), ([1; 3], [1; 3]));
+        assert_eq!((desc.padding_before, desc.padding_after), ([0; 3], [0; 3]));
+        assert_eq!((desc.input_pitch, desc.output_pitch, desc.reserved), (0, 0, [0; 2]));
+    }
+    // What cannot be is the plan's to refuse.
+    let (status, sentence) = try_plan(&plain_desc(2, [1, 0, 1], 3, 3), CONVRELU_ISA_AUTO).unwrap_err();
+    assert_eq!((status, &sentence[..]), (CONVRELU_ZERO, "in_channels is 0: it must be at least 1"));
+
+    // SAFETY: as above.
+    let (mut forward, mut backward_input, mut backward_weight) = unsafe {
+        (
+            initialised(&mut |to, len, e| convrelu_forward_args_init(to, len, e)),
+            initialised(&mut |to, len, e| convrelu_backward_input_args_init(to, len, e)),
+            initialised(&mut |to, len, e| convrelu_backward_weight_args_init(to, len, e)),
+        )
+    };
+    assert!(forward.threshold.is_nan() && backward_input.threshold.is_nan() && backward_weight.threshold.is_nan());
+    // All else is zero.
+    (forward.threshold, backward_input.threshold, backward_weight.threshold) = (0.0, 0.0, 0.0);
+    let all_zero = |bytes: &[u8], size: usize| {
+        assert_eq!(bytes[..8], size.to_ne_bytes()[..]);
+        assert!(bytes[8..].iter().all(|&byte| byte == 0), "{bytes:?}");
+    };
+    all_zero(bytes_of(&forward), size_of::<convrelu_forward_args>());
+    all_zero(bytes_of(&backward_input), size_of::<convrelu_backward_input_args>());
+    all_zero(bytes_of(&backward_weight), size_of::<convrelu_backward_weight_args>());
+}
+
+/// Thresholds that have a name are the uniform ones of their number; neither number nor buffer is looked at where it is not asked
+/// for.
+#[test]
+fn kinds_of_thresholds() {
+    let mut rows = 0;
+    for layer in benches() {
+        for pass in PASSES {
+            let results = |tamper: &dyn Fn(&mut Raw)| {
+                let mut buffers = layer.buffers(Call::Pass(pass), true);
+                let mut raw = Raw::new(&layer, Call::Pass(pass), &mut buffers);
+                tamper(&mut raw);
+                let (status, message) = raw.call();
+                assert_eq!(status, CONVRELU_OK, "{message}");
+                let written = buffers.iter().filter(|buffer| buffer.written && buffer.name != "workspace");
+                written.map(|buffer| bits(&buffer.memory)).collect::<Vec<_>>()
+            };
+            for (kind, theta) in [(CONVRELU_THRESHOLDS_LINEAR, f32::NEG_INFINITY), (CONVRELU_THRESHOLDS_RELU, 0.0)] {
+                let uniform = |raw: &mut Raw| {
+                    (raw.threshold_kind, raw.threshold) = (CONVRELU_THRESHOLDS_UNIFORM, theta);
+                };
+                let expected = results(&uniform);
+                for number in [f32::NAN, 0.25] {
+                    let named = |raw: &mut Raw| (raw.threshold_kind, raw.threshold) = (kind, number);
+                    assert!(results(&named) == expected);
+                    // Whatever the buffer of thresholds is.
+                    for (data, len) in [(ptr::null_mut(), 0), (ptr::null_mut(), 1), (ptr::dangling_mut(), usize::MAX)] {
+                        let without = |raw: &mut Raw| {
+                            named(raw);
+                            (raw.buffer("thresholds").1, raw.buffer("thresholds").2) = (data, len);
+                        };
+                        assert!(results(&without) == expected);
+                        rows += 1;
+                    }
+                }
+            }
+        }
+    }
+    println!("kinds of thresholds: {rows} rows");
+    assert!(rows > 400);
+}
+
 /// The function that reports: any numbers give some sentence, cut between characters where there is no room.
 #[test]
 fn the_sentence_itself() {
@@ -1575,7 +1760,7 @@ fn the_sentence_itself() {
         assert!(whole.starts_with(cut) && cut.len() + 3 > (capacity - 1).min(whole.len()), "{cut:?}");
     }
     for status in 0..25 {
-        for argument in [0, 1, 39, 40, 47, 48, u32::MAX] {
+        for argument in [0, 1, 33, 39, 40, 47, 48, 49, u32::MAX] {
             for values in [[0; 3], [usize::MAX; 3], [6, 6, 6]] {
                 assert!(!message(&convrelu_error { status, argument, values, ..no_error() }).is_empty());
             }
@@ -1598,8 +1783,24 @@ fn an_empty_batch() {
                     } else {
                         assert_eq!(layer.rust(call, &mut buffers, &Asked::default()), Some(Ok(())));
                     }
-                    for buffer in buffers.iter().filter(|buffer| buffer.written && buffer.name != "workspace") {
-                        assert!(buffer.memory.iter().all(|value| value.to_bits() == 0), "{} of {call:?}", buffer.name);
+                    let zeros = |buffers: &[Buffer]| {
+                        for buffer in buffers.iter().filter(|buffer| buffer.written && buffer.name != "workspace") {
+                            let zero = buffer.memory.iter().all(|value| value.to_bits() == 0);
+                            assert!(zero, "{} of {call:?}", buffer.name);
+                        }
+                    };
+                    zeros(&buffers);
+                    if c {
+                        // What has no elements may be null.
+                        let mut buffers = layer.buffers(call, c);
+                        let mut raw = Raw::new(&layer, call, &mut buffers);
+                        raw.buffers
+                            .iter_mut()
+                            .filter(|(.., len)| *len == 0)
+                            .for_each(|(_, data, _)| *data = ptr::null_mut());
+                        let (status, message) = raw.call();
+                        assert_eq!(status, CONVRELU_OK, "{message}");
+                        zeros(&buffers);
                     }
                 }
             }

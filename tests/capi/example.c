@@ -1,7 +1,7 @@
 /* The paper's example, then one training step of a layer, through the C interface; then a range of channels of a wider tensor,
  * on threads. Exits with 1 where a number is wrong.
  *
- *   cargo rustc --release --features capi --crate-type cdylib
+ *   cargo rustc --release --no-default-features --features capi --crate-type cdylib
  *   cc tests/capi/example.c -Isrc/capi -Ltarget/release -lconvrelu -lpthread -lm -o example &&
  *       LD_LIBRARY_PATH=target/release ./example
  */
@@ -71,22 +71,17 @@ static void parallel_for(void *context, size_t tasks, convrelu_task task, void *
     *started += tasks;
 }
 
-#define READ(array) {array, sizeof(array) / sizeof(float)}
-#define WRITE(array) {array, sizeof(array) / sizeof(float)}
+#define READ(array) ((convrelu_input){array, sizeof(array) / sizeof(float)})
+#define WRITE(array) ((convrelu_output){array, sizeof(array) / sizeof(float)})
 
 /* Channels 8 to 56 of a tensor of 64, channels last, on one thread and on several: the same bits. */
 static void wide_tensor_on_threads(void) {
     enum { SIZE = 32, WIDE = 64, FIRST = 8, CHANNELS = 48 };
     convrelu_desc desc;
-    check(convrelu_desc_init(&desc, sizeof desc, 2, &error));
+    check(convrelu_conv2d_init(&desc, sizeof desc, 1, CHANNELS, CHANNELS, SIZE, SIZE, 3, 3, &error));
     desc.layout = CONVRELU_NHWC;
-    desc.in_channels = desc.out_channels = CHANNELS;
     desc.input_pitch = WIDE;
-    for (int axis = 0; axis < 2; axis++) {
-        desc.size[axis] = SIZE;
-        desc.kernel[axis] = 3;
-        desc.padding_before[axis] = desc.padding_after[axis] = 1;
-    }
+    for (int axis = 0; axis < 2; axis++) desc.padding_before[axis] = desc.padding_after[axis] = 1;
     convrelu_plan plan;
     check(convrelu_plan_init(&plan, sizeof plan, &desc, CONVRELU_ISA_AUTO, &error));
     check(convrelu_plan_set_threads(&plan, MOST_THREADS, &error));
@@ -104,17 +99,15 @@ static void wide_tensor_on_threads(void) {
 
     size_t tasks = 0;
     for (int parallel = 0; parallel < 2; parallel++) {
-        convrelu_forward_args args = {
-            .struct_size = sizeof args,
-            .input = {wide + FIRST, lens.input},
-            .weight = {w, lens.weight},
-            .threshold_kind = CONVRELU_THRESHOLDS_UNIFORM,
-            .threshold = -INFINITY, /* A plain convolution. */
-            .output = {y[parallel], lens.output},
-            .workspace = {workspace, len},
-            .parallel_for = parallel ? parallel_for : NULL,
-            .context = &tasks,
-        };
+        convrelu_forward_args args;
+        check(convrelu_forward_args_init(&args, sizeof args, &error));
+        args.input = (convrelu_input){wide + FIRST, lens.input};
+        args.weight = (convrelu_input){w, lens.weight};
+        args.threshold_kind = CONVRELU_THRESHOLDS_LINEAR; /* A plain convolution. */
+        args.output = (convrelu_output){y[parallel], lens.output};
+        args.workspace = (convrelu_output){workspace, len};
+        args.parallel_for = parallel ? parallel_for : NULL;
+        args.context = &tasks;
         check(convrelu_forward(&plan, &args, &error));
     }
     if (tasks < 2 || memcmp(y[0], y[1], lens.output * sizeof *y[0]) != 0) {
@@ -135,11 +128,7 @@ int main(void) {
     printf("convrelu %u.%u.%u\n", major, minor, patch);
 
     convrelu_desc desc;
-    check(convrelu_desc_init(&desc, sizeof desc, 1, &error));
-    desc.in_channels = 1;
-    desc.out_channels = 1;
-    desc.size[0] = 3;
-    desc.kernel[0] = 2;
+    check(convrelu_conv1d_init(&desc, sizeof desc, 1, 1, 1, 3, 2, &error));
     convrelu_plan plan;
     check(convrelu_plan_init(&plan, sizeof plan, &desc, CONVRELU_ISA_AUTO, &error));
 
@@ -151,40 +140,45 @@ int main(void) {
         if (len > sizeof workspace / sizeof *workspace) return 1;
     }
 
-    convrelu_forward_args forward = {
-        .struct_size = sizeof forward,
-        .input = READ(x),
-        .weight = READ(w),
-        .thresholds = READ(theta),
-        .output = WRITE(y),
-        .workspace = WRITE(workspace),
-    };
+    convrelu_forward_args forward;
+    check(convrelu_forward_args_init(&forward, sizeof forward, &error));
+    forward.input = READ(x);
+    forward.weight = READ(w);
+    forward.output = WRITE(y);
+    forward.workspace = WRITE(workspace);
+    /* What the thresholds are must be said: nothing is computed with others than those that are meant. */
+    if (convrelu_forward(&plan, &forward, &error) != CONVRELU_INVALID_VALUE) return 1;
+    forward.threshold_kind = CONVRELU_THRESHOLDS_UNIFORM;
+    if (convrelu_forward(&plan, &forward, &error) != CONVRELU_NAN_THRESHOLD) return 1;
+    forward.threshold_kind = CONVRELU_THRESHOLDS_PER_TAP;
+    if (convrelu_forward(&plan, &forward, &error) != CONVRELU_BUFFER_TOO_SHORT) return 1;
+    forward.thresholds = READ(theta);
     check(convrelu_forward(&plan, &forward, &error));
     expect("output", y, (const float[]){-1.5f, -1}, 2);
 
-    convrelu_backward_input_args backward_input = {
-        .struct_size = sizeof backward_input,
-        .input = READ(x),
-        .weight = READ(w),
-        .thresholds = READ(theta),
-        .grad_output = READ(g),
-        .grad_input = WRITE(dx),
-        .grad_thresholds = WRITE(dtheta),
-        .workspace = WRITE(workspace),
-    };
+    convrelu_backward_input_args backward_input;
+    check(convrelu_backward_input_args_init(&backward_input, sizeof backward_input, &error));
+    backward_input.input = READ(x);
+    backward_input.weight = READ(w);
+    backward_input.threshold_kind = CONVRELU_THRESHOLDS_PER_TAP;
+    backward_input.thresholds = READ(theta);
+    backward_input.grad_output = READ(g);
+    backward_input.grad_input = WRITE(dx);
+    backward_input.grad_thresholds = WRITE(dtheta);
+    backward_input.workspace = WRITE(workspace);
     check(convrelu_backward_input(&plan, &backward_input, &error));
     expect("grad_input", dx, (const float[]){1, 1, -1}, 3);
     expect("grad_thresholds", dtheta, (const float[]){0, -1}, 2);
 
-    convrelu_backward_weight_args backward_weight = {
-        .struct_size = sizeof backward_weight,
-        .input = READ(x),
-        .thresholds = READ(theta),
-        .grad_output = READ(g),
-        .grad_weight = WRITE(dw),
-        .grad_bias = WRITE(db),
-        .workspace = WRITE(workspace),
-    };
+    convrelu_backward_weight_args backward_weight;
+    check(convrelu_backward_weight_args_init(&backward_weight, sizeof backward_weight, &error));
+    backward_weight.input = READ(x);
+    backward_weight.threshold_kind = CONVRELU_THRESHOLDS_PER_TAP;
+    backward_weight.thresholds = READ(theta);
+    backward_weight.grad_output = READ(g);
+    backward_weight.grad_weight = WRITE(dw);
+    backward_weight.grad_bias = WRITE(db);
+    backward_weight.workspace = WRITE(workspace);
     check(convrelu_backward_weight(&plan, &backward_weight, &error));
     expect("grad_weight", dw, (const float[]){5, 7.5f}, 2);
     expect("grad_bias", db, (const float[]){2}, 1);
@@ -197,8 +191,7 @@ int main(void) {
 
     /* A plain convolution needs no input for its gradient. */
     backward_input.input.data = NULL;
-    backward_input.threshold_kind = CONVRELU_THRESHOLDS_UNIFORM;
-    backward_input.threshold = -INFINITY;
+    backward_input.threshold_kind = CONVRELU_THRESHOLDS_LINEAR;
     check(convrelu_backward_input(&plan, &backward_input, &error));
     expect("grad_input, plain", dx, (const float[]){1, 0, -1}, 3);
 
@@ -208,7 +201,7 @@ int main(void) {
     float *packed = malloc(lens.packed_weight * sizeof *packed);
     if (packed == NULL) return 1;
     convrelu_output room = {packed, lens.packed_weight};
-    check(convrelu_pack_weight(&plan, CONVRELU_FORWARD, (convrelu_input)READ(w), room, &error));
+    check(convrelu_pack_weight(&plan, CONVRELU_FORWARD, READ(w), room, &error));
     forward.weight = (convrelu_input){packed, lens.packed_weight};
     forward.weight_kind = CONVRELU_WEIGHT_PACKED;
     check(convrelu_forward(&plan, &forward, &error));

@@ -1,6 +1,6 @@
 """The C interface from Python: every pass of random layers, with numpy and ctypes, against numpy's own sums in float64.
 
-    cargo rustc --release --features capi --crate-type cdylib
+    cargo rustc --release --no-default-features --features capi --crate-type cdylib
     python tests/capi/example.py target/release/libconvrelu.so
 """
 
@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 
+THRESHOLDS_PER_TAP = 1
 Size3 = ctypes.c_size_t * 3
 
 
@@ -137,10 +138,10 @@ def main():
         gap, first = int(rng.integers(0, 9)), int(rng.integers(0, 5))
         h, w_, k, stride, padding = rng.integers(5, 14), rng.integers(5, 14), rng.integers(1, 4), rng.integers(1, 3), rng.integers(0, 2)
         desc, plan = Desc(), Plan()
-        library.desc_init(desc, ctypes.c_size_t(ctypes.sizeof(Desc)), ctypes.c_uint32(2))
-        desc.batch, desc.in_channels, desc.out_channels = int(n), int(c), int(d)
-        for axis, size in enumerate((h, w_)):
-            desc.size[axis], desc.kernel[axis], desc.stride[axis] = int(size), int(k), int(stride)
+        numbers = [ctypes.c_size_t(int(number)) for number in (n, c, d, h, w_, k, k)]
+        library.conv2d_init(desc, ctypes.c_size_t(ctypes.sizeof(Desc)), *numbers)
+        for axis in range(2):
+            desc.stride[axis] = int(stride)
             desc.padding_before[axis] = desc.padding_after[axis] = int(padding)
         desc.input_pitch = int(c * h * w_) + gap  # images of a tensor with more in them
         library.plan_init(plan, ctypes.c_size_t(ctypes.sizeof(Plan)), desc, ctypes.c_uint32(0))
@@ -176,7 +177,11 @@ def main():
 
         def run(function, structure, **fields):
             given = {name: Buffer(v) if isinstance(v, np.ndarray) else v for name, v in fields.items()}
-            args = structure(struct_size=ctypes.sizeof(structure), **given)
+            args = structure()
+            getattr(library, function + "_args_init")(args, ctypes.c_size_t(ctypes.sizeof(structure)))
+            args.threshold_kind = THRESHOLDS_PER_TAP
+            for name, value in given.items():
+                setattr(args, name, value)
             getattr(library, function)(plan, args)
 
         run("forward", Forward, input=wide_x, weight=weight, thresholds=theta, bias=b, output=y, workspace=workspace(0))

@@ -9,7 +9,6 @@ use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::forward::ForwardPlan;
 use crate::geometry::parts;
-use crate::isa::Isa;
 use crate::kernel::Kernels;
 use crate::operands::{
     BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Weight, WeightGradients, checked, checked_mut,
@@ -95,7 +94,7 @@ impl<'l> Packer<'l> {
     }
 
     #[cfg(feature = "capi")]
-    pub(crate) const fn isa(&self) -> Isa {
+    pub(crate) const fn isa(&self) -> crate::isa::Isa {
         self.layer.kernels.isa
     }
 

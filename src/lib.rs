@@ -122,7 +122,7 @@
 //! | none | | the kernels, `no_std` and without `alloc` | `pulp`, `bytemuck`, `libm` |
 //! | `std` | yes | detection of the CPU through the operating system; the reference trainer `train` | `gemm` and crates for data sets, files and random numbers |
 //! | `rayon` | | the executor `Rayon`: calls spread over the threads of the current pool | `rayon` |
-//! | `capi` | | the C interface `capi`, `src/capi/convrelu.h` | |
+//! | `capi` | | the C interface `capi`, `src/capi/convrelu.h` | what a panic does: `std`, where there is an operating system |
 //! | `panic-handler` | | for a static library without operating system: a panic calls C's `abort` | `capi` |
 //! | `cli` | | the program `convrelu` | `std`, `rayon`, crates for terminals and plots |
 //!

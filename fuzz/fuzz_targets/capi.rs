@@ -91,6 +91,8 @@ enum Lies {
     ApartToo,
     AsWell,
     Null,
+    /// Null, and no elements.
+    Nothing,
     /// By so many bytes.
     Misaligned(u8),
     /// In another buffer, from an element on.
@@ -152,6 +154,7 @@ impl Memory {
             .map(|(buffer, &(data, len))| match buffer.lies() {
                 Lies::Apart | Lies::ApartToo | Lies::AsWell => (data, len),
                 Lies::Null => (ptr::null_mut(), len),
+                Lies::Nothing => (ptr::null_mut(), 0),
                 Lies::Misaligned(by) if len > 0 => (data.wrapping_byte_add(usize::from(by) % 4), len - 1),
                 Lies::Misaligned(_) => (data, len),
                 Lies::Within(other, from) => {
@@ -365,7 +368,7 @@ impl<'a> Arbitrary<'a> for Input {
             call: Call::arbitrary(u)?,
             buffers: Arbitrary::arbitrary(u)?,
             weight_kind: name(u, 1)?,
-            threshold_kind: name(u, 1)?,
+            threshold_kind: name(u, 4)?,
             threshold: if u.ratio(1, 8)? { f32::arbitrary(u)? } else { 0.25 },
             accumulation: [name(u, 1)?, name(u, 1)?],
             workers: Workers::chosen(u)?,
@@ -609,6 +612,18 @@ impl Made<'_> {
         self.input.args_damage.is_empty()
     }
 
+    /// The thresholds where they are not one per tap.
+    fn uniform(&self) -> Thresholds<'static> {
+        match self.input.threshold_kind {
+            CONVRELU_THRESHOLDS_LINEAR => Thresholds::LINEAR,
+            CONVRELU_THRESHOLDS_RELU => Thresholds::RELU,
+            kind => {
+                assert_eq!(kind, CONVRELU_THRESHOLDS_UNIFORM, "no kind, but accepted");
+                Thresholds::Uniform(self.input.threshold)
+            }
+        }
+    }
+
     /// Elements of the gradient of the thresholds.
     fn grad_thresholds(&self) -> usize {
         if self.per_tap { self.lens.thresholds } else { 1 }
@@ -673,7 +688,7 @@ impl Made<'_> {
             } else {
                 Weight::Plain(&read[1])
             };
-            let thresholds = if per_tap { Thresholds::PerTap(&read[2]) } else { Thresholds::Uniform(input.threshold) };
+            let thresholds = if per_tap { Thresholds::PerTap(&read[2]) } else { self.uniform() };
             let bias = (!memory.given[3].0.is_null()).then_some(&*read[3]);
             let mut expected = prior.to_vec();
             let mut operands = Forward::new(&read[0], weight, thresholds);
@@ -719,9 +734,11 @@ impl Made<'_> {
         let done = passes(input, &memory, &[4, 5, 6], |error| unsafe { convrelu_backward_input(plan, args, error) });
         if let Some(safe) = safe.filter(|_| done && sound && self.is_intact() && !packed && own) {
             let read = [0, 1, 2, 3].map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
-            let thresholds = if per_tap { Thresholds::PerTap(&read[2]) } else { Thresholds::Uniform(input.threshold) };
+            let thresholds = if per_tap { Thresholds::PerTap(&read[2]) } else { self.uniform() };
             let mut operands = BackwardInput::new(&read[0], Weight::Plain(&read[1]), thresholds, &read[3]);
-            operands.input = operands.input.filter(|_| !memory.given[0].0.is_null());
+            // Null and no elements are all of an empty batch.
+            let (data, len) = memory.given[0];
+            operands.input = operands.input.filter(|_| !data.is_null() || len == 0 && lens.input == 0);
             let [first, second] = &mut expected;
             let mut gradients = InputGradients::new();
             gradients.grad_input = given[0].then(|| Gradient::new(first, accumulation[0]));
@@ -766,7 +783,7 @@ impl Made<'_> {
         let done = passes(input, &memory, &[3, 4, 5], |error| unsafe { convrelu_backward_weight(plan, args, error) });
         if let Some(safe) = safe.filter(|_| done && self.is_intact() && own) {
             let read = [0, 1, 2].map(|index| if index == 1 && !per_tap { vec![] } else { memory.values(index) });
-            let thresholds = if per_tap { Thresholds::PerTap(&read[1]) } else { Thresholds::Uniform(input.threshold) };
+            let thresholds = if per_tap { Thresholds::PerTap(&read[1]) } else { self.uniform() };
             let [first, second] = &mut expected;
             let mut gradients = WeightGradients::new();
             gradients.grad_weight = given[0].then(|| Gradient::new(first, accumulation[0]));
@@ -863,16 +880,40 @@ unsafe fn numbers(input: &Input, plan: *const convrelu_plan) {
     reported(input, |error| unsafe { convrelu_isa_available(input.isa, at(1, data), error) });
     reported(input, |error| unsafe { convrelu_plan_isa(plan, at(2, data), error) });
 
-    let mut desc = Raw::new(input.desc, &input.desc_damage, input.offsets[0].into());
-    let (before, to) = (desc.get(), desc.as_mut_ptr());
-    let size = if input.error_given.is_multiple_of(4) { input.inner } else { size_of::<convrelu_desc>() };
-    let rank = input.desc.rank;
-    if !reported(input, |error| unsafe { convrelu_desc_init(to, size, rank, error) }) {
-        assert_eq!(desc.get(), before);
+    let convrelu_desc { batch, in_channels: i, out_channels: o, size: [d, h, w], kernel: [kd, kh, kw], .. } =
+        input.desc;
+    let desc = input.desc;
+    // SAFETY: as long as it says.
+    unsafe {
+        inits(input, desc, &mut |to, len, e| convrelu_conv1d_init(to, len, batch, i, o, w, kw, e));
+        inits(input, desc, &mut |to, len, e| convrelu_conv2d_init(to, len, batch, i, o, h, w, kh, kw, e));
+        inits(input, desc, &mut |to, len, e| convrelu_conv3d_init(to, len, batch, i, o, d, h, w, kd, kh, kw, e));
+        inits(input, MaybeUninit::zeroed().assume_init(), &mut |to, len, e| convrelu_forward_args_init(to, len, e));
+        let zeroed = MaybeUninit::zeroed().assume_init();
+        inits(input, zeroed, &mut |to, len, e| convrelu_backward_input_args_init(to, len, e));
+        let zeroed = MaybeUninit::zeroed().assume_init();
+        inits(input, zeroed, &mut |to, len, e| convrelu_backward_weight_args_init(to, len, e));
     }
 
     // SAFETY: every byte pattern is a value.
     let error: convrelu_error = unsafe { ptr::from_ref(&input.error_bytes).cast::<convrelu_error>().read_unaligned() };
     let mut message = vec![0x55 as c_char; input.capacity.into()];
     unsafe { convrelu_error_message(&error, message.as_mut_ptr(), message.len(), ptr::null_mut()) };
+}
+
+/// An initialiser: the struct, its size, the error.
+type Init<'a, T> = &'a mut dyn FnMut(*mut T, usize, *mut convrelu_error) -> convrelu_status;
+
+/// Initialises a struct that lies anywhere, with its size or another one; where that is refused, nothing is written.
+fn inits<T: Copy>(input: &Input, before: T, init: Init<'_, T>) {
+    let bytes = |value: &T| {
+        // SAFETY: initialised whole, and without padding.
+        unsafe { std::slice::from_raw_parts(ptr::from_ref(value).cast::<u8>(), size_of::<T>()) }.to_vec()
+    };
+    let mut room = Raw::new(before, &input.desc_damage, input.offsets[0].into());
+    let (before, to) = (bytes(&room.get()), room.as_mut_ptr());
+    let size = if input.error_given.is_multiple_of(4) { input.inner } else { size_of::<T>() };
+    if !reported(input, |error| init(to, size, error)) {
+        assert_eq!(bytes(&room.get()), before, "an initialiser that was refused has written");
+    }
 }

@@ -3,10 +3,15 @@
  * Made by cbindgen from src/capi; `.ci/capi` makes it again and fails where they differ.
  *
  *   convrelu_desc desc;  convrelu_plan plan;  convrelu_error error = {.struct_size = sizeof error};
- *   convrelu_desc_init(&desc, sizeof desc, 2, &error);      then set channels, size, kernel, ...
+ *   convrelu_conv2d_init(&desc, sizeof desc, 1, 3, 8, 32, 32, 3, 3, &error);
+ *                                                                 batch, channels in and out, image, kernel; then set
+ *                                                                 layout, stride, padding, ... where they differ
  *   convrelu_plan_init(&plan, sizeof plan, &desc, CONVRELU_ISA_AUTO, &error);
- *   convrelu_plan_lens, convrelu_workspace_len              then allocate, or use static buffers
- *   convrelu_forward(&plan, &args, &error);                 0 is success
+ *   convrelu_plan_lens, convrelu_workspace_len                    then allocate, or use static buffers
+ *   convrelu_forward_args_init(&args, sizeof args, &error);       then set buffers and threshold_kind
+ *   convrelu_forward(&plan, &args, &error);                       0 is success
+ *
+ * The README has a whole program.
  *
  * Every function returns a convrelu_status; convrelu_error_message makes a sentence of the error.
  *

@@ -64,7 +64,6 @@ fn plain<const R: usize>(
 ///
 /// `desc` and `error` are **Struct pointers**.
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "a layer has as many numbers")]
 pub unsafe extern "C" fn convrelu_conv1d_init(
     desc: *mut convrelu_desc,
     struct_size: usize,
@@ -86,7 +85,6 @@ pub unsafe extern "C" fn convrelu_conv1d_init(
 ///
 /// `desc` and `error` are **Struct pointers**.
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "a layer has as many numbers")]
 pub unsafe extern "C" fn convrelu_conv2d_init(
     desc: *mut convrelu_desc,
     struct_size: usize,
@@ -110,7 +108,6 @@ pub unsafe extern "C" fn convrelu_conv2d_init(
 ///
 /// `desc` and `error` are **Struct pointers**.
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "a layer has as many numbers")]
 pub unsafe extern "C" fn convrelu_conv3d_init(
     desc: *mut convrelu_desc,
     struct_size: usize,

@@ -1,8 +1,19 @@
 //! The C interface (feature `capi`): everything the core offers, for C, C++, Python, Zig and firmware.
 //!
 //! `src/capi/convrelu.h` is generated from this module. Nothing here allocates or keeps state: descriptors, plans,
-//! workspaces and errors are the caller's. A plan is made of plain numbers and read anew, and checked anew, by every call
-//! (about a microsecond): no bytes that a caller may put there lead to undefined behaviour.
+//! workspaces and errors are the caller's. A plan is made of plain numbers. Every call reads them anew, checks them anew, and
+//! plans the one pass that it needs (0.2 to 0.3 microseconds): no bytes that a caller may put there lead to undefined behaviour.
+//!
+//! # The way in
+//!
+//! 1. A descriptor: [`convrelu_conv1d_init`], [`convrelu_conv2d_init`] or [`convrelu_conv3d_init`], then the fields that
+//!    differ from their defaults (`layout`, `stride`, `padding_before`, …).
+//! 2. A plan of it: [`convrelu_plan_init`], which checks the descriptor.
+//! 3. Lengths of all buffers: [`convrelu_plan_lens`], [`convrelu_workspace_len`].
+//! 4. Arguments: [`convrelu_forward_args_init`], then buffers and `threshold_kind`; then the call, [`convrelu_forward`]. The
+//!    gradients are [`convrelu_backward_input`] and [`convrelu_backward_weight`].
+//!
+//! The README has it as a whole program.
 //!
 //! # What every function does
 //!
@@ -10,6 +21,7 @@
 //!   [`convrelu_error_message`] makes a sentence of: the argument, its value, and the rule it breaks.
 //! - It checks pointers for null and alignment, the sizes of structs, reserved fields for zero, lengths of buffers, and that
 //!   nothing it writes overlaps anything else. Where a check fails, nothing is written.
+//! - It takes null with the length 0 as a buffer without elements, which is too short where some are needed.
 //! - It never unwinds into the caller: a panic, which would be a bug in this library, aborts.
 //!
 //! Calls on different buffers may run at the same time.
@@ -45,7 +57,7 @@
 //!
 //! Within one major version (before 1.0: one minor version), names, meanings and struct layouts stay:
 //!
-//! - Every struct begins with its size, which the initialiser sets (or the caller, for arguments: `sizeof`). A library
+//! - Every struct begins with its size, which the initialiser sets, or the caller where there is none (`sizeof`). A library
 //!   that knows another layout refuses the struct with [`CONVRELU_STRUCT_SIZE`](convrelu_status::CONVRELU_STRUCT_SIZE).
 //! - Reserved fields are zero. A later version gives them a meaning for which zero is what happens today.
 //! - Statuses, instruction sets, passes and layouts keep their numbers; new ones may appear.
@@ -56,13 +68,17 @@
 //! # How to build it
 //!
 //! ```sh
-//! cargo rustc --release --features capi --crate-type cdylib     # target/release/libconvrelu.so
-//! cargo rustc --release --features capi --crate-type staticlib  # target/release/libconvrelu.a
-//! cargo cinstall --release --prefix /usr/local                  # cargo-c: library, header, pkg-config file
+//! # target/release/libconvrelu.so, or libconvrelu.a with `staticlib`:
+//! cargo rustc --release --no-default-features --features capi --crate-type cdylib
+//! # cargo-c: library, header, pkg-config file:
+//! cargo cinstall --release --no-default-features --prefix /usr/local
 //! # For a target without operating system, whose C code defines `abort`:
 //! cargo rustc --release --no-default-features --features capi,panic-handler --crate-type staticlib \
 //!     --target thumbv7em-none-eabihf
 //! ```
+//!
+//! The first takes less than a minute on two cores. Where there is an operating system, the library links Rust's standard library
+//! for what a panic does, and for nothing else.
 
 #![allow(non_camel_case_types)]
 

@@ -77,8 +77,7 @@
 //!     --target thumbv7em-none-eabihf
 //! ```
 //!
-//! The first takes less than a minute on two cores. Where there is an operating system, the library links Rust's standard library
-//! for what a panic does, and for nothing else.
+//! Where there is an operating system, the library links Rust's standard library for what a panic does, and for nothing else.
 
 #![allow(non_camel_case_types)]
 

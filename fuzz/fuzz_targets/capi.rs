@@ -189,9 +189,10 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(data, len) }.to_vec()
     }
 
-    /// Whether a buffer is given as it was allocated.
+    /// Whether a buffer is given as it was allocated, whole.
     fn is_own(&self, index: usize) -> bool {
-        self.given[index].0.cast_const() == self.allocations[index].as_ptr()
+        let (own, (data, len)) = (&self.allocations[index], self.given[index]);
+        data.cast_const() == own.as_ptr() && len == own.len()
     }
 
     /// Whether a buffer is given within an allocation.

@@ -85,6 +85,9 @@
 //! 4. For several threads, plan for them ([`with_threads`](ConvRelu::with_threads)) and hand the calls an [`Executor`] that
 //!    has them: `Rayon` (feature `rayon`), or one of your own. [`Serial`] is the calling thread.
 //!
+//! What follows a convolution may be part of it: an [`Epilogue`] scales and shifts each channel (batch normalisation), adds a
+//! residual and clamps, before the sums reach memory.
+//!
 //! A tensor may be a range of channels of a wider one: [`input_pitch`](ConvDescBuilder::input_pitch),
 //! [`output_pitch`](ConvDescBuilder::output_pitch).
 //!
@@ -186,8 +189,8 @@ pub use isa::{Isa, ParseIsaError};
 pub use kernel::Tiles;
 pub use layout::Layout;
 pub use operands::{
-    Accumulation, BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight,
-    WeightGradients,
+    Accumulation, BackwardInput, BackwardWeight, Epilogue, Forward, Gradient, InputGradients, Pass, Residual,
+    Thresholds, Weight, WeightGradients,
 };
 pub use plan::ConvRelu;
 #[cfg(feature = "rayon")]

@@ -310,11 +310,13 @@ impl ConvRelu {
     /// Forward pass (eq. 8 with bias): `y[n,d,o] = b[d] + Σ_{c,k} w[d,c,k] · f(x̂[n,c,o·stride + k·dilation − padding]; θ[c,k])`.
     ///
     /// `output` holds [`ConvDesc::output_len`] elements and is overwritten, gaps between its pixels or images apart. A NaN in
-    /// the input reaches exactly the outputs whose window holds it.
+    /// the input reaches exactly the outputs whose window holds it. An [`Epilogue`](crate::Epilogue) says what becomes of `y`
+    /// before it is stored.
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::PackedElsewhere`]; nothing is written then.
+    /// [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::PackedElsewhere`], and of an epilogue [`Error::NanBound`],
+    /// [`Error::BoundsCrossed`]; nothing is written then.
     /// [`Error::Executor`].
     pub fn forward(
         &self,
@@ -324,20 +326,24 @@ impl ConvRelu {
         executor: &dyn Executor,
     ) -> Result<(), Error> {
         let desc = &self.desc;
-        let Forward { input, weight, thresholds, bias } = operands;
+        let Forward { input, weight, thresholds, bias, epilogue } = operands;
         let input = checked("input", input, desc.input_len())?;
         let thresholds = thresholds.checked(desc)?;
         let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
+        let epilogue = match epilogue {
+            Some(epilogue) => epilogue.checked(desc)?,
+            None => None,
+        };
         let output = checked_mut("output", output, desc.output_len())?;
         let passes = [Pass::Forward, Pass::ForwardPacked];
         let packing = self.forward.packing;
         let (weight, workspace) = self.checked(packing, weight, workspace, passes)?;
         if let Some(tiny) = self.forward.tiny() {
-            tiny.forward(input, &tiny.weight(desc, weight), &thresholds, bias, output);
+            tiny.forward(input, &tiny.weight(desc, weight), &thresholds, bias, epilogue.as_ref(), output);
             return Ok(());
         }
         let (weight, workspace) = self.packed(packing, weight, workspace);
-        let call = ForwardCall { desc, kernels: self.kernels, input, weight, thresholds, bias };
+        let call = ForwardCall { desc, kernels: self.kernels, input, weight, thresholds, bias, epilogue };
         self.forward.run(&call, output, workspace, executor)
     }
 

@@ -584,7 +584,7 @@ pub unsafe extern "C" fn convrelu_forward(
             let (output, workspace) = (slice_mut(args.output, "output")?, slice_mut(args.workspace, "workspace")?);
             let executor = Callback::new(args.parallel_for, args.context);
             with_weight(&plan, Pass::ForwardPacked, args.weight_kind, weight, |weight| {
-                plan.forward(Forward { input, weight, thresholds, bias }, output, workspace, &executor)
+                plan.forward(Forward { input, weight, thresholds, bias, epilogue: None }, output, workspace, &executor)
             })
         }
     };

@@ -184,6 +184,8 @@ impl Fault {
                 Error::IsaUnavailable { .. } => CONVRELU_ISA_UNAVAILABLE,
                 Error::PackedElsewhere { .. } => CONVRELU_PACKED_ELSEWHERE,
                 Error::ThresholdShape { .. } => CONVRELU_THRESHOLD_SHAPE,
+                // Calls in C have no epilogue.
+                Error::NanBound { .. } | Error::BoundsCrossed { .. } => CONVRELU_OTHER,
             },
         }
     }
@@ -214,6 +216,8 @@ impl Fault {
                 Error::Executor { tasks, task, never } => ("parallel_for", [tasks, task, usize::from(never)]),
                 Error::BufferTooShort { argument, len, required } => (argument, [len, required, 0]),
                 Error::NanThreshold { index } => ("thresholds", [index, 0, 0]),
+                Error::NanBound { argument } => (argument, [0; 3]),
+                Error::BoundsCrossed { low, high } => ("low", [low.to_bits() as usize, high.to_bits() as usize, 0]),
                 Error::IsaUnavailable { isa: asked } => ("isa", [isa(asked), 0, 0]),
                 Error::PackedElsewhere { packed, plan } => ("weight", [isa(packed), isa(plan), 0]),
                 Error::ThresholdShape { elements, thresholds, inner } => ("thresholds", [elements, thresholds, inner]),

@@ -100,6 +100,11 @@ impl Direct {
                             positions: own,
                             tile: self.tile,
                         };
+                        let output = output.runs(image, out_channels.clone(), positions.clone());
+                        let [starts, ends] = [first == 0, channels.end == in_channels];
+                        let epilogue = call
+                            .epilogue
+                            .map(|epilogue| epilogue.from(out_channels.start, output.offset).of_part(starts, ends));
                         call.kernels.forward(ForwardPanels {
                             source,
                             offsets,
@@ -109,8 +114,9 @@ impl Direct {
                             depth,
                             block,
                             start,
-                            add: first > 0,
-                            output: output.runs(image, out_channels.clone(), positions.clone()),
+                            add: !starts && epilogue.is_none(),
+                            output,
+                            epilogue,
                         });
                     }
                 }

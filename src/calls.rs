@@ -13,7 +13,7 @@ pub(crate) struct ForwardCall<'a> {
     pub(crate) weight: &'a [f32],
     pub(crate) thresholds: ThresholdTable<'a>,
     pub(crate) bias: Option<&'a [f32]>,
-    pub(crate) epilogue: Option<Epilogue<'a>>,
+    pub(crate) epilogue: Option<&'a Epilogue<'a>>,
 }
 
 /// Of the backward pass of the input.

@@ -302,8 +302,8 @@ impl Results {
                 from = &from[positions.len() * self.width..];
                 let from_step = positions.len();
                 let to = to.runs(image, channels.clone(), positions);
-                let epilogue = epilogue.from(channels.start, to.offset);
-                kernels.finish_rows(FinishRows { from: &copy, from_step, to, epilogue });
+                let ending = epilogue.from(channels.start, to.offset);
+                kernels.finish_rows(FinishRows { from: &copy, from_step, to, ending });
             }
         });
     }

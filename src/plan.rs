@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::forward::ForwardPlan;
 use crate::geometry::parts;
 use crate::isa::Isa;
-use crate::kernel::Kernels;
+use crate::kernel::{self, Kernels};
 use crate::operands::{
     BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Weight, WeightGradients, checked,
     checked_mut,
@@ -330,9 +330,9 @@ impl ConvRelu {
         let input = checked("input", input, desc.input_len())?;
         let thresholds = thresholds.checked(desc)?;
         let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
-        let epilogue = match epilogue {
-            Some(epilogue) => epilogue.checked(desc)?,
-            None => None,
+        let epilogue = match &epilogue {
+            Some(epilogue) if kernel::epilogues_made() => epilogue.checked(desc)?,
+            _ => None,
         };
         let output = checked_mut("output", output, desc.output_len())?;
         let passes = [Pass::Forward, Pass::ForwardPacked];
@@ -343,7 +343,8 @@ impl ConvRelu {
             return Ok(());
         }
         let (weight, workspace) = self.packed(packing, weight, workspace);
-        let call = ForwardCall { desc, kernels: self.kernels, input, weight, thresholds, bias, epilogue };
+        let call =
+            ForwardCall { desc, kernels: self.kernels, input, weight, thresholds, bias, epilogue: epilogue.as_ref() };
         self.forward.run(&call, output, workspace, executor)
     }
 

@@ -71,7 +71,7 @@ impl Forward {
                     let (from, apart, count) = strips.positions();
                     let (walk, room, spread) = tables.strips(desc, &strips, Some(&source), channels.len(), adds);
                     let output = output.strips(image, channels.clone(), from, (apart, count), strips.width());
-                    let epilogue = call.epilogue.map(|epilogue| epilogue.from(first, output.offset));
+                    let ending = call.epilogue.map(|epilogue| epilogue.from(first, output.offset));
                     kernels.depthwise_forward(DepthwiseForward {
                         walk,
                         room,
@@ -81,7 +81,7 @@ impl Forward {
                         thetas,
                         start,
                         output,
-                        epilogue,
+                        ending,
                     });
                 }
             }
@@ -118,13 +118,13 @@ impl Forward {
                                 weight: &weight[(chunk.start - first) * taps..],
                                 thetas: thetas_from(thetas, (chunk.start - first) * taps),
                                 start: &start[chunk.start - first..],
-                                epilogue: epilogue.map(|epilogue| epilogue.from(chunk.start, output.offset)),
+                                ending: epilogue.map(|epilogue| epilogue.from(chunk.start, output.offset)),
                                 output,
                             });
                         }
                     }
                     if own.is_some() {
-                        results_of.store(kernels, results, group.clone(), &mut output, call.epilogue.as_ref());
+                        results_of.store(kernels, results, group.clone(), &mut output, call.epilogue);
                     }
                 }
             }

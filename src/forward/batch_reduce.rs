@@ -186,7 +186,7 @@ impl BatchReduce {
                             channels: 0..panels.width,
                         };
                         walk.block(&panels, padded, start, &place, input, &mut target);
-                        own.store(call.kernels, results, panels.channels.clone(), &mut output, call.epilogue.as_ref());
+                        own.store(call.kernels, results, panels.channels.clone(), &mut output, call.epilogue);
                     }
                     next = end;
                 }
@@ -354,7 +354,7 @@ impl<'a> Walk<'a> {
         let output = target.view.pixels(target.images.clone(), &positions, target.channels.clone());
         // Transposed results are finished later.
         let epilogue = self.call.epilogue.filter(|_| !self.driver.transposes);
-        let epilogue = epilogue.map(|epilogue| epilogue.from(panels.channels.start, output.offset));
+        let ending = epilogue.map(|epilogue| epilogue.from(panels.channels.start, output.offset));
         self.call.kernels.batch_reduce(TileCall {
             source: &input[first..],
             source_steps: pixels.steps(desc.stride()),
@@ -373,7 +373,7 @@ impl<'a> Walk<'a> {
             tile: self.driver.tile,
             single: self.single,
             packed: target.packed,
-            epilogue,
+            ending,
         });
     }
 

@@ -25,7 +25,7 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::Kernel;
-use super::epilogue::{Channels, Epilogue, Finished, Tables};
+use super::epilogue::{Channels, Ending, Finished, Tables};
 use super::tile::{Sums, few, framed, load, outlined, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
 use super::view::PixelsMut;
@@ -62,7 +62,7 @@ pub(crate) struct BatchReduce<'a> {
     /// Room for clamped inputs of at least [`packed_len`] elements, or none: then they are clamped in registers.
     pub(crate) packed: &'a mut [f32],
     /// What becomes of the sums.
-    pub(crate) epilogue: Option<Epilogue<'a>>,
+    pub(crate) ending: Option<Ending<'a>>,
 }
 
 /// Elements that hold the clamped inputs of any tile of at most so many steps.
@@ -147,7 +147,7 @@ impl BatchReduce<'_> {
 
     /// The epilogue as tiles see it.
     fn tables(&self) -> Option<Tables> {
-        self.epilogue.as_ref().map(|epilogue| epilogue.tables(self.output.first))
+        self.ending.as_ref().map(|ending| ending.tables(self.output.first))
     }
 
     /// Positions, in the source and in the output.
@@ -187,8 +187,8 @@ impl Kernel for BatchReduce<'_> {
             // Lines are of adjacent steps, in both.
             assert!(taps.counts[3] == 1 || taps.steps[0][3] == 1 && taps.steps[1][3] == 1);
         }
-        if let Some(epilogue) = &self.epilogue {
-            epilogue.check(self.output.channels, self.output.last());
+        if let Some(ending) = &self.ending {
+            ending.check(self.output.channels, self.output.last());
         }
     }
 

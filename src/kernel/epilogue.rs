@@ -4,10 +4,12 @@
 //! finishes them from there, whether lanes are channels or positions. Parts that are left out are neutral vectors that stand for
 //! whole tables (1 and −0), so that no vector asks what there is.
 
-use super::Kernel;
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use super::tile::framed;
 use super::vector::{MOST_LANES, Vector};
 use super::view::RowsMut;
+use super::{Kernel, VECTORS};
 use crate::arith::min;
 
 /// The epilogue of a call.
@@ -22,6 +24,23 @@ pub(crate) struct Epilogue<'a> {
     pub(crate) high: f32,
 }
 
+/// Whether the program has made an epilogue. Where there are vectors, nobody asks.
+static MADE: AtomicBool = AtomicBool::new(false);
+
+/// Says that the program makes an epilogue.
+pub(crate) fn make() {
+    if !VECTORS {
+        MADE.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether there may be an epilogue. Where code counts, a program that makes none is smaller: when it is linked, nothing writes what
+/// this reads, so the optimiser leaves out all that depends on it.
+#[inline(always)]
+pub(crate) fn made() -> bool {
+    VECTORS || MADE.load(Ordering::Relaxed)
+}
+
 /// What is added to scaled sums.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Residual<'a> {
@@ -32,31 +51,26 @@ pub(crate) enum Residual<'a> {
     Output,
 }
 
+/// An epilogue from a place on: what a call of a kernel is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending<'a> {
+    epilogue: &'a Epilogue<'a>,
+    /// The first output channel.
+    channel: usize,
+    /// How far the first output lies from the tensor's first element.
+    element: usize,
+    /// Whether sums are whole or the first and the last parts of sums, which are added to the parts before: these lie in the output.
+    /// All but the clamp is linear. So the first part takes shift and residual, and the last one is clamped.
+    part: [bool; 2],
+}
+
 impl<'a> Epilogue<'a> {
     /// From a channel and an element of the output on.
-    pub(crate) fn from(&self, channel: usize, element: usize) -> Self {
-        let of = |values: Option<&'a [f32]>| values.map(|values| &values[channel..]);
-        let residual = match self.residual {
-            Residual::Tensor(values) => Residual::Tensor(&values[element..]),
-            other => other,
-        };
-        Self { scale: of(self.scale), shift: of(self.shift), residual, ..*self }
+    pub(crate) const fn from(&'a self, channel: usize, element: usize) -> Ending<'a> {
+        Ending { epilogue: self, channel, element, part: [true; 2] }
     }
 
-    /// That of a part of a sum, which is added to the parts before it: these lie in the output. All but the clamp is linear. So the
-    /// first part takes shift and residual, and the last one is clamped.
-    pub(crate) fn of_part(&self, first: bool, last: bool) -> Self {
-        let mut part = *self;
-        if !first {
-            (part.shift, part.residual) = (None, Residual::Output);
-        }
-        if !last {
-            (part.low, part.high) = (f32::NEG_INFINITY, f32::INFINITY);
-        }
-        part
-    }
-
-    /// Finishes one sum, of a channel and at an element of the output that holds `before`.
+    /// What becomes of one sum, of a channel and at an element of the output that holds `before`.
     pub(crate) fn of_one(&self, sum: f32, channel: usize, element: usize, before: f32) -> f32 {
         let scale = self.scale.map_or(1.0, |scale| scale[channel]);
         let shift = self.shift.map_or(-0.0, |shift| shift[channel]);
@@ -75,16 +89,68 @@ impl<'a> Epilogue<'a> {
             value
         }
     }
+}
+
+impl<'a> Ending<'a> {
+    /// Of the first, the last or other parts of sums.
+    pub(crate) const fn of(self, first: bool, last: bool) -> Self {
+        Self { part: [first, last], ..self }
+    }
+
+    /// Whether what outputs hold is added.
+    pub(super) fn adds(&self) -> bool {
+        !self.part[0] || self.epilogue.residual == Residual::Output
+    }
+
+    /// What becomes of one sum, of a channel and at an element counted from its first ones.
+    pub(super) fn one(&self, sum: f32, channel: usize, element: usize, before: f32) -> f32 {
+        self.of_part().of_one(sum, self.channel + channel, self.element + element, before)
+    }
+
+    /// The epilogue of its part of the sums.
+    fn of_part(&self) -> Epilogue<'a> {
+        let (mut own, [first, last]) = (*self.epilogue, self.part);
+        if !first {
+            (own.shift, own.residual) = (None, Residual::Output);
+        }
+        if !last {
+            (own.low, own.high) = (f32::NEG_INFINITY, f32::INFINITY);
+        }
+        own
+    }
+
+    /// The same from its place on.
+    fn own(&self) -> Epilogue<'a> {
+        let own = self.of_part();
+        let of = |values: Option<&'a [f32]>| values.map(|values| &values[self.channel..]);
+        let residual = match own.residual {
+            Residual::Tensor(values) => Residual::Tensor(&values[self.element..]),
+            other => other,
+        };
+        Epilogue { scale: of(own.scale), shift: of(own.shift), residual, ..own }
+    }
+
+    /// As tiles see it, whose output begins there.
+    pub(super) fn tables(&self, output: *mut f32) -> Tables {
+        self.own().tables(output)
+    }
 
     /// Asserts that it has so many channels, and a residual for each output up to the last one.
     pub(super) fn check(&self, channels: usize, last: usize) {
+        self.own().check(channels, last);
+    }
+}
+
+impl Epilogue<'_> {
+    /// Asserts that it has so many channels, and a residual for each output up to the last one.
+    fn check(&self, channels: usize, last: usize) {
         assert!(self.scale.is_none_or(|scale| channels <= scale.len()));
         assert!(self.shift.is_none_or(|shift| channels <= shift.len()));
         assert!(if let Residual::Tensor(values) = self.residual { last < values.len() } else { true });
     }
 
     /// As tiles see it, whose output begins there.
-    pub(super) fn tables(&self, output: *mut f32) -> Tables {
+    fn tables(&self, output: *mut f32) -> Tables {
         static ONES: [f32; MOST_LANES] = [1.0; MOST_LANES];
         let of = |values: Option<&[f32]>, neutral| match values {
             Some(values) => Table { first: values.as_ptr(), bits: usize::MAX },
@@ -196,7 +262,7 @@ impl Tables {
     ///
     /// # Safety
     ///
-    /// The epilogue of the tables is [checked](Epilogue::check), and its channels and outputs hold those of the sums: the outputs are
+    /// The epilogue of the tables is [checked](Ending::check), and its channels and outputs hold those of the sums: the outputs are
     /// the caller's own. [In reach](Vector#in-reach): the rows of the copy.
     #[inline(always)]
     pub(super) unsafe fn finish<S: Vector>(&self, simd: S, sums: Finished) {
@@ -334,7 +400,7 @@ pub(crate) struct FinishRows<'a> {
     /// Distance of rows.
     pub(crate) from_step: usize,
     pub(crate) to: RowsMut<'a>,
-    pub(crate) epilogue: Epilogue<'a>,
+    pub(crate) ending: Ending<'a>,
 }
 
 impl Kernel for FinishRows<'_> {
@@ -343,15 +409,15 @@ impl Kernel for FinishRows<'_> {
         assert!(apart == 1 && rows >= 1 && len >= 1);
         let span = |step: usize| (rows - 1).saturating_mul(step).saturating_add(len);
         assert!(span(self.from_step) <= self.from.len());
-        self.epilogue.check(rows, span(step) - 1);
+        self.ending.check(rows, span(step) - 1);
     }
 
     #[inline(always)]
     unsafe fn run<S: Vector>(self, simd: S) {
-        let Self { from, from_step, to, epilogue } = self;
+        let Self { from, from_step, to, ending } = self;
         let RowsMut { first, rows, step, len, .. } = to;
         let sums = Finished { from: from.as_ptr(), from_step, at: 0, step, rows, len, channels: Channels::PerRow(0) };
         // SAFETY: checked: the epilogue has the channels and outputs of the rows, the slice holds the sums.
-        unsafe { epilogue.tables(first).finish(simd, sums) }
+        unsafe { ending.tables(first).finish(simd, sums) }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) use depthwise::{
     DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Inputs, Line, MOST_TAPS as MOST_SEGMENT_TAPS,
     Own, Segment, SegmentWords, Thetas, Walk,
 };
-pub(crate) use epilogue::{Epilogue, FinishRows, Residual};
+pub(crate) use epilogue::{Epilogue, FinishRows, Residual, made as epilogues_made, make as make_epilogues};
 pub(crate) use masked::{Mask, MaskedProducts};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;

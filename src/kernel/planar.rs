@@ -17,7 +17,7 @@
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
-use super::epilogue::{Channels, Epilogue, Finished, Residual};
+use super::epilogue::{Channels, Ending, Finished, made};
 use super::offsets::Offsets;
 use super::tile::{
     Interleaved, Sums, add_products, add_to, few, framed, load, outlined, panel_widths, store, unrolled, with_const,
@@ -168,7 +168,7 @@ pub(crate) struct ForwardPanels<'a> {
     /// A row per channel of the range, of positions that include the block's.
     pub(crate) output: RowsMut<'a>,
     /// What becomes of the sums; where there is one, the output is not added to but by it.
-    pub(crate) epilogue: Option<Epilogue<'a>>,
+    pub(crate) ending: Option<Ending<'a>>,
 }
 
 /// Panels of input channels over one block of inputs. With the sum over some output channels
@@ -314,7 +314,7 @@ impl Cells<'_> {
     ///
     /// In reach: the elements of both, those that are written their caller's own.
     #[inline(never)]
-    unsafe fn exchange(&self, tile: *mut f32, planes: *mut f32, way: Way) {
+    unsafe fn exchange(&self, tile: *mut f32, planes: *mut f32, way: Way<'_>) {
         let Self { positions, runs, .. } = *self;
         let (mut line, mut column) = runs.place(self.run, self.range.start);
         let apart = self.apart.wrapping_mul(positions.column);
@@ -332,8 +332,12 @@ impl Cells<'_> {
                     unsafe {
                         match way {
                             Way::Load => *cell = *plane,
-                            Way::Store => *plane = *cell,
                             Way::Add => *plane += *cell,
+                            Way::End(ending, first) if made() => {
+                                let element = plane.offset_from_unsigned(planes) + first * self.step;
+                                *plane = ending.one(*cell, first + channel, element, *plane);
+                            }
+                            Way::Store | Way::End(..) => *plane = *cell,
                         }
                     }
                     (cell, plane) = (cell.wrapping_add(1), plane.wrapping_add(apart));
@@ -349,16 +353,18 @@ impl Cells<'_> {
 
 /// What becomes of elements of planes and of a tile.
 #[derive(Clone, Copy)]
-enum Way {
+enum Way<'a> {
     /// The tile gets them.
     Load,
     /// The planes get them.
     Store,
     /// They are added to the planes.
     Add,
+    /// The planes get what becomes of them, of the channels from one on.
+    End(&'a Ending<'a>, usize),
 }
 
-impl Way {
+impl Way<'_> {
     /// To the planes.
     const fn back(add: bool) -> Self {
         if add { Self::Add } else { Self::Store }
@@ -372,7 +378,7 @@ impl Tiles for ForwardPanels<'_> {
 
     fn ends_with_runs(&self, runs: &Runs, lanes: usize) -> bool {
         // Not where what an output holds is added: it would be twice.
-        let adds = self.add || self.epilogue.is_some_and(|epilogue| epilogue.residual == Residual::Output);
+        let adds = self.add || self.ending.is_some_and(|ending| ending.adds());
         lanes > 1 && !adds && !runs.gaps() && runs.len >= lanes
     }
 
@@ -386,7 +392,7 @@ impl Tiles for ForwardPanels<'_> {
         // Where code is to be small, one way will do.
         let whole = !S::FEW_TILES && apart == 1 && !runs.gaps() && at + lanes <= runs.len;
         let row = output.wrapping_add(first * step + run * positions.row + at);
-        let stored = whole && self.epilogue.is_none();
+        let stored = whole && self.ending.is_none();
         let mut copy = TileCopy::uninit();
         let copy: *mut f32 = copy.as_mut_ptr().cast();
         with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
@@ -416,9 +422,12 @@ impl Tiles for ForwardPanels<'_> {
             // SAFETY: as many rows of the copy have been written; checked: the channels are rows of the output, the positions lie
             // in each.
             unsafe {
-                match &self.epilogue {
-                    None => cells.exchange(copy, output.wrapping_add(first * step), Way::back(self.add)),
-                    Some(epilogue) => self.finish(simd, epilogue, &cells, first, copy, whole),
+                match &self.ending {
+                    Some(ending) if S::LANES > 1 => self.finish(simd, ending, &cells, first, copy, whole),
+                    Some(ending) if made() => {
+                        cells.exchange(copy, output.wrapping_add(first * step), Way::End(ending, first))
+                    }
+                    _ => cells.exchange(copy, output.wrapping_add(first * step), Way::back(self.add)),
                 }
             }
         }
@@ -433,11 +442,10 @@ impl Kernel for ForwardPanels<'_> {
         assert!(channels.saturating_mul(self.depth) <= self.weight.len() && channels <= self.start.len());
         let span = self.block.positions.span();
         assert!(self.output.rows == channels && span <= self.output.len);
-        if let Some(epilogue) = &self.epilogue {
+        if let (Some(ending), true) = (&self.ending, S::LANES > 1) {
             let RowsMut { step, apart, .. } = self.output;
             let last = (channels - 1).saturating_mul(step).saturating_add((span - 1).saturating_mul(apart));
-            assert!(!self.add);
-            epilogue.check(channels, last);
+            ending.check(channels, last);
         }
         self.block.check::<S>();
     }
@@ -454,19 +462,19 @@ impl ForwardPanels<'_> {
     ///
     /// # Safety
     ///
-    /// The call is [checked](Kernel#checked), and the epilogue its own. The cells are a tile's, of the channels from the first on; the
+    /// The call is [checked](Kernel#checked), and the ending its own. The cells are a tile's, of the channels from the first on; the
     /// copy holds them in rows of whole vectors.
     #[inline(never)]
     unsafe fn finish<S: Vector>(
         &self,
         simd: S,
-        epilogue: &Epilogue<'_>,
+        ending: &Ending<'_>,
         cells: &Cells<'_>,
         first: usize,
         copy: *mut f32,
         whole: bool,
     ) {
-        let tables = epilogue.tables(self.output.first);
+        let tables = ending.tables(self.output.first);
         let (rows, len, plane) = (cells.channels, cells.pitch, first * cells.step);
         let mut sums =
             Finished { from: copy, from_step: len, at: 0, step: len, rows, len, channels: Channels::PerRow(first) };

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::arith::min;
 use crate::kernel::Kernel;
-use crate::kernel::epilogue::{Channels, Epilogue, Finished, Tables as EpilogueTables};
+use crate::kernel::epilogue::{Channels, Ending, Finished, Tables as EpilogueTables};
 use crate::kernel::tile::{outlined, with_const};
 use crate::kernel::vector::{MOST_LANES, Vector};
 use crate::kernel::view::PixelsMut;
@@ -28,7 +28,7 @@ pub(crate) struct DepthwiseForward<'a> {
     pub(crate) start: &'a [f32],
     pub(crate) output: PixelsMut<'a>,
     /// What becomes of the sums.
-    pub(crate) epilogue: Option<Epilogue<'a>>,
+    pub(crate) ending: Option<Ending<'a>>,
 }
 
 /// Lanes of a tile that is finished from a copy: some vectors at a time.
@@ -47,13 +47,13 @@ const fn most_rows<S: Vector>() -> usize {
 
 impl Kernel for DepthwiseForward<'_> {
     fn check<S: Vector>(&self) {
-        let Self { walk, room, spread, source, weight, thetas, start, output, epilogue } = self;
+        let Self { walk, room, spread, source, weight, thetas, start, output, ending } = self;
         walk.check::<S>(source.len(), &[weight.len(), thetas.len()], room);
         walk.check_spread::<S>(walk.taps.saturating_mul(2).saturating_add(1), spread);
         assert!(walk.channels().next_multiple_of(S::LANES) <= start.len());
         walk.check_pixels(output);
-        if let Some(epilogue) = epilogue {
-            epilogue.check(walk.channels(), output.last());
+        if let Some(ending) = ending {
+            ending.check(walk.channels(), output.last());
         }
     }
 
@@ -85,7 +85,7 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
         start_step: if walk.strips { 0 } else { S::LANES },
         output_step: column_step,
     };
-    let epilogue = call.epilogue.as_ref().map(|epilogue| epilogue.tables(call.output.first));
+    let epilogue = call.ending.as_ref().map(|ending| ending.tables(call.output.first));
     let mut copy = MaybeUninit::<[f32; 8 * 4 * MOST_LANES]>::uninit();
     let copy: *mut f32 = copy.as_mut_ptr().cast();
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));

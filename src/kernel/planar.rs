@@ -314,7 +314,38 @@ impl Cells<'_> {
     ///
     /// In reach: the elements of both, those that are written their caller's own.
     #[inline(never)]
-    unsafe fn exchange(&self, tile: *mut f32, planes: *mut f32, way: Way<'_>) {
+    unsafe fn exchange(&self, tile: *mut f32, planes: *mut f32, way: Way) {
+        self.for_each(tile, planes, |_, cell, plane| {
+            // SAFETY: in reach.
+            unsafe {
+                match way {
+                    Way::Load => *cell = *plane,
+                    Way::Store => *plane = *cell,
+                    Way::Add => *plane += *cell,
+                }
+            }
+        });
+    }
+
+    /// Stores what becomes of each sum, of the channels from `first` on, whose plane is the first one.
+    ///
+    /// # Safety
+    ///
+    /// As [`exchange`](Self::exchange).
+    #[inline(never)]
+    unsafe fn end(&self, tile: *const f32, planes: *mut f32, ending: &Ending<'_>, first: usize) {
+        self.for_each(tile.cast_mut(), planes, |channel, cell, plane| {
+            // SAFETY: in reach; a plane's elements lie behind the first one's.
+            unsafe {
+                let element = plane.offset_from_unsigned(planes) + first * self.step;
+                *plane = ending.one(*cell, first + channel, element, *plane);
+            }
+        });
+    }
+
+    /// Visits each element: its channel, and where it lies in a tile and in planes.
+    #[inline(always)]
+    fn for_each(&self, tile: *mut f32, planes: *mut f32, mut visit: impl FnMut(usize, *mut f32, *mut f32)) {
         let Self { positions, runs, .. } = *self;
         let (mut line, mut column) = runs.place(self.run, self.range.start);
         let apart = self.apart.wrapping_mul(positions.column);
@@ -328,18 +359,7 @@ impl Cells<'_> {
                 let mut plane = planes.wrapping_add(channel * self.step + row);
                 let mut cell = tile.wrapping_add(channel * self.pitch + done);
                 for _ in 0..len {
-                    // SAFETY: in reach.
-                    unsafe {
-                        match way {
-                            Way::Load => *cell = *plane,
-                            Way::Add => *plane += *cell,
-                            Way::End(ending, first) if made() => {
-                                let element = plane.offset_from_unsigned(planes) + first * self.step;
-                                *plane = ending.one(*cell, first + channel, element, *plane);
-                            }
-                            Way::Store | Way::End(..) => *plane = *cell,
-                        }
-                    }
+                    visit(channel, cell, plane);
                     (cell, plane) = (cell.wrapping_add(1), plane.wrapping_add(apart));
                 }
             }
@@ -353,18 +373,16 @@ impl Cells<'_> {
 
 /// What becomes of elements of planes and of a tile.
 #[derive(Clone, Copy)]
-enum Way<'a> {
+enum Way {
     /// The tile gets them.
     Load,
     /// The planes get them.
     Store,
     /// They are added to the planes.
     Add,
-    /// The planes get what becomes of them, of the channels from one on.
-    End(&'a Ending<'a>, usize),
 }
 
-impl Way<'_> {
+impl Way {
     /// To the planes.
     const fn back(add: bool) -> Self {
         if add { Self::Add } else { Self::Store }
@@ -424,9 +442,7 @@ impl Tiles for ForwardPanels<'_> {
             unsafe {
                 match &self.ending {
                     Some(ending) if S::LANES > 1 => self.finish(simd, ending, &cells, first, copy, whole),
-                    Some(ending) if made() => {
-                        cells.exchange(copy, output.wrapping_add(first * step), Way::End(ending, first))
-                    }
+                    Some(ending) if made() => cells.end(copy, output.wrapping_add(first * step), ending, first),
                     _ => cells.exchange(copy, output.wrapping_add(first * step), Way::back(self.add)),
                 }
             }

@@ -1,7 +1,7 @@
 //! What the drivers of a pass are given: the operands of a call, lengths checked.
 
 use crate::desc::ConvDesc;
-use crate::kernel::Kernels;
+use crate::kernel::{Epilogue, Kernels};
 use crate::thresholds::ThresholdTable;
 
 /// Of the forward pass.
@@ -13,6 +13,7 @@ pub(crate) struct ForwardCall<'a> {
     pub(crate) weight: &'a [f32],
     pub(crate) thresholds: ThresholdTable<'a>,
     pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) epilogue: Option<&'a Epilogue<'a>>,
 }
 
 /// Of the backward pass of the input.

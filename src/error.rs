@@ -7,7 +7,7 @@ use crate::isa::Isa;
 /// Why a descriptor, a plan or a call was refused.
 ///
 /// The [`Display`](fmt::Display) form is one line that names the argument, its value and the rule it breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
     /// The number of input or output channels is zero.
@@ -113,6 +113,18 @@ pub enum Error {
         /// Position in the threshold buffer (0 for a uniform threshold).
         index: usize,
     },
+    /// A bound of an [`Epilogue`](crate::Epilogue) is NaN.
+    NanBound {
+        /// `"low"` or `"high"`.
+        argument: &'static str,
+    },
+    /// The bounds of an [`Epilogue`](crate::Epilogue) leave nothing between them.
+    BoundsCrossed {
+        /// The least output.
+        low: f32,
+        /// The greatest output.
+        high: f32,
+    },
     /// The instruction set is not available on this CPU, under this operating system, or in this build.
     IsaUnavailable {
         /// The instruction set asked for.
@@ -135,6 +147,9 @@ pub enum Error {
         inner: usize,
     },
 }
+
+// The only floats are bounds, and those that are NaN have an error of their own.
+impl Eq for Error {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -186,6 +201,8 @@ impl fmt::Display for Error {
                 write!(f, "{argument} holds {len} elements: it must hold at least {required}")
             }
             Self::NanThreshold { index } => write!(f, "thresholds[{index}] is NaN: a threshold must be ordered"),
+            Self::NanBound { argument } => write!(f, "{argument} is NaN: a bound must be ordered"),
+            Self::BoundsCrossed { low, high } => write!(f, "low is {low}: it must not exceed high, {high}"),
             Self::IsaUnavailable { isa } => write!(f, "isa is {isa}: this CPU, system or build does not offer it"),
             Self::PackedElsewhere { packed, plan } => {
                 write!(f, "packed weight ({packed}) belongs to another plan: it must be packed by this one ({plan})")

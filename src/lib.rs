@@ -89,6 +89,9 @@
 //!
 //! **Transposed convolutions** have plans and a builder of their own: [`transposed`].
 //!
+//! What follows a convolution may be part of it: an [`Epilogue`] scales and shifts each channel (batch normalisation), adds a
+//! residual and clamps, before the sums reach memory.
+//!
 //! A tensor may be a range of channels of a wider one: [`input_pitch`](ConvDescBuilder::input_pitch),
 //! [`output_pitch`](ConvDescBuilder::output_pitch).
 //!
@@ -192,8 +195,8 @@ pub use isa::{Isa, ParseIsaError};
 pub use kernel::Tiles;
 pub use layout::Layout;
 pub use operands::{
-    Accumulation, BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Pass, Thresholds, Weight,
-    WeightGradients,
+    Accumulation, BackwardInput, BackwardWeight, Epilogue, Forward, Gradient, InputGradients, Pass, Residual,
+    Thresholds, Weight, WeightGradients,
 };
 pub use plan::ConvRelu;
 #[cfg(feature = "rayon")]

@@ -2,6 +2,7 @@
 
 use crate::desc::ConvDesc;
 use crate::error::Error;
+use crate::kernel;
 use crate::thresholds::{ThresholdStrides, ThresholdTable};
 use crate::weight::PackedWeight;
 
@@ -146,18 +147,157 @@ pub struct Forward<'a> {
     pub thresholds: Thresholds<'a>,
     /// `b`, [`ConvDesc::bias_len`] elements.
     pub bias: Option<&'a [f32]>,
+    /// What becomes of the sums before they are stored.
+    pub epilogue: Option<Epilogue<'a>>,
 }
 
 impl<'a> Forward<'a> {
-    /// Without bias.
+    /// Without bias and epilogue.
     pub const fn new(input: &'a [f32], weight: Weight<'a>, thresholds: Thresholds<'a>) -> Self {
-        Self { input, weight, thresholds, bias: None }
+        Self { input, weight, thresholds, bias: None, epilogue: None }
     }
 
     /// With a bias, one value per output channel.
     #[must_use]
     pub const fn bias(self, bias: &'a [f32]) -> Self {
         Self { bias: Some(bias), ..self }
+    }
+
+    /// With what becomes of the sums before they are stored.
+    #[must_use]
+    pub const fn epilogue(self, epilogue: Epilogue<'a>) -> Self {
+        Self { epilogue: Some(epilogue), ..self }
+    }
+}
+
+/// What [`ConvRelu::forward`](crate::ConvRelu::forward) makes of its sums before it stores them:
+///
+/// ```text
+/// y = clamp(scale · (Σ + bias) + shift + residual, low, high)
+/// ```
+///
+/// Each part may be left out. Scale and shift are one value per output channel, as batch normalisation folds into. The sums never
+/// reach memory, so that this costs little more than to store them.
+///
+/// # Rounding
+///
+/// Each step is rounded to f32, but product and shift may be fused. The result lies within
+/// [`reference::error_bound`](crate::reference::error_bound) of two terms more than the sum's, for the magnitude that
+/// [`reference::epilogue`](crate::reference::epilogue) gives.
+///
+/// # NaN
+///
+/// A NaN stays one: the clamp does not hide it (as PyTorch's does not). NaN and infinities of scale, shift and residual reach the
+/// outputs that they belong to, and no others.
+///
+/// # Example
+///
+/// Batch normalisation, a residual connection and ReLU6:
+///
+/// ```
+/// use convrelu::{ConvDesc, ConvRelu, Epilogue, Forward, Pass, Residual, Serial, Thresholds, Weight};
+///
+/// // Of each channel.
+/// let (mean, variance, gamma, beta) = ([1.0, 2.0], [4.0, 1.0], [1.0, 3.0], [0.5, 0.0]);
+/// let scale: [f32; 2] = core::array::from_fn(|d| gamma[d] / f32::sqrt(variance[d]));
+/// let shift: [f32; 2] = core::array::from_fn(|d| beta[d] - mean[d] * scale[d]);
+///
+/// let plan = ConvRelu::new(ConvDesc::conv1d(1, 1, 2, [3], [1]).build()?);
+/// let residual = [0.0, 0.0, 4.0, -1.0, 0.0, 1.0];
+/// let epilogue = Epilogue::new().scale(&scale).shift(&shift).residual(Residual::Tensor(&residual)).clamp(0.0, 6.0);
+/// let operands = Forward::new(&[1.0, 2.0, 3.0], Weight::Plain(&[2.0, 1.0]), Thresholds::LINEAR).epilogue(epilogue);
+/// let mut output = [0.0; 6];
+/// let mut workspace = vec![0.0; plan.workspace_len(Pass::Forward)];
+/// plan.forward(operands, &mut output, &mut workspace, &Serial)?;
+/// assert_eq!(output, [1.0, 2.0, 6.0, 0.0, 0.0, 4.0]);
+/// # Ok::<(), convrelu::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Epilogue<'a> {
+    /// One factor per output channel: [`ConvDesc::out_channels`] elements.
+    pub scale: Option<&'a [f32]>,
+    /// One summand per output channel: [`ConvDesc::out_channels`] elements.
+    pub shift: Option<&'a [f32]>,
+    /// A summand per output.
+    pub residual: Option<Residual<'a>>,
+    /// The least output, or −∞.
+    pub low: f32,
+    /// The greatest output, or ∞.
+    pub high: f32,
+}
+
+/// What an [`Epilogue`] adds to each output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Residual<'a> {
+    /// A tensor that lies as the output does, pitch and all: [`ConvDesc::output_len`] elements. Gaps are not read.
+    Tensor(&'a [f32]),
+    /// What the output holds before the call.
+    Output,
+}
+
+impl<'a> Epilogue<'a> {
+    /// One that changes nothing so far.
+    pub fn new() -> Self {
+        kernel::make_epilogues();
+        Self { scale: None, shift: None, residual: None, low: f32::NEG_INFINITY, high: f32::INFINITY }
+    }
+
+    /// With a factor per output channel.
+    #[must_use]
+    pub const fn scale(self, scale: &'a [f32]) -> Self {
+        Self { scale: Some(scale), ..self }
+    }
+
+    /// With a summand per output channel.
+    #[must_use]
+    pub const fn shift(self, shift: &'a [f32]) -> Self {
+        Self { shift: Some(shift), ..self }
+    }
+
+    /// With a summand per output.
+    #[must_use]
+    pub const fn residual(self, residual: Residual<'a>) -> Self {
+        Self { residual: Some(residual), ..self }
+    }
+
+    /// With bounds. `clamp(0.0, f32::INFINITY)` is ReLU.
+    #[must_use]
+    pub const fn clamp(self, low: f32, high: f32) -> Self {
+        Self { low, high, ..self }
+    }
+
+    /// As kernels take it; None where it changes nothing.
+    pub(crate) fn checked(&self, desc: &ConvDesc) -> Result<Option<kernel::Epilogue<'a>>, Error> {
+        let Self { scale, shift, residual, low, high } = *self;
+        let per_channel = |argument, values: Option<&'a [f32]>| {
+            values.map(|values| checked(argument, values, desc.out_channels())).transpose()
+        };
+        let (scale, shift) = (per_channel("scale", scale)?, per_channel("shift", shift)?);
+        let residual = match residual {
+            None => kernel::Residual::None,
+            Some(Residual::Tensor(values)) => kernel::Residual::Tensor(checked("residual", values, desc.output_len())?),
+            Some(Residual::Output) => kernel::Residual::Output,
+        };
+        for (argument, bound) in [("low", low), ("high", high)] {
+            if bound.is_nan() {
+                return Err(Error::NanBound { argument });
+            }
+        }
+        if low > high {
+            return Err(Error::BoundsCrossed { low, high });
+        }
+        let nothing = scale.is_none()
+            && shift.is_none()
+            && residual == kernel::Residual::None
+            && (low, high) == (f32::NEG_INFINITY, f32::INFINITY);
+        Ok((!nothing).then_some(kernel::Epilogue { scale, shift, residual, low, high }))
+    }
+}
+
+impl Default for Epilogue<'_> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::forward::ForwardPlan;
 use crate::geometry::parts;
-use crate::kernel::Kernels;
+use crate::kernel::{self, Kernels};
 use crate::operands::{
     BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Weight, WeightGradients, checked, checked_mut,
 };
@@ -179,19 +179,23 @@ impl<'l> Planned<'l, ForwardPlan> {
         executor: &dyn Executor,
     ) -> Result<(), Error> {
         let Layer { desc, kernels, .. } = self.layer;
-        let Forward { input, weight, thresholds, bias } = operands;
+        let Forward { input, weight, thresholds, bias, epilogue } = operands;
         let input = checked("input", input, desc.input_len())?;
         let thresholds = thresholds.checked(desc)?;
         let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
+        let epilogue = match &epilogue {
+            Some(epilogue) if kernel::epilogues_made() => epilogue.checked(desc)?,
+            _ => None,
+        };
         let output = checked_mut("output", output, desc.output_len())?;
         let weight = self.packer().checked(weight)?;
         let workspace = checked_mut("workspace", workspace, self.workspace_len(is_packed(weight)))?;
         if let Some(tiny) = self.plan.tiny() {
-            tiny.forward(input, &tiny.weight(desc, weight), &thresholds, bias, output);
+            tiny.forward(input, &tiny.weight(desc, weight), &thresholds, bias, epilogue.as_ref(), output);
             return Ok(());
         }
         let (weight, workspace) = self.packer().packed(weight, workspace);
-        let call = ForwardCall { desc, kernels, input, weight, thresholds, bias };
+        let call = ForwardCall { desc, kernels, input, weight, thresholds, bias, epilogue: epilogue.as_ref() };
         self.plan.run(&call, output, workspace, executor)
     }
 }

@@ -16,8 +16,8 @@ use core::ops::Range;
 
 use crate::arith::{clamp, max, product};
 use crate::desc::ConvDesc;
-use crate::geometry::{Panels, Reads, Steps};
-use crate::kernel::{CopyBlock, Kernels, RowsMut, TransposeBlock, View};
+use crate::geometry::{Panels, Reads, Steps, chunks};
+use crate::kernel::{CopyBlock, Epilogue, FinishRows, Kernels, RowsMut, TransposeBlock, View};
 use crate::layout::{Layout, TensorLayout};
 use crate::stage::Block;
 use crate::strided;
@@ -262,8 +262,18 @@ impl Results {
         strided::repeat(first, rest);
     }
 
-    /// Stores the first lanes as channels of planes.
-    pub(crate) fn store(&self, kernels: &Kernels, from: &[f32], channels: Range<usize>, to: &mut View<'_>) {
+    /// Stores the first lanes as channels of planes, or what an epilogue makes of them.
+    pub(crate) fn store(
+        &self,
+        kernels: &Kernels,
+        from: &[f32],
+        channels: Range<usize>,
+        to: &mut View<'_>,
+        epilogue: Option<&Epilogue<'_>>,
+    ) {
+        if let Some(epilogue) = epilogue {
+            return self.finish(kernels, from, channels, to, epilogue);
+        }
         self.rows(to.size(), from.len(), |index, image, positions| {
             kernels.transpose(TransposeBlock {
                 from: &from[index * positions.len() * self.width..][..positions.len() * self.width],
@@ -271,6 +281,41 @@ impl Results {
                 from_column: 1,
                 to: to.runs(image, channels.clone(), positions),
             });
+        });
+    }
+
+    /// Stores what an epilogue makes of the first lanes: they are transposed into a copy in the first-level cache, and finished
+    /// from there.
+    #[inline(never)]
+    fn finish(
+        &self,
+        kernels: &Kernels,
+        from: &[f32],
+        channels: Range<usize>,
+        to: &mut View<'_>,
+        epilogue: &Epilogue<'_>,
+    ) {
+        /// Elements of the copy, 8 KiB.
+        const COPY: usize = 2048;
+        /// Positions that follow one another in it at least, unless there are fewer: squares are transposed.
+        const LEAST: usize = 16;
+        let mut copy = [0.0; COPY];
+        self.rows(to.size(), from.len(), |index, image, positions| {
+            let mut from = &from[index * positions.len() * self.width..];
+            let most = max(COPY / channels.len() / LEAST * LEAST, 1);
+            for positions in chunks(positions, most) {
+                kernels.transpose(TransposeBlock {
+                    from: &from[..positions.len() * self.width],
+                    from_step: self.width,
+                    from_column: 1,
+                    to: RowsMut::of_slice(&mut copy, channels.len(), positions.len(), positions.len()),
+                });
+                from = &from[positions.len() * self.width..];
+                let from_step = positions.len();
+                let to = to.runs(image, channels.clone(), positions);
+                let ending = epilogue.from(channels.start, to.offset);
+                kernels.finish_rows(FinishRows { from: &copy, from_step, to, ending });
+            }
         });
     }
 

@@ -233,11 +233,13 @@ impl ConvRelu {
     /// Forward pass (eq. 8 with bias): `y[n,d,o] = b[d] + Σ_{c,k} w[d,c,k] · f(x̂[n,c,o·stride + k·dilation − padding]; θ[c,k])`.
     ///
     /// `output` holds [`ConvDesc::output_len`] elements and is overwritten, gaps between its pixels or images apart. A NaN in
-    /// the input reaches exactly the outputs whose window holds it.
+    /// the input reaches exactly the outputs whose window holds it. An [`Epilogue`](crate::Epilogue) says what becomes of `y`
+    /// before it is stored.
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::PackedElsewhere`]; nothing is written then.
+    /// [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::PackedElsewhere`], and of an epilogue [`Error::NanBound`],
+    /// [`Error::BoundsCrossed`]; nothing is written then.
     /// [`Error::Executor`].
     pub fn forward(
         &self,

@@ -211,6 +211,21 @@ pub fn forward<T: Real>(
     });
 }
 
+/// What an [`Epilogue`](crate::Epilogue) makes of an output: `clamp(scale · y + shift + residual, low, high)`. A NaN stays one.
+/// The magnitude is that of the terms before the clamp, which takes no two values farther apart: the
+/// [`error_bound`] is that of two terms more. (Underflow grows with the scale: it is bounded for scales up to 2.)
+pub fn epilogue<T: Real>(y: Sum<T>, scale: T, shift: T, residual: T, [low, high]: [T; 2]) -> Sum<T> {
+    let value = scale.fma(y.value, shift) + residual;
+    let value = if value < low {
+        low
+    } else if value > high {
+        high
+    } else {
+        value
+    };
+    Sum { value, magnitude: scale.abs().fma(y.magnitude, shift.abs()) + residual.abs() }
+}
+
 /// Gradients of the input and of the thresholds (eq. 5 and 6); ties `x = θ` go to the threshold, and a NaN input
 /// passes its gradient to neither. With θ = −∞ everywhere (uniform) all of it goes to the input, which is not read. Both are
 /// overwritten, gaps between pixels or images apart.

@@ -6,7 +6,7 @@
 use crate::arith::min;
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Reads, Span};
-use crate::kernel::VECTORS;
+use crate::kernel::{Epilogue, VECTORS};
 use crate::layout::Layout;
 use crate::operands::Weight;
 use crate::strided;
@@ -177,6 +177,27 @@ impl Tiny {
 
     /// Overwrites the output.
     pub(crate) fn forward(
+        &self,
+        input: &[f32],
+        weight: &WeightTable<'_>,
+        thresholds: &ThresholdTable<'_>,
+        bias: Option<&[f32]>,
+        epilogue: Option<&Epilogue<'_>>,
+        output: &mut [f32],
+    ) {
+        let Some(epilogue) = epilogue else { return self.sums(input, weight, thresholds, bias, output) };
+        let mut sums = [0.0; MOST];
+        // Each has a multiply-add at least.
+        let sums = &mut sums[..output.len()];
+        self.sums(input, weight, thresholds, bias, sums);
+        let Places { channels, channel, .. } = self.output;
+        for (at, (to, sum)) in output.iter_mut().zip(sums).enumerate() {
+            *to = epilogue.of_one(*sum, at / channel % channels, at, *to);
+        }
+    }
+
+    /// Overwrites the output with sums.
+    fn sums(
         &self,
         input: &[f32],
         weight: &WeightTable<'_>,

@@ -20,8 +20,8 @@ use std::slice;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvRelu, Forward, Gradient, InputGradients, Layout, Pass, Serial,
-    Thresholds, Weight, WeightGradients, adarelu,
+    Accumulation, BackwardInput, BackwardWeight, ConvRelu, Epilogue, Forward, Gradient, InputGradients, Layout, Pass,
+    Residual, Serial, Thresholds, Weight, WeightGradients, adarelu,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -95,7 +95,7 @@ impl Drop for Region {
 }
 
 /// One region for each buffer that a call may have, used for all cases.
-struct Regions([Region; 9]);
+struct Regions([Region; 12]);
 
 impl Regions {
     fn new() -> Self {
@@ -104,7 +104,8 @@ impl Regions {
 
     /// What [`run`] does, with every buffer exactly as long as it must be and at an edge of its region.
     fn run(&mut self, plan: &ConvRelu, pass: Pass, case: &Case, call: &Call<'_>, edge: Edge) -> [Option<Vec<u32>>; 2] {
-        let [input, weight, thresholds, bias, grad_output, main, other, workspace, packed] = &mut self.0;
+        let [input, weight, thresholds, bias, grad_output, main, other, workspace, packed, scale, shift, residual] =
+            &mut self.0;
         let (desc, linear) = (&case.desc, case.theta.is_linear());
         let workspace = workspace.stale(plan.workspace_len(pass), edge);
         let forward = matches!(pass, Pass::Forward | Pass::ForwardPacked);
@@ -113,11 +114,13 @@ impl Regions {
             Pass::BackwardInput | Pass::BackwardInputPacked => [desc.input_len(), case.theta.grad_len(desc)],
             Pass::BackwardWeight => [desc.weight_len(), desc.bias_len()],
         };
+        let ending = case.ending.as_ref().filter(|_| forward);
+        let before = |which: usize| ending.filter(|_| which == 0).and_then(|ending| ending.before());
         let prior = |which: usize| call.prior.and_then(|prior| prior.values[which].as_ref());
         let wanted = [forward || call.wanted[0], !forward && call.wanted[1]];
         let (main, other) = (main.stale(lens[0], edge), other.stale(lens[1], edge));
         for (which, buffer) in [&mut *main, &mut *other].into_iter().enumerate() {
-            if let Some(prior) = prior(which) {
+            if let Some(prior) = before(which).or(prior(which)) {
                 buffer.copy_from_slice(prior);
             }
         }
@@ -149,6 +152,16 @@ impl Regions {
             Pass::Forward | Pass::ForwardPacked => {
                 let mut operands = Forward::new(input, weight, thresholds);
                 operands.bias = bias;
+                operands.epilogue = ending.map(|ending| {
+                    let mut epilogue = Epilogue::new().clamp(ending.bounds[0], ending.bounds[1]);
+                    epilogue.scale = ending.scale.as_ref().map(|values| &*scale.copy(values, edge));
+                    epilogue.shift = ending.shift.as_ref().map(|values| &*shift.copy(values, edge));
+                    epilogue.residual = ending.residual.as_ref().map(|values| match ending.in_output {
+                        true => Residual::Output,
+                        false => Residual::Tensor(residual.copy(values, edge)),
+                    });
+                    epilogue
+                });
                 let output = first.map_or(&mut [][..], |output| output.values);
                 plan.forward(operands, output, workspace, &call.workers)
             }
@@ -230,7 +243,8 @@ fn convolutions_stay_inside() {
     report_faults();
     let regions = RefCell::new(Regions::new());
     let tuning = prop_oneof![2 => Just(strategy::usual()), 1 => strategy::tuning()];
-    let case = prop_oneof![7 => strategy::case(), 1 => strategy::long_case()];
+    let case = prop_oneof![7 => strategy::case(), 1 => strategy::long_case(), 1 => strategy::depthwise_case()];
+    let case = strategy::perhaps_ending(case);
     let who = (strategy::threads(), strategy::workers());
     let cases = (case, tuning, who, any::<[bool; 2]>(), any::<[bool; 2]>());
     let check = |(case, tuning, (threads, workers), wanted, adds): (Case, _, _, [bool; 2], [bool; 2])| {

@@ -7,8 +7,8 @@
 use std::hint::black_box;
 
 use convrelu::{
-    BackwardInput, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Forward, Gradient, InputGradients, Isa, Layout,
-    Pass, Serial, Thresholds, Weight, WeightGradients,
+    BackwardInput, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Epilogue, Forward, Gradient, InputGradients,
+    Isa, Layout, Pass, Residual, Serial, Thresholds, Weight, WeightGradients,
 };
 
 /// Bytes of stack that are watched.
@@ -101,6 +101,11 @@ fn stacks_of(plan: &ConvRelu) -> Vec<(&'static str, usize)> {
         for thresholds in thresholds {
             let operands = Forward::new(input, plain, thresholds).bias(&bias);
             plan.forward(operands, &mut output, workspace, &Serial).unwrap();
+            let epilogue = Epilogue::new().scale(&bias).shift(&bias).clamp(0.0, 6.0);
+            for residual in [Residual::Output, Residual::Tensor(&grad_output)] {
+                let operands = operands.epilogue(epilogue.residual(residual));
+                plan.forward(operands, &mut output, workspace, &Serial).unwrap();
+            }
         }
     });
     let pack_transposed = stack_of(&mut || assert!(plan.pack_weight_transposed(&weight, &mut packed).is_ok()));

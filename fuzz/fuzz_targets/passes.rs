@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use common::{Axis, Case, Expected, How, PASSES, Placement, Shape, Theta, Values, Workers, isas, plan, run};
+use common::{Axis, Case, Expected, How, PASSES, Parts, Placement, Shape, Theta, Values, Workers, isas, plan, run};
 
 /// Multiplications of the largest case, and elements of its largest tensor: of most, and of one in sixteen. A case takes as long as
 /// its oracle, and most of what can go wrong goes wrong in small ones.
@@ -56,6 +56,7 @@ struct Input {
     values: Values,
     uniform: Option<f32>,
     bias: bool,
+    parts: Option<Parts>,
     tuning: Option<Tuning>,
     threads: usize,
     how: How,
@@ -92,6 +93,15 @@ impl<'a> Arbitrary<'a> for Input {
             values: *u.choose(&[Values::Continuous, Values::Quantised, Values::Sparse])?,
             uniform: if bool::arbitrary(u)? { Some(*u.choose(&[0.0, 0.25, f32::NEG_INFINITY])?) } else { None },
             bias: bool::arbitrary(u)?,
+            parts: if bool::arbitrary(u)? {
+                Some(Parts {
+                    has: <[bool; 3]>::arbitrary(u)?,
+                    in_output: bool::arbitrary(u)?,
+                    bounds: *u.choose(&[[f32::NEG_INFINITY, f32::INFINITY], [0.0, f32::INFINITY], [-0.5, 0.75]])?,
+                })
+            } else {
+                None
+            },
             tuning: if bool::arbitrary(u)? { Some(tuning(u)?) } else { None },
             threads: u.int_in_range(1..=8)?,
             how: How {
@@ -121,6 +131,9 @@ fuzz_target!(|input: Input| {
     }
     if !input.bias {
         case = case.without_bias();
+    }
+    if let Some(parts) = input.parts {
+        case = case.with_ending(parts);
     }
     let pass = input.pass;
     let expected = Expected::new(&case, pass);

@@ -260,7 +260,7 @@ impl Site<'_, '_, '_> {
         }
         boxes(&mut Site { input, inputs: window.pixels(), grad_input: &mut own, origin, ..self });
         if let Some(view) = view {
-            results.store(call.kernels, gradients, channels, view);
+            results.store(call.kernels, gradients, channels, view, None);
         }
     }
 

@@ -577,7 +577,7 @@ pub unsafe extern "C" fn convrelu_forward(
             let plan = layer.plan_forward();
             let pass = layer.pass(&plan);
             with_weight(&pass.packer(), Packs::Forward, args.weight_kind, weight, |weight| {
-                pass.forward(Forward { input, weight, thresholds, bias }, output, workspace, &executor)
+                pass.forward(Forward { input, weight, thresholds, bias, epilogue: None }, output, workspace, &executor)
             })
         }
     };

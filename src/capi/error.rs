@@ -193,6 +193,8 @@ impl Fault {
                 Error::ThresholdShape { .. } => CONVRELU_THRESHOLD_SHAPE,
                 // Of transposed convolutions, which C does not have.
                 Error::PaddingTooLarge { .. } | Error::OutputPaddingTooLarge { .. } => CONVRELU_OTHER,
+                // Calls in C have no epilogue.
+                Error::NanBound { .. } | Error::BoundsCrossed { .. } => CONVRELU_OTHER,
             },
         }
     }
@@ -224,6 +226,8 @@ impl Fault {
                 Error::Executor { tasks, task, never } => ("parallel_for", [tasks, task, usize::from(never)]),
                 Error::BufferTooShort { argument, len, required } => (argument, [len, required, 0]),
                 Error::NanThreshold { index } => ("thresholds", [index, 0, 0]),
+                Error::NanBound { argument } => (argument, [0; 3]),
+                Error::BoundsCrossed { low, high } => ("low", [low.to_bits() as usize, high.to_bits() as usize, 0]),
                 Error::IsaUnavailable { isa: asked } => ("isa", [isa(asked), 0, 0]),
                 Error::PackedElsewhere { packed, plan } => ("weight", [isa(packed), isa(plan), 0]),
                 Error::ThresholdShape { elements, thresholds, inner } => ("thresholds", [elements, thresholds, inner]),

@@ -197,7 +197,7 @@ impl BackwardInput {
                             }
                         }
                         if let (Some(view), true) = (&mut grad_input, copied.is_some()) {
-                            results_of.store(kernels, results, group.clone(), view);
+                            results_of.store(kernels, results, group.clone(), view, None);
                         }
                         if counted.advance(block.len()) {
                             sums.end_segment(own_sums.clone());

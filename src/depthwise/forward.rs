@@ -70,6 +70,8 @@ impl Forward {
                 for strips in Strips::all(&reads, Direction::Forward, space.clone(), kernels.lanes) {
                     let (from, apart, count) = strips.positions();
                     let (walk, room, spread) = tables.strips(desc, &strips, Some(&source), channels.len(), adds);
+                    let output = output.strips(image, channels.clone(), from, (apart, count), strips.width());
+                    let ending = call.epilogue.map(|epilogue| epilogue.from(first, output.offset));
                     kernels.depthwise_forward(DepthwiseForward {
                         walk,
                         room,
@@ -78,7 +80,8 @@ impl Forward {
                         weight,
                         thetas,
                         start,
-                        output: output.strips(image, channels.clone(), from, (apart, count), strips.width()),
+                        output,
+                        ending,
                     });
                 }
             }
@@ -98,6 +101,8 @@ impl Forward {
                         for rows in Rows::all(&reads, Direction::Forward, ranges_of(&block)) {
                             let positions = positions_of(&rows);
                             let in_group = chunk.start - group.start..chunk.start - group.start + width;
+                            // Transposed results are finished later.
+                            let epilogue = call.epilogue.filter(|_| own.is_none());
                             let output = match &mut own {
                                 None => output.pixels_apart(image..image + 1, positions, chunk.clone()),
                                 Some(own) => {
@@ -113,12 +118,13 @@ impl Forward {
                                 weight: &weight[(chunk.start - first) * taps..],
                                 thetas: thetas_from(thetas, (chunk.start - first) * taps),
                                 start: &start[chunk.start - first..],
+                                ending: epilogue.map(|epilogue| epilogue.from(chunk.start, output.offset)),
                                 output,
                             });
                         }
                     }
                     if own.is_some() {
-                        results_of.store(kernels, results, group.clone(), &mut output);
+                        results_of.store(kernels, results, group.clone(), &mut output, call.epilogue);
                     }
                 }
             }

@@ -186,7 +186,7 @@ impl BatchReduce {
                             channels: 0..panels.width,
                         };
                         walk.block(&panels, padded, start, &place, input, &mut target);
-                        own.store(call.kernels, results, panels.channels.clone(), &mut output);
+                        own.store(call.kernels, results, panels.channels.clone(), &mut output, call.epilogue);
                     }
                     next = end;
                 }
@@ -351,6 +351,10 @@ impl<'a> Walk<'a> {
         let [d, h, w] = target.origin;
         let [ds, hs, ws] = site.class.positions;
         let positions = [ds.before(d), hs.before(h), ws.before(w)];
+        let output = target.view.pixels(target.images.clone(), &positions, target.channels.clone());
+        // Transposed results are finished later.
+        let epilogue = self.call.epilogue.filter(|_| !self.driver.transposes);
+        let ending = epilogue.map(|epilogue| epilogue.from(panels.channels.start, output.offset));
         self.call.kernels.batch_reduce(TileCall {
             source: &input[first..],
             source_steps: pixels.steps(desc.stride()),
@@ -365,10 +369,11 @@ impl<'a> Walk<'a> {
                 Some(&panels.thresholds[site.first_step..])
             },
             start,
-            output: target.view.pixels(target.images.clone(), &positions, target.channels.clone()),
+            output,
             tile: self.driver.tile,
             single: self.single,
             packed: target.packed,
+            ending,
         });
     }
 

@@ -8,7 +8,7 @@ use crate::blocking::Planar;
 use crate::calls::ForwardCall;
 use crate::desc::ConvDesc;
 use crate::geometry::chunks;
-use crate::kernel::{ForwardPanels, Kernels, Offsets, PanelBlock, Positions};
+use crate::kernel::{self, ForwardPanels, Kernels, Offsets, PanelBlock, Positions};
 use crate::stage::{Image, Staging, blocks};
 use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;
@@ -100,6 +100,11 @@ impl Direct {
                             positions: own,
                             tile: self.tile,
                         };
+                        let output = output.runs(image, out_channels.clone(), positions.clone());
+                        let [starts, ends] = [first == 0, channels.end == in_channels];
+                        let epilogue = call.epilogue.filter(|_| kernel::epilogues_made());
+                        let ending =
+                            epilogue.map(|epilogue| epilogue.from(out_channels.start, output.offset).of(starts, ends));
                         call.kernels.forward(ForwardPanels {
                             source,
                             offsets,
@@ -109,8 +114,9 @@ impl Direct {
                             depth,
                             block,
                             start,
-                            add: first > 0,
-                            output: output.runs(image, out_channels.clone(), positions.clone()),
+                            add: !starts && ending.is_none(),
+                            output,
+                            ending,
                         });
                     }
                 }

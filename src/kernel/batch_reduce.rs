@@ -21,11 +21,13 @@
 //! stack frame holds the temporaries of all shapes.
 
 use core::hint::black_box;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::Kernel;
+use super::epilogue::{Channels, Ending, Finished, Tables};
 use super::tile::{Sums, few, framed, load, outlined, unrolled, with_const};
-use super::vector::Vector;
+use super::vector::{MOST_LANES, Vector};
 use super::view::PixelsMut;
 use crate::arith::{clamp, min};
 use crate::geometry::{Lattice, Panels};
@@ -59,6 +61,8 @@ pub(crate) struct BatchReduce<'a> {
     pub(crate) single: bool,
     /// Room for clamped inputs of at least [`packed_len`] elements, or none: then they are clamped in registers.
     pub(crate) packed: &'a mut [f32],
+    /// What becomes of the sums.
+    pub(crate) ending: Option<Ending<'a>>,
 }
 
 /// Elements that hold the clamped inputs of any tile of at most so many steps.
@@ -68,6 +72,9 @@ pub(crate) const fn packed_len(steps: usize) -> usize {
 
 /// Most rows of any tile.
 const MOST_ROWS: usize = 8;
+
+/// Elements of the largest tile: most vectors, each of most lanes, at most rows.
+const MOST_TILE: usize = MOST_ROWS * 4 * MOST_LANES;
 
 /// Most chains of additions per sum.
 const MOST_CHAINS: usize = 4;
@@ -138,6 +145,11 @@ impl BatchReduce<'_> {
         Tiling { positions, axis, rows, steps: positions.steps.map(|steps| steps[axis]) }
     }
 
+    /// The epilogue as tiles see it.
+    fn tables(&self) -> Option<Tables> {
+        self.ending.as_ref().map(|ending| ending.tables(self.output.first))
+    }
+
     /// Positions, in the source and in the output.
     fn positions(&self) -> Lattice<2> {
         let Lattice { counts, steps: [output] } = self.output.positions;
@@ -175,6 +187,9 @@ impl Kernel for BatchReduce<'_> {
             // Lines are of adjacent steps, in both.
             assert!(taps.counts[3] == 1 || taps.steps[0][3] == 1 && taps.steps[1][3] == 1);
         }
+        if let Some(ending) = &self.ending {
+            ending.check(self.output.channels, self.output.last());
+        }
     }
 
     #[inline(always)]
@@ -201,9 +216,11 @@ impl Kernel for BatchReduce<'_> {
 #[inline(never)]
 unsafe fn walk<S: Vector, const V: usize, const CLAMP: bool>(simd: S, call: &BatchReduce<'_>) {
     let Tiling { positions, axis, rows, steps: [source_step, output_step] } = call.tiling::<S>(V);
+    let epilogue = call.tables();
     let run = |panel: usize, [source, output]: [usize; 2], tiles: Range<usize>| {
         // SAFETY: checked: the panel is one of the call.
-        let panel = unsafe { Panel::new::<S, V>(call, call.taps.as_ref(), panel, [source_step, output_step]) };
+        let panel =
+            unsafe { Panel::new::<S, V>(call, call.taps.as_ref(), panel, [source_step, output_step], &epilogue) };
         for tile in tiles {
             let rows = rows.get(tile);
             let source = call.source.as_ptr().wrapping_add(source + rows.start * source_step);
@@ -263,6 +280,7 @@ impl Packed<'_> {
         let [_, h, w, len] = counts;
         let taps = Lattice { counts, steps: [[h * w * len, w * len, len, 1], steps] }.joined_lines();
         let Tiling { positions, axis, rows, steps: [source_step, output_step] } = call.tiling::<S>(V);
+        let epilogue = call.tables();
         let most = rows.max();
         let together = clamp(self.rows.len() / (most * pitch), 1, MOST_PACKED);
         let mut tiles = [PackedTile { rows: 0, output: 0 }; MOST_PACKED];
@@ -286,7 +304,7 @@ impl Packed<'_> {
             }
             for panel in 0..call.panels {
                 // SAFETY: checked: the panel is one of the call.
-                let panel = unsafe { Panel::new::<S, V>(call, Some(&taps), panel, [pitch, output_step]) };
+                let panel = unsafe { Panel::new::<S, V>(call, Some(&taps), panel, [pitch, output_step], &epilogue) };
                 for (number, tile) in tiles[..count].iter().enumerate() {
                     // SAFETY: the rows of the tile hold all steps; checked: its positions are the output's.
                     unsafe {
@@ -357,6 +375,9 @@ struct Panel<'a, 'b> {
     /// From a row of a tile to the next one.
     source_step: usize,
     output_step: usize,
+    epilogue: Option<&'a Tables>,
+    /// The first lane, of all panels.
+    first: usize,
 }
 
 impl<'a, 'b> Panel<'a, 'b> {
@@ -368,6 +389,7 @@ impl<'a, 'b> Panel<'a, 'b> {
         taps: Option<&'a Lattice<2>>,
         panel: usize,
         [source_step, output_step]: [usize; 2],
+        epilogue: &'a Option<Tables>,
     ) -> Self {
         let first = panel * V * S::LANES;
         // SAFETY: checked: the panel has lanes of the start, and a channel of the output.
@@ -382,6 +404,8 @@ impl<'a, 'b> Panel<'a, 'b> {
             last: min(call.output.channels - first - (V - 1) * S::LANES, S::LANES),
             source_step,
             output_step,
+            epilogue: epilogue.as_ref(),
+            first,
         }
     }
 }
@@ -394,13 +418,57 @@ struct Tile<'a, 'b> {
 }
 
 impl Tile<'_, '_> {
-    /// Computes the tile, which has so many rows.
+    /// Computes the tile, which has so many rows, and finishes it.
     ///
     /// # Safety
     ///
     /// As [`compute`](Self::compute).
     #[inline(always)]
     unsafe fn run<S: Vector, const V: usize, const CLAMP: bool>(self, simd: S, rows: usize) {
+        let Some(epilogue) = self.panel.epilogue else {
+            // SAFETY: as this function asks.
+            return unsafe { self.run_shape::<S, V, CLAMP>(simd, rows) };
+        };
+        // SAFETY: as this function asks.
+        unsafe { self.run_finished::<S, V, CLAMP>(simd, rows, epilogue) };
+    }
+
+    /// Computes the tile into a copy, in whole vectors, and finishes it from there.
+    ///
+    /// # Safety
+    ///
+    /// As [`compute`](Self::compute). The epilogue is the call's.
+    #[inline(never)]
+    unsafe fn run_finished<S: Vector, const V: usize, const CLAMP: bool>(
+        self,
+        simd: S,
+        rows: usize,
+        epilogue: &Tables,
+    ) {
+        let Panel { output_step: step, first, last, .. } = *self.panel;
+        let mut copy = MaybeUninit::<[f32; MOST_TILE]>::uninit();
+        let copy: *mut f32 = copy.as_mut_ptr().cast();
+        // SAFETY: the tile lies in the call's output.
+        let at = unsafe { self.output.offset_from_unsigned(epilogue.output) };
+        let (from_step, len) = (V * S::LANES, (V - 1) * S::LANES + last);
+        epilogue.ask_for(simd, at, step, rows, len);
+        let panel = Panel { output_step: from_step, last: S::LANES, epilogue: None, ..*self.panel };
+        let channels = Channels::InLanes(first);
+        // SAFETY: as this function asks: the copy has room for the rows of any tile. Then it holds them, the outputs are those of the
+        // call, and checked: so are the channels.
+        unsafe {
+            Tile { panel: &panel, output: copy, ..self }.run_shape::<S, V, CLAMP>(simd, rows);
+            epilogue.finish(simd, Finished { from: copy, from_step, at, step, rows, len, channels });
+        }
+    }
+
+    /// Computes the tile, which has so many rows.
+    ///
+    /// # Safety
+    ///
+    /// As [`compute`](Self::compute).
+    #[inline(always)]
+    unsafe fn run_shape<S: Vector, const V: usize, const CLAMP: bool>(self, simd: S, rows: usize) {
         let single = self.panel.call.single;
         with_const!(rows, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(V) => {
             #[cfg(feature = "internal-testing")]

@@ -24,6 +24,7 @@ mod copy;
 mod deal;
 mod depthwise;
 mod detect;
+mod epilogue;
 mod masked;
 mod offsets;
 mod outer;
@@ -47,6 +48,7 @@ pub(crate) use depthwise::{
     DepthwiseBackwardInput, DepthwiseBackwardWeight, DepthwiseForward, Inputs, Line, MOST_TAPS as MOST_SEGMENT_TAPS,
     Own, Segment, SegmentWords, Thetas, Walk,
 };
+pub(crate) use epilogue::{Epilogue, FinishRows, Residual, made as epilogues_made, make as make_epilogues};
 pub(crate) use masked::{Mask, MaskedProducts};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
@@ -204,6 +206,7 @@ kernels! {
     masked(MaskedProducts);
     copy(CopyBlock);
     transpose(TransposeBlock);
+    finish_rows(FinishRows);
     depthwise_forward(DepthwiseForward);
     depthwise_backward_input(DepthwiseBackwardInput);
     depthwise_backward_weight(DepthwiseBackwardWeight);

@@ -17,6 +17,7 @@
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
+use super::epilogue::{Channels, Ending, Finished, made};
 use super::offsets::Offsets;
 use super::tile::{
     Interleaved, Sums, add_products, add_to, few, framed, load, outlined, panel_widths, store, unrolled, with_const,
@@ -166,6 +167,8 @@ pub(crate) struct ForwardPanels<'a> {
     pub(crate) add: bool,
     /// A row per channel of the range, of positions that include the block's.
     pub(crate) output: RowsMut<'a>,
+    /// What becomes of the sums; where there is one, the output is not added to but by it.
+    pub(crate) ending: Option<Ending<'a>>,
 }
 
 /// Panels of input channels over one block of inputs. With the sum over some output channels
@@ -312,6 +315,37 @@ impl Cells<'_> {
     /// In reach: the elements of both, those that are written their caller's own.
     #[inline(never)]
     unsafe fn exchange(&self, tile: *mut f32, planes: *mut f32, way: Way) {
+        self.for_each(tile, planes, |_, cell, plane| {
+            // SAFETY: in reach.
+            unsafe {
+                match way {
+                    Way::Load => *cell = *plane,
+                    Way::Store => *plane = *cell,
+                    Way::Add => *plane += *cell,
+                }
+            }
+        });
+    }
+
+    /// Stores what becomes of each sum, of the channels from `first` on, whose plane is the first one.
+    ///
+    /// # Safety
+    ///
+    /// As [`exchange`](Self::exchange).
+    #[inline(never)]
+    unsafe fn end(&self, tile: *const f32, planes: *mut f32, ending: &Ending<'_>, first: usize) {
+        self.for_each(tile.cast_mut(), planes, |channel, cell, plane| {
+            // SAFETY: in reach; a plane's elements lie behind the first one's.
+            unsafe {
+                let element = plane.offset_from_unsigned(planes) + first * self.step;
+                *plane = ending.one(*cell, first + channel, element, *plane);
+            }
+        });
+    }
+
+    /// Visits each element: its channel, and where it lies in a tile and in planes.
+    #[inline(always)]
+    fn for_each(&self, tile: *mut f32, planes: *mut f32, mut visit: impl FnMut(usize, *mut f32, *mut f32)) {
         let Self { positions, runs, .. } = *self;
         let (mut line, mut column) = runs.place(self.run, self.range.start);
         let apart = self.apart.wrapping_mul(positions.column);
@@ -325,14 +359,7 @@ impl Cells<'_> {
                 let mut plane = planes.wrapping_add(channel * self.step + row);
                 let mut cell = tile.wrapping_add(channel * self.pitch + done);
                 for _ in 0..len {
-                    // SAFETY: in reach.
-                    unsafe {
-                        match way {
-                            Way::Load => *cell = *plane,
-                            Way::Store => *plane = *cell,
-                            Way::Add => *plane += *cell,
-                        }
-                    }
+                    visit(channel, cell, plane);
                     (cell, plane) = (cell.wrapping_add(1), plane.wrapping_add(apart));
                 }
             }
@@ -368,7 +395,9 @@ impl Tiles for ForwardPanels<'_> {
     }
 
     fn ends_with_runs(&self, runs: &Runs, lanes: usize) -> bool {
-        lanes > 1 && !self.add && !runs.gaps() && runs.len >= lanes
+        // Not where what an output holds is added: it would be twice.
+        let adds = self.add || self.ending.is_some_and(|ending| ending.adds());
+        lanes > 1 && !adds && !runs.gaps() && runs.len >= lanes
     }
 
     #[inline(always)]
@@ -381,6 +410,7 @@ impl Tiles for ForwardPanels<'_> {
         // Where code is to be small, one way will do.
         let whole = !S::FEW_TILES && apart == 1 && !runs.gaps() && at + lanes <= runs.len;
         let row = output.wrapping_add(first * step + run * positions.row + at);
+        let stored = whole && self.ending.is_none();
         let mut copy = TileCopy::uninit();
         let copy: *mut f32 = copy.as_mut_ptr().cast();
         with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
@@ -393,7 +423,7 @@ impl Tiles for ForwardPanels<'_> {
                             self.ask_for::<S, MR, NR>(simd, row);
                         }
                         let sums = self.sum::<S, MR, NR>(simd, first, run * runs.source_step + at);
-                        if !whole {
+                        if !stored {
                             store(simd, sums, copy, MR * S::LANES);
                         } else if self.add {
                             add_to(simd, sums, row, step);
@@ -404,12 +434,18 @@ impl Tiles for ForwardPanels<'_> {
                 })
             })
         });
-        if !whole {
+        if !stored {
             let range = at..min(at + lanes, runs.len);
             let cells = Cells { positions, runs, run, range, channels: width, step, apart, pitch: lanes };
             // SAFETY: as many rows of the copy have been written; checked: the channels are rows of the output, the positions lie
             // in each.
-            unsafe { cells.exchange(copy, output.wrapping_add(first * step), Way::back(self.add)) };
+            unsafe {
+                match &self.ending {
+                    Some(ending) if S::LANES > 1 => self.finish(simd, ending, &cells, first, copy, whole),
+                    Some(ending) if made() => cells.end(copy, output.wrapping_add(first * step), ending, first),
+                    _ => cells.exchange(copy, output.wrapping_add(first * step), Way::back(self.add)),
+                }
+            }
         }
     }
 }
@@ -420,7 +456,13 @@ impl Kernel for ForwardPanels<'_> {
         assert!(self.source_len(S::LANES).saturating_add(self.offsets.max()) <= self.source.len());
         assert!(steps <= self.thresholds.len() && self.first_step.saturating_add(steps) <= self.depth);
         assert!(channels.saturating_mul(self.depth) <= self.weight.len() && channels <= self.start.len());
-        assert!(self.output.rows == channels && self.block.positions.span() <= self.output.len);
+        let span = self.block.positions.span();
+        assert!(self.output.rows == channels && span <= self.output.len);
+        if let (Some(ending), true) = (&self.ending, S::LANES > 1) {
+            let RowsMut { step, apart, .. } = self.output;
+            let last = (channels - 1).saturating_mul(step).saturating_add((span - 1).saturating_mul(apart));
+            ending.check(channels, last);
+        }
         self.block.check::<S>();
     }
 
@@ -432,6 +474,46 @@ impl Kernel for ForwardPanels<'_> {
 }
 
 impl ForwardPanels<'_> {
+    /// Finishes a tile from a copy; where it is `whole`, into adjacent positions.
+    ///
+    /// # Safety
+    ///
+    /// The call is [checked](Kernel#checked), and the ending its own. The cells are a tile's, of the channels from the first on; the
+    /// copy holds them in rows of whole vectors.
+    #[inline(never)]
+    unsafe fn finish<S: Vector>(
+        &self,
+        simd: S,
+        ending: &Ending<'_>,
+        cells: &Cells<'_>,
+        first: usize,
+        copy: *mut f32,
+        whole: bool,
+    ) {
+        let tables = ending.tables(self.output.first);
+        let (rows, len, plane) = (cells.channels, cells.pitch, first * cells.step);
+        let mut sums =
+            Finished { from: copy, from_step: len, at: 0, step: len, rows, len, channels: Channels::PerRow(first) };
+        // SAFETY: as this function asks. Where the tile is not whole, it is finished where it is, with a copy of the residual, which
+        // has zeros in lanes without a position.
+        unsafe {
+            if whole {
+                sums.at = plane + cells.run * cells.positions.row + cells.range.start;
+                sums.step = cells.step;
+                tables.finish(simd, sums);
+                return;
+            }
+            let mut residual = MaybeUninit::<[f32; MOST_TILE]>::zeroed();
+            let residual: *mut f32 = residual.as_mut_ptr().cast();
+            if !tables.residual.is_empty() {
+                cells.exchange(residual, tables.residual.at(plane).cast_mut(), Way::Load);
+            }
+            let residual = if tables.residual.is_empty() { tables.residual.at(0) } else { residual.cast_const() };
+            tables.onto(copy, residual).finish(simd, sums);
+            cells.exchange(copy, self.output.first.wrapping_add(plane), Way::Store);
+        }
+    }
+
     /// Asks for the cache lines that a tile will write: each channel's lie in a plane of its own, which no CPU foresees.
     #[inline(always)]
     fn ask_for<S: Vector, const MR: usize, const NR: usize>(&self, simd: S, row: *const f32) {

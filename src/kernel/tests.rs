@@ -136,6 +136,7 @@ fn depthwise_forward_leaves_out_the_gaps() {
                     thetas,
                     start: &start,
                     output: rows.pixels(&mut view),
+                    ending: None,
                 });
                 assert_eq!(output, expected, "{}, {thetas:?}", kernels.isa);
             }

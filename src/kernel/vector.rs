@@ -68,6 +68,12 @@ pub(super) trait Vector: Simd {
         self.max_f32s(theta, x)
     }
 
+    /// `x` if `x < high`, else `high`, and NaN where `x` is NaN; `high` is never NaN. The order matters, as above.
+    #[inline(always)]
+    fn limit(self, x: Self::f32s, high: Self::f32s) -> Self::f32s {
+        self.min_f32s(high, x)
+    }
+
     /// Where a gradient goes to `x`, and where to `θ` (eq. 5 and 6). Both compares are ordered: a NaN passes nothing to either
     /// side.
     #[inline(always)]
@@ -233,6 +239,11 @@ impl Vector for pulp::Scalar {
         // Plain Rust's maximum drops a NaN.
         if x <= theta { theta } else { x }
     }
+
+    #[inline(always)]
+    fn limit(self, x: f32, high: f32) -> f32 {
+        if x >= high { high } else { x }
+    }
 }
 
 #[cfg(feature = "internal-testing")]
@@ -253,6 +264,11 @@ impl Vector for pulp::Scalar512b {
     #[inline(always)]
     fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
         self.select_f32s(self.less_than_or_equal_f32s(x, theta), theta, x)
+    }
+
+    #[inline(always)]
+    fn limit(self, x: Self::f32s, high: Self::f32s) -> Self::f32s {
+        self.select_f32s(self.less_than_or_equal_f32s(high, x), high, x)
     }
 }
 

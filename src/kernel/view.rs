@@ -113,13 +113,27 @@ impl<'a> View<'a> {
     /// If the claim does not hold it and, at the same image and channel, the `run` positions from there.
     #[inline]
     fn at(&self, image: usize, channel: usize, position: usize, run: usize) -> *mut f32 {
+        self.element(self.offset(image, channel, position, run))
+    }
+
+    /// The element at an [offset](Self::offset), which has found it in the claim.
+    #[inline]
+    fn element(&self, offset: usize) -> *mut f32 {
+        self.data.wrapping_add(offset)
+    }
+
+    /// How far from the tensor's first element it lies.
+    ///
+    /// # Panics
+    ///
+    /// As [`at`](Self::at).
+    #[inline]
+    fn offset(&self, image: usize, channel: usize, position: usize, run: usize) -> usize {
         let [images, channels, positions] = &self.claim;
         assert!(images.contains(&image) && channels.contains(&channel));
         assert!(positions.contains(&position) && run <= positions.end - position);
         let in_image = channel * self.channel_stride() + position * self.position_stride();
-        let start = image * self.tensor.image_stride + in_image;
-        // SAFETY: the asserts put the element in the claim, which lies in the data that `new` measured.
-        unsafe { self.data.add(start) }
+        image * self.tensor.image_stride + in_image
     }
 
     /// Fills `count` elements of one row, `step` positions apart.
@@ -168,9 +182,17 @@ impl<'a> View<'a> {
     pub(crate) fn runs(&mut self, image: usize, channels: Range<usize>, positions: Range<usize>) -> RowsMut<'_> {
         assert!(!positions.is_empty());
         assert!(!channels.is_empty() && channels.end <= self.claim[1].end);
-        let first = self.at(image, channels.start, positions.start, positions.len());
+        let offset = self.offset(image, channels.start, positions.start, positions.len());
         let (rows, step, len) = (channels.len(), self.channel_stride(), positions.len());
-        RowsMut { first, rows, step, len, apart: self.position_stride(), _lifetime: PhantomData }
+        RowsMut {
+            first: self.element(offset),
+            offset,
+            rows,
+            step,
+            len,
+            apart: self.position_stride(),
+            _lifetime: PhantomData,
+        }
     }
 
     /// Consecutive positions of some channels of an image, `count` times at some distance.
@@ -195,9 +217,9 @@ impl<'a> View<'a> {
         let step = d_step.saturating_add(h_step).saturating_add(step);
         assert!(len <= step || count == 1);
         let last = (count - 1).saturating_mul(step).saturating_add(len);
-        let first = self.at(image, channels.start, (d * height + h) * width + w, last);
+        let offset = self.offset(image, channels.start, (d * height + h) * width + w, last);
         let positions = Lattice { counts: [1, 1, channels.len(), count], steps: [[0, 0, self.channel_stride(), step]] };
-        PixelsMut { first, positions, channels: len, _lifetime: PhantomData }
+        PixelsMut { first: self.element(offset), offset, positions, channels: len, _lifetime: PhantomData }
     }
 
     /// Some channels of a box of positions of some images.
@@ -230,11 +252,11 @@ impl<'a> View<'a> {
         let position = |[d, h, w]: [usize; 3]| (d * size[1] + h) * size[2] + w;
         let [first, last] = [space.map(|steps| steps.first), last].map(position);
         // All positions of the box are between these two.
-        let first = self.at(images.start, channels.start, first, last - first + 1);
+        let offset = self.offset(images.start, channels.start, first, last - first + 1);
         let [depth, height, width] = space.map(|steps| steps.count);
         let counts = [images.len(), depth, height, width];
         let positions = Lattice { counts, steps: [self.tensor.steps(space.map(|steps| steps.step))] };
-        PixelsMut { first, positions, channels: channels.len(), _lifetime: PhantomData }
+        PixelsMut { first: self.element(offset), offset, positions, channels: channels.len(), _lifetime: PhantomData }
     }
 }
 
@@ -246,7 +268,16 @@ pub(crate) struct PixelsMut<'a> {
     /// `[image, depth, height, width]`, where they lie from the first on.
     pub(super) positions: Lattice<1>,
     pub(super) channels: usize,
+    /// How far the first one lies from the tensor's first element.
+    pub(crate) offset: usize,
     _lifetime: PhantomData<&'a mut [f32]>,
+}
+
+impl PixelsMut<'_> {
+    /// How far the last element lies from the first one. Saturates.
+    pub(super) fn last(&self) -> usize {
+        self.positions.last(0).saturating_add(self.channels - 1)
+    }
 }
 
 /// Rows of elements at a constant distance, borrowed for writing.
@@ -260,6 +291,8 @@ pub(crate) struct RowsMut<'a> {
     pub(super) len: usize,
     /// Distance of the elements of a row.
     pub(super) apart: usize,
+    /// How far the first one lies from the tensor's first element, or the slice's.
+    pub(crate) offset: usize,
     _lifetime: PhantomData<&'a mut [f32]>,
 }
 
@@ -274,7 +307,7 @@ impl<'a> RowsMut<'a> {
         let end = rows.saturating_sub(1).saturating_mul(step).saturating_add(len);
         assert!(end <= data.len() || rows == 0);
         assert!(len <= step || rows <= 1);
-        Self { first: data.as_mut_ptr(), rows, step, len, apart: 1, _lifetime: PhantomData }
+        Self { first: data.as_mut_ptr(), rows, step, len, apart: 1, offset: 0, _lifetime: PhantomData }
     }
 }
 

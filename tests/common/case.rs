@@ -192,6 +192,38 @@ impl Theta {
     }
 }
 
+/// What becomes of the sums of the forward pass.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    pub(crate) scale: Option<Vec<f32>>,
+    pub(crate) shift: Option<Vec<f32>>,
+    /// As long as the output; NaN in gaps.
+    pub(crate) residual: Option<Vec<f32>>,
+    /// Whether the output itself holds the residual.
+    pub(crate) in_output: bool,
+    pub(crate) bounds: [f32; 2],
+}
+
+/// Which parts an [`Ending`] has: scale, shift, residual, and whether that lies in the output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    pub(crate) has: [bool; 3],
+    pub(crate) in_output: bool,
+    pub(crate) bounds: [f32; 2],
+}
+
+impl Ending {
+    fn parts(&self) -> Parts {
+        let has = [&self.scale, &self.shift, &self.residual].map(|part| part.is_some());
+        Parts { has, in_output: self.in_output, bounds: self.bounds }
+    }
+
+    /// The residual that the output holds before the call.
+    pub(crate) fn before(&self) -> Option<&Vec<f32>> {
+        self.residual.as_ref().filter(|_| self.in_output)
+    }
+}
+
 /// A layer, its parameters, an input and a gradient of its output.
 #[derive(Clone)]
 pub(crate) struct Case {
@@ -203,6 +235,7 @@ pub(crate) struct Case {
     pub(crate) theta: Theta,
     pub(crate) bias: Option<Vec<f32>>,
     pub(crate) grad_output: Vec<f32>,
+    pub(crate) ending: Option<Ending>,
 }
 
 /// What makes the case again, instead of its thousands of values.
@@ -217,6 +250,7 @@ impl fmt::Debug for Case {
             .field("values and seed", &self.made)
             .field("uniform threshold", &uniform)
             .field("bias", &self.bias.is_some())
+            .field("ending", &self.ending.as_ref().map(Ending::parts))
             .finish()
     }
 }
@@ -232,6 +266,7 @@ impl Case {
             theta: Theta::PerTap(rng.values(kind, desc.threshold_len())),
             bias: Some(rng.values(kind, desc.bias_len())),
             grad_output: rng.values(kind, desc.output_len()),
+            ending: None,
             desc,
         };
         for (values, tensor) in [(&mut case.input, Tensor::Input), (&mut case.grad_output, Tensor::Output)] {
@@ -244,8 +279,33 @@ impl Case {
         Self { theta, ..self }
     }
 
+    /// With what becomes of its sums, of the same kind of values.
+    pub(crate) fn with_ending(self, parts: Parts) -> Self {
+        let (desc, (kind, seed)) = (&self.desc, self.made);
+        let mut rng = Rng(!seed);
+        let [scale, shift, residual] = [desc.out_channels(), desc.out_channels(), desc.output_len()];
+        let mut draw = |has: bool, len| has.then(|| rng.values(kind, len));
+        let (scale, shift) = (draw(parts.has[0], scale), draw(parts.has[1], shift));
+        let mut residual = draw(parts.has[2], residual);
+        for (i, value) in residual.iter_mut().flatten().enumerate() {
+            if Tensor::Output.is_gap(desc, i) {
+                *value = f32::NAN;
+            }
+        }
+        let ending = Ending { scale, shift, residual, in_output: parts.in_output, bounds: parts.bounds };
+        Self { ending: Some(ending), ..self }
+    }
+
     pub(crate) fn without_bias(self) -> Self {
         Self { bias: None, ..self }
+    }
+}
+
+/// The channel of an element that is no gap.
+pub(crate) fn channel_of(desc: &ConvDesc, index: usize) -> usize {
+    match desc.layout() {
+        Layout::Nchw => index % desc.output_pitch() / desc.output_size().iter().product::<usize>(),
+        Layout::Nhwc => index % desc.output_pitch(),
     }
 }
 

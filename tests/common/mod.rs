@@ -8,7 +8,7 @@ mod runner;
 mod workers;
 
 pub(crate) use buffer::{Guarded, Placement};
-pub(crate) use case::{Axis, Case, Rng, Shape, Tensor, Theta, Values};
+pub(crate) use case::{Axis, Case, Parts, Rng, Shape, Tensor, Theta, Values, channel_of};
 pub(crate) use oracle::{Expected, wide};
 pub(crate) use runner::{How, PASSES, Results, isas, plan, run};
 pub(crate) use workers::Workers;

@@ -3,7 +3,7 @@
 use convrelu::Pass;
 use convrelu::reference::{self, Sum, Thetas, error_bound, gradient_error_bound};
 
-use super::case::{Case, Theta};
+use super::case::{Case, Ending, Tensor, Theta, channel_of};
 use super::runner::Results;
 
 /// `f32` values as the `f64` that the oracle computes with: exact.
@@ -32,6 +32,9 @@ impl Expected {
         match pass {
             Pass::Forward | Pass::ForwardPacked => {
                 reference::forward(desc, &input, &weight, theta, case.bias.as_deref().map(wide).as_deref(), main);
+                if let Some(ending) = &case.ending {
+                    finish(case, ending, main);
+                }
             }
             Pass::BackwardInput | Pass::BackwardInputPacked => {
                 reference::backward_input(desc, &input, &weight, theta, &grad_output, main, second);
@@ -75,6 +78,19 @@ impl Expected {
     }
 }
 
+/// What becomes of the sums of a forward pass.
+fn finish(case: &Case, ending: &Ending, outputs: &mut [Sum<f64>]) {
+    let desc = &case.desc;
+    let at =
+        |values: &Option<Vec<f32>>, index: usize, neutral| values.as_ref().map_or(neutral, |v| f64::from(v[index]));
+    for (i, output) in outputs.iter_mut().enumerate().filter(|(i, _)| !Tensor::Output.is_gap(desc, *i)) {
+        let channel = channel_of(desc, i);
+        let [scale, shift] = [at(&ending.scale, channel, 1.0), at(&ending.shift, channel, 0.0)];
+        let bounds = ending.bounds.map(f64::from);
+        *output = reference::epilogue(*output, scale, shift, at(&ending.residual, i, 0.0), bounds);
+    }
+}
+
 /// Lengths of the outputs of a pass; 0 for the second output of forward, which has one.
 pub(crate) fn pass_lens(case: &Case, pass: Pass) -> [usize; 2] {
     let desc = &case.desc;
@@ -110,7 +126,10 @@ fn pass_bounds(case: &Case, pass: Pass) -> [Bound; 2] {
     let group_in = desc.in_channels() / desc.groups();
     let group_out = desc.out_channels() / desc.groups();
     match pass {
-        Pass::Forward | Pass::ForwardPacked => [Bound::Terms(group_in * desc.taps()), Bound::Terms(0)],
+        Pass::Forward | Pass::ForwardPacked => {
+            let ends = if case.ending.is_some() { 2 } else { 0 };
+            [Bound::Terms(group_in * desc.taps() + ends), Bound::Terms(0)]
+        }
         Pass::BackwardInput | Pass::BackwardInputPacked => {
             // One threshold for all sums the gradients of all.
             let together = desc.threshold_len() / case.theta.grad_len(desc);

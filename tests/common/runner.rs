@@ -1,12 +1,12 @@
 //! One runner for every pass on every instruction set, between guard words.
 
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Forward, Gradient, InputGradients, Isa, Pass,
-    Thresholds, Tuning, Weight, WeightGradients,
+    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Epilogue, Forward, Gradient, InputGradients, Isa,
+    Pass, Residual, Thresholds, Tuning, Weight, WeightGradients,
 };
 
 use super::buffer::{Guarded, Placement};
-use super::case::{Case, Rng, Tensor, Theta};
+use super::case::{Case, Ending, Rng, Tensor, Theta};
 use super::oracle::pass_lens;
 use super::workers::Workers;
 
@@ -106,7 +106,9 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
     }
     let lens = pass_lens(case, pass);
     let forward = matches!(pass, Pass::Forward | Pass::ForwardPacked);
-    let output = |which: usize| match prior.and_then(|prior| prior.values[which].as_ref()) {
+    let ending = case.ending.as_ref().filter(|_| forward);
+    let before = |which: usize| ending.filter(|_| which == 0).and_then(|ending| ending.before());
+    let output = |which: usize| match before(which).or(prior.and_then(|prior| prior.values[which].as_ref())) {
         Some(prior) => Guarded::new(prior, at(1 + which)),
         None => Guarded::unwritten(lens[which], at(1 + which)),
     };
@@ -119,6 +121,11 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
     let weight = Guarded::new(&case.weight, at(4));
     let grad_output = Guarded::new(&case.grad_output, at(5));
     let bias = case.bias.as_ref().map(|bias| Guarded::new(bias, at(6)));
+    let part = |part: fn(&Ending) -> &Option<Vec<f32>>, buffer| {
+        ending.and_then(|ending| part(ending).as_ref()).map(|values| Guarded::new(values, at(buffer)))
+    };
+    let (scale, shift) = (part(|ending| &ending.scale, 9), part(|ending| &ending.shift, 10));
+    let residual = part(|ending| &ending.residual, 11);
     let per_tap;
     let thresholds = match &case.theta {
         Theta::Uniform(theta) => Thresholds::Uniform(*theta),
@@ -158,6 +165,16 @@ pub(crate) fn run(plan: &ConvRelu, pass: Pass, case: &Case, how: How, prior: Opt
             let mut operands = Forward::new(input, weight, thresholds);
             if let Some(bias) = &bias {
                 operands = operands.bias(bias.slice());
+            }
+            if let Some(ending) = ending {
+                let mut epilogue = Epilogue::new().clamp(ending.bounds[0], ending.bounds[1]);
+                (epilogue.scale, epilogue.shift) =
+                    (scale.as_ref().map(Guarded::slice), shift.as_ref().map(Guarded::slice));
+                epilogue.residual = residual.as_ref().map(|residual| match ending.in_output {
+                    true => Residual::Output,
+                    false => Residual::Tensor(residual.slice()),
+                });
+                operands = operands.epilogue(epilogue);
             }
             let output = main.as_mut().map_or(&mut [][..], Guarded::slice_mut);
             plan.forward(operands, output, workspace.slice_mut(), &how.workers)

@@ -14,6 +14,7 @@ mod common;
 mod activation;
 mod buffers;
 mod coverage;
+mod epilogue;
 mod errors;
 mod exact;
 mod geometry;

@@ -8,8 +8,8 @@ use crate::strategy;
 
 /// What varies beside the case itself.
 #[derive(Clone, Copy, Debug)]
-struct Variation {
-    tuning: Tuning,
+pub(crate) struct Variation {
+    pub(crate) tuning: Tuning,
     threads: usize,
     at: Placement,
     workers: Workers,
@@ -20,7 +20,7 @@ struct Variation {
     seed: u64,
 }
 
-fn variation() -> impl Strategy<Value = Variation> {
+pub(crate) fn variation() -> impl Strategy<Value = Variation> {
     let both = || prop_oneof![3 => Just([true; 2]), 1 => any::<[bool; 2]>()];
     let adds = prop_oneof![2 => Just([false; 2]), 3 => any::<[bool; 2]>()];
     let who = (strategy::threads(), strategy::workers());
@@ -38,7 +38,7 @@ fn variation() -> impl Strategy<Value = Variation> {
 }
 
 /// Compares `pass` with the oracle on every instruction set, with its own tuning and with injected ones.
-fn check(case: &Case, pass: Pass, variation: Variation) {
+pub(crate) fn check(case: &Case, pass: Pass, variation: Variation) {
     let expected = Expected::new(case, pass);
     let Variation { at, workers, wanted, .. } = variation;
     let how = How { at, wanted, workers, ..How::default() };

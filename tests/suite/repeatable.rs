@@ -88,7 +88,7 @@ proptest! {
 
     #[test]
     fn results_do_not_depend_on_threads(
-        case in prop_oneof![strategy::larger_case(), strategy::long_case()],
+        case in strategy::perhaps_ending(prop_oneof![strategy::larger_case(), strategy::long_case()]),
         at in strategy::placement(),
         threads in (strategy::threads(), strategy::workers()),
     ) {
@@ -98,7 +98,7 @@ proptest! {
     // Small blocks and slabs, as large layers have many of.
     #[test]
     fn nor_do_those_of_small_blocks(
-        case in prop_oneof![strategy::larger_case(), strategy::long_case()],
+        case in strategy::perhaps_ending(prop_oneof![strategy::larger_case(), strategy::long_case()]),
         at in strategy::placement(),
         threads in (strategy::threads(), strategy::workers()),
         tuning in strategy::tuning(),
@@ -107,7 +107,7 @@ proptest! {
     }
 
     #[test]
-    fn results_do_not_depend_on_the_pool(case in strategy::larger_case(), at in strategy::placement()) {
+    fn results_do_not_depend_on_the_pool(case in strategy::perhaps_ending(strategy::larger_case()), at in strategy::placement()) {
         in_another_pool(|| check(&case, at, (7, Workers::USUAL), strategy::usual()));
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngSeed};
 
-use crate::common::{Axis, Case, Placement, Rng, Shape, Theta, Values, Workers};
+use crate::common::{Axis, Case, Parts, Placement, Rng, Shape, Theta, Values, Workers};
 
 /// `1/fraction` of the number of cases asked for, from a seed that is fixed unless `PROPTEST_RNG_SEED` is set.
 pub(crate) fn config(fraction: u32) -> Config {
@@ -209,6 +209,27 @@ fn case_of(
             case = case.with_theta(Theta::Uniform(theta));
         }
         (shape, if bias { case } else { case.without_bias() })
+    })
+}
+
+/// What becomes of sums: any of the parts, one bound or both or none.
+pub(crate) fn parts() -> impl Strategy<Value = Parts> {
+    let bounds = select(vec![
+        [f32::NEG_INFINITY, f32::INFINITY],
+        [0.0, f32::INFINITY],
+        [0.0, 6.0],
+        [f32::NEG_INFINITY, 0.5],
+        [-0.75, 0.5],
+        [0.25, 0.25],
+    ]);
+    (any::<[bool; 3]>(), any::<bool>(), bounds).prop_map(|(has, in_output, bounds)| Parts { has, in_output, bounds })
+}
+
+/// The same case, at times with something that becomes of its sums.
+pub(crate) fn perhaps_ending(case: impl Strategy<Value = Case>) -> impl Strategy<Value = Case> {
+    (case, proptest::option::of(parts())).prop_map(|(case, parts)| match parts {
+        Some(parts) => case.with_ending(parts),
+        None => case,
     })
 }
 

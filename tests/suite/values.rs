@@ -6,7 +6,7 @@ use crate::common::{Axis, Case, Expected, How, PASSES, Rng, Shape, Theta, Values
 
 /// Layers that between them take every way through the kernels: few and many channels, short and long rows,
 /// depthwise, strided, dilated, one to three axes.
-fn layers() -> impl Iterator<Item = ConvDesc> {
+pub(crate) fn layers() -> impl Iterator<Item = ConvDesc> {
     let same = |size, kernel| Axis::new(size, kernel).padding(kernel / 2, kernel / 2);
     let shapes = [
         Shape::new(1, 1, 1, &[Axis::new(3, 2)]),

@@ -1,12 +1,16 @@
 //! The forward pass: sums of a tile's positions in registers.
 
+use core::mem::MaybeUninit;
+
 use super::{
     EDGE, INSIDE, MOST_READ, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Walk, all_lanes, apart,
     in_table, load, mask_of, spread,
 };
+use crate::arith::min;
 use crate::kernel::Kernel;
+use crate::kernel::epilogue::{Channels, Ending, Finished, Tables as EpilogueTables};
 use crate::kernel::tile::{outlined, with_const};
-use crate::kernel::vector::Vector;
+use crate::kernel::vector::{MOST_LANES, Vector};
 use crate::kernel::view::PixelsMut;
 
 /// `output[p][c] = start[c] + Σ_k w[k][c] · f(x̂[p + k][c]; θ[k][c])`
@@ -23,6 +27,13 @@ pub(crate) struct DepthwiseForward<'a> {
     /// `[vector][lane]`
     pub(crate) start: &'a [f32],
     pub(crate) output: PixelsMut<'a>,
+    /// What becomes of the sums.
+    pub(crate) ending: Option<Ending<'a>>,
+}
+
+/// Lanes of a tile that is finished from a copy: some vectors at a time.
+const fn copied_lanes<S: Vector>() -> usize {
+    4 * S::LANES
 }
 
 /// Most positions of a tile: their sums, weights and thresholds of a segment, a maximum.
@@ -36,11 +47,14 @@ const fn most_rows<S: Vector>() -> usize {
 
 impl Kernel for DepthwiseForward<'_> {
     fn check<S: Vector>(&self) {
-        let Self { walk, room, spread, source, weight, thetas, start, output } = self;
+        let Self { walk, room, spread, source, weight, thetas, start, output, ending } = self;
         walk.check::<S>(source.len(), &[weight.len(), thetas.len()], room);
         walk.check_spread::<S>(walk.taps.saturating_mul(2).saturating_add(1), spread);
         assert!(walk.channels().next_multiple_of(S::LANES) <= start.len());
         walk.check_pixels(output);
+        if let Some(ending) = ending {
+            ending.check(walk.channels(), output.last());
+        }
     }
 
     #[inline(always)]
@@ -71,6 +85,9 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
         start_step: if walk.strips { 0 } else { S::LANES },
         output_step: column_step,
     };
+    let epilogue = call.ending.as_ref().map(|ending| ending.tables(call.output.first));
+    let mut copy = MaybeUninit::<[f32; 8 * 4 * MOST_LANES]>::uninit();
+    let copy: *mut f32 = copy.as_mut_ptr().cast();
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
     for row in 0..walk.rows.count {
         if walk.strips {
@@ -96,20 +113,58 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
         }
         let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
         walk.for_each_tile::<S>(most_rows::<S>(), source, segments, |tile, place| {
-            // Used where there is a next one, which lies in the output then.
-            let to = call.output.first.wrapping_add(row * row_step + tile.position * column_step);
-            with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
-                // SAFETY: checked; the tile lies in the walk.
-                unsafe {
-                    match tile.kind {
-                        INSIDE => outlined!(simd => positions::<S, R, INSIDE, LINEAR>(simd, &walk, tables, place, to)),
-                        EDGE => outlined!(simd => positions::<S, R, EDGE, LINEAR>(simd, &walk, tables, place, to)),
-                        _ => outlined!(simd => positions::<S, R, PARTIAL, LINEAR>(simd, &walk, tables, place, to)),
-                    }
+            // Steps are used where there is a next one, which lies in the output then.
+            let at = (row * row_step).wrapping_add(tile.position * column_step);
+            let [mut lane, end] = place.lanes;
+            while lane < end {
+                let (mut place, mut tables, mut to) = (place, tables, call.output.first.wrapping_add(at));
+                place.lanes[0] = lane;
+                if epilogue.is_some() {
+                    place.lanes[1] = min(end, lane + copied_lanes::<S>());
+                    tables.output_step = copied_lanes::<S>();
+                    to = copy.wrapping_sub(lane);
                 }
-            });
+                with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
+                    // SAFETY: checked; the tile lies in the walk. A copy has room for it.
+                    unsafe {
+                        match tile.kind {
+                            INSIDE => outlined!(simd => positions::<S, R, INSIDE, LINEAR>(simd, &walk, tables, place, to)),
+                            EDGE => outlined!(simd => positions::<S, R, EDGE, LINEAR>(simd, &walk, tables, place, to)),
+                            _ => outlined!(simd => positions::<S, R, PARTIAL, LINEAR>(simd, &walk, tables, place, to)),
+                        }
+                    }
+                });
+                if let Some(epilogue) = &epilogue {
+                    let own = if tile.kind == PARTIAL {
+                        place.own.map(|lane| lane as usize)
+                    } else {
+                        [0, place.lanes[1] - lane]
+                    };
+                    let sums = Finished {
+                        from: copy.wrapping_add(own[0]),
+                        from_step: copied_lanes::<S>(),
+                        at: at.wrapping_add(lane + own[0]),
+                        step: column_step,
+                        rows: tile.len,
+                        len: own[1] - own[0],
+                        channels: if walk.strips { Channels::One(row) } else { Channels::InLanes(lane) },
+                    };
+                    // SAFETY: the copy holds the lanes that are the tile's own. Checked: so do the output and the epilogue.
+                    unsafe { finish(simd, epilogue, sums) };
+                }
+                lane = place.lanes[1];
+            }
         });
     }
+}
+
+/// # Safety
+///
+/// As [`EpilogueTables::finish`].
+#[inline(never)]
+unsafe fn finish<S: Vector>(simd: S, epilogue: &EpilogueTables, sums: Finished) {
+    // SAFETY: as this function asks.
+    unsafe { epilogue.finish(simd, sums) }
 }
 
 /// Where the tables of a row begin.

@@ -309,7 +309,7 @@ fn transposed_convolutions_stay_inside() {
                         "{pass:?} on {isa}, {edge:?}, threads: {threads}, {workers:?} {adds:?} {tuning:?}: {case:?}"
                     );
                     let mut results = announced(&text, || {
-                        let [x, w, b, g, main, second, workspace, packed, _] = &mut regions.borrow_mut().0;
+                        let [x, w, b, g, main, second, workspace, packed, ..] = &mut regions.borrow_mut().0;
                         let (main, second) = (main.stale(lens[0], edge), second.stale(lens[1], edge));
                         let mut outputs =
                             [Some((main, Accumulation::Overwrite)), Some((second, Accumulation::Overwrite))];

@@ -480,7 +480,7 @@ unsafe fn thresholds<'a>(kind: u32, uniform: f32, buffer: convrelu_input) -> Res
 
 /// The buffer of thresholds, or none where it is not read.
 fn per_tap(kind: u32, buffer: convrelu_input) -> convrelu_input {
-    if kind == CONVRELU_THRESHOLDS_PER_TAP { buffer } else { convrelu_input { data: core::ptr::null(), len: 0 } }
+    if kind == CONVRELU_THRESHOLDS_PER_TAP { buffer } else { NO_INPUT }
 }
 
 /// Runs `call` with the weight that arguments name.

@@ -1,6 +1,6 @@
 //! Initialisers: what a struct holds before the caller says what is his.
 
-use core::ptr::{null, null_mut};
+use core::ptr::null_mut;
 
 use super::check::{expect_size, finish, write};
 use super::error::{convrelu_error, convrelu_status};
@@ -127,9 +127,6 @@ pub unsafe extern "C" fn convrelu_conv3d_init(
     // SAFETY: **Struct pointer**.
     unsafe { init(desc, struct_size, "desc", value, error) }
 }
-
-const NO_INPUT: convrelu_input = convrelu_input { data: null(), len: 0 };
-const NO_OUTPUT: convrelu_output = convrelu_output { data: null_mut(), len: 0 };
 
 /// Fills the arguments of `convrelu_forward` with zeros and null pointers, and `threshold` with NaN, which is refused: neither
 /// a kind of thresholds nor a uniform one can be forgotten.

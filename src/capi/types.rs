@@ -1,6 +1,7 @@
 //! Structs and numbers that cross the boundary.
 
 use core::ffi::c_void;
+use core::ptr::{null, null_mut};
 
 use crate::isa::Isa;
 use crate::layout::Layout;
@@ -183,6 +184,12 @@ pub struct convrelu_output {
     /// Elements.
     pub len: usize,
 }
+
+/// Nothing to read.
+pub(super) const NO_INPUT: convrelu_input = convrelu_input { data: null(), len: 0 };
+
+/// Nothing to write.
+pub(super) const NO_OUTPUT: convrelu_output = convrelu_output { data: null_mut(), len: 0 };
 
 /// Arguments of `convrelu_forward`. Initialise them with `convrelu_forward_args_init`.
 #[repr(C)]

@@ -102,6 +102,7 @@ impl Direct {
                         };
                         let output = output.runs(image, out_channels.clone(), positions.clone());
                         let [starts, ends] = [first == 0, channels.end == in_channels];
+                        // None where none is made. It is asked again, for the optimiser does not see that through the call.
                         let epilogue = call.epilogue.filter(|_| kernel::epilogues_made());
                         let ending =
                             epilogue.map(|epilogue| epilogue.from(out_channels.start, output.offset).of(starts, ends));

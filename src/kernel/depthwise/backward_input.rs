@@ -249,7 +249,7 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const THETAS: 
                 let mut held = simd.load(sums);
                 for r in 0..R {
                     let holds = simd.less_than_or_equal_f32s(x[r], theta);
-                    held = simd.add_f32s(held, simd.keep(holds, gradients[r]));
+                    held = simd.add_where(holds, held, gradients[r]);
                     gradients[r] = simd.discard(holds, gradients[r]);
                 }
                 simd.store(sums, held);
@@ -346,7 +346,7 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
                 if THETAS == WEIGHTED {
                     let holds = simd.less_than_or_equal_f32s(x[r], thetas[t]);
                     let g = simd.mul_f32s(weights[t], g);
-                    sums[t] = simd.add_f32s(sums[t], simd.keep(holds, g));
+                    sums[t] = simd.add_where(holds, sums[t], g);
                     gradients[r] = simd.add_f32s(gradients[r], simd.discard(holds, g));
                 } else {
                     gradients[r] = simd.mul_add(weights[t], g, gradients[r]);
@@ -390,7 +390,7 @@ unsafe fn add_by_tap<S: Vector, const R: usize, const T: usize, const KIND: usiz
             let mut sum = simd.load(taps.sums.offset(offset));
             for r in 0..R {
                 let holds = simd.less_than_or_equal_f32s(x[r], theta);
-                sum = simd.add_f32s(sum, simd.keep(holds, g[r + t]));
+                sum = simd.add_where(holds, sum, g[r + t]);
                 gradients[r] = simd.mul_add(weight, simd.discard(holds, g[r + t]), gradients[r]);
             }
             simd.store(taps.sums.offset(offset), sum);

@@ -425,8 +425,10 @@ fn mask_of<S: Vector>(simd: S, [start, end]: [u32; 2]) -> MemMask<S::m32s> {
 fn apart<const N: usize>(at: *const f32, step: usize) -> [*const f32; N] {
     let mut all = [at; N];
     for n in 1..N {
-        // Chained, so that two registers hold the multiples of the step.
-        all[n] = if n % 4 == 0 { all[n - 4].wrapping_add(4 * step) } else { all[n / 4 * 4].wrapping_add(n % 4 * step) };
+        // Chained, so that two registers hold the multiples of the step. They wrap where a walk stays in one row: on targets of
+        // 32 bits its step is the distance of rows all the same, and nothing is read that far.
+        let (from, steps) = if n % 4 == 0 { (n - 4, 4) } else { (n / 4 * 4, n % 4) };
+        all[n] = all[from].wrapping_add(step.wrapping_mul(steps));
     }
     all
 }

@@ -424,7 +424,7 @@ impl Tile<'_, '_> {
     ///
     /// As [`compute`](Self::compute).
     #[inline(always)]
-    unsafe fn run<S: Vector, const V: usize, const CLAMP: bool>(self, simd: S, rows: usize) {
+    unsafe fn run<S: Vector, const V: usize, const CLAMP: bool>(&self, simd: S, rows: usize) {
         let Some(epilogue) = self.panel.epilogue else {
             // SAFETY: as this function asks.
             return unsafe { self.run_shape::<S, V, CLAMP>(simd, rows) };
@@ -440,7 +440,7 @@ impl Tile<'_, '_> {
     /// As [`compute`](Self::compute). The epilogue is the call's.
     #[inline(never)]
     unsafe fn run_finished<S: Vector, const V: usize, const CLAMP: bool>(
-        self,
+        &self,
         simd: S,
         rows: usize,
         epilogue: &Tables,
@@ -457,7 +457,7 @@ impl Tile<'_, '_> {
         // SAFETY: as this function asks: the copy has room for the rows of any tile. Then it holds them, the outputs are those of the
         // call, and checked: so are the channels.
         unsafe {
-            Tile { panel: &panel, output: copy, ..self }.run_shape::<S, V, CLAMP>(simd, rows);
+            Tile { panel: &panel, output: copy, ..*self }.run_shape::<S, V, CLAMP>(simd, rows);
             epilogue.finish(simd, Finished { from: copy, from_step, at, step, rows, len, channels });
         }
     }
@@ -468,7 +468,7 @@ impl Tile<'_, '_> {
     ///
     /// As [`compute`](Self::compute).
     #[inline(always)]
-    unsafe fn run_shape<S: Vector, const V: usize, const CLAMP: bool>(self, simd: S, rows: usize) {
+    unsafe fn run_shape<S: Vector, const V: usize, const CLAMP: bool>(&self, simd: S, rows: usize) {
         let single = self.panel.call.single;
         with_const!(rows, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(V) => {
             #[cfg(feature = "internal-testing")]
@@ -491,7 +491,7 @@ impl Tile<'_, '_> {
     ///
     /// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. The panel is one of its
     /// panels, and the `R` positions of the tile are its own.
-    unsafe fn compute<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: bool>(self, simd: S) {
+    unsafe fn compute<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: bool>(&self, simd: S) {
         // SAFETY: as this function asks.
         outlined!(simd => unsafe {
             let sums = self.sum::<S, R, V, N, CLAMP>(simd);

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::{
-    EDGE, INSIDE, MOST_READ, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Walk, all_lanes, apart,
+    EDGE, INSIDE, MOST_READ, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Tile, Walk, all_lanes, apart,
     in_table, load, mask_of, spread,
 };
 use crate::arith::min;
@@ -86,8 +86,6 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
         output_step: column_step,
     };
     let epilogue = call.ending.as_ref().map(|ending| ending.tables(call.output.first));
-    let mut copy = MaybeUninit::<[f32; 8 * 4 * MOST_LANES]>::uninit();
-    let copy: *mut f32 = copy.as_mut_ptr().cast();
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
     for row in 0..walk.rows.count {
         if walk.strips {
@@ -114,57 +112,83 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
         let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
         walk.for_each_tile::<S>(most_rows::<S>(), source, segments, |tile, place| {
             // Steps are used where there is a next one, which lies in the output then.
-            let at = (row * row_step).wrapping_add(tile.position * column_step);
-            let [mut lane, end] = place.lanes;
-            while lane < end {
-                let (mut place, mut tables, mut to) = (place, tables, call.output.first.wrapping_add(at));
-                place.lanes[0] = lane;
-                if epilogue.is_some() {
-                    place.lanes[1] = min(end, lane + copied_lanes::<S>());
-                    tables.output_step = copied_lanes::<S>();
-                    to = copy.wrapping_sub(lane);
-                }
-                with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
-                    // SAFETY: checked; the tile lies in the walk. A copy has room for it.
-                    unsafe {
-                        match tile.kind {
-                            INSIDE => outlined!(simd => positions::<S, R, INSIDE, LINEAR>(simd, &walk, tables, place, to)),
-                            EDGE => outlined!(simd => positions::<S, R, EDGE, LINEAR>(simd, &walk, tables, place, to)),
-                            _ => outlined!(simd => positions::<S, R, PARTIAL, LINEAR>(simd, &walk, tables, place, to)),
-                        }
-                    }
-                });
-                if let Some(epilogue) = &epilogue {
-                    let own = if tile.kind == PARTIAL {
-                        place.own.map(|lane| lane as usize)
-                    } else {
-                        [0, place.lanes[1] - lane]
-                    };
-                    let sums = Finished {
-                        from: copy.wrapping_add(own[0]),
-                        from_step: copied_lanes::<S>(),
-                        at: at.wrapping_add(lane + own[0]),
-                        step: column_step,
-                        rows: tile.len,
-                        len: own[1] - own[0],
-                        channels: if walk.strips { Channels::One(row) } else { Channels::InLanes(lane) },
-                    };
-                    // SAFETY: the copy holds the lanes that are the tile's own. Checked: so do the output and the epilogue.
-                    unsafe { finish(simd, epilogue, sums) };
-                }
-                lane = place.lanes[1];
+            let at = row.wrapping_mul(row_step).wrapping_add(tile.position.wrapping_mul(column_step));
+            if let Some(epilogue) = &epilogue {
+                let channels = |lane| if walk.strips { Channels::One(row) } else { Channels::InLanes(lane) };
+                // SAFETY: checked; the tile lies in the walk, and its outputs from `at` on.
+                unsafe { finished::<S, LINEAR>(simd, &walk, &tables, &tile, &place, (epilogue, at, channels)) };
+            } else {
+                // SAFETY: checked; the tile lies in the walk.
+                unsafe {
+                    compute::<S, LINEAR>(simd, &walk, &tables, &tile, &place, call.output.first.wrapping_add(at))
+                };
             }
         });
     }
 }
 
+/// Computes a tile, some vectors of lanes at a time, into a copy, and finishes it from there.
+///
 /// # Safety
 ///
-/// As [`EpilogueTables::finish`].
+/// As [`positions`], of the lanes that the tile stores. They lie from the index `at` on in the output of the epilogue, which is the
+/// call's and has the channels that a lane belongs to.
 #[inline(never)]
-unsafe fn finish<S: Vector>(simd: S, epilogue: &EpilogueTables, sums: Finished) {
-    // SAFETY: as this function asks.
-    unsafe { epilogue.finish(simd, sums) }
+unsafe fn finished<S: Vector, const LINEAR: bool>(
+    simd: S,
+    walk: &Walk<'_>,
+    tables: &Tables,
+    tile: &Tile,
+    place: &Place<'_>,
+    (epilogue, at, channels): (&EpilogueTables, usize, impl Fn(usize) -> Channels),
+) {
+    let mut copy = MaybeUninit::<[f32; 8 * 4 * MOST_LANES]>::uninit();
+    let copy: *mut f32 = copy.as_mut_ptr().cast();
+    let into_copy = Tables { output_step: copied_lanes::<S>(), ..*tables };
+    for lane in (place.lanes[0]..place.lanes[1]).step_by(copied_lanes::<S>()) {
+        let lanes = [lane, min(place.lanes[1], lane + copied_lanes::<S>())];
+        let own = if tile.kind == PARTIAL { place.own.map(|lane| lane as usize) } else { [0, lanes[1] - lane] };
+        let sums = Finished {
+            from: copy.wrapping_add(own[0]),
+            from_step: copied_lanes::<S>(),
+            at: at.wrapping_add(lane + own[0]),
+            step: tables.output_step,
+            rows: tile.len,
+            len: own[1] - own[0],
+            channels: channels(lane),
+        };
+        // SAFETY: as this function asks. The copy has room for the lanes; then it holds those that are the tile's own.
+        unsafe {
+            compute::<S, LINEAR>(simd, walk, &into_copy, tile, &Place { lanes, ..*place }, copy.wrapping_sub(lane));
+            epilogue.finish(simd, sums);
+        }
+    }
+}
+
+/// Computes a tile by the body of its length and kind.
+///
+/// # Safety
+///
+/// As [`positions`].
+#[inline(always)]
+unsafe fn compute<S: Vector, const LINEAR: bool>(
+    simd: S,
+    walk: &Walk<'_>,
+    tables: &Tables,
+    tile: &Tile,
+    place: &Place<'_>,
+    to: *mut f32,
+) {
+    with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
+        // SAFETY: as this function asks.
+        unsafe {
+            match tile.kind {
+                INSIDE => outlined!(simd => positions::<S, R, INSIDE, LINEAR>(simd, walk, *tables, *place, to)),
+                EDGE => outlined!(simd => positions::<S, R, EDGE, LINEAR>(simd, walk, *tables, *place, to)),
+                _ => outlined!(simd => positions::<S, R, PARTIAL, LINEAR>(simd, walk, *tables, *place, to)),
+            }
+        }
+    });
 }
 
 /// Where the tables of a row begin.

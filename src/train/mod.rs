@@ -64,5 +64,5 @@ pub use network::Network;
 pub use optimizer::{Decay, Schedule, Sgd};
 pub use parameter::{Kind, Parameter};
 pub use run::Run;
-pub use shape::Shape;
+pub use shape::{Channels, Shape};
 pub use trainer::{Epoch, Evaluation, Progress, Step, Trainer, evaluate, input, moments};

@@ -69,3 +69,42 @@ impl Runs {
         self.channels * self.inner
     }
 }
+
+/// Channels of a batch of images: all that a tensor has, or some of a wider one's.
+#[derive(Clone, Copy, Debug)]
+pub struct Channels {
+    pub(super) runs: Runs,
+    pub(super) layout: Layout,
+    /// Elements from one outer step to the next.
+    pub(super) pitch: usize,
+    /// Elements before the first channel.
+    pub(super) offset: usize,
+}
+
+impl Channels {
+    /// The channels from `first` on of a tensor of `total`: as many as `shape` has, for `batch` images of its positions.
+    pub(super) const fn of(total: usize, first: usize, shape: Shape, batch: usize) -> Self {
+        let runs = shape.runs(batch);
+        Self { runs, layout: shape.layout, pitch: total * runs.inner, offset: first * runs.inner }
+    }
+
+    /// A tensor of its own.
+    pub(super) const fn all(shape: Shape, batch: usize) -> Self {
+        Self::of(shape.channels, 0, shape, batch)
+    }
+
+    /// Whether nothing lies between them.
+    pub(super) const fn is_dense(&self) -> bool {
+        self.pitch == self.runs.step()
+    }
+
+    /// Elements, gaps not counted.
+    pub(super) const fn len(&self) -> usize {
+        self.runs.outer * self.runs.step()
+    }
+
+    /// Values of each channel.
+    pub(super) const fn count(&self) -> usize {
+        self.runs.outer * self.runs.inner
+    }
+}

@@ -50,17 +50,22 @@ fn build(builder: Builder<'_>, input: Shape, classes: usize, design: Design) -> 
         for layer in 0..depth {
             let name = format!("dense{}.{layer}", index + 1);
             let seen = block.output();
+            let mut stretches = Vec::new();
             let mut body = Sequence::new(&name, seen);
+            let mut norm = BatchNorm::new(&format!("{name}.bn1"), seen);
             builder.activation(&mut body, &format!("{name}.act1"), Place::of_block(index));
             if bottleneck {
                 builder.conv(&mut body, &format!("{name}.conv1"), conv(4 * growth, &[1, 1], 0))?;
-                builder.norm(&mut body, &format!("{name}.bn2"));
+                let narrow = body.output();
+                stretches.push((norm, std::mem::replace(&mut body, Sequence::new(&name, narrow))));
+                norm = BatchNorm::new(&format!("{name}.bn2"), narrow);
                 builder.activation(&mut body, &format!("{name}.act2"), Place::of_block(index));
                 builder.conv(&mut body, &format!("{name}.conv2"), conv(growth, &[3, 3], 1))?;
             } else {
                 builder.conv(&mut body, &format!("{name}.conv1"), conv(growth, &[3, 3], 1))?;
             }
-            block.push(BatchNorm::new(&format!("{name}.bn1"), seen), body);
+            stretches.push((norm, body));
+            block.push(stretches);
         }
         layers.push(block);
         if index + 1 < blocks.len() {

@@ -41,6 +41,7 @@ fn a_run_goes_on_bit_for_bit() {
             continue;
         }
         model.dropout = 0.4;
+        model = model.relevant();
         model.channels_last = model.network == Architecture::Densenet40;
         let train = data(model.network, 22).with_augment(if model.network == Architecture::TextCnn {
             Augment::default()
@@ -53,13 +54,13 @@ fn a_run_goes_on_bit_for_bit() {
         config.train.learning_rate = 0.01;
         let scratch = Scratch::new(&format!("resume-{}", config.model.network));
         let whole = scratch.0.join("whole");
-        let mut uninterrupted = Run::open(&whole, &config, &train, false).unwrap();
+        let mut uninterrupted = Run::open(&whole, &config, [&train, &test], Start::New).unwrap();
         assert!(uninterrupted.train(&train, &test, |_| ControlFlow::Continue(())).unwrap());
 
         // Broken off in the middle of an epoch, at its last step, and after it; each time by another trainer.
         let parts = scratch.0.join("parts");
         for stop in [2, 5, 4] {
-            let mut run = Run::open(&parts, &config, &train, true).unwrap();
+            let mut run = Run::open(&parts, &config, [&train, &test], Start::Resume).unwrap();
             let mut steps = 0;
             let finished = run.train(&train, &test, |event| {
                 steps += usize::from(matches!(event, Event::Step(_)));
@@ -68,7 +69,7 @@ fn a_run_goes_on_bit_for_bit() {
             assert!(!finished.unwrap());
         }
         config.train.threads = std::num::NonZeroUsize::new(2);
-        let mut run = Run::open(&parts, &config, &train, true).unwrap();
+        let mut run = Run::open(&parts, &config, [&train, &test], Start::Resume).unwrap();
         assert!(run.train(&train, &test, |_| ControlFlow::Continue(())).unwrap());
 
         let (a, b) = (uninterrupted.trainer(), run.trainer());
@@ -90,7 +91,7 @@ fn finished(scratch: &Scratch) -> (Config, Dataset, PathBuf) {
     config.model.activation = Activation::Convrelu;
     let data = data(Architecture::SmallCnn, 12);
     let directory = scratch.0.join("run");
-    let mut run = Run::open(&directory, &config, &data, false).unwrap();
+    let mut run = Run::open(&directory, &config, [&data; 2], Start::New).unwrap();
     run.train(&data, &data, |_| ControlFlow::Continue(())).unwrap();
     (config, data, directory)
 }
@@ -162,11 +163,11 @@ fn a_checkpoint_of_another_instruction_set_names_it() {
 fn a_directory_with_a_run_is_not_overwritten() {
     let scratch = Scratch::new("occupied");
     let (config, data, directory) = finished(&scratch);
-    let error = Run::open(&directory, &config, &data, false).err().unwrap().to_string();
+    let error = Run::open(&directory, &config, [&data; 2], Start::New).err().unwrap().to_string();
     assert!(error.contains("it holds a run already"), "{error}");
     let mut other = config.clone();
     other.train.seed = 9;
-    let error = Run::open(&directory, &other, &data, true).err().unwrap().to_string();
+    let error = Run::open(&directory, &other, [&data; 2], Start::Resume).err().unwrap().to_string();
     assert!(error.contains("another configuration"), "{error}");
     assert_eq!(Run::config(&directory).unwrap(), config);
 }

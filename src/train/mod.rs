@@ -5,6 +5,16 @@
 //! sequences of [`Layer`]s, some of which hold sequences of their own ([`DenseBlock`], [`Residual`]); every layer works
 //! channels first and last.
 //!
+//! What a new thing touches, besides its own file and its `mod`:
+//!
+//! | a new … | is one line in | which says more |
+//! |---|---|---|
+//! | data set | the table of [`Source`], `data/source.rs` | `data/mod.rs` |
+//! | network | the table of [`models::Architecture`], `models/mod.rs` | [`models`] |
+//! | layer | the list of layers, `layer/mod.rs` | `layer/mod.rs` |
+//!
+//! Names in configurations and messages, parsers, help texts and the names in tables follow from these lines.
+//!
 //! One seed gives the same bits on one instruction set, whatever the number of threads and however often a run is
 //! interrupted: kernels do not depend on threads, sums have a fixed order, random numbers are drawn by place (epoch, example,
 //! layer) and not by history, and `exp` and `ln` come from `libm` rather than from the system. A warm step allocates

@@ -84,9 +84,7 @@ impl Job {
         if diverged.is_none() && header.history.len() < self.config.train.epochs {
             return Ok(None);
         }
-        // Versions before 0.2 finished runs whose test loss was not a number, and noted the greatest number instead.
-        let poisoned = header.history.iter().find(|epoch| epoch.test_loss == f64::MAX).map(|epoch| epoch.epoch);
-        let diverged = diverged.or(poisoned);
+        let diverged = diverged.or(poisoned(&header.history));
         // Every trained value has a velocity.
         let velocities = read_tensors(&path, |name| name.starts_with("velocity/"))?;
         let parameters = velocities.iter().map(|tensor| tensor.values.len()).sum();
@@ -115,6 +113,12 @@ impl Job {
         }
         self.outcome()
     }
+}
+
+/// The epoch in which a run diverged that went on all the same: versions before 0.2 noted the greatest number where the
+/// test loss was none.
+fn poisoned(history: &[Epoch]) -> Option<usize> {
+    history.iter().find(|epoch| epoch.test_loss == f64::MAX).map(|epoch| epoch.epoch)
 }
 
 /// Brings all jobs to their end, `at_once` of them at a time, and tells `ended` of each, in the order in which they end.
@@ -303,7 +307,11 @@ mod tests {
         let outcomes = complete(&jobs(), 2, &|| false, load, &|_, _| ()).unwrap().unwrap();
         assert!(outcomes[0].accuracy().is_some());
         assert_eq!((outcomes[1].diverged, outcomes[1].accuracy()), (Some(1), None));
+        let mut history = outcomes[0].history.clone();
         assert_eq!(complete(&jobs(), 2, &|| false, loaded_already, &|_, _| ()).unwrap(), Some(outcomes));
+        assert_eq!(poisoned(&history), None);
+        history[1].test_loss = f64::MAX;
+        assert_eq!(poisoned(&history), Some(2));
     }
 
     #[test]

@@ -76,4 +76,4 @@ pub use optimizer::{Decay, Schedule, Sgd};
 pub use parameter::{Kind, Parameter};
 pub use run::{Run, Start};
 pub use shape::Shape;
-pub use trainer::{Epoch, Evaluation, Progress, Step, Trainer, evaluate, input, moments};
+pub use trainer::{Epoch, Evaluation, Moment, Progress, Step, Trainer, evaluate, input, moments};

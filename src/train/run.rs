@@ -19,7 +19,7 @@ use super::data::{Dataset, Inventory};
 use super::error::{FilePosition, TrainError};
 use super::files;
 use super::lock::Lock;
-use super::trainer::{Epoch, Step, Trainer};
+use super::trainer::{Epoch, Moment, Trainer};
 
 /// A directory and the trainer whose state it holds. No other process writes it as long as this lives.
 pub struct Run {
@@ -44,8 +44,8 @@ pub enum Start<'a> {
 /// What those who watch a run are shown.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A step of the optimiser.
-    Step(&'a Step),
+    /// A step of the optimiser, or a batch of the test that ends an epoch.
+    Within(Moment<'a>),
     /// A finished epoch, after its files have been written.
     Epoch(&'a Epoch),
 }
@@ -87,7 +87,7 @@ impl Run {
             return Err(TrainError::setting("out", directory.display(), rule));
         }
         let found = Inventory::of(train, test);
-        if let Some(inventory) = Self::inventory(directory)? {
+        if occupied && let Some(inventory) = Self::inventory(directory)? {
             inventory.check(&found, &config.data.place().display().to_string())?;
         }
         if checkpoint.exists() {
@@ -163,7 +163,7 @@ impl Run {
         let checkpoint = self.directory.join(CHECKPOINT);
         let mut going = true;
         while going && !self.trainer.is_finished() {
-            match self.trainer.epoch(train, test, &mut |step| observe(Event::Step(step)))? {
+            match self.trainer.epoch(train, test, &mut |moment| observe(Event::Within(moment)))? {
                 Some(epoch) => {
                     self.trainer.save(&checkpoint)?;
                     files::write(&self.directory.join(METRICS), &metrics(self.trainer.history())?)?;

@@ -78,6 +78,20 @@ pub struct Step {
     pub images_per_second: f64,
 }
 
+/// What those who watch an epoch are shown, and may break off at.
+#[derive(Clone, Copy, Debug)]
+pub enum Moment<'a> {
+    /// A step of the optimiser.
+    Step(&'a Step),
+    /// The test that ends an epoch.
+    Test {
+        /// Test examples seen.
+        examples: usize,
+        /// All of them.
+        of: usize,
+    },
+}
+
 /// A network in training: its weights, the optimiser, and how far it is.
 pub struct Trainer {
     config: Config,
@@ -160,8 +174,8 @@ impl Trainer {
         (&mut self.network, &mut self.optimizer, &mut self.progress, &mut self.history)
     }
 
-    /// Trains to the end of the current epoch and tests; `None` if `observe`, which is shown every step, breaks off.
-    /// Breaking off and going on later, also from a checkpoint, changes no bit of the result.
+    /// Trains to the end of the current epoch and tests; `None` if `observe`, which is shown every step and every batch of
+    /// the test, breaks off. Breaking off and going on later, also from a checkpoint, changes no bit of the result.
     ///
     /// # Errors
     ///
@@ -171,7 +185,7 @@ impl Trainer {
         &mut self,
         train: &Dataset,
         test: &Dataset,
-        observe: &mut dyn FnMut(&Step) -> ControlFlow<()>,
+        observe: &mut dyn FnMut(Moment<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Epoch>, TrainError> {
         for data in [train, test] {
             let layout = self.network.input().layout;
@@ -198,8 +212,11 @@ impl Trainer {
             return Ok(None);
         }
         let micro_batch = self.config.train.micro_batch();
-        let Evaluation { loss: test_loss, accuracy: test_accuracy, units } =
-            evaluate(&mut self.network, test, micro_batch).map_err(of_thresholds)?;
+        let of = test.len();
+        let mut see = |examples| observe(Moment::Test { examples, of });
+        // Broken off, it is done from its beginning when the run goes on: training is at the end of the epoch.
+        let tested = evaluate_watched(&mut self.network, test, micro_batch, &mut see).map_err(of_thresholds)?;
+        let Some(Evaluation { loss: test_loss, accuracy: test_accuracy, units }) = tested else { return Ok(None) };
         if !test_loss.is_finite() {
             return Err(diverged());
         }
@@ -231,7 +248,7 @@ impl Trainer {
     fn train_epoch(
         &mut self,
         train: &Dataset,
-        observe: &mut dyn FnMut(&Step) -> ControlFlow<()>,
+        observe: &mut dyn FnMut(Moment<'_>) -> ControlFlow<()>,
     ) -> Result<bool, TrainError> {
         let len = self.epoch_len(train.len());
         let config = &self.config.train;
@@ -271,14 +288,14 @@ impl Trainer {
                 progress.loss += std::mem::take(&mut sums.0);
                 progress.right += std::mem::take(&mut sums.1);
                 progress.seconds = before + start.elapsed().as_secs_f64();
-                flow = observe(&Step {
+                flow = observe(Moment::Step(&Step {
                     epoch: number + 1,
                     examples: seen,
                     of: len,
                     loss: progress.loss / seen as f64,
                     accuracy: progress.right as f64 / seen as f64,
                     images_per_second: seen as f64 / progress.seconds.max(1e-9),
-                });
+                }));
                 broken_off = flow.is_break();
             }
             waiting = Instant::now();
@@ -311,10 +328,21 @@ pub struct Evaluation {
 ///
 /// [`TrainError::Kernel`].
 pub fn evaluate(network: &mut Network, data: &Dataset, batch: usize) -> Result<Evaluation, TrainError> {
+    let result = evaluate_watched(network, data, batch, &mut |_| ControlFlow::Continue(()))?;
+    result.ok_or(TrainError::Interrupted)
+}
+
+/// The same; `None` if `observe`, which is shown how many examples are done, breaks off.
+fn evaluate_watched(
+    network: &mut Network,
+    data: &Dataset,
+    batch: usize,
+    observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Option<Evaluation>, TrainError> {
     network.reset_units();
     let order: Vec<usize> = (0..data.len()).collect();
     let layout = network.input().layout;
-    let (mut loss, mut right) = (0.0, 0);
+    let (mut loss, mut right, mut seen, mut flow) = (0.0, 0, 0, ControlFlow::Continue(()));
     let mut grad = Vec::new();
     batches(data, &order, batch.max(1), layout, None, |batch: &Batch| -> Result<_, TrainError> {
         let logits = network.forward(Mode::Evaluate, &batch.input)?;
@@ -322,10 +350,13 @@ pub fn evaluate(network: &mut Network, data: &Dataset, batch: usize) -> Result<E
         let sums = softmax_cross_entropy(logits, &batch.labels, data.classes(), 0.0, 1, &mut grad);
         loss += sums.0;
         right += sums.1;
-        Ok(ControlFlow::Continue(()))
+        seen += batch.labels.len();
+        flow = observe(seen);
+        Ok(flow)
     })?;
     let count = data.len().max(1) as f64;
-    Ok(Evaluation { loss: loss / count, accuracy: right as f64 / count, units: network.units() })
+    let result = Evaluation { loss: loss / count, accuracy: right as f64 / count, units: network.units() };
+    Ok(flow.is_continue().then_some(result))
 }
 
 /// Mean and standard deviation of values, if there are any.

@@ -8,7 +8,7 @@ use clap::Args;
 use convrelu::Isa;
 use convrelu::train::data::Source;
 use convrelu::train::models::{Activation, Architecture, Region};
-use convrelu::train::{Config, Dataset, Epoch, Schedule, Trainer, files};
+use convrelu::train::{Config, Dataset, Epoch, Moment, Schedule, Trainer, files};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -114,7 +114,7 @@ fn train_one(
 ) -> Result<Trained, Failure> {
     let mut trainer = Trainer::new(&config(activation, options, seed), train)?;
     while !trainer.is_finished() {
-        let flow = |_: &_| if stop::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let flow = |_: Moment<'_>| if stop::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         let Some(epoch) = trainer.epoch(train, test, &mut { flow })? else { return Err(Interrupted::Saved.into()) };
         bar.set_message(format!(
             "{} seed {seed}: loss {:.3}, test {:.1} %",

@@ -31,6 +31,7 @@ use convrelu::train::TrainError;
 #[derive(Parser)]
 #[command(
     version,
+    max_term_width = 80,
     after_help = "Examples:
   convrelu                                   the main job, in under a minute
   convrelu train --dataset fashion-mnist --activation convrelu --out runs/first

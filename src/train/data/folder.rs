@@ -8,7 +8,7 @@
 //! Hidden files and folders, whose names begin with a dot, and `__MACOSX` are passed over, and so are files of other
 //! formats, which are counted in a warning. Links are followed, but no folder is read twice.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs;
 use std::num::NonZero;
@@ -172,6 +172,8 @@ fn classed(request: &Request<'_>, root: &Path, classes: &Classes) -> Result<List
 struct Walk<'a> {
     request: &'a Request<'a>,
     images: Listing,
+    /// Links to folders, which are followed last.
+    links: VecDeque<(PathBuf, u16)>,
     /// Where each folder was reached, by where it really is.
     reached: HashMap<PathBuf, PathBuf>,
     /// Files of other formats by their extension.
@@ -189,23 +191,18 @@ impl Walk<'_> {
         Ok(before)
     }
 
-    /// Adds the images of a class.
-    fn class(&mut self, path: &Path, label: u16) -> Result<(), TrainError> {
-        let before = self.images.len();
-        let mut folders = vec![path.to_owned()];
+    /// Adds the images in a folder and below it. Links to folders wait.
+    fn walk(&mut self, path: PathBuf, label: u16) -> Result<(), TrainError> {
+        let mut folders = vec![path];
         while let Some(folder) = folders.pop() {
             for entry in entries(&folder)? {
                 self.request.progress("listing images", self.images.len(), 0)?;
                 let extension = entry.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
-                if entry.is_dir() {
-                    match self.reach(&entry)? {
-                        None => folders.push(entry),
-                        Some(other) => self.request.watch.warn(&format!(
-                            "{}: passed over, for it leads to {}, which is read once",
-                            entry.display(),
-                            other.display()
-                        )),
-                    }
+                if entry.is_dir() && entry.is_symlink() {
+                    self.links.push_back((entry, label));
+                } else if entry.is_dir() {
+                    self.reach(&entry)?;
+                    folders.push(entry);
                 } else if EXTENSIONS.contains(&extension.as_str()) {
                     self.images.push((entry, label));
                 } else {
@@ -213,18 +210,36 @@ impl Walk<'_> {
                 }
             }
         }
-        if self.images.len() == before {
-            let rule = format!("must hold an image at least (.{})", EXTENSIONS.join(", ."));
-            return Err(TrainError::data(path.display(), FilePosition::Whole, rule));
+        Ok(())
+    }
+
+    /// Adds what lies behind links to folders that no folder of a class is.
+    fn follow(&mut self) -> Result<(), TrainError> {
+        while let Some((link, label)) = self.links.pop_front() {
+            match self.reach(&link)? {
+                None => self.walk(link, label)?,
+                Some(other) => self.request.watch.warn(&format!(
+                    "{}: passed over, for it leads to {}, which is read once",
+                    link.display(),
+                    other.display()
+                )),
+            }
         }
         Ok(())
     }
 }
 
-/// The images in the folders of the classes of a part.
+/// The images in the folders of the classes of a part, class by class.
 fn listed(request: &Request<'_>, part: &Path, classes: Listing) -> Result<Listing, TrainError> {
-    let mut walk = Walk { request, images: Listing::new(), reached: HashMap::new(), others: BTreeMap::new() };
-    // Before any of them is read: a link from one class to another must not decide whose images they are.
+    let mut walk = Walk {
+        request,
+        images: Listing::new(),
+        links: VecDeque::new(),
+        reached: HashMap::new(),
+        others: BTreeMap::new(),
+    };
+    // All of them before any is read, and links after all that is no link: a link from one class to another must not
+    // decide whose images they are.
     walk.reach(part)?;
     for (path, _) in &classes {
         if let Some(other) = walk.reach(path)? {
@@ -232,8 +247,15 @@ fn listed(request: &Request<'_>, part: &Path, classes: Listing) -> Result<Listin
             return Err(TrainError::data(path.display(), FilePosition::Whole, rule));
         }
     }
-    for (path, label) in classes {
-        walk.class(&path, label)?;
+    for (path, label) in &classes {
+        walk.walk(path.clone(), *label)?;
+    }
+    walk.follow()?;
+    walk.images.sort_by_key(|&(_, label)| label);
+    let empty = |label: &u16| walk.images.binary_search_by_key(label, |&(_, label)| label).is_err();
+    if let Some((path, _)) = classes.iter().find(|(_, label)| empty(label)) {
+        let rule = format!("must hold an image at least (.{})", EXTENSIONS.join(", ."));
+        return Err(TrainError::data(path.display(), FilePosition::Whole, rule));
     }
     if !walk.others.is_empty() {
         let count: usize = walk.others.values().sum();
@@ -492,16 +514,19 @@ mod tests {
         link("train/cat", "train/cat/itself");
         link("train", "train/cat/up");
         link("train/emu", "train/cat/other");
+        rgb(&scratch, "train/dog/deep/c.png", [2, 3], [1, 11, 21]);
+        link("train/dog/deep", "train/cat/deep");
         // Outside of the part, and so as good as a folder; but once.
         rgb(&scratch, "more/a.png", [2, 3], [2, 12, 22]);
         link("more", "train/emu/more");
         link("more", "train/emu/once-more");
         let (said, counts) = heard(&scratch);
-        assert_eq!(counts, [2, 2, 3]);
+        assert_eq!(counts, [2, 3, 3]);
         let twice = |link: &str, to: &str| format!("{link}: passed over, for it leads to {to}, which is read once");
         assert_eq!(
-            said[..4],
+            said[..5],
             [
+                twice("train/cat/deep", "train/dog/deep"),
                 twice("train/cat/itself", "train/cat"),
                 twice("train/cat/other", "train/emu"),
                 twice("train/cat/up", "train"),

@@ -272,14 +272,15 @@ impl ModelConfig {
         model
     }
 
-    /// Settings that the network or the activation has no use for are mistakes, not to be passed over.
-    fn check(&self) -> Result<(), TrainError> {
+    /// Settings that the network or the activation has no use for, and that are not as [`relevant`](Self::relevant) leaves
+    /// them: their names, values, and what they break.
+    pub fn useless(&self) -> Vec<(&'static str, String, String)> {
         let (relevant, network) = (self.relevant(), self.network);
         let size = |value: Option<usize>| value.map_or(String::new(), |value| value.to_string());
         let of_network = format!("the network {network} has no such setting");
         let of_activation = format!("the activation {} has no such setting", self.activation);
         let region = "ReLU stands everywhere, the region is that of another activation".to_owned();
-        for (name, given, used, rule) in [
+        let settings = [
             ("growth", size(self.growth), size(relevant.growth), &of_network),
             ("depth", size(self.depth), size(relevant.depth), &of_network),
             ("features", size(self.features), size(relevant.features), &of_network),
@@ -289,12 +290,9 @@ impl ModelConfig {
             ("region", self.region.to_string(), relevant.region.to_string(), &region),
             ("threshold-init", self.threshold_init.to_string(), relevant.threshold_init.to_string(), &of_activation),
             ("sharing", self.sharing.to_string(), relevant.sharing.to_string(), &of_activation),
-        ] {
-            if given != used {
-                return Err(TrainError::setting(name, given, rule));
-            }
-        }
-        Ok(())
+        ];
+        let useless = settings.into_iter().filter(|(_, given, used, _)| given != used);
+        useless.map(|(name, given, _, rule)| (name, given, rule.clone())).collect()
     }
 
     /// Builds the network for an input and the kernels of an instruction set; the seed determines the initial values.
@@ -315,7 +313,10 @@ impl ModelConfig {
             let rule = format!("it needs {needs}, and the data set is {has}");
             return Err(TrainError::setting("network", self.network, rule));
         }
-        self.check()?;
+        // Mistakes, not to be passed over.
+        if let Some((name, value, rule)) = self.useless().into_iter().next() {
+            return Err(TrainError::setting(name, value, rule));
+        }
         for (name, value) in [
             ("growth", self.growth),
             ("depth", self.depth),

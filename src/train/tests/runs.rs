@@ -63,7 +63,7 @@ fn a_run_goes_on_bit_for_bit() {
             let mut run = Run::open(&parts, &config, [&train, &test], Start::Resume).unwrap();
             let mut steps = 0;
             let finished = run.train(&train, &test, |event| {
-                steps += usize::from(matches!(event, Event::Step(_)));
+                steps += usize::from(matches!(event, Event::Within(Moment::Step(_))));
                 if steps == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             assert!(!finished.unwrap());
@@ -99,7 +99,7 @@ fn a_run_that_diverges_keeps_its_last_good_checkpoint() {
         let directory = scratch.0.join(name);
         let mut run = Run::open(&directory, &config, [&data; 2], Start::New).unwrap();
         let one_epoch = |event: Event<'_>| match event {
-            Event::Step(_) => ControlFlow::Continue(()),
+            Event::Within(_) => ControlFlow::Continue(()),
             Event::Epoch(_) => ControlFlow::Break(()),
         };
         assert!(!run.train(&data, &data, one_epoch).unwrap());
@@ -125,6 +125,34 @@ fn a_run_that_diverges_keeps_its_last_good_checkpoint() {
     assert!(!directory.join(CHECKPOINT).exists() && !directory.join(WEIGHTS).exists());
 }
 
+/// Also the test at the end of an epoch can be broken off: the run then goes on with it.
+#[test]
+fn a_test_that_is_broken_off_is_done_again() {
+    let scratch = Scratch::new("tested");
+    let mut config = Config::default();
+    (config.train.epochs, config.train.batch, config.train.learning_rate) = (1, 6, 0.01);
+    let data = data(Architecture::SmallCnn, 12);
+    let mut whole = Run::open(&scratch.0.join("whole"), &config, [&data; 2], Start::New).unwrap();
+    whole.train(&data, &data, |_| ControlFlow::Continue(())).unwrap();
+    let directory = scratch.0.join("parts");
+    let mut tests = Vec::new();
+    let mut run = Run::open(&directory, &config, [&data; 2], Start::New).unwrap();
+    let finished = run.train(&data, &data, |event| match event {
+        Event::Within(Moment::Test { examples, of }) => {
+            tests.push((examples, of));
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    assert_eq!((finished.unwrap(), tests), (false, vec![(6, 12)]));
+    drop(run);
+    let mut run = Run::open(&directory, &config, [&data; 2], Start::Resume).unwrap();
+    assert_eq!((run.trainer().progress().examples, run.trainer().history().len()), (12, 0));
+    assert!(run.train(&data, &data, |_| ControlFlow::Continue(())).unwrap());
+    assert_eq!(bits(run.trainer().network()), bits(whole.trainer().network()));
+    assert_eq!(figures(&run.trainer().history()[0]), figures(&whole.trainer().history()[0]));
+}
+
 /// With batch normalisation, an example alone would be nothing but its own mean.
 #[test]
 fn no_example_is_normalised_alone() {
@@ -144,8 +172,10 @@ fn no_example_is_normalised_alone() {
     let examples = |config: &Config, data: &Dataset| {
         let mut trainer = Trainer::new(config, data).unwrap();
         let mut seen = Vec::new();
-        let epoch = trainer.epoch(data, data, &mut |step| {
-            seen.push((step.examples, step.of));
+        let epoch = trainer.epoch(data, data, &mut |moment| {
+            if let Moment::Step(step) = moment {
+                seen.push((step.examples, step.of));
+            }
             ControlFlow::Continue(())
         });
         assert!(epoch.unwrap().is_some_and(|epoch| epoch.loss > 0.5));

@@ -8,7 +8,7 @@ use std::thread;
 
 use convrelu::train::checkpoint::{read_header, read_tensors};
 use convrelu::train::run::{CHECKPOINT, Event};
-use convrelu::train::{Config, Dataset, Epoch, Run, Start, TrainError, files};
+use convrelu::train::{Config, Dataset, Epoch, Moment, Run, Start, TrainError, files};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
@@ -196,7 +196,8 @@ fn follow(
     let mut left = epochs - job.epochs_done()?.min(epochs);
     let outcome = job.train(train, test, |event| {
         match event {
-            Event::Step(step) => {
+            Event::Within(Moment::Test { .. }) => {}
+            Event::Within(Moment::Step(step)) => {
                 bar.set_message(format!("{label}, seed {seed}, epoch {}: loss {:.3}{tested}", step.epoch, step.loss));
             }
             Event::Epoch(epoch) => {
@@ -281,11 +282,11 @@ mod tests {
 
         // Broken off in the second epoch of the first run: behind its first step, then behind its last.
         let asked = AtomicUsize::new(0);
-        let stop = || asked.fetch_add(1, Ordering::Relaxed) >= 6;
+        let stop = || asked.fetch_add(1, Ordering::Relaxed) >= 8;
         assert!(complete(&broken.jobs(), 1, &stop, load, &|_, _| ()).unwrap().is_none());
         let first = &broken.jobs()[0];
         assert_eq!((first.outcome().unwrap(), first.epochs_done().unwrap()), (None, 1));
-        asked.store(3, Ordering::Relaxed);
+        asked.store(5, Ordering::Relaxed);
         assert!(complete(&broken.jobs(), 1, &stop, load, &|_, _| ()).unwrap().is_none());
         assert_eq!((first.outcome().unwrap(), first.epochs_done().unwrap()), (None, 1));
         let again = complete(&broken.jobs(), 1, &|| false, load, &|_, _| ()).unwrap().unwrap();

@@ -102,7 +102,7 @@ fn mistakes_have_a_message_and_a_status() {
             2,
             "--network vgg16: it pools, so images must have at least 32 × 32",
         ),
-        (train("1", &out, &["--network", "densenet40", "--batch", "1"]), 2, "--batch 1: densenet40 normalises"),
+        (vec!["train", "--network", "densenet40", "--batch", "1"], 2, "--batch 1: densenet40 normalises"),
         (train("1", &out, &["--growth", "4"]), 2, "--growth 4: the network small-cnn has no such setting"),
         (
             vec!["train", "--activation", "relu", "--threshold-init", "glorot"],
@@ -433,7 +433,8 @@ fn runs_can_be_longer_and_begin_with_given_weights() {
     assert_eq!(column(&out, 5)[2..], column(&whole, 5)[2..]);
     assert_ne!(column(&out, 5)[1], column(&whole, 5)[1]);
     let weights = format!("{out}/weights.safetensors");
-    succeed(&train("1", &other, &["--limit", "200", "--seed", "9", "--learning-rate", "0", "--init-from", &weights]));
+    let still = ["train", "--activation", "convrelu", "--learning-rate", "0", "--epochs", "1", "--limit", "200"];
+    succeed(&[&still[..], &["--seed", "9", "--out", &other, "--init-from", &weights]].concat());
     let eval = |run: &str| succeed(&["eval", run, "--json"]);
     assert_eq!(eval(&out), eval(&other));
 }

@@ -437,7 +437,12 @@ mod tests {
         let labels = |anchor: &str, at: &str| -> Vec<(f64, f64)> {
             let of = |element: &&str| element.contains(&format!("text-anchor=\"{anchor}\""));
             let value = |element: &str| element.split('\n').nth(1)?.trim().parse().ok();
-            texts.iter().filter(of).filter_map(|e| Some((attribute(&format!(" {e}"), at), value(e)?))).collect()
+            texts
+                .iter()
+                .copied()
+                .filter(of)
+                .filter_map(|e| Some((attribute(&format!(" {e}"), at), value(e)?)))
+                .collect()
         };
         let line = |labels: Vec<(f64, f64)>| {
             let ((p, v), (q, w)) = (labels[0], labels[labels.len() - 1]);

@@ -207,7 +207,7 @@ mod tests {
         scratch.remove("t10k-labels-idx1-ubyte");
         assert_eq!(
             scratch.message(fashion_mnist(&Request::new(&scratch.0))),
-            "t10k-labels-idx1-ubyte: not found; Debian's package dataset-fashion-mnist installs it, or `directory` \
+            "t10k-labels-idx1-ubyte: not found; Debian's package dataset-fashion-mnist installs it, or `--data` \
              names another place"
         );
         assert_eq!(

@@ -295,10 +295,11 @@ impl Matrix {
         let mut keys: Vec<_> = rows.iter().map(|row| row.network.key()).collect();
         keys.dedup();
         let file_stem = format!("{}-{}-{}{}", name.key(), config.data.source, keys.join("-"), sizes.replace(", ", "-"));
-        check_sizes(&config.model, &rows)?;
+        let model = |row: &Published| ModelConfig { network: row.network, ..row.change.apply(&config.model) };
+        check_use(&rows.iter().map(model).collect::<Vec<_>>())?;
         let row = |row: Published| {
             // Rows that are the same network are equal, and share their runs.
-            let model = ModelConfig { network: row.network, ..row.change.apply(&config.model) }.relevant();
+            let model = model(&row).relevant();
             Row {
                 label: if several { format!("{} {}", row.network.title(), row.label) } else { row.label.to_owned() },
                 config: Config { model, ..config.clone() },
@@ -329,28 +330,17 @@ impl Matrix {
     }
 }
 
-/// Refuses a size that none of the networks has; where one has it, the others do without.
-fn check_sizes(model: &ModelConfig, rows: &[Published]) -> Result<(), TrainError> {
-    let given = |model: &ModelConfig| {
-        [
-            ("growth", model.growth),
-            ("depth", model.depth),
-            ("features", model.features),
-            ("units", model.units),
-            ("embedding", model.embedding),
-        ]
-    };
-    let used = |at: usize| {
-        let of = |row: &Published| given(&ModelConfig { network: row.network, ..model.clone() }.relevant())[at].1;
-        rows.iter().any(|row| of(row).is_some())
-    };
-    for (at, (name, size)) in given(model).into_iter().enumerate() {
-        if let Some(size) = size.filter(|_| !used(at)) {
+/// Refuses a setting that no row has a use for; where one has, the others do without.
+fn check_use(models: &[ModelConfig]) -> Result<(), TrainError> {
+    let useless: Vec<_> = models.iter().map(ModelConfig::useless).collect();
+    let everywhere = |name: &str| useless.iter().all(|row| row.iter().any(|(other, ..)| *other == name));
+    match useless.first().and_then(|row| row.iter().find(|(name, ..)| everywhere(name))) {
+        Some((name, value, _)) => {
             let rule = "no network of the experiment has such a setting".to_owned();
-            return Err(TrainError::Setting { name, value: size.to_string(), rule });
+            Err(TrainError::Setting { name, value: value.clone(), rule })
         }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Which of the settings that an experiment has values for come from the user.
@@ -565,6 +555,21 @@ mod tests {
         ] {
             assert_eq!(refusal(name, line), message);
         }
+        for (name, line, message) in [
+            (
+                Name::Table3,
+                "--network vgg16 --growth 4",
+                "growth is 4: no network of the experiment has such a setting",
+            ),
+            (Name::Table4, "--sharing channel", "sharing is channel: no network of the experiment has such a setting"),
+            (Name::Table1, "--dropout 0.1", "dropout is 0.1: no network of the experiment has such a setting"),
+        ] {
+            assert_eq!(refusal(name, line), message);
+        }
+        // What one row has a use for, the others do without.
+        let growth =
+            |line: &str| matrix(Name::Table3, line).rows.iter().map(|row| row.config.model.growth).collect::<Vec<_>>();
+        assert_eq!(growth("--growth 4"), [None, None, None, None, Some(4), Some(4)]);
         let table4 = matrix(Name::Table4, "--region all");
         assert!(table4.rows.iter().all(|row| row.config.model.region == Region::All));
     }

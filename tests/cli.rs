@@ -433,8 +433,8 @@ fn runs_can_be_longer_and_begin_with_given_weights() {
     assert_eq!(column(&out, 5)[2..], column(&whole, 5)[2..]);
     assert_ne!(column(&out, 5)[1], column(&whole, 5)[1]);
     let weights = format!("{out}/weights.safetensors");
-    let still = ["train", "--activation", "convrelu", "--learning-rate", "0", "--epochs", "1", "--limit", "200"];
-    succeed(&[&still[..], &["--seed", "9", "--out", &other, "--init-from", &weights]].concat());
+    let still = ["train", "--activation", "convrelu", "--learning-rate", "0", "--batch", "16", "--epochs", "1"];
+    succeed(&[&still[..], &["--limit", "200", "--seed", "9", "--out", &other, "--init-from", &weights]].concat());
     let eval = |run: &str| succeed(&["eval", run, "--json"]);
     assert_eq!(eval(&out), eval(&other));
 }

@@ -127,7 +127,7 @@ impl TrainConfig {
         if isa.is_available() {
             Ok(isa)
         } else {
-            Err(TrainError::setting("isa", name, crate::Error::IsaUnavailable { isa }))
+            Err(TrainError::setting("isa", name, "this CPU, system or build does not offer it"))
         }
     }
 

@@ -162,9 +162,7 @@ fn list(numbers: &[usize]) -> String {
 impl Schedule {
     pub(super) fn check(&self) -> Result<(), TrainError> {
         match self {
-            Self::Step { milestones, .. }
-                if !(milestones.is_sorted_by(|a, b| a < b) && !milestones.starts_with(&[0])) =>
-            {
+            Self::Step { milestones, .. } if !milestones.is_sorted_by(|a, b| a < b) || milestones.starts_with(&[0]) => {
                 let rule = "each must be greater than the one before, the first at least 1";
                 Err(TrainError::setting("milestones", list(milestones), rule))
             }

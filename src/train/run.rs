@@ -88,7 +88,7 @@ impl Run {
         }
         let found = Inventory::of(train, test);
         if occupied && let Some(inventory) = Self::inventory(directory)? {
-            inventory.check(&found, &config.data.place().display().to_string())?;
+            inventory.check(&found, &config.data.origin())?;
         }
         if checkpoint.exists() {
             trainer.restore(&checkpoint)?;

@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         let (run, asked) = (&of_run.data, &config.data);
         expected.train = limited(expected.train, run.train_limit, asked.train_limit).unwrap_or(found.train);
         expected.test = limited(expected.test, run.test_limit, asked.test_limit).unwrap_or(found.test);
-        expected.check(&found, &config.data.place().display().to_string())?;
+        expected.check(&found, &config.data.origin())?;
     }
     let mut network = config.model.build(input(&train), config.train.isa()?, config.train.seed)?;
     network.set_threads(config.train.threads());

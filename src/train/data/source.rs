@@ -147,6 +147,11 @@ impl DataConfig {
         self.directory.clone().or_else(|| self.source.directory()).unwrap_or_default()
     }
 
+    /// The same for people; the name of the data set where it needs none.
+    pub fn origin(&self) -> String {
+        if self.place().as_os_str().is_empty() { self.source.to_string() } else { self.place().display().to_string() }
+    }
+
     /// Settings that the source has no use for are mistakes, not to be passed over.
     pub(in crate::train) fn check(&self) -> Result<(), TrainError> {
         let source = self.source;

@@ -59,7 +59,10 @@ impl Loading {
             return None;
         }
         said.1 = Instant::now();
-        Some(if of > 0 { format!("{stage}: {} %", 100 * done / of) } else { format!("{stage}: {done}") })
+        Some(match done.saturating_mul(100).checked_div(of) {
+            Some(percent) => format!("{stage}: {percent} %"),
+            None => format!("{stage}: {done}"),
+        })
     }
 }
 

@@ -462,8 +462,9 @@ mod tests {
         draw(&[Panel::Curves { title: "c".to_owned(), series: vec![series] }]).unwrap()
     }
 
+    /// As near as whole pixels allow.
     fn close(found: &[(f64, f64)], expected: &[(f64, f64)]) -> bool {
-        let near = |a: &(f64, f64), b: &(f64, f64)| (a.0 - b.0).abs() < 0.05 && (a.1 - b.1).abs() < 0.15;
+        let near = |a: &(f64, f64), b: &(f64, f64)| (a.0 - b.0).abs() < 0.1 && (a.1 - b.1).abs() < 0.15;
         found.len() == expected.len() && expected.iter().all(|b| found.iter().any(|a| near(a, b)))
     }
 
@@ -485,7 +486,7 @@ mod tests {
         // A run that ended early at 85 is seen at 85; one that diverged at once does not hide the mean.
         let svg = curves(&[&long, &[85.0], &[]]);
         let (points, inside) = read_back(&svg);
-        assert!(inside && points.iter().any(|(x, y)| (x - 1.0).abs() < 0.05 && (y - 85.0).abs() < 0.15), "{points:?}");
+        assert!(inside && points.iter().any(|(x, y)| (x - 1.0).abs() < 0.1 && (y - 85.0).abs() < 0.15), "{points:?}");
         assert!(svg.contains("epoch (below the axis: 2 values, the least 12.0)"), "{svg}");
         assert!(points.iter().all(|&(_, y)| y > 80.0), "{points:?}");
     }

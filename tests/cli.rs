@@ -169,14 +169,16 @@ fn events_are_lines_of_json() {
     assert!(text(&profile.stdout).contains("convolution"));
 }
 
+/// Epochs that a run has written.
+fn epochs(directory: &str) -> usize {
+    let lines = fs::read_to_string(Path::new(directory).join("metrics.csv")).unwrap_or_default().lines().count();
+    lines.saturating_sub(1)
+}
+
 /// Waits until a run has written so many epochs.
-fn wait_for(child: &mut Child, directory: &str, epochs: usize) {
+fn wait_for(child: &mut Child, directory: &str, least: usize) {
     let start = Instant::now();
-    loop {
-        let lines = fs::read_to_string(Path::new(directory).join("metrics.csv")).unwrap_or_default().lines().count();
-        if lines > epochs {
-            return;
-        }
+    while epochs(directory) < least {
         assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be stopped");
         assert!(start.elapsed() < Duration::from_secs(120), "no epoch in two minutes");
         thread::sleep(Duration::from_millis(5));
@@ -199,16 +201,16 @@ fn a_signal_that_was_ignored_stays_ignored() {
     let out = scratch.path("run");
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_convrelu")]);
-    command.args(train(ENDLESS, &out, &[])).stdin(Stdio::null()).stderr(Stdio::null());
+    command.args(train(ENDLESS, &out, &["--limit", "64"])).stdin(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     wait_for(&mut child, &out, 1);
     send("-HUP", &child);
-    wait_for(&mut child, &out, 20);
+    wait_for(&mut child, &out, epochs(&out) + 3);
     send("-TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     // One that was not ends the run.
     let mut child = program(&["train", "--resume", &out]).stderr(Stdio::null()).spawn().unwrap();
-    wait_for(&mut child, &out, 30);
+    wait_for(&mut child, &out, epochs(&out) + 1);
     send("-HUP", &child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
@@ -288,7 +290,7 @@ fn a_run_that_diverges_at_its_end_says_so() {
 fn one_process_at_a_time_writes_a_run() {
     let scratch = Scratch::new("lock");
     let out = scratch.path("run");
-    let mut first = program(&train(ENDLESS, &out, &[])).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = program(&train(ENDLESS, &out, &["--limit", "64"])).stderr(Stdio::null()).spawn().unwrap();
     wait_for(&mut first, &out, 1);
     for arguments in [vec!["train", "--resume", &out], train("1", &out, &[])] {
         let output = run(&arguments);
@@ -300,9 +302,8 @@ fn one_process_at_a_time_writes_a_run() {
     assert!(succeed(&["eval", &out]).contains("test"));
     first.kill().unwrap();
     first.wait().unwrap();
-    let before = fs::read_to_string(Path::new(&out).join("metrics.csv")).unwrap().lines().count();
     let mut second = program(&["train", "--resume", &out]).stderr(Stdio::null()).spawn().unwrap();
-    wait_for(&mut second, &out, before);
+    wait_for(&mut second, &out, epochs(&out) + 1);
     send("-TERM", &second);
     assert_eq!(second.wait().unwrap().code(), Some(130));
 }
@@ -480,7 +481,7 @@ fn a_killed_run_goes_on_bit_for_bit() {
     assert!(!child.wait().unwrap().success());
 
     let resume = ["train", "--resume", &parts, "--threads", "2"];
-    let before = fs::read_to_string(Path::new(&parts).join("metrics.csv")).unwrap().lines().count() - 1;
+    let before = epochs(&parts);
     let mut child = program(&resume).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     wait_for(&mut child, &parts, before + 2);
     // Not SIGINT: whoever runs the tests in the background may have it ignored.

@@ -409,6 +409,12 @@ fn words_keep_the_numbers_of_the_run() {
     // With another part of the training data, words keep their numbers: the result is the same.
     assert_eq!(accuracy(&[]), accuracy(&["--limit", "3"]));
     fs::write(Path::new(&data).join("train.csv"), rows(12).replace("and", "or")).unwrap();
+    let (weights, other) = (format!("{out}/weights.safetensors"), scratch.path("other"));
+    let begun = ["--epochs", "1", "--threads", "1", "--out", &other, "--init-from", &weights];
+    let output = run(&[&arguments[..], &network, &begun].concat());
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("the words of its run have other numbers than those of these data"), "{message}");
     let output = run(&["eval", &out]);
     assert_eq!(output.status.code(), Some(2));
     assert!(

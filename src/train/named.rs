@@ -29,7 +29,8 @@ macro_rules! named {
 
             fn from_str(name: &str) -> Result<Self, $crate::train::TrainError> {
                 let found = Self::ALL_VALUES.iter().copied().find(|value| value.key() == name);
-                found.ok_or_else(|| $crate::train::TrainError::setting($what, name, format!("it must be one of {}", Self::names())))
+                let rule = || format!("it must be one of {}", Self::names());
+                found.ok_or_else(|| $crate::train::TrainError::setting($what, name, rule()))
             }
         }
     };

@@ -67,7 +67,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     let start = match (&options.resume, &options.init_from) {
         (Some(_), _) => Start::Resume,
-        (None, Some(path)) => Start::Weights(path),
+        (None, Some(path)) => {
+            check_words(path, &train)?;
+            Start::Weights(path)
+        }
         (None, None) => Start::New,
     };
     let opened = Run::open(directory, &config, [&train, &test], start);
@@ -119,6 +122,18 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         output::note(&format!("{what}: {}", path.display()));
     }
     Ok(())
+}
+
+/// Refuses weights of a run whose words have other numbers than these; what a file elsewhere was trained on is not known.
+fn check_words(weights: &Path, train: &Dataset) -> Result<(), Failure> {
+    let inventory = weights.parent().map(Run::inventory).transpose()?.flatten();
+    match inventory {
+        Some(inventory) if inventory.vocabulary != train.vocabulary() => {
+            let rule = "the words of its run have other numbers than those of these data";
+            Err(Usage(format!("--init-from {}: {rule}", weights.display())).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An error of the file that `--init-from` names is one of the arguments.

@@ -1,5 +1,7 @@
 //! Extents and memory order of a layer's activations.
 
+use std::fmt;
+
 use crate::layout::Layout;
 
 /// Extents of one image, signal or volume, or of a layer's output for it, and the order in which they lie.
@@ -55,6 +57,19 @@ impl Shape {
     }
 }
 
+impl fmt::Display for Shape {
+    /// Channels and extents, without leading axes that are not there: `3 × 32 × 32`, `1 × 64`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = self.size.iter().position(|&extent| extent != 1).unwrap_or(2);
+        f.write_str(&extents(&[&[self.channels], &self.size[there..]].concat()))
+    }
+}
+
+/// Extents in words for people.
+pub(super) fn extents(extents: &[usize]) -> String {
+    extents.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ")
+}
+
 /// See [`Shape::runs`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Runs {
@@ -106,5 +121,19 @@ impl Channels {
     /// Values of each channel.
     pub(super) const fn count(&self) -> usize {
         self.runs.outer * self.runs.inner
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_words_for_people() {
+        for (size, expected) in
+            [([1, 8, 9], "2 × 8 × 9"), ([1, 1, 64], "2 × 64"), ([4, 1, 3], "2 × 4 × 1 × 3"), ([1, 1, 1], "2 × 1")]
+        {
+            assert_eq!(Shape::new(2, size).to_string(), expected);
+        }
     }
 }

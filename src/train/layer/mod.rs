@@ -1,4 +1,8 @@
 //! Layers: forward and backward over a batch of dense images.
+//!
+//! A new layer is a file here with a [`Layer`], and its `mod` and `pub use` below. Networks push it to a [`Sequence`]; the
+//! tests of all layers are one table, `cases` in `src/train/tests/layers.rs`. Only a kind of its own needs more, a line in
+//! the table of [`LayerKind`], from which profiles have it.
 
 mod activation;
 mod conv;
@@ -25,6 +29,7 @@ pub use residual::Residual;
 pub use sequence::Sequence;
 
 use super::context::Context;
+use super::named::named;
 use super::parameter::Parameter;
 use super::shape::{Channels, Shape};
 use super::threads::{for_each, share};
@@ -54,6 +59,22 @@ pub enum LayerKind {
     /// Made of other layers, which are timed instead of it.
     Composite,
 }
+
+named!(
+    LayerKind,
+    "kind of layer",
+    [
+        Convolution = "convolution",
+        Normalization = "normalization",
+        Activation = "activation",
+        Pooling = "pooling",
+        Linear = "linear",
+        Dropout = "dropout",
+        Embedding = "embedding",
+        Join = "join",
+        Composite = "composite",
+    ]
+);
 
 /// Units with a threshold: channels of an activation, or (input channel, tap) of a ConvReLU layer. A unit is dead if its
 /// input never exceeded its threshold, so that it passed the same constant (or one straight line) for every image.

@@ -482,7 +482,7 @@ fn windows_that_do_not_fit_are_refused() {
         assert!(matches!(AveragePool::new("pool", input, window), Err(TrainError::Setting { .. })), "{window:?}");
     }
     let error = MaxPool::new("pool", input, Window::apart([1, 5, 1])).unwrap_err().to_string();
-    assert!(error.contains("[1, 5, 1]") && error.contains("pool"), "{error}");
+    assert!(error.contains("1 × 5 × 1") && error.contains("pool"), "{error}");
 }
 
 /// What an activation makes of −2, −0.5, 0, 0.5, 2 and NaN.

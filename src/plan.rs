@@ -108,11 +108,11 @@ impl ConvRelu {
         Self { desc, kernels, tuning, threads, forward, backward_input, backward_weight }
     }
 
-    pub(crate) const fn layer(&self) -> Layer<'_> {
+    const fn layer(&self) -> Layer<'_> {
         Layer { desc: &self.desc, kernels: self.kernels, tuning: &self.tuning, threads: self.threads }
     }
 
-    const fn forward_pass(&self) -> Planned<'_, ForwardPlan> {
+    pub(crate) const fn forward_pass(&self) -> Planned<'_, ForwardPlan> {
         self.layer().pass(&self.forward)
     }
 
@@ -120,13 +120,8 @@ impl ConvRelu {
         self.layer().pass(&self.backward_input)
     }
 
-    const fn backward_weight_pass(&self) -> Planned<'_, BackwardWeightPlan> {
+    pub(crate) const fn backward_weight_pass(&self) -> Planned<'_, BackwardWeightPlan> {
         self.layer().pass(&self.backward_weight)
-    }
-
-    /// The same plan for some of the images.
-    pub(crate) const fn of_images(&self, images: usize) -> Self {
-        Self::of(self.desc.of_images(images), self.kernels, self.tuning, self.threads)
     }
 
     /// The algorithm of the forward pass.

@@ -114,6 +114,10 @@
 //!     --target thumbv7em-none-eabihf
 //! ```
 //!
+//! What a descriptor and arguments say is known at run time only. So a program that calls [`convrelu_forward`] links the kernels of
+//! transposed convolutions and of epilogues, too: with `opt-level = "s"` for a Cortex-M4F, 111 KB instead of the 70 KB that it
+//! took before there were any. Firmware in Rust links what it uses.
+//!
 //! Where there is an operating system, the library links Rust's standard library for what a panic does, and for nothing else.
 
 #![allow(non_camel_case_types)]

@@ -347,8 +347,8 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
     for tile in call.tiles.iter() {
         let first_sum = tile.start * call.pitch + first_lane;
         let behind = call.sums.len() - first_sum;
-        // SAFETY: checked: so many positions, channels and sums come before. The first position, if there is one, is packed.
         let (first, unit) = call.gradients_of(&tile);
+        // SAFETY: checked: so many positions, channels and sums come before. The first position, if there is one, is packed.
         let operands = unsafe {
             Tile {
                 x: if in_place {

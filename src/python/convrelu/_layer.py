@@ -99,6 +99,7 @@ class Plan:
         call("convrelu_plan_lens", ctypes.byref(self._plan), ctypes.byref(lens))
         self.input, self.output = int(lens.input), int(lens.output)
         self.weight, self.thresholds, self.bias = int(lens.weight), int(lens.thresholds), int(lens.bias)
+        self.output_shape = (batch, out_channels, *list(lens.output_size)[3 - rank :])
         self._forward_len = self._workspace_len("CONVRELU_FORWARD")
         self._backward_input_len = self._workspace_len("CONVRELU_BACKWARD_INPUT")
         self._backward_weight_len = self._workspace_len("CONVRELU_BACKWARD_WEIGHT")

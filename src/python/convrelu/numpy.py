@@ -101,8 +101,6 @@ class _Call:
             _layer.NCHW, batch, channels, self.weight.shape[0], groups, tuple(size), kernel, strides, dilations, before, after,
             0, 0, _layer.threads() if threads is None else threads,
         )  # fmt: skip
-        extents = _layer.output_size(size, kernel, strides, dilations, before, after)
-        self.output_shape = (batch, self.weight.shape[0], *extents)
 
     def thresholds_address(self) -> int | None:
         return None if self.per_tap is None else self.per_tap.ctypes.data
@@ -127,7 +125,7 @@ def conv_relu(
     """
     call = _Call(input, weight, thresholds, stride, padding, dilation, groups, threads)
     bias = None if bias is None else _floats("bias", bias, (call.weight.shape[0],))
-    output = np.empty(call.output_shape, np.float32)
+    output = np.empty(call.plan.output_shape, np.float32)
     bias_address = None if bias is None else bias.ctypes.data
     operands = (call.input.ctypes.data, call.weight.ctypes.data, call.thresholds_address(), call.threshold, bias_address)
     call.plan.forward(*operands, output.ctypes.data)
@@ -148,7 +146,7 @@ def conv_relu_backward(
 ) -> Gradients:
     """The gradients of `conv_relu`, given that of its output."""
     call = _Call(input, weight, thresholds, stride, padding, dilation, groups, threads)
-    grad_output = _floats("grad_output", grad_output, call.output_shape)
+    grad_output = _floats("grad_output", grad_output, call.plan.output_shape)
     theta, address = call.thresholds_address(), grad_output.ctypes.data
     gradients = Gradients(
         np.empty(call.input.shape, np.float32),

@@ -20,7 +20,7 @@ NAMES = {
 
 
 class Hook(BuildHookInterface):  # noqa: D101
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: D102, ARG002
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: D102
         here = Path(self.root).resolve()
         crate = here.parents[1]
         header = crate / "src/capi/convrelu.h"
@@ -31,7 +31,7 @@ class Hook(BuildHookInterface):  # noqa: D101
             )
         cargo = os.environ.get("CARGO") or shutil.which("cargo")
         if cargo is None:
-            sys.exit("convrelu: cargo is missing. Install Rust 1.89 or later (https://rustup.rs): it is the only compiler needed.")
+            sys.exit("convrelu: cargo is missing. Install Rust 1.89 or later (https://rustup.rs), the only compiler needed.")
         manifest = here / "native/Cargo.toml"
         target = Path(os.environ.get("CARGO_TARGET_DIR") or crate / "target").absolute()
         command = [cargo, "build", "--release", "--locked", "--manifest-path", str(manifest), "--target-dir", str(target)]

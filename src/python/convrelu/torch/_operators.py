@@ -199,8 +199,8 @@ def output_shape(
     extents = _layer.output_size(size, kernel, stride, dilation, padding_before, padding_after)
     if any(extent < 1 for extent in extents):
         raise ValueError(
-            f"input has the size {tuple(size)}: with the padding {tuple(padding_before)} before and {tuple(padding_after)} after it "
-            f"must be at least as long as the kernel {tuple(kernel)} with the dilation {tuple(dilation)}"
+            f"input has the size {tuple(size)}: with the padding {tuple(padding_before)} before and {tuple(padding_after)} after "
+            f"it must be at least as long as the kernel {tuple(kernel)} with the dilation {tuple(dilation)}"
         )
     return [input.shape[0], weight.shape[0], *extents]
 
@@ -216,7 +216,7 @@ def _backward_fake(
 
 
 def _setup_forward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, thresholds, ctx.threshold, bias, *ctx.geometry = inputs
+    input, weight, thresholds, ctx.threshold, _, *ctx.geometry = inputs
     ctx.save_for_backward(input, weight, thresholds)
 
 
@@ -240,11 +240,36 @@ def _derive_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     return grad, x, w, theta, None, None, None, None, None, None, None
 
 
-class _Eager(torch.autograd.Function):
-    """The operators without the dispatcher, which takes longer than a small layer."""
+class _Forward(torch.autograd.Function):
+    """The operator as the transforms of `torch.func` want it."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
+        input: Tensor, weight: Tensor, thresholds: Tensor | None, threshold: float, bias: Tensor | None, geometry: Geometry
+    ) -> Tensor:
+        return _forward(input, weight, thresholds, threshold, bias, *geometry)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        input, weight, thresholds, ctx.threshold, _, ctx.geometry = inputs
+        ctx.save_for_backward(input, weight, thresholds)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
+        needs = ctx.needs_input_grad
+        wanted = [needs[0], needs[2], needs[1], needs[4]]
+        # With a graph, the gradients are to have derivatives of their own.
+        derive = _Backward.apply if torch.is_grad_enabled() else _backward
+        found = derive(grad_output, *ctx.saved_tensors, ctx.threshold, *ctx.geometry, wanted)
+        x, theta, w, b = (gradient if want else None for gradient, want in zip(found, wanted, strict=True))
+        return x, w, theta, None, b, None
+
+
+class _Eager(torch.autograd.Function):
+    """The operator without the dispatcher, which takes longer than a small layer. (So does a `setup_context` of its own.)"""
+
+    @staticmethod
+    def forward(
         ctx: Any,
         input: Tensor,
         weight: Tensor,
@@ -253,31 +278,37 @@ class _Eager(torch.autograd.Function):
         bias: Tensor | None,
         geometry: Geometry,
     ) -> Tensor:
-        ctx.threshold, ctx.geometry = threshold, geometry
-        ctx.save_for_backward(input, weight, thresholds)
+        _Forward.setup_context(ctx, (input, weight, thresholds, threshold, bias, geometry), input)
         return _forward(input, weight, thresholds, threshold, bias, *geometry)
 
+    backward = _Forward.backward
+
+
+class _Backward(torch.autograd.Function):
+    """The operator of the gradients, where they are to have derivatives."""
+
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:  # noqa: D102
-        needs = ctx.needs_input_grad
-        wanted = [needs[0], needs[2], needs[1], needs[4]]
-        # With a graph, the gradients are to have derivatives of their own.
-        derive = torch.ops.convrelu.backward if torch.is_grad_enabled() else _backward
-        found = derive(grad_output, *ctx.saved_tensors, ctx.threshold, *ctx.geometry, wanted)
-        x, theta, w, b = (gradient if want else None for gradient, want in zip(found, wanted, strict=True))
-        return x, w, theta, None, b, None
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return _backward(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _setup_backward(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+        return _derive_backward(ctx, *cotangents)
 
 
 _PLAIN = {Tensor, torch.nn.Parameter, type(None)}
 
 
 def _is_eager(*tensors: Tensor | None) -> bool:
-    """Whether nobody watches: no subclass, no mode, no transform, no tracer, no autocast."""
+    """Whether nobody watches: no subclass, no mode, no tracer, no autocast."""
     return (
         all(type(tensor) in _PLAIN for tensor in tensors)
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._len_torch_function_stack() == 0
-        and not torch._C._are_functorch_transforms_active()
         and torch._C._get_tracing_state() is None
         and not torch.is_autocast_enabled("cpu")
     )
@@ -289,7 +320,8 @@ def conv_relu(
     """`torch.ops.convrelu.forward`, on the shortest way there is."""
     if torch.compiler.is_compiling() or not _is_eager(input, weight, thresholds, bias) or input.device.type != "cpu":
         return torch.ops.convrelu.forward(input, weight, thresholds, threshold, bias, *geometry)
-    return _Eager.apply(input, weight, thresholds, threshold, bias, geometry)
+    function = _Forward if torch._C._are_functorch_transforms_active() else _Eager
+    return function.apply(input, weight, thresholds, threshold, bias, geometry)
 
 
 for name, implementation in (("forward", _forward), ("backward", _backward)):

@@ -162,7 +162,7 @@ def _into(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in operands):
         raise RuntimeError("out is given and an operand requires a gradient: out= has no derivative; use torch.no_grad()")
     if any(tensor.dtype is not torch.float32 or tensor.device.type != "cpu" for tensor in operands):
-        raise TypeError(f"out is given and an operand is no float32 tensor of the CPU: out= goes to the kernels alone ({out.dtype})")
+        raise TypeError(f"out is a {out.dtype} tensor on {out.device}: it and all operands must be float32 on the CPU")
     shape = tuple(_operators.output_shape(input, weight, *geometry[:4]))
     if tuple(out.shape) != shape:
         raise ValueError(f"out has the shape {tuple(out.shape)}: it must be {shape}")
@@ -183,7 +183,7 @@ def ada_relu(input: Tensor, thresholds: Tensor) -> Tensor:
         theta = thresholds.reshape(-1, *[1] * (input.dim() - 2))
     else:
         raise ValueError(
-            f"thresholds has the shape {tuple(thresholds.shape)}: with an input of the shape {tuple(input.shape)} it must have one "
-            f"element, the {input.shape[1] if input.dim() > 1 else 'missing'} channels, or the shape of an image"
+            f"thresholds has the shape {tuple(thresholds.shape)}: with an input of the shape {tuple(input.shape)} it must have "
+            f"one element, the {input.shape[1] if input.dim() > 1 else 'missing'} channels, or the shape of an image"
         )
     return torch.where(input <= theta, theta, input)

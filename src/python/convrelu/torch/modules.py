@@ -26,7 +26,7 @@ def check_threshold_init(init: Any) -> None:
         if isinstance(scale, int | float) and math.isfinite(scale) and scale >= 0:
             return
     raise ValueError(
-        f"threshold_init is {init!r}: it must be 'zero', 'glorot', ('gaussian', s) or ('uniform', s) with a finite s of at least 0"
+        f"threshold_init is {init!r}: it must be 'zero', 'glorot', ('gaussian', s) or ('uniform', s) with a finite s, at least 0"
     )
 
 
@@ -76,7 +76,8 @@ class _ConvReLU(nn.Module):
         self.stride = functional.axes("stride", stride, rank, 1)
         self.dilation = functional.axes("dilation", dilation, rank, 1)
         before, after = functional.paddings(padding, self.kernel_size, self.stride, self.dilation)
-        self.padding = padding if isinstance(padding, str) else before if before == after else tuple(zip(before, after, strict=True))
+        pairs = before if before == after else tuple(zip(before, after, strict=True))
+        self.padding = padding if isinstance(padding, str) else pairs
         self.threshold_init = threshold_init
         self._geometry = Geometry(self.stride, before, after, self.dilation, groups)
         room = {"device": device, "dtype": dtype}
@@ -92,12 +93,11 @@ class _ConvReLU(nn.Module):
         """Initial values: weight and bias as those of `torch.nn.Conv2d`, thresholds as `threshold_init` says."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         taps = math.prod(self.kernel_size)
-        fan_in, fan_out = self.weight.shape[1] * taps, self.out_channels // self.groups * taps
         if self.bias is not None:
-            bound = 1 / math.sqrt(fan_in)
+            bound = 1 / math.sqrt(self.weight.shape[1] * taps)
             nn.init.uniform_(self.bias, -bound, bound)
-        # The thresholds' fans are channels: the paper's n_in and n_out.
-        init_thresholds(self.thresholds, self.threshold_init, self.in_channels, self.out_channels)
+        # As the crate's trainer counts fans: channels of all groups, times taps.
+        init_thresholds(self.thresholds, self.threshold_init, self.in_channels * taps, self.out_channels * taps)
 
     def forward(self, input: Tensor) -> Tensor:
         """`(batch, in_channels, *size)` to `(batch, out_channels, *output_size)`, or both without batch."""
@@ -122,7 +122,8 @@ _DOC = """A convolution with a trained threshold per input channel and tap, over
 
     `y = Σ w · max(x, θ) + b`: with thresholds of 0, which is how they begin, it is a ReLU and a convolution.
 
-    Arguments are those of `torch.nn.Conv{rank}d`, and `threshold_init`: `"zero"`, `("gaussian", s)`, `("uniform", s)` or `"glorot"`.
+    Arguments are those of `torch.nn.Conv{rank}d`, and `threshold_init`: `"zero"`, `("gaussian", s)`, `("uniform", s)` or
+    `"glorot"`.
 
     Parameters: `weight` `(out_channels, in_channels // groups, *kernel_size)`, `thresholds` `(in_channels, *kernel_size)`, `bias`
     `(out_channels,)` or `None`.
@@ -165,7 +166,7 @@ class AdaReLU(nn.Module):
             raise ValueError(f"shape is {shape!r}: it must be None, channels, or (channels, *size), each at least 1")
         check_threshold_init(threshold_init)
         if threshold_init == "glorot":
-            raise ValueError("threshold_init is 'glorot': an activation has no fans; use 'zero', ('gaussian', s) or ('uniform', s)")
+            raise ValueError("threshold_init is 'glorot': an activation has no fans; it must be 'zero', or drawn with a scale")
         self.threshold_init = threshold_init
         self.thresholds = nn.Parameter(torch.empty(extents, device=device, dtype=dtype))
         self.reset_parameters()

@@ -1,4 +1,5 @@
-"""Builds the shared library with cargo, and puts it into the wheel beside the header it was built with."""
+"""Builds the shared library with cargo, and puts it into the wheel beside the header it was built with and the list of
+layers that are timed."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ NAMES = {
 
 
 class Hook(BuildHookInterface):  # noqa: D101
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: D102
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         here = Path(self.root).resolve()
         crate = here.parents[1]
         header = crate / "src/capi/convrelu.h"
@@ -41,6 +42,7 @@ class Hook(BuildHookInterface):  # noqa: D101
         built, named = NAMES.get(sys.platform, ("libconvrelu_python.so", "libconvrelu.so"))
         build_data["force_include"][str(target / "release" / built)] = f"convrelu/{named}"
         build_data["force_include"][str(header)] = "convrelu/convrelu.h"
+        build_data["force_include"][str(crate / "benches/peers/shapes")] = "convrelu/shapes"
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"

@@ -150,7 +150,7 @@ def test_threshold_statistics() -> None:
     assert both.mean == pytest.approx(values.mean().item()) and both.deviation == pytest.approx(values.std(correction=0).item())
     # Dead is what nothing brings above its threshold, padding included.
     constant = model[0](torch.rand(1, 1, 5, 5))[0, :, 0, 0]
-    alive = (constant.view(2, 1, 1) > model[1].thresholds) | (0 > model[1].thresholds) & (torch.arange(9).view(3, 3) != 4)
+    alive = (constant.view(2, 1, 1) > model[1].thresholds) | (model[1].thresholds < 0) & (torch.arange(9).view(3, 3) != 4)
     assert second.dead == pytest.approx(1 - alive.double().mean().item())
     assert threshold_statistics(nn.Linear(1, 1)) == []
     assert threshold_statistics(model)[0].dead is None
@@ -170,9 +170,9 @@ def test_weights_of_the_crates_trainer() -> None:
     import csv
     import gzip
     import json
-    import tomllib
     from pathlib import Path
 
+    import tomllib
     from safetensors.torch import load_file
 
     weights = load_file(Path(run) / "weights.safetensors")

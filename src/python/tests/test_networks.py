@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,7 +162,8 @@ def test_threshold_statistics() -> None:
 def test_weights_of_the_crates_trainer() -> None:
     """Files move both ways: names and shapes of a network are those that the crate's trainer writes.
 
-    With `CONVRELU_RUN`, a run of it (`convrelu digits --out …` or `convrelu train`), the loss is compared, too.
+    With `CONVRELU_RUN`, the folder of a run (`convrelu train --dataset digits --network small-cnn --activation convrelu`), the
+    loss is compared, too.
     """
     model = convert(small_cnn(), "first").model
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -167,21 +171,13 @@ def test_weights_of_the_crates_trainer() -> None:
     run = os.environ.get("CONVRELU_RUN")
     if run is None:
         pytest.skip("CONVRELU_RUN names no run of the crate's trainer")
-    import csv
-    import gzip
-    import json
-    from pathlib import Path
-
-    import tomllib
     from safetensors.torch import load_file
 
     weights = load_file(Path(run) / "weights.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == shapes
     model.load_state_dict(weights)
-    del gzip, json, tomllib
-    from train import digits
-
-    _, (images, labels) = digits()
+    example = runpy.run_path(str(Path(__file__).resolve().parents[1] / "examples/train.py"))
+    _, (images, labels) = example["digits"]()
     with torch.no_grad():
         loss = functional.cross_entropy(model.eval()(images), labels).item()
     with open(Path(run) / "metrics.csv") as file:

@@ -22,9 +22,16 @@ def operands(dtype: torch.dtype = torch.float32, last: bool = False) -> list[tor
     return [tensor.requires_grad_() for tensor in (x, w, theta, b)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("per_tap", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "last", "per_tap"),
+    [
+        (torch.float32, False, True),
+        (torch.float32, True, True),
+        (torch.float32, False, False),
+        (torch.float64, False, True),
+        (torch.float64, True, False),
+    ],
+)
 def test_opcheck(dtype: torch.dtype, last: bool, per_tap: bool) -> None:
     x, w, theta, b = operands(dtype, last)
     thresholds = (theta, 0.0) if per_tap else (None, 0.25)
@@ -32,7 +39,7 @@ def test_opcheck(dtype: torch.dtype, last: bool, per_tap: bool) -> None:
         torch.library.opcheck(torch.ops.convrelu.forward.default, (x, w, *thresholds, bias, *ARGUMENTS))
     y = torch.ops.convrelu.forward(x, w, *thresholds, b, *ARGUMENTS)
     grad = torch.randn_like(y).requires_grad_()
-    for wanted in ([True, per_tap, True, True], [False, False, True, False], [True, False, False, False]):
+    for wanted in ([True, per_tap, True, True], [False, False, True, False]):
         torch.library.opcheck(torch.ops.convrelu.backward.default, (grad, x, w, *thresholds, *ARGUMENTS, wanted))
 
 

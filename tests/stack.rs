@@ -226,8 +226,8 @@ fn the_layers_take_every_path() {
                 has(algorithm, plans().map(|plan| format!("{:?}", plan.backward_input_algorithm())).collect());
             }
         }
-        for algorithm in ["panels", "stripes", "taps in lanes", "depthwise"] {
-            if isa != Isa::Scalar || algorithm != "taps in lanes" {
+        for algorithm in ["panels", "stripes", "patches", "taps in lanes", "depthwise"] {
+            if isa != Isa::Scalar || !["patches", "taps in lanes"].contains(&algorithm) {
                 has(algorithm, plans().map(|plan| plan.backward_weight_algorithm().to_owned()).collect());
             }
         }

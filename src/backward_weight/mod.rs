@@ -3,11 +3,13 @@
 //! | algorithm | in lanes | chosen for |
 //! |---|---|---|
 //! | [`stripes`] | input channels | channels last; 1×1 layers; small planes |
-//! | [`outer`] | input channels, perhaps of a row of taps | channels first; few channels |
+//! | [`patches`] | output channels, or taps and input channels | few input channels |
+//! | [`outer`] | input channels, perhaps of a row of taps | channels first; few channels of both |
 //! | [`depthwise`](crate::depthwise) | channels | one channel per group |
 //! | [`tiny`](crate::tiny) | nothing | very little work |
 
 mod outer;
+mod patches;
 mod stripes;
 
 use core::ops::Range;
@@ -17,17 +19,18 @@ use crate::calls::BackwardWeightCall;
 use crate::depthwise::backward_weight as depthwise;
 use crate::desc::{ConvDesc, volume};
 use crate::error::Error;
-use crate::geometry::{Panels, Split, THREADS, Work, paying_segments};
+use crate::geometry::{Panels, Split, THREADS, Work, long_axis, paying_segments};
 use crate::kernel::{Kernels, VECTORS};
 use crate::layout::Layout;
 use crate::operands::{Accumulation, Gradient};
 use crate::strided;
-use crate::sums::add_positions;
+use crate::sums::{Positions, add_positions};
 use crate::threads::{Executor, Rest, for_each};
 use crate::tiny::Tiny;
 use crate::tuning::Tuning;
 
 use outer::Outer;
+use patches::Patches;
 use stripes::Stripes;
 
 /// How the backward pass of the weight runs on one instruction set.
@@ -36,8 +39,10 @@ pub(crate) struct BackwardWeightPlan {
     driver: Driver,
     /// Output channels that are not cut.
     unit: usize,
-    /// Parts of the images that are summed apart, so that threads may share them out; the sums of several meet in the end.
+    /// Parts of the images, and of the positions of each, that are summed apart, so that threads may share them out; the sums of
+    /// several meet in the end.
     segments: u8,
+    cuts: u8,
     /// What the threads share out: segments, and units of output channels of all groups.
     parts: Split,
     /// Elements of one thread's workspace.
@@ -47,17 +52,28 @@ pub(crate) struct BackwardWeightPlan {
 /// Elements of the sums of all segments, 256 KiB. Layers of larger gradients have channels enough to share out.
 const MOST_SUMS: usize = 64 * 1024;
 
+/// The same where parts of an image may be summed apart, 2 MiB, and how many parts of few images there may be.
+const MOST_SUMS_OF_CUTS: usize = 512 * 1024;
+const MOST_CUTS: usize = 4;
+
 /// Positions of a segment for which to add its sums to others costs little: a hundredth of them.
 const LEAST_POSITIONS: usize = 256;
 
-/// Images that are summed apart. Independent of the number of threads: they decide the order of sums.
-const fn segments(desc: &ConvDesc, tuning: &Tuning) -> Panels {
-    let batch = desc.batch();
+/// Images that are summed apart, and, where each is on its own, parts of its positions along the first long axis: a power of two, as
+/// threads often are. Independent of the number of threads: they decide the order of sums.
+const fn segments(desc: &ConvDesc, tuning: &Tuning, cuts_images: bool) -> (Panels, usize) {
+    let (batch, size) = (desc.batch(), desc.output_size());
     let pay = paying_segments(desc.multiply_adds(), tuning.part);
-    let positions = batch.saturating_mul(volume(desc.output_size())) / LEAST_POSITIONS;
-    let sums = MOST_SUMS / max(gradient_len(desc, desc.out_channels()), 1);
+    let positions = batch.saturating_mul(volume(size)) / LEAST_POSITIONS;
+    let most_sums = if cuts_images { MOST_SUMS_OF_CUTS } else { MOST_SUMS };
+    let sums = most_sums / max(gradient_len(desc, desc.out_channels()), 1);
     let most = max(min(pay, min(positions, sums)), 1);
-    Panels::of_at_most(batch, max(batch.div_ceil(most), 1))
+    let images = Panels::of_at_most(batch, max(batch.div_ceil(most), 1));
+    if !cuts_images || images.max() > 1 || batch == 0 {
+        return (images, 1);
+    }
+    let cuts = min(min(most, MOST_CUTS) / batch, size[long_axis(size)]);
+    (images, if cuts > 1 { 1 << cuts.ilog2() } else { 1 })
 }
 
 /// Elements of the gradients of some output channels, biases among them.
@@ -69,6 +85,7 @@ const fn gradient_len(desc: &ConvDesc, channels: usize) -> usize {
 #[derive(Clone, Copy, Debug)]
 enum Driver {
     Outer(Outer),
+    Patches(Patches),
     Stripes(Stripes),
     Depthwise(depthwise::BackwardWeight),
     Tiny(Tiny),
@@ -109,37 +126,50 @@ impl BackwardWeightPlan {
     ) -> Self {
         if let Some(tiny) = tiny {
             let parts = Split::whole([1; 3]);
-            return Self { driver: Driver::Tiny(tiny), unit: 1, segments: 1, parts, part_len: 0 };
+            return Self { driver: Driver::Tiny(tiny), unit: 1, segments: 1, cuts: 1, parts, part_len: 0 };
         }
         let depthwise = match depthwise::BackwardWeight::new(desc, kernels, tuning) {
             Some(driver) if VECTORS && tuning.depthwise => Some(driver),
             _ => None,
         };
-        let unit = if depthwise.is_some() { kernels.lanes } else { 1 };
+        let taps_in_lanes = outer::taps_in_lanes(desc, kernels, tuning);
+        let by_patches = VECTORS
+            && depthwise.is_none()
+            && patches::suits(desc, kernels, taps_in_lanes)
+            && Patches::new(desc, kernels, tuning, desc.out_channels()).is_some();
+        let unit = if depthwise.is_some() {
+            kernels.lanes
+        } else if by_patches {
+            Patches::unit(desc, kernels)
+        } else {
+            1
+        };
         let units = desc.out_channels().div_ceil(unit);
-        let segments = match depthwise {
-            None if THREADS => segments(desc, tuning),
-            _ => Panels::into_parts(desc.batch(), 1),
+        let (segments, cuts) = match depthwise {
+            None if THREADS => segments(desc, tuning, by_patches),
+            _ => (Panels::into_parts(desc.batch(), 1), 1),
         };
         // Channels share copies of the input, which cost about as much as three of them.
-        let shared = if depthwise.is_some() { 0 } else { 48 };
-        let work = Work { items: [segments.count(), 1, units], finest: 1, shared, consecutive: true };
+        let shared = if depthwise.is_some() { 0 } else { 48 / min(unit, 48) };
+        let work = Work { items: [segments.count() * cuts, 1, units], finest: 1, shared, consecutive: true };
         let parts = Split::new(work, threads);
         let own = min(parts.panels().max() * unit, desc.out_channels());
         let all = desc;
         let desc = &all.of_images(segments.max());
+        let patches = if by_patches { Patches::new(desc, kernels, tuning, own) } else { None };
+        assert!(patches.is_some() == by_patches, "the window of a position fits or not, whatever the images");
         let (driver, part_len) = if let Some(driver) = depthwise {
             (Driver::Depthwise(driver), driver.workspace_len(desc, kernels, own))
+        } else if let Some(driver) = patches {
+            (Driver::Patches(driver), driver.buffers(desc, kernels).len())
+        } else if VECTORS && taps_in_lanes == 1 && suits_stripes(desc) && stripes::applies(desc, kernels, tuning) {
+            let driver = Stripes::new(desc, kernels, tuning, own);
+            (Driver::Stripes(driver), driver.buffers(desc, kernels).len())
         } else {
             let driver = Outer::new(desc, kernels, tuning, own);
-            if VECTORS && driver.taps_in_lanes == 1 && suits_stripes(desc) && stripes::applies(desc, kernels, tuning) {
-                let driver = Stripes::new(desc, kernels, tuning, own);
-                (Driver::Stripes(driver), driver.buffers(desc, kernels).len())
-            } else {
-                (Driver::Outer(driver), driver.buffers(desc, kernels).len())
-            }
+            (Driver::Outer(driver), driver.buffers(desc, kernels).len())
         };
-        Self { driver, unit, segments: segments.count() as u8, parts, part_len }
+        Self { driver, unit, segments: segments.count() as u8, cuts: cuts as u8, parts, part_len }
     }
 
     #[cfg(feature = "internal-testing")]
@@ -148,17 +178,22 @@ impl BackwardWeightPlan {
             Driver::Depthwise(_) => "depthwise",
             Driver::Tiny(_) => "tiny",
             Driver::Stripes(_) => "stripes",
+            Driver::Patches(_) => "patches",
             Driver::Outer(Outer { taps_in_lanes: 2.., .. }) => "taps in lanes",
             Driver::Outer(_) => "panels",
         }
     }
 
-    /// Images times output channels of each part of the threads.
+    /// Positions of all images times output channels of each part of the threads.
     #[cfg(feature = "internal-testing")]
     pub(crate) fn shares(&self, desc: &ConvDesc) -> impl Iterator<Item = usize> {
         let (this, desc) = (*self, *desc);
         self.parts.iter().map(move |[segments, _, units]| {
-            this.segments(&desc).items(&segments).len() * this.channels(&desc, &units).len()
+            let positions = segments.map(|segment| {
+                let (images, positions) = this.segment(&desc, segment);
+                images.len() * positions.iter().map(Range::len).product::<usize>()
+            });
+            positions.sum::<usize>() * this.channels(&desc, &units).len()
         })
     }
 
@@ -176,15 +211,17 @@ impl BackwardWeightPlan {
 
     /// Elements of the sums of all segments.
     const fn sums_len(&self, desc: &ConvDesc) -> usize {
-        if THREADS && self.segments > 1 {
-            gradient_len(desc, desc.out_channels()).saturating_mul(self.segments as usize)
-        } else {
-            0
-        }
+        let segments = self.segments as usize * self.cuts as usize;
+        if THREADS && segments > 1 { gradient_len(desc, desc.out_channels()).saturating_mul(segments) } else { 0 }
     }
 
-    fn segments(&self, desc: &ConvDesc) -> Panels {
-        Panels::into_parts(desc.batch(), self.segments.into())
+    /// The images of a segment, and their positions.
+    fn segment(&self, desc: &ConvDesc, segment: usize) -> (Range<usize>, Positions) {
+        let (images, cuts) = (Panels::into_parts(desc.batch(), self.segments.into()), usize::from(self.cuts));
+        let (size, axis) = (desc.output_size(), long_axis(desc.output_size()));
+        let mut positions = size.map(|size| 0..size);
+        positions[axis] = Panels::into_parts(size[axis], cuts).get(segment % cuts);
+        (images.get(segment / cuts), positions)
     }
 
     /// Output channels of some units.
@@ -253,7 +290,7 @@ impl BackwardWeightPlan {
         for units in self.parts.panels().iter() {
             let channels = self.channels(desc, &units);
             let len = gradient_len(desc, channels.len());
-            let (own, others) = rest.split_at(len * usize::from(self.segments));
+            let (own, others) = rest.split_at(len * usize::from(self.segments) * usize::from(self.cuts));
             rest = others;
             for (index, segment) in own.chunks_exact(len).enumerate() {
                 let (weights, biases) = segment.split_at(channels.len() * filter);
@@ -275,11 +312,14 @@ impl BackwardWeightPlan {
     fn run_part(&self, call: &BackwardWeightCall<'_>, part: WeightPart<'_>) {
         let WeightPart { segments, channels, gradients, workspace } = part;
         match gradients {
-            Gradients::Whole(weights, biases) => self.run_channels(call, channels, weights, biases, workspace),
+            Gradients::Whole(weights, biases) => {
+                let all = call.desc.output_size().map(|size| 0..size);
+                self.run_channels(call, &all, channels, weights, biases, workspace);
+            }
             Gradients::Apart(sums, [weight, bias]) if THREADS => {
                 let len = gradient_len(call.desc, channels.len());
                 for (segment, sums) in segments.zip(sums.chunks_exact_mut(len)) {
-                    let images = self.segments(call.desc).get(segment);
+                    let (images, positions) = self.segment(call.desc, segment);
                     let [input, output] = [call.desc.input_tensor(), call.desc.output_tensor()];
                     let call = BackwardWeightCall {
                         desc: &call.desc.of_images(images.len()),
@@ -290,19 +330,21 @@ impl BackwardWeightPlan {
                     let (weights, biases) = sums.split_at_mut(len - channels.len());
                     biases.fill(0.0);
                     let weights = weight.then_some(Gradient::overwrite(weights));
-                    self.run_channels(&call, channels.clone(), weights, bias.then_some(biases), &mut *workspace);
+                    let biases = bias.then_some(biases);
+                    self.run_channels(&call, &positions, channels.clone(), weights, biases, &mut *workspace);
                 }
             }
             Gradients::Apart(..) => unreachable!("segments are never planned"),
         }
     }
 
-    /// Computes the gradients of some output channels.
+    /// Computes the gradients of some output channels, at some positions: all of them but where images are cut.
     fn run_channels(
         &self,
         call: &BackwardWeightCall<'_>,
+        positions: &Positions,
         channels: Range<usize>,
-        grad_weight: Option<Gradient<'_>>,
+        mut grad_weight: Option<Gradient<'_>>,
         grad_bias: Option<&mut [f32]>,
         workspace: &mut [f32],
     ) {
@@ -315,14 +357,21 @@ impl BackwardWeightPlan {
             driver.run(call, channels, grad_weight, grad_bias, workspace);
             return;
         }
+        if VECTORS
+            && let Driver::Patches(driver) = &self.driver
+            && let Some(grad_weight) = grad_weight.take()
+        {
+            driver.run(call, positions, channels, grad_weight.zeroed(), grad_bias, workspace);
+            return;
+        }
         if let Some(grad_bias) = grad_bias {
-            let all = call.desc.output_size().map(|size| 0..size);
-            add_positions(&call.desc.output_tensor(), call.grad_output, &[all], channels.clone(), grad_bias);
+            let positions = core::slice::from_ref(positions);
+            add_positions(&call.desc.output_tensor(), call.grad_output, positions, channels.clone(), grad_bias);
         }
         let Some(grad_weight) = grad_weight.map(Gradient::zeroed) else { return };
         match &self.driver {
             Driver::Outer(driver) => driver.run(call, channels, grad_weight, workspace),
-            Driver::Depthwise(_) | Driver::Stripes(_) | Driver::Tiny(_) => {
+            Driver::Depthwise(_) | Driver::Patches(_) | Driver::Stripes(_) | Driver::Tiny(_) => {
                 unreachable!("never planned, or done above")
             }
         }

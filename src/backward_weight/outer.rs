@@ -72,16 +72,22 @@ struct Slab {
     channels: Range<usize>,
 }
 
+/// Taps along the width that can share the lanes with the channels: all or one.
+pub(super) const fn taps_in_lanes(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> usize {
+    let channels = desc.group_in_channels();
+    let adjacent = desc.groups() == 1 && desc.dilation()[2] == 1 && desc.stride()[2] == 1;
+    let most = min(kernels.vectors, tuning.tile) * kernels.lanes;
+    let fits = desc.kernel()[2].saturating_mul(channels) <= most;
+    if channels < kernels.lanes && adjacent && fits { desc.kernel()[2] } else { 1 }
+}
+
 impl Outer {
     /// `own` is the most output channels of one thread.
     pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, own: usize) -> Self {
         let axes = Axis::all_forward(desc);
-        let channels = desc.group_in_channels();
-        let adjacent = desc.groups() == 1 && desc.dilation()[2] == 1 && desc.stride()[2] == 1;
-        let most_vectors = min(kernels.vectors, tuning.tile);
-        let fits = desc.kernel()[2].saturating_mul(channels) <= most_vectors * kernels.lanes;
-        let taps_in_lanes = if channels < kernels.lanes && adjacent && fits { desc.kernel()[2] } else { 1 };
-        let vectors = Panels::of_at_most((channels * taps_in_lanes).div_ceil(kernels.lanes), most_vectors);
+        let taps_in_lanes = taps_in_lanes(desc, kernels, tuning);
+        let channels = desc.group_in_channels() * taps_in_lanes;
+        let vectors = Panels::of_at_most(channels.div_ceil(kernels.lanes), min(kernels.vectors, tuning.tile));
         let lanes = vectors.max() * kernels.lanes;
 
         let taps = desc.taps() / taps_in_lanes;

@@ -131,7 +131,7 @@ struct Slab<'a> {
 }
 
 /// The largest block of at most `most` positions, cut along one axis: all of the axes behind it, one of those before.
-const fn block_of(desc: &ConvDesc, most: usize) -> [usize; 4] {
+pub(super) const fn block_of(desc: &ConvDesc, most: usize) -> [usize; 4] {
     let most = if most >= 16 { most / 16 * 16 } else { most };
     let [depth, height, width] = desc.output_size();
     let counts = [max(desc.batch(), 1), depth, height, width];
@@ -492,10 +492,11 @@ impl Stripes {
                 thresholds: (!call.thresholds.is_linear()).then_some(&*thresholds),
                 copy: &mut *scratch.copy,
                 gradients: &*scratch.gradients,
-                packed: block.packed_len(),
+                packed: Some(block.packed_len()),
                 tiles: block.tiles,
                 // A group's single tile, whatever part of it is this thread's: the order of sums follows.
                 in_place: call.desc.group_out_channels() <= self.most_rows,
+                pairs: true,
                 outside,
                 sums: &mut sums[index * inputs.len() + first - inputs.start..],
                 pitch: filter,

@@ -26,6 +26,7 @@ use core::ops::Range;
 
 use super::Kernel;
 use super::epilogue::{Channels, Ending, Finished, Tables};
+use super::lines::clamp_line;
 use super::tile::{Sums, few, framed, load, outlined, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
 use super::view::PixelsMut;
@@ -331,8 +332,6 @@ unsafe fn clamp_row<S: Vector>(simd: S, taps: &Lattice<2>, from: *const f32, thr
     framed!(simd => {
         let Lattice { counts: [depth, height, width, len], steps: [source, steps] } = *taps;
         let mut to = to;
-        let rest = len % S::LANES;
-        let mask = simd.mask_between_m32s(0, rest as u32);
         for d in 0..depth {
             for h in 0..height {
                 for w in 0..width {
@@ -340,17 +339,7 @@ unsafe fn clamp_row<S: Vector>(simd: S, taps: &Lattice<2>, from: *const f32, thr
                     unsafe {
                         let from = from.add(d * source[0] + h * source[1] + w * source[2]);
                         let thresholds = thresholds.add(d * steps[0] + h * steps[1] + w * steps[2]);
-                        let mut step = 0;
-                        while step + S::LANES <= len {
-                            let x = simd.load(from.add(step));
-                            simd.store(to.add(step), simd.activate(x, simd.load(thresholds.add(step))));
-                            step += S::LANES;
-                        }
-                        if rest > 0 {
-                            let x = simd.mask_load_ptr_f32s(mask, from.add(step));
-                            let theta = simd.mask_load_ptr_f32s(mask, thresholds.add(step));
-                            simd.mask_store_ptr_f32s(mask, to.add(step), simd.activate(x, theta));
-                        }
+                        clamp_line::<S, true>(simd, from, thresholds, len, to);
                         to = to.add(len);
                     }
                 }

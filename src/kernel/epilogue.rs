@@ -279,8 +279,8 @@ impl Tables {
                         let mut lane = 0;
                         while lane < len {
                             let own = min(len - lane, S::LANES);
-                            let scale = load_first(simd, self.scale.at(first + lane), own);
-                            let shift = load_first(simd, self.shift.at(first + lane), own);
+                            let scale = simd.load_first(self.scale.at(first + lane), own);
+                            let shift = simd.load_first(self.shift.at(first + lane), own);
                             line.run(simd, [scale, shift], bounds, own);
                             line.skip(S::LANES, S::LANES);
                             lane += S::LANES;
@@ -353,7 +353,7 @@ impl Line {
                 }
             } else {
                 for _ in 0..count {
-                    let (sum, before) = (load_first(simd, from, own), load_first(simd, residual, own));
+                    let (sum, before) = (simd.load_first(from, own), simd.load_first(residual, own));
                     simd.store_first(to, finished(simd, sum, before, coefficients, bounds), own);
                     from = from.wrapping_add(from_step);
                     residual = residual.wrapping_add(residual_step);
@@ -375,23 +375,6 @@ fn finished<S: Vector>(
 ) -> S::f32s {
     let value = simd.add_f32s(simd.mul_add(sums, scale, shift), residual);
     simd.limit(simd.activate(value, low), high)
-}
-
-/// The first `len` elements of a vector, at most all of them.
-///
-/// # Safety
-///
-/// [In reach](Vector#in-reach): `len` elements at `from`.
-#[inline(always)]
-unsafe fn load_first<S: Vector>(simd: S, from: *const f32, len: usize) -> S::f32s {
-    // SAFETY: in reach: the mask holds for the first `len` lanes.
-    unsafe {
-        if len == S::LANES {
-            simd.load(from)
-        } else {
-            simd.mask_load_ptr_f32s(simd.mask_between_m32s(0, len as u32), from)
-        }
-    }
 }
 
 /// Finishes sums of some channels, a row per channel: `to[c][p]` becomes what `from[c][p]` does.

@@ -25,6 +25,7 @@ mod deal;
 mod depthwise;
 mod detect;
 mod epilogue;
+mod lines;
 mod masked;
 mod offsets;
 mod outer;
@@ -49,6 +50,7 @@ pub(crate) use depthwise::{
     Own, Segment, SegmentWords, Thetas, Walk,
 };
 pub(crate) use epilogue::{Epilogue, FinishRows, Residual, made as epilogues_made, make as make_epilogues};
+pub(crate) use lines::ClampLines;
 pub(crate) use masked::{Mask, MaskedProducts};
 pub(crate) use offsets::Offsets;
 pub(crate) use outer::WeightPanels;
@@ -205,6 +207,7 @@ kernels! {
     padded_tap(PaddedTap);
     masked(MaskedProducts);
     copy(CopyBlock);
+    clamp_lines(ClampLines);
     transpose(TransposeBlock);
     finish_rows(FinishRows);
     depthwise_forward(DepthwiseForward);

@@ -17,6 +17,8 @@
 //! Each shape of tile is a function of its own, which the plain code around calls: one function with all of them would take
 //! the compiler minutes, and an unoptimised build hundreds of kilobytes of stack.
 
+use core::ops::Range;
+
 use super::Kernel;
 use super::tile::{Interleaved, Sums, add_products, few, load, outlined, store, unrolled, with_const};
 use super::vector::{MOST_LANES, Vector};
@@ -177,13 +179,15 @@ impl Kernel for SumTiles<'_> {
 }
 
 /// `sums[d][c] += Σ_p gradients[p][d] · f(input[p][c]; θ[c])` over the positions of a block that read inside through one tap,
-/// and `outside[d] · θ[c]` where `θ > 0`, for stripes of input channels and tiles of output channels.
+/// and `outside[d] · θ[c]` where `θ > 0`, for stripes of input channels and tiles of output channels. (Products of patches have
+/// other things in the lanes and in the rows; the names are those of channels.)
 pub(crate) struct StripeProducts<'a> {
     /// From where the first position reads the first channel on.
     pub(crate) input: &'a [f32],
-    /// The positions, perhaps none: in the input and, counted in positions, among those that are packed.
+    /// The positions, perhaps none: in the input and, counted in positions, among those that are packed. Among gradients that are
+    /// not in tiles it counts elements.
     pub(crate) positions: Lattice<2>,
-    /// Where the first one is packed.
+    /// Where the first one is packed, in the same unit.
     pub(crate) first: usize,
     /// Input channels.
     pub(crate) channels: usize,
@@ -195,15 +199,18 @@ pub(crate) struct StripeProducts<'a> {
     pub(crate) thresholds: Option<&'a [f32]>,
     /// Room for `[stripe][position][lane]`.
     pub(crate) copy: &'a mut [f32],
-    /// `[tile][position][channel of the tile]`
+    /// `[tile][position][channel of the tile]`, or as they lie, all channels of a position side by side.
     pub(crate) gradients: &'a [f32],
-    /// Positions that are packed there.
-    pub(crate) packed: usize,
+    /// Positions that are packed there in tiles, if they are.
+    pub(crate) packed: Option<usize>,
     /// Output channels, in tiles.
     pub(crate) tiles: Panels,
     /// Whether the tiles rather read the input where it lies, if they can: where each stripe meets a single one, a copy costs more
     /// than it saves.
     pub(crate) in_place: bool,
+    /// Whether stripes of a single vector have two chains of sums, as they must where tiles are few rows high. What decides is the
+    /// layer, not a thread's part of it: the order of sums follows.
+    pub(crate) pairs: bool,
     /// One per output channel: the sum of the gradients where the tap reads padding. Only with thresholds.
     pub(crate) outside: Option<&'a [f32]>,
     /// Added to, or replaced. Output channels are `pitch` apart.
@@ -220,10 +227,14 @@ impl Kernel for StripeProducts<'_> {
         assert!(tiles.count() >= 1 && tiles.max() <= most_rows::<S>());
         if positions.len() > 0 {
             assert!(positions.last(0).saturating_add(*channels) <= input.len());
-            assert!(self.first.saturating_add(positions.last(1)) < self.packed);
+            let last = self.first.saturating_add(positions.last(1));
+            match self.packed {
+                Some(packed) => assert!(last < packed),
+                None => assert!(last.saturating_add(tiles.len()) <= self.gradients.len()),
+            }
         }
-        assert!(positions.len().saturating_mul(lanes) <= self.copy.len());
-        assert!(self.packed.saturating_mul(tiles.len()) <= self.gradients.len());
+        assert!(self.reads_in_place::<S>() || positions.len().saturating_mul(lanes) <= self.copy.len());
+        assert!(self.packed.is_none_or(|packed| packed.saturating_mul(tiles.len()) <= self.gradients.len()));
         assert!(self.thresholds.is_none_or(|thresholds| lanes <= thresholds.len()));
         assert!(self.outside.is_none_or(|outside| tiles.len() <= outside.len() && self.thresholds.is_some()));
         assert!((tiles.len() - 1).saturating_mul(self.pitch).saturating_add(*channels) <= self.sums.len());
@@ -252,11 +263,20 @@ impl StripeProducts<'_> {
     /// Whether tiles read the input where it lies. All whole vectors must be readable.
     fn reads_in_place<S: Vector>(&self) -> bool {
         let lanes = self.stripes.len() * S::LANES;
-        reads_in_place::<S>()
+        (reads_in_place::<S>() || self.thresholds.is_none())
             && self.in_place
             && self.positions.len() > 1
             && lanes <= self.readable
             && self.positions.last(0).saturating_add(lanes) <= self.input.len()
+    }
+
+    /// Where the gradients of a tile's first position lie, and the elements per unit of the positions' steps.
+    #[inline(always)]
+    fn gradients_of(&self, tile: &Range<usize>) -> (usize, usize) {
+        match self.packed {
+            Some(packed) => (tile.start * packed + self.first * tile.len(), tile.len()),
+            None => (self.first + tile.start, 1),
+        }
     }
 }
 
@@ -269,18 +289,18 @@ unsafe fn add_position<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
     outlined!(simd => {
         let zero = simd.splat_f32s(0.0);
         let (whole, rest) = (call.channels / S::LANES * S::LANES, call.channels % S::LANES);
-        let mask = simd.mask_between_m32s(0, rest as u32);
+        let mask = simd.lanes(rest as u32);
         let mut tile = 0;
         while tile < call.tiles.count() {
             let channels = call.tiles.get(tile);
             let rows = channels.end - channels.start;
+            let (first, _) = call.gradients_of(&channels);
             let mut row = 0;
             while row < rows {
                 // SAFETY: checked: the position's gradient of the channel is packed; the channel has as many sums as there are
                 // input channels, and the copy as many lanes.
                 unsafe {
-                    let own = call.gradients.as_ptr().add(channels.start * call.packed + call.first * rows + row);
-                    let gradient = simd.splat_f32s(*own);
+                    let gradient = simd.splat_f32s(*call.gradients.as_ptr().add(first + row));
                     let sums = call.sums.as_mut_ptr().add((channels.start + row) * call.pitch);
                     let x = call.copy.as_ptr();
                     let mut lane = 0;
@@ -328,8 +348,8 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
         let first_sum = tile.start * call.pitch + first_lane;
         let behind = call.sums.len() - first_sum;
         // SAFETY: checked: so many positions, channels and sums come before. The first position, if there is one, is packed.
+        let (first, unit) = call.gradients_of(&tile);
         let operands = unsafe {
-            let first = tile.start * call.packed + call.first * tile.len();
             Tile {
                 x: if in_place {
                     call.input.as_ptr().add(first_lane)
@@ -338,6 +358,7 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
                 },
                 gradients: call.gradients.as_ptr().wrapping_add(first),
                 positions: &positions,
+                unit,
                 thresholds: call.thresholds.map(|thresholds| thresholds.as_ptr().add(first_lane)),
                 outside: call.outside.map(|outside| outside.as_ptr().add(tile.start)),
                 sums: call.sums.as_mut_ptr().add(first_sum),
@@ -346,6 +367,7 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
                 own: own.as_ptr(),
                 whole: (tile.len() - 1) * call.pitch + lanes <= behind,
                 replaces: call.replaces,
+                pairs: call.pairs,
             }
         };
         #[cfg(feature = "internal-testing")]
@@ -493,8 +515,9 @@ struct Tile<'a> {
     x: *const f32,
     /// `[position][channel]`
     gradients: *const f32,
-    /// Steps in `x` in elements, in the gradients in positions.
+    /// Steps in `x` in elements, in the gradients in units of so many.
     positions: &'a Lattice<2>,
+    unit: usize,
     thresholds: Option<*const f32>,
     /// One per channel.
     outside: Option<*const f32>,
@@ -509,6 +532,8 @@ struct Tile<'a> {
     whole: bool,
     /// Whether sums are replaced, not added to.
     replaces: bool,
+    /// Whether every other position has chains of its own.
+    pairs: bool,
 }
 
 /// # Safety
@@ -556,15 +581,16 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize, const CLAMPS:
     }
     // A single vector has too few chains of sums to hide how long an addition takes: every other position has chains of its own.
     let mut others = [[zero; V]; R];
-    let pairs = const { V == 1 && !S::FEW_TILES };
+    let pairs = const { V == 1 && !S::FEW_TILES } && tile.pairs;
     let ([na, nb, nc, count], [x_steps, steps]) = (tile.positions.counts, tile.positions.steps);
-    let (x_step, step) = (x_steps[3], steps[3] * R);
+    let steps = steps.map(|step| step * tile.unit);
+    let (x_step, step) = (x_steps[3], steps[3]);
     // One loop around that over positions: nested ones would pass all sums through each.
     let (mut a, mut b, mut c) = (0, 0, 0);
     let mut lines = na * nb * nc;
     while lines > 0 {
         let mut x = tile.x.wrapping_add(a * x_steps[0] + b * x_steps[1] + c * x_steps[2]);
-        let mut g = tile.gradients.wrapping_add((a * steps[0] + b * steps[1] + c * steps[2]) * R);
+        let mut g = tile.gradients.wrapping_add(a * steps[0] + b * steps[1] + c * steps[2]);
         let mut left = count;
         while pairs && left > 1 {
             // SAFETY: in reach: the next two positions.

@@ -1,6 +1,6 @@
 //! The SIMD vocabulary of the kernels: `pulp`'s, with what eq. 4 needs and the size of the register file.
 
-use pulp::Simd;
+use pulp::{MemMask, Simd};
 
 use super::VECTORS;
 use crate::isa::Isa;
@@ -172,7 +172,26 @@ pub(super) trait Vector: Simd {
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, value: Self::f32s, len: usize) {
         // SAFETY: in reach: the mask holds for the first `len` lanes.
-        unsafe { self.mask_store_ptr_f32s(self.mask_between_m32s(0, len as u32), to, value) }
+        unsafe { self.mask_store_ptr_f32s(self.lanes(len as u32), to, value) }
+    }
+
+    /// The first `len` elements of a vector, at most all of them, and zeros.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Self#in-reach): `len` elements at `from`.
+    #[inline(always)]
+    unsafe fn load_first(self, from: *const f32, len: usize) -> Self::f32s {
+        // SAFETY: in reach: a whole vector, or the lanes that the mask holds for.
+        unsafe {
+            if len == Self::LANES { self.load(from) } else { self.mask_load_ptr_f32s(self.lanes(len as u32), from) }
+        }
+    }
+
+    /// The first lanes, for loads and stores.
+    #[inline(always)]
+    fn lanes(self, len: u32) -> MemMask<Self::m32s> {
+        self.mask_between_m32s(0, len)
     }
 
     /// Tells the CPU that the cache line of an address, which may be any, is about to be written.
@@ -330,6 +349,12 @@ impl Vector for pulp::x86::V4 {
     const PANEL: usize = 12;
     const TILE: usize = 4;
     const STRIPE: [usize; 2] = [12, 2];
+
+    // Without the functions that come with a mask, around whose calls all registers are saved: an instruction masks.
+    #[inline(always)]
+    fn lanes(self, len: u32) -> MemMask<Self::m32s> {
+        MemMask::new(self.mask_between_m32s(0, len).mask())
+    }
 
     // As `pulp` does it, with fewer copies of the operands: where nothing is optimised, they fill the stack.
     #[inline(always)]

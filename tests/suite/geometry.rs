@@ -112,8 +112,9 @@ fn the_workspace_does_not_grow_with_the_work() {
                     let desc = Shape::new(batch, 16, 24, &axes).layout(layout).desc();
                     ConvRelu::with_isa(desc, isa).map(|plan| plan.workspace_len(pass)).unwrap()
                 };
-                // Very many positions take sums of their own for segments of them.
-                for [few, many] in [[80, 160], [5000, 5400]] {
+                // Very many positions take sums of their own for segments of them; such tensors do not fit 32 bits of bytes.
+                let batches = [[80, 160], [5000, 8000]];
+                for [few, many] in batches.into_iter().take(if cfg!(target_pointer_width = "64") { 2 } else { 1 }) {
                     assert_eq!(workspace(few, 64), workspace(many, 64), "{pass:?} on {isa}, {layout:?}");
                 }
                 let (small, large) = (workspace(1, 256), workspace(1, 1024));

@@ -1,0 +1,396 @@
+//! Products of patches: few input channels.
+//!
+//! The patch of a position is what it reads through all taps, clamped and padded: a row of `taps × channels` elements. The patches
+//! of a block of positions make a matrix; its product with the gradients of the same positions is the block's part of the
+//! gradient of the weight. One of the two is in lanes, the other in rows, whichever way leaves fewer lanes empty: the first layer of a
+//! network has 3 channels, 27 taps × channels and 64 output channels, so the output channels are in lanes. A patch ends with a one,
+//! whose product is the gradient of the bias.
+//!
+//! ```text
+//! for each slab of output channels
+//!   for each block of positions
+//!     the patches are copied, clamped     they and the gradients stay in the caches
+//!     for each stripe of lanes            of gradients as they lie, or of patches
+//!       for each tile of rows             sums in registers over the block, then added to those of the slab
+//!   the sums are transposed into the gradient
+//! ```
+
+use core::ops::Range;
+
+use super::stripes::block_of;
+use crate::arith::{clamp, max, min};
+use crate::calls::BackwardWeightCall;
+use crate::desc::ConvDesc;
+use crate::geometry::{Interval, Lattice, Panels, Reads, Segments, Steps, chunks};
+use crate::kernel::{ClampLines, Kernels, StripeProducts};
+use crate::layout::Layout;
+use crate::pixels::{Blocks, Budget, Pixels, Reading, Window};
+use crate::stage::{Block, blocks};
+use crate::strided;
+use crate::sums::Positions;
+use crate::tuning::Tuning;
+use crate::weight::channel_and_tap_strides;
+use crate::workspace::Buffers;
+
+/// Most elements of a patch. Layers of more channels have other algorithms.
+const MOST_STEPS: usize = 1024;
+
+/// Output channels for which the patches are copied.
+const LEAST_OUTPUTS: usize = 16;
+
+/// Elements of the patches and the gradients of a block, 128 KiB: a part of a second-level cache, of which each tile reads a little.
+const BLOCK_LEN: usize = 32 * 1024;
+
+/// Positions of a block, where there are so many: of fewer, what is loaded from and added to the sums would show.
+const LEAST_POSITIONS: usize = 32;
+const MOST_POSITIONS: usize = 512;
+
+/// Elements of a slab's sums, 160 KiB.
+const SUMS_LEN: usize = 40 * 1024;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patches {
+    /// Images, and positions along each axis, of a block.
+    block: [usize; 4],
+    /// Output channels per slab.
+    slab: usize,
+    /// Whether output channels are in lanes; else patches are.
+    outputs_in_lanes: bool,
+    /// Elements from a patch to the next one.
+    pitch: usize,
+    most_vectors: usize,
+    most_rows: usize,
+    /// Most pixels of a window of the input where it and the gradients are copied.
+    window: Option<usize>,
+}
+
+/// A thread's buffers.
+struct Scratch<'a> {
+    /// `[position][tap][channel]`
+    patches: &'a mut [f32],
+    /// Where the gradients are copied that cannot be read as they lie.
+    copy: &'a mut [f32],
+    /// One per element of a patch, and what stands for padding there.
+    thresholds: &'a mut [f32],
+    padding: &'a mut [f32],
+    /// `[row][lane]`
+    sums: &'a mut [f32],
+    /// Copies of a window of the input and of a block's gradients, if any.
+    window: &'a mut [f32],
+    grad_output: &'a mut [f32],
+}
+
+/// Data and where the pixels of a block lie in it.
+struct Source<'a> {
+    data: &'a [f32],
+    pixels: Pixels,
+}
+
+/// Taps × channels of a patch.
+const fn steps(desc: &ConvDesc) -> usize {
+    desc.taps().saturating_mul(desc.group_in_channels())
+}
+
+/// Whether the algorithm can compute a layer, and is the faster one. What is copied pays where the output channels that use it are
+/// enough, and input channels fill no vector, nor do those of `together` taps that may be in the lanes beside them; or where there
+/// is one tap, its channels are few, and output channels, which are read as they lie, fill their vectors.
+pub(super) const fn suits(desc: &ConvDesc, kernels: &Kernels, together: usize) -> bool {
+    let (lanes, channels, outputs) = (kernels.lanes, desc.group_in_channels(), desc.group_out_channels());
+    let filled = together * channels;
+    let fills = together > 1 && filled * 4 >= filled.next_multiple_of(lanes) * 3;
+    let few = channels < lanes && !fills && outputs >= LEAST_OUTPUTS;
+    // With channels first the gradients are copied anyway.
+    let most = lanes * if matches!(desc.tensor_layout(), Layout::Nhwc) { 8 } else { 4 };
+    let single = desc.taps() == 1 && desc.groups() == 1 && channels <= most && outputs.is_multiple_of(lanes);
+    lanes > 1 && (few || single) && steps(desc) <= MOST_STEPS
+}
+
+/// Whether output channels are in lanes: where that leaves fewer of them empty.
+const fn outputs_in_lanes(desc: &ConvDesc, kernels: &Kernels) -> bool {
+    let (steps, outputs) = (steps(desc), desc.group_out_channels());
+    let [with_outputs, with_steps] =
+        [outputs.next_multiple_of(kernels.lanes), (steps + 1).next_multiple_of(kernels.lanes)];
+    with_outputs.saturating_mul(steps) <= with_steps.saturating_mul(outputs)
+}
+
+impl Patches {
+    /// Output channels that threads do not cut.
+    pub(super) const fn unit(desc: &ConvDesc, kernels: &Kernels) -> usize {
+        if outputs_in_lanes(desc, kernels) { kernels.lanes } else { 1 }
+    }
+
+    /// `own` is the most output channels of one thread. None where not even the window of one position fits.
+    pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, own: usize) -> Option<Self> {
+        let (steps, outputs) = (steps(desc), desc.group_out_channels());
+        let most_vectors = min(kernels.stripe_vectors, tuning.tile);
+        let outputs_in_lanes = outputs_in_lanes(desc, kernels);
+        let pitch = if outputs_in_lanes { steps + 1 } else { (steps + 1).next_multiple_of(kernels.lanes) };
+        // Whole stripes, as the shares of threads are.
+        let stripe = kernels.lanes * most_vectors;
+        let most = max(SUMS_LEN / pitch / stripe, 1) * stripe;
+        let all = min(outputs, most);
+        // Whatever the threads: the order of the sums follows from the blocks.
+        let len = min(BLOCK_LEN, tuning.staging_len);
+        let positions = min(clamp(len / (pitch + all), LEAST_POSITIONS, MOST_POSITIONS), tuning.positions);
+        let (block, window) = match desc.tensor_layout() {
+            Layout::Nhwc => (block_of(desc, positions), None),
+            Layout::Nchw => {
+                let channels = desc.group_in_channels();
+                let per_position = pitch + 2 * all;
+                let most = min(4 * BLOCK_LEN, tuning.staging_len.saturating_mul(2));
+                let budget = Budget { per_group: channels, per_position, most, positions };
+                match Blocks::new(desc, Reading::Forward, budget) {
+                    Some(Blocks { images, block: [d, h, w], copies }) => ([images, d, h, w], Some(copies.window())),
+                    None => return None,
+                }
+            }
+        };
+        Some(Self {
+            block,
+            slab: min(clamp(own, 1, outputs), most),
+            outputs_in_lanes,
+            pitch,
+            most_vectors,
+            most_rows: min(kernels.stripe_rows, tuning.panel),
+            window,
+        })
+    }
+
+    /// Rows of the sums, and elements of one.
+    const fn sums(&self, desc: &ConvDesc, kernels: &Kernels) -> [usize; 2] {
+        if self.outputs_in_lanes {
+            [steps(desc) + 1, self.slab.next_multiple_of(kernels.lanes)]
+        } else {
+            [self.slab, self.pitch]
+        }
+    }
+
+    /// One thread's, as [`Scratch`] names them; saturates, as the layers that no memory could hold show.
+    pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<7> {
+        let [images, depth, height, width] = self.block;
+        let positions = images.saturating_mul(depth * height * width);
+        let [rows, lanes] = self.sums(desc, kernels);
+        // Of patches, the only one of a block is copied.
+        let copied = if self.outputs_in_lanes { positions } else { 1 };
+        let (window, grad_output) = match self.window {
+            None => (0, 0),
+            // A vector of lanes may read beyond the last position's channels.
+            Some(window) => (
+                window.saturating_mul(desc.group_in_channels()),
+                positions.saturating_mul(self.slab).saturating_add(kernels.lanes),
+            ),
+        };
+        let patches = positions.saturating_mul(self.pitch);
+        let steps = steps(desc);
+        let sums = rows.saturating_mul(lanes);
+        Buffers::new([patches, copied.saturating_mul(lanes), steps, steps, sums, window, grad_output], kernels.lanes)
+    }
+
+    /// Adds the gradients of some output channels, in the order of the layout, at some positions.
+    pub(super) fn run(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        positions: &Positions,
+        channels: Range<usize>,
+        grad_weight: &mut [f32],
+        mut grad_bias: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) {
+        let desc = call.desc;
+        let ([patches, copy, thresholds, padding, sums, window, grad_output], _) =
+            self.buffers(desc, call.kernels).carve(workspace);
+        let mut scratch = Scratch { patches, copy, thresholds, padding, sums, window, grad_output };
+        let (filter, per_group) = (steps(desc), desc.group_out_channels());
+        // Lanes behind the one are computed and dropped.
+        for patch in scratch.patches.chunks_exact_mut(self.pitch) {
+            patch[filter..].fill(0.0);
+            patch[filter] = 1.0;
+        }
+        for group in channels.start / per_group..channels.end.div_ceil(per_group) {
+            let own = channels.start.max(group * per_group)..channels.end.min((group + 1) * per_group);
+            self.prepare(call, group, &mut scratch);
+            for slab in chunks(own, self.slab) {
+                let first = slab.start - channels.start;
+                let mut out = (
+                    &mut grad_weight[first * filter..][..slab.len() * filter],
+                    grad_bias.as_mut().map(|bias| &mut bias[first..][..slab.len()]),
+                );
+                let mut segments = Segments::default();
+                for images in chunks(0..desc.batch(), self.block[0]) {
+                    let [_, size @ ..] = self.block;
+                    for block in blocks(positions.clone(), size) {
+                        self.run_block(call, group, &slab, (&images, &block), segments.is_new(), &mut scratch);
+                        if segments.advance(images.len() * block.len()) {
+                            self.unpack(call, scratch.sums, &mut out);
+                        }
+                    }
+                }
+                if !segments.is_new() {
+                    self.unpack(call, scratch.sums, &mut out);
+                }
+            }
+        }
+    }
+
+    /// The thresholds of a group's patches, and what stands for padding: `max(0, θ)`.
+    fn prepare(&self, call: &BackwardWeightCall<'_>, group: usize, scratch: &mut Scratch<'_>) {
+        let Scratch { thresholds, padding, .. } = scratch;
+        padding.fill(0.0);
+        if call.thresholds.is_linear() {
+            return;
+        }
+        let channels = call.desc.group_in_channels();
+        for (tap, thresholds) in thresholds.chunks_exact_mut(channels).enumerate() {
+            call.thresholds.copy_channels(group * channels..(group + 1) * channels, tap, thresholds, 1);
+        }
+        for (padding, theta) in padding.iter_mut().zip(&**thresholds) {
+            *padding = theta.max(0.0);
+        }
+    }
+
+    /// Adds a block's part to the sums of a slab, or replaces them with it.
+    fn run_block(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        group: usize,
+        slab: &Range<usize>,
+        (images, block): (&Range<usize>, &Block),
+        replaces: bool,
+        scratch: &mut Scratch<'_>,
+    ) {
+        let (desc, kernels) = (call.desc, call.kernels);
+        let inputs = group * desc.group_in_channels()..(group + 1) * desc.group_in_channels();
+        let mut input = Source { data: call.input, pixels: Pixels::of(&desc.input_tensor()) };
+        let mut gradients = Source { data: call.grad_output, pixels: Pixels::of(&desc.output_tensor()) };
+        let mut readable =
+            if desc.output_pitch() > desc.out_channels() { desc.out_channels() - slab.start } else { usize::MAX };
+        if self.window.is_some() {
+            let axes = Reading::Forward.read(&Reads::all_forward(desc), block);
+            let pitch = inputs.len();
+            let window = Window { images: images.clone(), axes, channels: inputs.clone(), pitch };
+            window.copy(kernels, &desc.input_tensor(), call.input, scratch.window);
+            input = Source { data: &*scratch.window, pixels: window.pixels() };
+            let axes = [0, 1, 2].map(|axis| Steps { first: block.start[axis], step: 1, count: block.size[axis] });
+            let window = Window { images: images.clone(), axes, channels: slab.clone(), pitch: slab.len() };
+            window.copy(kernels, &desc.output_tensor(), call.grad_output, scratch.grad_output);
+            gradients = Source { data: &*scratch.grad_output, pixels: window.pixels() };
+            readable = usize::MAX;
+        }
+        let thresholds = (!call.thresholds.is_linear()).then_some(&*scratch.thresholds);
+        self.copy_patches(call, &input, inputs, (images, block), [thresholds, Some(scratch.padding)], scratch.patches);
+
+        let [d, h, w] = block.size;
+        let own = [d * h * w, h * w, w, 1].map(|step| step * self.pitch);
+        let others = gradients.pixels.steps([1; 3]);
+        let counts = [images.len(), d, h, w];
+        let gradients = &gradients.data[gradients.pixels.at(images.start, block.start, slab.start)..];
+        let patches = &*scratch.patches;
+        let [_, pitch] = self.sums(desc, kernels);
+        let (outputs, steps) = (slab.len(), steps(desc) + 1);
+        let (lanes, rows) = if self.outputs_in_lanes { (outputs, steps) } else { (steps, outputs) };
+        let [from_lanes, from_rows] = if self.outputs_in_lanes { [gradients, patches] } else { [patches, gradients] };
+        let steps = if self.outputs_in_lanes { [others, own] } else { [own, others] };
+        kernels.stripe_products(StripeProducts {
+            input: from_lanes,
+            positions: Lattice { counts, steps },
+            first: 0,
+            channels: lanes,
+            readable: if self.outputs_in_lanes { readable } else { usize::MAX },
+            stripes: Panels::of_at_most(lanes.div_ceil(kernels.lanes), self.most_vectors),
+            thresholds: None,
+            copy: &mut *scratch.copy,
+            gradients: from_rows,
+            packed: None,
+            tiles: Panels::of_at_most(rows, self.most_rows),
+            in_place: true,
+            pairs: !self.outputs_in_lanes || desc.group_out_channels() <= kernels.lanes,
+            outside: None,
+            sums: &mut *scratch.sums,
+            pitch,
+            replaces,
+        });
+    }
+
+    /// Copies what the positions of a block read, clamped.
+    fn copy_patches(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        input: &Source<'_>,
+        channels: Range<usize>,
+        (images, block): (&Range<usize>, &Block),
+        [thresholds, padding]: [Option<&[f32]>; 2],
+        patches: &mut [f32],
+    ) {
+        let (desc, kernels) = (call.desc, call.kernels);
+        let reads = Reads::all_forward(desc);
+        let intervals = |axis: usize| reads[axis].intervals_in(block.start[axis]..block.start[axis] + block.size[axis]);
+        let [d, h, w] = block.size;
+        let own = [d * h * w, h * w, w, 1].map(|step| step * self.pitch);
+        let theirs = input.pixels.steps(desc.stride());
+        let [_, heights, widths] = desc.kernel();
+        // Taps along the width that read side by side are one line.
+        let adjacent = input.pixels.steps(desc.dilation().map(|dilation| max(dilation, 1)))[3] == channels.len();
+        for interval in intervals(0).flat_map(|d| intervals(1).flat_map(move |h| intervals(2).map(move |w| [d, h, w])))
+        {
+            let positions = interval.map(|Interval { positions, .. }| positions.range());
+            let taps = interval.map(|Interval { taps, .. }| taps.range());
+            let counts = [images.len(), positions[0].len(), positions[1].len(), positions[2].len()];
+            let at = [0, 1, 2].map(|axis| (positions[axis].start - block.start[axis]) * own[1 + axis]);
+            let to = &mut patches[at.iter().sum()..];
+            if let Some(padding) =
+                padding.filter(|_| taps.iter().zip(desc.kernel()).any(|(taps, all)| taps.len() < all))
+            {
+                let places = Lattice { counts, steps: [[0; 4], own] };
+                kernels.clamp_lines(ClampLines { from: padding, places, len: padding.len(), thresholds: None, to });
+            }
+            let together = if adjacent { taps[2].len() } else { 1 };
+            for (d, h) in taps[0].clone().flat_map(|d| taps[1].clone().map(move |h| (d, h))) {
+                for w in taps[2].clone().step_by(max(together, 1)) {
+                    let reads = [0, 1, 2]
+                        .map(|axis| reads[axis].source_of(positions[axis].start, [d, h, w][axis]).unwrap_or(0));
+                    let step = ((d * heights + h) * widths + w) * channels.len();
+                    kernels.clamp_lines(ClampLines {
+                        from: &input.data[input.pixels.at(images.start, reads, channels.start)..],
+                        places: Lattice { counts, steps: [theirs, own] },
+                        len: together * channels.len(),
+                        thresholds: thresholds.map(|thresholds| &thresholds[step..]),
+                        to: &mut to[step..],
+                    });
+                }
+            }
+        }
+    }
+
+    /// Adds the sums of a slab to its filters, which have the order of the layout, and to its biases.
+    fn unpack(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        sums: &[f32],
+        (grad_weight, grad_bias): &mut (&mut [f32], Option<&mut [f32]>),
+    ) {
+        let desc = call.desc;
+        let (steps, channels) = (steps(desc), desc.group_in_channels());
+        let (channel_step, tap_step) = channel_and_tap_strides(desc);
+        let [_, pitch] = self.sums(desc, call.kernels);
+        // Of an output channel's sums, and from one to the next.
+        let first = |d: usize| if self.outputs_in_lanes { d } else { d * pitch };
+        let step = if self.outputs_in_lanes { pitch } else { 1 };
+        for (d, filter) in grad_weight.chunks_exact_mut(steps).enumerate() {
+            let sums = &sums[first(d)..];
+            if step == 1 && channel_step == 1 {
+                strided::add(&sums[..steps], filter, 1);
+                continue;
+            }
+            let mut at = 0;
+            for tap in 0..desc.taps() {
+                for channel in 0..channels {
+                    filter[tap * tap_step + channel * channel_step] += sums[at];
+                    at += step;
+                }
+            }
+        }
+        for (d, bias) in grad_bias.iter_mut().flat_map(|bias| bias.iter_mut()).enumerate() {
+            *bias += sums[first(d) + steps * step];
+        }
+    }
+}

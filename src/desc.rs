@@ -419,6 +419,17 @@ impl<const R: usize> ConvDescBuilder<R> {
         }
     }
 
+    /// With the channels and the pitch of the output where those of the input were, and the other way round.
+    pub(crate) const fn mirrored(self) -> Self {
+        Self {
+            in_channels: self.out_channels,
+            out_channels: self.in_channels,
+            input_pitch: self.output_pitch,
+            output_pitch: self.input_pitch,
+            ..self
+        }
+    }
+
     /// Steps between output positions, per axis.
     pub const fn stride(mut self, stride: [usize; R]) -> Self {
         self.stride = stride;

@@ -87,6 +87,9 @@
 //! 4. For several threads, plan for them ([`with_threads`](ConvRelu::with_threads)) and hand the calls an [`Executor`] that
 //!    has them: `Rayon` (feature `rayon`), or one of your own. [`Serial`] is the calling thread.
 //!
+//! Small programs stand where their calls are documented: [a plain convolution of a framework's tensors](ConvRelu::forward),
+//! [inference with folded batch normalisation](ConvRelu::pack_weight), [training](ConvRelu::backward_weight).
+//!
 //! **Transposed convolutions** have plans and a builder of their own: [`transposed`].
 //!
 //! What follows a convolution may be part of it: an [`Epilogue`] scales and shifts each channel (batch normalisation), adds a

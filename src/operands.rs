@@ -85,6 +85,13 @@ pub enum Weight<'a> {
     Packed(&'a PackedWeight<'a>),
 }
 
+impl Weight<'_> {
+    /// Whether a call with this weight is the pass with packed weights.
+    pub(crate) const fn is_packed(&self) -> bool {
+        matches!(self, Self::Packed(_))
+    }
+}
+
 /// What a backward pass does with the gradient already in a buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Accumulation {

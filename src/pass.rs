@@ -129,7 +129,7 @@ impl<'l> Packer<'l> {
     }
 
     /// The weight of a call, long enough, or packed for it.
-    fn checked<'a>(&self, weight: Weight<'a>) -> Result<Weight<'a>, Error> {
+    pub(crate) fn checked<'a>(&self, weight: Weight<'a>) -> Result<Weight<'a>, Error> {
         let (desc, isa) = (self.layer.desc, self.layer.kernels.isa);
         match weight {
             Weight::Plain(weight) => Ok(Weight::Plain(checked("weight", weight, desc.weight_len())?)),
@@ -155,9 +155,10 @@ impl<'l> Packer<'l> {
     }
 }
 
-/// Whether a call with this weight is the pass with packed weights.
-const fn is_packed(weight: Weight<'_>) -> bool {
-    matches!(weight, Weight::Packed(_))
+impl<'l, P> Planned<'l, P> {
+    pub(crate) const fn layer(&self) -> Layer<'l> {
+        self.layer
+    }
 }
 
 impl<'l> Planned<'l, ForwardPlan> {
@@ -189,7 +190,7 @@ impl<'l> Planned<'l, ForwardPlan> {
         };
         let output = checked_mut("output", output, desc.output_len())?;
         let weight = self.packer().checked(weight)?;
-        let workspace = checked_mut("workspace", workspace, self.workspace_len(is_packed(weight)))?;
+        let workspace = checked_mut("workspace", workspace, self.workspace_len(weight.is_packed()))?;
         if let Some(tiny) = self.plan.tiny() {
             tiny.forward(input, &tiny.weight(desc, weight), &thresholds, bias, epilogue.as_ref(), output);
             return Ok(());
@@ -223,7 +224,7 @@ impl<'l> Planned<'l, BackwardInputPlan> {
         workspace: &'a mut [f32],
     ) -> Result<(Weight<'a>, &'a mut [f32]), Error> {
         let weight = self.packer().checked(weight)?;
-        Ok((weight, checked_mut("workspace", workspace, self.workspace_len(is_packed(weight)))?))
+        Ok((weight, checked_mut("workspace", workspace, self.workspace_len(weight.is_packed()))?))
     }
 
     /// [`ConvRelu::backward_input`](crate::ConvRelu::backward_input), whose gradient of the input begins with values of each channel,

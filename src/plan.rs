@@ -108,11 +108,11 @@ impl ConvRelu {
         Self { desc, kernels, tuning, threads, forward, backward_input, backward_weight }
     }
 
-    pub(crate) const fn layer(&self) -> Layer<'_> {
+    const fn layer(&self) -> Layer<'_> {
         Layer { desc: &self.desc, kernels: self.kernels, tuning: &self.tuning, threads: self.threads }
     }
 
-    const fn forward_pass(&self) -> Planned<'_, ForwardPlan> {
+    pub(crate) const fn forward_pass(&self) -> Planned<'_, ForwardPlan> {
         self.layer().pass(&self.forward)
     }
 
@@ -120,13 +120,8 @@ impl ConvRelu {
         self.layer().pass(&self.backward_input)
     }
 
-    const fn backward_weight_pass(&self) -> Planned<'_, BackwardWeightPlan> {
+    pub(crate) const fn backward_weight_pass(&self) -> Planned<'_, BackwardWeightPlan> {
         self.layer().pass(&self.backward_weight)
-    }
-
-    /// The same plan for some of the images.
-    pub(crate) const fn of_images(&self, images: usize) -> Self {
-        Self::of(self.desc.of_images(images), self.kernels, self.tuning, self.threads)
     }
 
     /// The algorithm of the forward pass.
@@ -209,6 +204,42 @@ impl ConvRelu {
     /// # Errors
     ///
     /// [`Error::BufferTooShort`].
+    ///
+    /// # Example: inference with folded batch normalisation
+    ///
+    /// Convolution, batch normalisation and ReLU in one pass over the output. What does not depend on the images is made once.
+    ///
+    /// ```
+    /// use convrelu::{ConvDesc, ConvRelu, Epilogue, Forward, Pass, Serial, Thresholds, Weight};
+    ///
+    /// // What training has left: a weight, and the statistics and parameters of each channel.
+    /// let desc = ConvDesc::conv2d(4, 3, 8, [16, 16], [3, 3]).padding([1, 1]).build()?;
+    /// let weight = vec![0.1; desc.weight_len()];
+    /// let (mean, variance, gamma, beta) = ([2.0; 8], [0.25f32; 8], [1.0; 8], [-0.5; 8]);
+    ///
+    /// let scale: [f32; 8] = std::array::from_fn(|d| gamma[d] / (variance[d] + 1e-5).sqrt());
+    /// let shift: [f32; 8] = std::array::from_fn(|d| beta[d] - mean[d] * scale[d]);
+    /// let epilogue = Epilogue::new().scale(&scale).shift(&shift).clamp(0.0, f32::INFINITY);
+    /// let plan = ConvRelu::new(desc);
+    /// let mut packed = vec![0.0; plan.packed_weight_len()];
+    /// let packed = plan.pack_weight(&weight, &mut packed)?;
+    ///
+    /// let images = vec![1.0; 10 * 3 * 16 * 16];
+    /// let (mut outputs, mut workspace) = (Vec::new(), Vec::new());
+    /// for batch in images.chunks(desc.input_len()) {
+    ///     // The last batch is smaller; the packed weight serves plans for any of them.
+    ///     let plan = ConvRelu::new(desc.with_batch(batch.len() / (3 * 16 * 16))?);
+    ///     workspace.resize(plan.workspace_len(Pass::ForwardPacked), 0.0);
+    ///     let mut output = vec![0.0; plan.desc().output_len()];
+    ///     let operands = Forward::new(batch, Weight::Packed(&packed), Thresholds::LINEAR).epilogue(epilogue);
+    ///     plan.forward(operands, &mut output, &mut workspace, &Serial)?;
+    ///     outputs.extend(output);
+    /// }
+    /// assert_eq!(outputs.len(), 10 * 8 * 16 * 16);
+    /// // Inside, 27 products are 2.7, which is 0.9 after normalisation. In the corner, 12 are 1.2, which is less than 0.
+    /// assert!((outputs[16 + 1] - 0.9).abs() < 1e-3 && outputs[0] == 0.0);
+    /// # Ok::<(), convrelu::Error>(())
+    /// ```
     pub fn pack_weight<'a>(&self, weight: &[f32], buffer: &'a mut [f32]) -> Result<PackedWeight<'a>, Error> {
         self.forward_pass().packer().pack(weight, buffer)
     }
@@ -241,6 +272,41 @@ impl ConvRelu {
     /// [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::PackedElsewhere`], and of an epilogue [`Error::NanBound`],
     /// [`Error::BoundsCrossed`]; nothing is written then.
     /// [`Error::Executor`].
+    ///
+    /// # Example: a plain convolution of a framework's tensors
+    ///
+    /// PyTorch, ONNX and most frameworks hold tensors as [`Layout::Nchw`](crate::Layout::Nchw) does: images `N C H W`, weights
+    /// `O I H W` with the input channels of one group.
+    ///
+    /// ```
+    /// use convrelu::{ConvDesc, ConvRelu, Error, Forward, Pass, Serial, Thresholds, Weight};
+    ///
+    /// struct Tensor {
+    ///     shape: [usize; 4],
+    ///     data: Vec<f32>,
+    /// }
+    ///
+    /// fn conv2d(x: &Tensor, weight: &Tensor, bias: &[f32], padding: usize, groups: usize) -> Result<Tensor, Error> {
+    ///     let ([n, c, h, w], [o, _, kernel_h, kernel_w]) = (x.shape, weight.shape);
+    ///     let desc = ConvDesc::conv2d(n, c, o, [h, w], [kernel_h, kernel_w]).padding([padding; 2]).groups(groups).build()?;
+    ///     let plan = ConvRelu::new(desc);
+    ///     let [_, height, width] = desc.output_size();
+    ///     let mut output = Tensor { shape: [n, o, height, width], data: vec![0.0; desc.output_len()] };
+    ///     let mut workspace = vec![0.0; plan.workspace_len(Pass::Forward)];
+    ///     let operands = Forward::new(&x.data, Weight::Plain(&weight.data), Thresholds::LINEAR).bias(bias);
+    ///     plan.forward(operands, &mut output.data, &mut workspace, &Serial)?;
+    ///     Ok(output)
+    /// }
+    ///
+    /// let x = Tensor { shape: [1, 1, 3, 3], data: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0] };
+    /// let weight = Tensor { shape: [1, 1, 2, 2], data: vec![1.0, 0.0, 0.0, -1.0] };
+    /// let y = conv2d(&x, &weight, &[0.5], 0, 1)?;
+    /// assert_eq!((y.shape, &y.data[..]), ([1, 1, 2, 2], &[-3.5; 4][..]));
+    /// // What does not fit is an error, not a panic.
+    /// let error = conv2d(&x, &weight, &[0.5], 0, 2).err().unwrap();
+    /// assert_eq!(error.to_string(), "in_channels is 1: it must be a multiple of groups, 2");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn forward(
         &self,
         operands: Forward<'_>,
@@ -277,6 +343,55 @@ impl ConvRelu {
     /// # Errors
     ///
     /// [`Error::BufferTooShort`], [`Error::NanThreshold`]; nothing is written then. [`Error::Executor`].
+    ///
+    /// # Example: training
+    ///
+    /// Steps of gradient descent on weight, bias and thresholds of one layer, with the mean squared error as loss.
+    ///
+    /// ```
+    /// use convrelu::{
+    ///     BackwardInput, BackwardWeight, ConvDesc, ConvRelu, Forward, Gradient, InputGradients, Pass, Serial, Thresholds,
+    ///     Weight, WeightGradients,
+    /// };
+    ///
+    /// let desc = ConvDesc::conv1d(4, 2, 3, [16], [3]).padding([1]).build()?;
+    /// let plan = ConvRelu::new(desc);
+    /// // One workspace serves all passes.
+    /// let passes = [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight];
+    /// let mut workspace = vec![0.0; passes.map(|pass| plan.workspace_len(pass)).into_iter().max().unwrap()];
+    ///
+    /// let wave = |len: usize, step: f32| (0..len).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
+    /// let (input, target) = (wave(desc.input_len(), 0.7), wave(desc.output_len(), 0.2));
+    /// let (mut weight, mut bias) = (wave(desc.weight_len(), 1.3), vec![0.0; desc.bias_len()]);
+    /// let mut thresholds = vec![0.0; desc.threshold_len()];
+    ///
+    /// let mut output = vec![0.0; desc.output_len()];
+    /// let [mut of_weight, mut of_bias, mut of_thresholds] = [&weight, &bias, &thresholds].map(|p| vec![0.0; p.len()]);
+    /// let mut losses = Vec::new();
+    /// for _ in 0..50 {
+    ///     let (w, theta) = (Weight::Plain(&weight), Thresholds::PerTap(&thresholds));
+    ///     plan.forward(Forward::new(&input, w, theta).bias(&bias), &mut output, &mut workspace, &Serial)?;
+    ///     let errors: Vec<f32> = output.iter().zip(&target).map(|(y, target)| y - target).collect();
+    ///     let count = errors.len() as f32;
+    ///     losses.push(errors.iter().map(|error| error * error).sum::<f32>() / count);
+    ///     let grad_output: Vec<f32> = errors.iter().map(|error| 2.0 * error / count).collect();
+    ///
+    ///     // Below the first layer nothing asks for the gradient of its input, but its thresholds have one.
+    ///     let gradients = InputGradients::new().thresholds(Gradient::overwrite(&mut of_thresholds));
+    ///     let operands = BackwardInput::new(&input, w, theta, &grad_output);
+    ///     plan.backward_input(operands, gradients, &mut workspace, &Serial)?;
+    ///     let gradients = WeightGradients::new().weight(Gradient::overwrite(&mut of_weight));
+    ///     let gradients = gradients.bias(Gradient::overwrite(&mut of_bias));
+    ///     plan.backward_weight(BackwardWeight::new(&input, theta, &grad_output), gradients, &mut workspace, &Serial)?;
+    ///
+    ///     let steps = [(&mut weight, &of_weight), (&mut bias, &of_bias), (&mut thresholds, &of_thresholds)];
+    ///     for (values, gradient) in steps {
+    ///         values.iter_mut().zip(gradient).for_each(|(value, gradient)| *value -= 0.2 * gradient);
+    ///     }
+    /// }
+    /// assert!(losses[49] < 0.5 * losses[0], "{losses:?}");
+    /// # Ok::<(), convrelu::Error>(())
+    /// ```
     pub fn backward_weight(
         &self,
         operands: BackwardWeight<'_>,

@@ -13,10 +13,11 @@ use std::ptr;
 
 use convrelu::capi::convrelu_status::{self as Status, *};
 use convrelu::capi::*;
+use convrelu::transposed::{self, ConvTranspose, ConvTransposeDesc};
 use convrelu::{
-    Accumulation, BackwardInput, BackwardInputAlgorithm, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Error,
-    Executor, Forward, ForwardAlgorithm, Gradient, InputGradients, Isa, Layout, PackedWeight, Pass, Serial, Thresholds,
-    Tuning, Weight, WeightGradients, adarelu,
+    Accumulation, BackwardInput, BackwardInputAlgorithm, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Epilogue,
+    Error, Executor, Forward, ForwardAlgorithm, Gradient, InputGradients, Isa, Layout, PackedWeight, Pass, Residual,
+    Serial, Thresholds, Tuning, Weight, WeightGradients, adarelu,
 };
 
 use common::{Axis, Case, Expected, How, PASSES, Results, Rng, Shape, Tensor, Theta, Values, isas, run};
@@ -28,6 +29,8 @@ const STALE: f32 = f32::from_bits(0x7fc0_beef);
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Call {
     Pass(Pass),
+    /// A forward pass with an epilogue.
+    Ended(Pass),
     /// For this pass.
     Pack(Pass),
     /// Of C alone: Rust's types say what is packed.
@@ -36,12 +39,14 @@ enum Call {
     AdareluBackward,
 }
 
-const CALLS: [Call; 11] = [
+const CALLS: [Call; 13] = [
     Call::Pass(Pass::Forward),
     Call::Pass(Pass::ForwardPacked),
     Call::Pass(Pass::BackwardInput),
     Call::Pass(Pass::BackwardInputPacked),
     Call::Pass(Pass::BackwardWeight),
+    Call::Ended(Pass::Forward),
+    Call::Ended(Pass::ForwardPacked),
     Call::Pack(Pass::ForwardPacked),
     Call::Pack(Pass::BackwardInputPacked),
     Call::CheckPacked(Pass::ForwardPacked),
@@ -54,6 +59,9 @@ const CALLS: [Call; 11] = [
 const ELEMENTS: usize = 30;
 const THETAS: usize = 5;
 const INNER: usize = 2;
+
+/// Between which values an epilogue keeps the outputs, unless a row says otherwise.
+const BOUNDS: [f32; 2] = [-0.75, 1.5];
 
 fn is_packed(pass: Pass) -> bool {
     matches!(pass, Pass::ForwardPacked | Pass::BackwardInputPacked)
@@ -79,12 +87,15 @@ fn bits(values: &[f32]) -> Vec<u32> {
 /// What runs the tasks of a call.
 type Behaviour = fn(usize, &(dyn Fn(usize) + Sync));
 
-/// That of a Rust caller.
-struct Behaves(Behaviour);
+/// That of a Rust caller, if any.
+struct Behaves(Option<Behaviour>);
 
 impl Executor for Behaves {
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        self.0(tasks, task);
+        match self.0 {
+            None => Serial.run(tasks, task),
+            Some(behaviour) => behaviour(tasks, task),
+        }
     }
 }
 
@@ -116,8 +127,10 @@ struct Asked<'a> {
     uniform: Option<f32>,
     /// Buffers that are left out.
     without: &'a [&'a str],
-    /// Whether gradients are added to what is there.
+    /// Whether gradients, or the output of an epilogue, are added to what is there.
     adds: [bool; 2],
+    /// Instead of [`BOUNDS`].
+    bounds: Option<[f32; 2]>,
     behaviour: Option<Behaviour>,
 }
 
@@ -130,6 +143,10 @@ impl Asked<'_> {
         !self.without.contains(&name)
     }
 
+    fn executor(&self) -> Behaves {
+        Behaves(self.behaviour)
+    }
+
     fn gradient<'b>(&self, buffer: &'b mut Buffer, which: usize) -> Option<Gradient<'b>> {
         let accumulation = if self.adds[which] { Accumulation::Add } else { Accumulation::Overwrite };
         self.has(buffer.name).then(|| Gradient::new(&mut buffer.memory, accumulation))
@@ -138,18 +155,31 @@ impl Asked<'_> {
 
 /// A layer, planned for Rust and for C, and its weight, packed by C for both passes.
 struct Layer {
+    /// Of a transposed convolution, that of the mirrored one, whose output is this one's input; but the bias is its own.
     case: Case,
     plan: ConvRelu,
+    transposed: Option<ConvTranspose>,
     c: convrelu_plan,
     packed: [Vec<f32>; 2],
 }
 
 impl Layer {
     fn new(desc: ConvDesc, isa: Isa) -> Self {
-        let case = Case::new(desc, Values::Continuous, 31);
-        let plan = ConvRelu::with_isa(desc, isa).unwrap().with_threads(1);
-        let c = c_plan(&c_desc(&desc), isa);
-        let mut layer = Self { case, plan, c, packed: [const { Vec::new() }; 2] };
+        Self::of(Case::new(desc, Values::Continuous, 31), None, c_plan(&c_desc(&desc), isa), isa)
+    }
+
+    /// The transposed convolution that mirrors one.
+    fn transposed(mirrored: ConvDesc, isa: Isa) -> Self {
+        let mut case = Case::new(mirrored, Values::Continuous, 31);
+        case.bias = Some(Rng(7).values(Values::Continuous, mirrored.in_channels()));
+        let c = c_transposed(&mirrored);
+        let plan = ConvTranspose::with_isa(rust_transposed(&c).unwrap(), isa).unwrap();
+        Self::of(case, Some(plan), c_plan(&c, isa), isa)
+    }
+
+    fn of(case: Case, transposed: Option<ConvTranspose>, c: convrelu_plan, isa: Isa) -> Self {
+        let plan = ConvRelu::with_isa(case.desc, isa).unwrap();
+        let mut layer = Self { case, plan, transposed, c, packed: [const { Vec::new() }; 2] };
         layer.packed = [Pass::ForwardPacked, Pass::BackwardInputPacked].map(|pass| {
             let mut buffers = layer.buffers(Call::Pack(pass), true);
             let (status, message) = Raw::new(&layer, Call::Pack(pass), &mut buffers).call();
@@ -164,7 +194,40 @@ impl Layer {
         let mut c = self.c;
         // SAFETY: a plan.
         assert_eq!(unsafe { convrelu_plan_set_threads(&mut c, threads, ptr::null_mut()) }, CONVRELU_OK);
-        Self { plan: self.plan.with_threads(threads), c, ..self }
+        let transposed = self.transposed.map(|plan| plan.with_threads(threads));
+        Self { plan: self.plan.with_threads(threads), transposed, c, ..self }
+    }
+
+    /// The calls that there are of such a layer.
+    fn calls(&self) -> impl Iterator<Item = Call> + use<> {
+        let transposed = self.transposed.is_some();
+        let plain = |call: &Call| matches!(call, Call::Ended(_) | Call::AdareluForward | Call::AdareluBackward);
+        CALLS.into_iter().filter(move |call| !(transposed && plain(call)))
+    }
+
+    /// Where the input and the output lie.
+    fn tensors(&self) -> [Tensor; 2] {
+        if self.transposed.is_some() { [Tensor::Output, Tensor::Input] } else { [Tensor::Input, Tensor::Output] }
+    }
+
+    /// What a pass takes whose gradients are written anew.
+    fn workspace_len(&self, pass: Pass) -> usize {
+        match (pass, &self.transposed) {
+            (_, None) => self.plan.workspace_len(pass),
+            // Room for what is to be added is not needed.
+            (Pass::BackwardInput, Some(_)) => self.plan.workspace_len(Pass::Forward),
+            (Pass::BackwardInputPacked, Some(_)) => self.plan.workspace_len(Pass::ForwardPacked),
+            (_, Some(plan)) => plan.workspace_len(pass),
+        }
+    }
+
+    /// Elements of the weight, packed for a pass by Rust.
+    fn packed_len(&self, pass: Pass) -> usize {
+        let [forward, transposed] = match &self.transposed {
+            None => [self.plan.packed_weight_len(), self.plan.packed_weight_transposed_len()],
+            Some(plan) => [plan.packed_weight_len(), plan.packed_weight_transposed_len()],
+        };
+        if pass == Pass::ForwardPacked { forward } else { transposed }
     }
 
     /// The same layer with other values.
@@ -179,38 +242,57 @@ impl Layer {
     /// Good buffers for a call, exactly as long as it needs, in the order of its arguments.
     fn buffers(&self, call: Call, c: bool) -> Vec<Buffer> {
         let Case { input, weight, bias, grad_output, .. } = &self.case;
-        let desc = self.plan.desc();
+        let (desc, transposed, mut own) = (self.plan.desc(), self.transposed.is_some(), [input, grad_output]);
+        let mut lens = [desc.input_len(), desc.output_len()];
+        if transposed {
+            own.reverse();
+            lens.reverse();
+        }
+        let ([input, grad_output], [input_len, output_len]) = (own, lens);
+        let bias_len = bias.as_ref().unwrap().len();
         let read = |name, values: &[f32]| Buffer { name, memory: values.to_vec(), written: false };
         let write = |name, len: usize| Buffer { name, memory: vec![STALE; len], written: true };
         let input = || read("input", input);
         let weight = |pass| read("weight", if c && is_packed(pass) { self.packed(pass) } else { weight });
         let thresholds = || read("thresholds", &self.case.theta.per_tap(desc));
         let grad_output = || read("grad_output", grad_output);
-        let workspace = |pass| write("workspace", self.plan.workspace_len(pass));
+        let workspace = |pass| write("workspace", self.workspace_len(pass));
         let header = if c { 16 } else { 0 };
+        let bias = || read("bias", bias.as_ref().unwrap());
         match call {
+            Call::Pass(pass @ (Pass::Forward | Pass::ForwardPacked)) if transposed => {
+                vec![input(), weight(pass), bias(), write("output", output_len), workspace(pass)]
+            }
+            Call::Pass(pass @ (Pass::BackwardInput | Pass::BackwardInputPacked)) if transposed => {
+                vec![weight(pass), grad_output(), write("grad_input", input_len), workspace(pass)]
+            }
             Call::Pass(pass @ (Pass::Forward | Pass::ForwardPacked)) => {
-                let bias = read("bias", bias.as_ref().unwrap());
-                vec![input(), weight(pass), thresholds(), bias, write("output", desc.output_len()), workspace(pass)]
+                vec![input(), weight(pass), thresholds(), bias(), write("output", output_len), workspace(pass)]
+            }
+            Call::Ended(pass) => {
+                let channels =
+                    |from: usize| -> Vec<f32> { (0..bias_len).map(|d| (from + d % 5) as f32 / 4.0).collect() };
+                let mut buffers = self.buffers(Call::Pass(pass), c);
+                // What is a gradient of the output lies as a residual does.
+                let residual = grad_output().memory;
+                buffers.extend([read("scale", &channels(2)), read("shift", &channels(1)), read("residual", &residual)]);
+                buffers
             }
             Call::Pass(pass @ (Pass::BackwardInput | Pass::BackwardInputPacked)) => {
                 let (grad_input, grad_thresholds) =
-                    (write("grad_input", desc.input_len()), write("grad_thresholds", self.case.theta.grad_len(desc)));
+                    (write("grad_input", input_len), write("grad_thresholds", self.case.theta.grad_len(desc)));
                 let gradients = [grad_input, grad_thresholds, workspace(pass)];
                 [vec![input(), weight(pass), thresholds(), grad_output()], gradients.to_vec()].concat()
             }
             Call::Pass(pass @ Pass::BackwardWeight) => {
-                let (grad_weight, grad_bias) =
-                    (write("grad_weight", desc.weight_len()), write("grad_bias", desc.bias_len()));
-                vec![input(), thresholds(), grad_output(), grad_weight, grad_bias, workspace(pass)]
+                let (grad_weight, grad_bias) = (write("grad_weight", desc.weight_len()), write("grad_bias", bias_len));
+                let mut buffers = vec![input(), thresholds(), grad_output(), grad_weight, grad_bias, workspace(pass)];
+                if transposed {
+                    buffers.remove(1);
+                }
+                buffers
             }
-            Call::Pack(pass) => {
-                let len = match pass {
-                    Pass::ForwardPacked => self.plan.packed_weight_len(),
-                    _ => self.plan.packed_weight_transposed_len(),
-                };
-                vec![weight(Pass::Forward), write("buffer", len + header)]
-            }
+            Call::Pack(pass) => vec![weight(Pass::Forward), write("buffer", self.packed_len(pass) + header)],
             Call::CheckPacked(pass) => vec![weight(pass)],
             Call::AdareluForward => {
                 let (x, theta) = (vec![0.5; ELEMENTS], vec![0.25; THETAS]);
@@ -231,6 +313,9 @@ impl Layer {
 
     /// Makes a call of the Rust interface; `None` where it has none such.
     fn rust(&self, call: Call, buffers: &mut [Buffer], asked: &Asked<'_>) -> Option<Result<(), Error>> {
+        if let Some(plan) = &self.transposed {
+            return self.rust_transposed(plan, call, buffers, asked);
+        }
         let plan = &self.plan;
         let mut memory = vec![0.0; plan.packed_weight_len().max(plan.packed_weight_transposed_len())];
         let packed;
@@ -238,19 +323,30 @@ impl Layer {
             (Some(theta), _) | (None, &Theta::Uniform(theta)) => Thresholds::Uniform(theta),
             (None, Theta::PerTap(_)) => Thresholds::PerTap(thetas),
         };
-        let behaves;
-        let executor: &dyn Executor = match asked.behaviour {
-            None => &Serial,
-            Some(behaviour) => {
-                behaves = Behaves(behaviour);
-                &behaves
-            }
-        };
+        let executor = &asked.executor();
         Some(match (call, buffers) {
             (Call::Pass(pass @ (Pass::Forward | Pass::ForwardPacked)), [x, w, t, b, y, workspace]) => {
                 packed = pack(plan, pass, &w.memory, &mut memory);
                 let weight = packed.as_ref().map_or(Weight::Plain(&w.memory), Weight::Packed);
                 let mut operands = Forward::new(&x.memory, weight, theta(&t.memory));
+                operands.bias = asked.has("bias").then_some(&b.memory);
+                plan.forward(operands, &mut y.memory, &mut workspace.memory, executor)
+            }
+            (Call::Ended(pass), [x, w, t, b, y, workspace, scale, shift, residual]) => {
+                packed = pack(plan, pass, &w.memory, &mut memory);
+                let weight = packed.as_ref().map_or(Weight::Plain(&w.memory), Weight::Packed);
+                let [low, high] = asked.bounds.unwrap_or(BOUNDS);
+                let mut epilogue = Epilogue::new().clamp(low, high);
+                let optional = |buffer: &'_ Buffer| asked.has(buffer.name);
+                epilogue.scale = optional(scale).then_some(&scale.memory);
+                epilogue.shift = optional(shift).then_some(&shift.memory);
+                epilogue.residual = match (optional(residual), asked.adds[0]) {
+                    (true, false) => Some(Residual::Tensor(&residual.memory)),
+                    (false, true) => Some(Residual::Output),
+                    (false, false) => None,
+                    (true, true) => panic!("Rust cannot say so"),
+                };
+                let mut operands = Forward::new(&x.memory, weight, theta(&t.memory)).epilogue(epilogue);
                 operands.bias = asked.has("bias").then_some(&b.memory);
                 plan.forward(operands, &mut y.memory, &mut workspace.memory, executor)
             }
@@ -281,6 +377,53 @@ impl Layer {
                 let accumulation = if asked.adds[0] { Accumulation::Add } else { Accumulation::Overwrite };
                 adarelu::backward(&x.memory, &t.memory, INNER, &g.memory, &mut dx.memory, &mut dt.memory, accumulation)
             }
+            (call, buffers) => panic!("{call:?} has other buffers than {buffers:?}"),
+        })
+    }
+}
+
+impl Layer {
+    /// The same of a transposed convolution.
+    fn rust_transposed(
+        &self,
+        plan: &ConvTranspose,
+        call: Call,
+        buffers: &mut [Buffer],
+        asked: &Asked<'_>,
+    ) -> Option<Result<(), Error>> {
+        let mut memory = vec![0.0; plan.packed_weight_len().max(plan.packed_weight_transposed_len())];
+        let executor = &asked.executor();
+        let packed;
+        Some(match (call, buffers) {
+            (Call::Pass(pass @ (Pass::Forward | Pass::ForwardPacked)), [x, w, b, y, workspace]) => {
+                packed = is_packed(pass).then(|| plan.pack_weight(&w.memory, &mut memory).unwrap());
+                let weight = packed.as_ref().map_or(Weight::Plain(&w.memory), Weight::Packed);
+                let mut operands = transposed::Forward::new(&x.memory, weight);
+                operands.bias = asked.has("bias").then_some(&b.memory);
+                plan.forward(operands, &mut y.memory, &mut workspace.memory, executor)
+            }
+            (Call::Pass(pass @ (Pass::BackwardInput | Pass::BackwardInputPacked)), [w, g, dx, workspace]) => {
+                packed = is_packed(pass).then(|| plan.pack_weight_transposed(&w.memory, &mut memory).unwrap());
+                let weight = packed.as_ref().map_or(Weight::Plain(&w.memory), Weight::Packed);
+                let operands = transposed::BackwardInput::new(weight, &g.memory);
+                match asked.gradient(dx, 0) {
+                    Some(gradient) => plan.backward_input(operands, gradient, &mut workspace.memory, executor),
+                    // Rust makes no such call.
+                    None => Ok(()),
+                }
+            }
+            (Call::Pass(Pass::BackwardWeight), [x, g, dw, db, workspace]) => {
+                let mut gradients = WeightGradients::new();
+                gradients.grad_weight = asked.gradient(dw, 0);
+                gradients.grad_bias = asked.gradient(db, 1);
+                let operands = transposed::BackwardWeight::new(&x.memory, &g.memory);
+                plan.backward_weight(operands, gradients, &mut workspace.memory, executor)
+            }
+            (Call::Pack(Pass::ForwardPacked), [w, buffer]) => {
+                plan.pack_weight(&w.memory, &mut buffer.memory).map(|_| ())
+            }
+            (Call::Pack(_), [w, buffer]) => plan.pack_weight_transposed(&w.memory, &mut buffer.memory).map(|_| ()),
+            (Call::CheckPacked(_), _) => return None,
             (call, buffers) => panic!("{call:?} has other buffers than {buffers:?}"),
         })
     }
@@ -323,6 +466,9 @@ struct Raw {
     error_at: Pointer,
     error_size: usize,
     args_size: Option<usize>,
+    epilogue_at: Pointer,
+    /// All but its buffers.
+    epilogue: convrelu_epilogue,
     /// Which reserved field of the arguments is not zero.
     reserved: Option<usize>,
     buffers: Vec<(&'static str, *mut f32, usize)>,
@@ -340,10 +486,11 @@ struct Raw {
 impl Raw {
     fn new(layer: &Layer, call: Call, buffers: &mut [Buffer]) -> Self {
         let pass = match call {
-            Call::Pass(pass) | Call::Pack(pass) | Call::CheckPacked(pass) => pass,
+            Call::Pass(pass) | Call::Ended(pass) | Call::Pack(pass) | Call::CheckPacked(pass) => pass,
             _ => Pass::Forward,
         };
         let (threshold_kind, threshold) = match layer.case.theta {
+            _ if layer.transposed.is_some() => (CONVRELU_THRESHOLDS_UNSET, f32::NAN),
             Theta::PerTap(_) => (CONVRELU_THRESHOLDS_PER_TAP, f32::NAN),
             Theta::Uniform(theta) => uniform_kind(theta),
         };
@@ -355,6 +502,8 @@ impl Raw {
             error_at: Pointer::Good,
             error_size: size_of::<convrelu_error>(),
             args_size: None,
+            epilogue_at: if matches!(call, Call::Ended(_)) { Pointer::Good } else { Pointer::Null },
+            epilogue: convrelu_epilogue { low: BOUNDS[0], high: BOUNDS[1], ..no_epilogue() },
             reserved: None,
             buffers: buffers.iter_mut().map(|b| (b.name, b.memory.as_mut_ptr(), b.memory.len())).collect(),
             pass: number(pass),
@@ -377,6 +526,8 @@ impl Raw {
             buffer.1 = ptr::null_mut();
         }
         self.accumulation = asked.adds.map(|adds| if adds { CONVRELU_ADD } else { CONVRELU_OVERWRITE });
+        self.epilogue.output_accumulation = self.accumulation[0];
+        [self.epilogue.low, self.epilogue.high] = asked.bounds.unwrap_or(BOUNDS);
         if let Some(behaviour) = asked.behaviour {
             self.parallel_for = Some(parallel_for);
             self.behaviour = behaviour;
@@ -392,7 +543,7 @@ impl Raw {
     }
 
     fn has_args(&self) -> bool {
-        matches!(self.call, Call::Pass(_) | Call::AdareluBackward)
+        matches!(self.call, Call::Pass(_) | Call::Ended(_) | Call::AdareluBackward)
     }
 
     fn given(&self, name: &str) -> Option<(*mut f32, usize)> {
@@ -417,7 +568,7 @@ impl Raw {
         fields
     }
 
-    fn forward_args(&self, context: *mut c_void) -> convrelu_forward_args {
+    fn forward_args(&self, epilogue: &convrelu_epilogue, context: *mut c_void) -> convrelu_forward_args {
         convrelu_forward_args {
             struct_size: self.args_size.unwrap_or(size_of::<convrelu_forward_args>()),
             input: self.input("input"),
@@ -426,6 +577,7 @@ impl Raw {
             bias: self.input("bias"),
             output: self.output("output"),
             workspace: self.output("workspace"),
+            epilogue: self.epilogue_at.of(epilogue),
             parallel_for: self.parallel_for,
             context,
             weight_kind: self.weight_kind,
@@ -500,12 +652,14 @@ impl Raw {
             Pointer::Null => ptr::null_mut(),
             Pointer::Misaligned => ptr::from_mut(&mut error).wrapping_byte_add(1),
         };
-        let [input, weight, thresholds] = ["input", "weight", "thresholds"].map(|name| self.input(name));
+        let [input, weight, thresholds, scale, shift, residual] =
+            ["input", "weight", "thresholds", "scale", "shift", "residual"].map(|name| self.input(name));
+        let epilogue = convrelu_epilogue { scale, shift, residual, ..self.epilogue };
         // SAFETY: pointers are good, or such as the library must notice.
         let status = unsafe {
             match self.call {
-                Call::Pass(Pass::Forward | Pass::ForwardPacked) => {
-                    convrelu_forward(plan, args_at.of(&self.forward_args(context)), error_pointer)
+                Call::Pass(Pass::Forward | Pass::ForwardPacked) | Call::Ended(_) => {
+                    convrelu_forward(plan, args_at.of(&self.forward_args(&epilogue, context)), error_pointer)
                 }
                 Call::Pass(Pass::BackwardInput | Pass::BackwardInputPacked) => {
                     convrelu_backward_input(plan, args_at.of(&self.backward_input_args(context)), error_pointer)
@@ -582,6 +736,11 @@ fn no_error() -> convrelu_error {
     convrelu_error { struct_size, status: 0, argument: 0, values: [0; 3], reserved: [0; 2] }
 }
 
+fn no_epilogue() -> convrelu_epilogue {
+    // SAFETY: room for the struct, as long as it says.
+    initialised(&mut |to, len, error| unsafe { convrelu_epilogue_init(to, len, error) })
+}
+
 fn message(error: &convrelu_error) -> String {
     let (mut text, mut len) = ([0u8; 256], 0);
     // SAFETY: room for what is announced.
@@ -624,6 +783,7 @@ fn c_desc(desc: &ConvDesc) -> convrelu_desc {
         dilation: axes(desc.dilation(), 0),
         padding_before: axes(desc.padding_before(), usize::MAX),
         padding_after: axes(desc.padding_after(), usize::MAX),
+        output_padding: axes([0; 3], usize::MAX),
         input_pitch: desc.input_pitch(),
         output_pitch: desc.output_pitch(),
         ..good_desc(rank, CONVRELU_NCHW)
@@ -655,6 +815,55 @@ fn rust_desc(c: &convrelu_desc) -> Result<ConvDesc, Error> {
         1 => build(ConvDesc::conv1d(*batch, *in_channels, *out_channels, first(size), first(kernel)), c),
         2 => build(ConvDesc::conv2d(*batch, *in_channels, *out_channels, first(size), first(kernel)), c),
         _ => build(ConvDesc::conv3d(*batch, *in_channels, *out_channels, first(size), first(kernel)), c),
+    }
+}
+
+/// The transposed convolution that mirrors one.
+fn c_transposed(mirrored: &ConvDesc) -> convrelu_desc {
+    let mut desc = c_desc(mirrored);
+    for axis in 0..mirrored.rank() {
+        let full = 3 - mirrored.rank() + axis;
+        let (size, output) = (mirrored.output_size()[full], mirrored.input_size()[full]);
+        let scattered = (size - 1) * desc.stride[axis] + desc.dilation[axis] * (desc.kernel[axis] - 1) + 1;
+        desc.size[axis] = size;
+        desc.output_padding[axis] = output + desc.padding_before[axis] + desc.padding_after[axis] - scattered;
+    }
+    (desc.in_channels, desc.out_channels) = (mirrored.out_channels(), mirrored.in_channels());
+    (desc.input_pitch, desc.output_pitch) = (mirrored.output_pitch(), mirrored.input_pitch());
+    desc.kind = CONVRELU_TRANSPOSED;
+    desc
+}
+
+/// The transposed convolution that Rust makes of C's descriptor.
+fn rust_transposed(c: &convrelu_desc) -> Result<ConvTransposeDesc, Error> {
+    macro_rules! build {
+        ($constructor:ident, $rank:literal) => {{
+            macro_rules! axes {
+                ($field:ident) => {
+                    std::array::from_fn::<usize, $rank, _>(|axis| c.$field[axis])
+                };
+            }
+            let (inputs, outputs) = (c.in_channels, c.out_channels);
+            let mut builder = ConvTransposeDesc::$constructor(c.batch, inputs, outputs, axes!(size), axes!(kernel))
+                .stride(axes!(stride))
+                .dilation(axes!(dilation))
+                .padding_before_after(axes!(padding_before), axes!(padding_after))
+                .output_padding(axes!(output_padding))
+                .groups(c.groups)
+                .layout(if c.layout == CONVRELU_NCHW { Layout::Nchw } else { Layout::Nhwc });
+            if c.input_pitch > 0 {
+                builder = builder.input_pitch(c.input_pitch);
+            }
+            if c.output_pitch > 0 {
+                builder = builder.output_pitch(c.output_pitch);
+            }
+            builder.build()
+        }};
+    }
+    match c.rank {
+        1 => build!(conv1d, 1),
+        2 => build!(conv2d, 2),
+        _ => build!(conv3d, 3),
     }
 }
 
@@ -710,6 +919,10 @@ fn status_of(error: Error) -> Status {
         Error::IsaUnavailable { .. } => CONVRELU_ISA_UNAVAILABLE,
         Error::PackedElsewhere { .. } => CONVRELU_PACKED_ELSEWHERE,
         Error::ThresholdShape { .. } => CONVRELU_THRESHOLD_SHAPE,
+        Error::PaddingTooLarge { .. } => CONVRELU_PADDING_TOO_LARGE,
+        Error::OutputPaddingTooLarge { .. } => CONVRELU_OUTPUT_PADDING_TOO_LARGE,
+        Error::NanBound { .. } => CONVRELU_NAN_BOUND,
+        Error::BoundsCrossed { .. } => CONVRELU_BOUNDS_CROSSED,
         other => panic!("a new error: {other}"),
     }
 }
@@ -800,17 +1013,22 @@ fn benches() -> impl Iterator<Item = Layer> {
     layers().flat_map(|desc| Isa::available().map(move |isa| Layer::new(desc, isa)))
 }
 
+/// Their transposed counterparts.
+fn transposed_benches() -> impl Iterator<Item = Layer> {
+    layers().flat_map(|desc| Isa::available().map(move |isa| Layer::transposed(desc, isa)))
+}
+
 fn small() -> ConvDesc {
     layers().next().unwrap()
 }
 
 /// That a call has written nothing between pixels or images, nor what was left out.
 fn assert_untouched(layer: &Layer, asked: &Asked<'_>, buffers: &[Buffer], before: &[Vec<u32>]) {
-    let desc = layer.plan.desc();
+    let (desc, [input, output]) = (layer.plan.desc(), layer.tensors());
     for (Buffer { name, memory, .. }, before) in buffers.iter().zip(before) {
         let gap = |i: usize| match *name {
-            "output" => Tensor::Output.is_gap(desc, i),
-            "grad_input" => Tensor::Input.is_gap(desc, i),
+            "output" => output.is_gap(desc, i),
+            "grad_input" => input.is_gap(desc, i),
             _ => false,
         };
         for (i, (after, before)) in bits(memory).iter().zip(before).enumerate() {
@@ -977,9 +1195,7 @@ fn descriptors() {
                 assert_eq!(try_plan(&desc, CONVRELU_ISA_AUTO), Err(refused.clone()), "{desc:?}");
                 rows.0 += 2;
                 let forged = convrelu_plan { desc, ..layer.c };
-                for call in
-                    CALLS.into_iter().filter(|call| !matches!(call, Call::AdareluForward | Call::AdareluBackward))
-                {
+                for call in layer.calls().filter(|call| !matches!(call, Call::AdareluForward | Call::AdareluBackward)) {
                     rows.refused_by_c(&layer, call, |_| (), |raw| raw.plan = forged, (refused.0, &refused.1));
                 }
                 assert_plan_is_refused(&forged, (refused.0, &refused.1));
@@ -1049,8 +1265,8 @@ fn stale_lens() -> convrelu_lens {
 #[test]
 fn lengths() {
     let mut rows = Rows::default();
-    for layer in benches() {
-        for call in CALLS {
+    for layer in benches().chain(transposed_benches()) {
+        for call in layer.calls() {
             for c in [false, true] {
                 let mut buffers = layer.buffers(call, c);
                 let before = snapshot(&buffers);
@@ -1060,7 +1276,7 @@ fn lengths() {
                 } else if let Some(result) = layer.rust(call, &mut buffers, &Asked::default()) {
                     assert_eq!(result, Ok(()));
                 }
-                if matches!(call, Call::Pass(_)) {
+                if matches!(call, Call::Pass(_) | Call::Ended(_)) {
                     assert_untouched(&layer, &Asked::default(), &buffers, &before);
                 }
                 rows.0 += 1;
@@ -1096,7 +1312,9 @@ fn lengths() {
                     assert_sentence(&error(false).to_string(), &words);
                     if elementwise && argument == "input" && empty {
                         // No elements at all are a tensor.
-                    } else if matches!(call, Call::Pass(pass) if is_packed(pass)) && argument == "weight" {
+                    } else if matches!(call, Call::Pass(pass) | Call::Ended(pass) if is_packed(pass))
+                        && argument == "weight"
+                    {
                         // In Rust they have a type.
                         let sentence = error(true).to_string();
                         let refused = (CONVRELU_BUFFER_TOO_SHORT, &sentence[..]);
@@ -1117,7 +1335,7 @@ fn lengths() {
 fn nan_thresholds() {
     let mut rows = Rows::default();
     for layer in benches() {
-        for call in CALLS {
+        for call in layer.calls() {
             let Some(at) = layer.buffers(call, false).iter().position(|buffer| buffer.name == "thresholds") else {
                 continue;
             };
@@ -1129,7 +1347,7 @@ fn nan_thresholds() {
                     let spoil = |buffers: &mut Vec<Buffer>| buffers[at].memory[index] = nan;
                     rows.refused(&layer, call, spoil, &Asked::default(), |_| error);
                 }
-                if matches!(call, Call::Pass(_)) {
+                if matches!(call, Call::Pass(_) | Call::Ended(_)) {
                     let asked = Asked::uniform(nan);
                     rows.refused_by_rust(&layer, call, |_| (), &asked, Error::NanThreshold { index: 0 });
                     // As an initialiser leaves it, as a rule.
@@ -1156,15 +1374,19 @@ fn packed_weights() {
     let mut rows = Rows::default();
     const NOT_PACKED: &str = "weight holds no packed weights, or their header is damaged: \
                               it must be what convrelu_pack_weight wrote";
-    for layer in benches() {
+    for layer in benches().chain(transposed_benches()) {
         let isa = layer.plan.isa();
+        let like = if layer.transposed.is_some() { Layer::transposed } else { Layer::new };
+        let unlike = if layer.transposed.is_some() { Layer::new } else { Layer::transposed };
         let elsewhere = |packed: Isa| Error::PackedElsewhere { packed, plan: isa };
         for pass in [Pass::ForwardPacked, Pass::BackwardInputPacked] {
             let call = Call::Pass(pass);
             let other_pass = if pass == Pass::ForwardPacked { Pass::BackwardInputPacked } else { Pass::ForwardPacked };
             let mut check = |call: Call, packed: &[f32], (status, sentence): (Status, &str)| {
-                let at = if matches!(call, Call::Pass(_)) { 1 } else { 0 };
-                let spoil = |buffers: &mut Vec<Buffer>| buffers[at].memory = packed.to_vec();
+                let spoil = |buffers: &mut Vec<Buffer>| {
+                    let weight = buffers.iter_mut().find(|buffer| buffer.name == "weight");
+                    weight.unwrap().memory = packed.to_vec();
+                };
                 rows.refused_by_c(&layer, call, spoil, |_| (), (status, sentence));
             };
             let good = layer.packed(pass).to_vec();
@@ -1177,10 +1399,14 @@ fn packed_weights() {
                 refused_elsewhere(layer.packed(other_pass), isa);
                 let desc = layer.plan.desc();
                 for other in layers().filter(|other| other != desc) {
-                    refused_elsewhere(Layer::new(other, isa).packed(pass), isa);
+                    refused_elsewhere(like(other, isa).packed(pass), isa);
                 }
                 for other in Isa::available().filter(|&other| other != isa) {
-                    refused_elsewhere(Layer::new(*desc, other).packed(pass), other);
+                    refused_elsewhere(like(*desc, other).packed(pass), other);
+                }
+                // What runs as the same pass of the same kernels is another layer's all the same.
+                for pass in [pass, other_pass] {
+                    refused_elsewhere(unlike(*desc, isa).packed(pass), isa);
                 }
                 // Version, instruction set, pass, and the two halves of the layer's hash.
                 for word in [1, 2, 3, 5, 6] {
@@ -1268,9 +1494,11 @@ fn packed_weights_in_rust() {
 fn what_only_c_can_get_wrong() {
     let mut rows = Rows::default();
     let nothing = |_: &mut Vec<Buffer>| ();
-    for desc in [small(), layers().nth(3).unwrap()] {
-        let layer = Layer::new(desc, Isa::detect());
-        for call in CALLS {
+    let descs = [small(), layers().nth(3).unwrap()];
+    let of = |layer: fn(ConvDesc, Isa) -> Layer| descs.map(|desc| layer(desc, Isa::detect()));
+    for layer in of(Layer::new).into_iter().chain(of(Layer::transposed)) {
+        let transposed = layer.transposed.is_some();
+        for call in layer.calls() {
             let mut probe = layer.buffers(call, true);
             let raw = Raw::new(&layer, call, &mut probe);
             let mut check = |tamper: &dyn Fn(&mut Raw), status: Status, sentence: &str| {
@@ -1298,8 +1526,8 @@ fn what_only_c_can_get_wrong() {
                 }
             }
             for (name, ..) in raw.buffers.clone() {
-                let optional = matches!(call, Call::Pass(_))
-                    && (name == "bias" || name.starts_with("grad_"))
+                let optional = matches!(call, Call::Pass(_) | Call::Ended(_))
+                    && (["bias", "scale", "shift", "residual"].contains(&name) || name.starts_with("grad_"))
                     && name != "grad_output";
                 if name == "input" && matches!(call, Call::Pass(Pass::BackwardInput | Pass::BackwardInputPacked)) {
                     let sentence = Error::MissingInput.to_string();
@@ -1330,7 +1558,25 @@ fn what_only_c_can_get_wrong() {
                     check(&|raw| raw.buffer(name).2 = len, CONVRELU_OVERFLOW, &sentence);
                 }
             }
-            if matches!(call, Call::Pass(_)) {
+            if matches!(call, Call::Pass(_)) && transposed {
+                for number in [CONVRELU_THRESHOLDS_PER_TAP, CONVRELU_THRESHOLDS_RELU, CONVRELU_THRESHOLDS_UNIFORM, 5] {
+                    let sentence = format!(
+                        "threshold_kind is {number}: a transposed convolution has no thresholds, \
+                         so it must be unset or CONVRELU_THRESHOLDS_LINEAR"
+                    );
+                    check(&|raw| raw.threshold_kind = number, CONVRELU_NOT_APPLICABLE, &sentence);
+                }
+                let given = |name: &str| format!("{name} is given: it must be null for a transposed convolution");
+                if matches!(call, Call::Pass(Pass::Forward | Pass::ForwardPacked)) {
+                    check(&|raw| raw.epilogue_at = Pointer::Good, CONVRELU_NOT_APPLICABLE, &given("epilogue"));
+                }
+                if matches!(call, Call::Pass(Pass::BackwardInput | Pass::BackwardInputPacked)) {
+                    let mut own = [0.0];
+                    let data = own.as_mut_ptr();
+                    let give = |raw: &mut Raw| raw.buffers.push(("grad_thresholds", data, 1));
+                    check(&give, CONVRELU_NOT_APPLICABLE, &given("grad_thresholds"));
+                }
+            } else if matches!(call, Call::Pass(_) | Call::Ended(_)) {
                 for number in [5, u32::MAX] {
                     let sentence = invalid("threshold_kind", number);
                     check(&|raw| raw.threshold_kind = number, CONVRELU_INVALID_VALUE, &sentence);
@@ -1339,7 +1585,23 @@ fn what_only_c_can_get_wrong() {
                              CONVRELU_THRESHOLDS_LINEAR, CONVRELU_THRESHOLDS_RELU or CONVRELU_THRESHOLDS_UNIFORM";
                 check(&|raw| raw.threshold_kind = CONVRELU_THRESHOLDS_UNSET, CONVRELU_INVALID_VALUE, unset);
             }
-            if matches!(call, Call::Pass(pass) if pass != Pass::BackwardWeight) {
+            if matches!(call, Call::Ended(_)) {
+                for size in [0, 8, usize::MAX] {
+                    let sentence = struct_size("epilogue", size, size_of::<convrelu_epilogue>());
+                    check(&|raw| raw.epilogue.struct_size = size, CONVRELU_STRUCT_SIZE, &sentence);
+                }
+                for field in 0..no_epilogue().reserved.len() {
+                    let sentence = "a reserved field of epilogue is not 0: it must be";
+                    check(&|raw| raw.epilogue.reserved[field] = 1, CONVRELU_RESERVED, sentence);
+                }
+                for number in [2, u32::MAX] {
+                    let sentence = invalid("output_accumulation", number);
+                    check(&|raw| raw.epilogue.output_accumulation = number, CONVRELU_INVALID_VALUE, &sentence);
+                }
+                let both = "residual is given: it must be null where output_accumulation is CONVRELU_ADD";
+                check(&|raw| raw.epilogue.output_accumulation = CONVRELU_ADD, CONVRELU_NOT_APPLICABLE, both);
+            }
+            if matches!(call, Call::Ended(_)) || matches!(call, Call::Pass(pass) if pass != Pass::BackwardWeight) {
                 check(&|raw| raw.weight_kind = 2, CONVRELU_INVALID_VALUE, &invalid("weight_kind", 2));
             }
             for (which, argument) in accumulations(call).into_iter().enumerate() {
@@ -1413,6 +1675,12 @@ fn misaligned(rows: &mut Rows, layer: &Layer, call: Call) {
             None
         });
     }
+    if matches!(call, Call::Ended(_)) {
+        check("epilogue", &|raw| {
+            raw.epilogue_at = Pointer::Misaligned;
+            None
+        });
+    }
 }
 
 /// Whatever is written, on top of everything else: whole, by its last element, by its first one.
@@ -1468,7 +1736,7 @@ fn struct_size(argument: &str, size: usize, expected: usize) -> String {
 
 fn args_size(call: Call) -> usize {
     match call {
-        Call::Pass(Pass::Forward | Pass::ForwardPacked) => size_of::<convrelu_forward_args>(),
+        Call::Pass(Pass::Forward | Pass::ForwardPacked) | Call::Ended(_) => size_of::<convrelu_forward_args>(),
         Call::Pass(Pass::BackwardInput | Pass::BackwardInputPacked) => size_of::<convrelu_backward_input_args>(),
         Call::Pass(Pass::BackwardWeight) => size_of::<convrelu_backward_weight_args>(),
         _ => size_of::<convrelu_adarelu_backward_args>(),
@@ -1509,6 +1777,11 @@ fn spoiled_plans(mut check: impl FnMut(&dyn Fn(&mut convrelu_plan), Status, &str
     for layout in [2, u32::MAX] {
         check(&|plan| plan.desc.layout = layout, CONVRELU_INVALID_VALUE, &invalid("layout", layout));
     }
+    for kind in [2, u32::MAX] {
+        check(&|plan| plan.desc.kind = kind, CONVRELU_INVALID_VALUE, &invalid("kind", kind));
+    }
+    let padded = |plan: &mut convrelu_plan| (plan.desc.kind, plan.desc.output_padding[0]) = (CONVRELU_CONVOLUTION, 7);
+    check(&padded, CONVRELU_NOT_APPLICABLE, "output_padding is 7: it must be 0 but for CONVRELU_TRANSPOSED");
 }
 
 /// The functions without buffers: null, misaligned, sizes, numbers.
@@ -1539,6 +1812,8 @@ fn functions_of_numbers() {
         check(&mut |e| convrelu_version(&mut a, null, &mut c, e), CONVRELU_NULL, &["minor", "null"]);
         check(&mut |e| convrelu_version(&mut a, &mut b, null, e), CONVRELU_NULL, &["patch", "null"]);
         check(&mut |e| convrelu_version(&mut a, &mut b, odd(&mut c), e), CONVRELU_MISALIGNED, &["patch"]);
+        check(&mut |e| convrelu_abi(null, e), CONVRELU_NULL, &["abi", "null"]);
+        check(&mut |e| convrelu_abi(odd(&mut a), e), CONVRELU_MISALIGNED, &["abi"]);
         check(&mut |e| convrelu_isa_detect(null, e), CONVRELU_NULL, &["isa", "null"]);
         check(&mut |e| convrelu_isa_detect(odd(&mut a), e), CONVRELU_MISALIGNED, &["isa"]);
         check(&mut |e| convrelu_isa_available(1, null, e), CONVRELU_NULL, &["available", "null"]);
@@ -1631,6 +1906,7 @@ fn initialisers() {
         assert_init_is_checked::<convrelu_desc>("desc", &mut |to, len, e| {
             convrelu_conv3d_init(to, len, 1, 2, 3, 4, 5, 6, 7, 8, 9, e)
         });
+        assert_init_is_checked("epilogue", &mut |to, len, e| convrelu_epilogue_init(to, len, e));
         assert_init_is_checked("args", &mut |to, len, e| convrelu_forward_args_init(to, len, e));
         assert_init_is_checked("args", &mut |to, len, e| convrelu_backward_input_args_init(to, len, e));
         assert_init_is_checked("args", &mut |to, len, e| convrelu_backward_weight_args_init(to, len, e));
@@ -1654,7 +1930,8 @@ fn initialisers() {
         assert_eq!((desc.rank, desc.layout, desc.groups), (rank, CONVRELU_NCHW, 1));
         assert_eq!((desc.stride, desc.dilation), ([1; 3], [1; 3]));
         assert_eq!((desc.padding_before, desc.padding_after), ([0; 3], [0; 3]));
-        assert_eq!((desc.input_pitch, desc.output_pitch, desc.reserved), (0, 0, [0; 2]));
+        assert_eq!((desc.input_pitch, desc.output_pitch, desc.reserved), (0, 0, [0; 7]));
+        assert_eq!((desc.kind, desc.output_padding), (CONVRELU_CONVOLUTION, [0; 3]));
     }
     // What cannot be is the plan's to refuse.
     let (status, sentence) = try_plan(&plain_desc(2, [1, 0, 1], 3, 3), CONVRELU_ISA_AUTO).unwrap_err();
@@ -1675,6 +1952,10 @@ fn initialisers() {
         assert_eq!(bytes[..8], size.to_ne_bytes()[..]);
         assert!(bytes[8..].iter().all(|&byte| byte == 0), "{bytes:?}");
     };
+    let mut epilogue = no_epilogue();
+    assert_eq!((epilogue.low, epilogue.high), (f32::NEG_INFINITY, f32::INFINITY));
+    (epilogue.low, epilogue.high) = (0.0, 0.0);
+    all_zero(bytes_of(&epilogue), size_of::<convrelu_epilogue>());
     all_zero(bytes_of(&forward), size_of::<convrelu_forward_args>());
     all_zero(bytes_of(&backward_input), size_of::<convrelu_backward_input_args>());
     all_zero(bytes_of(&backward_weight), size_of::<convrelu_backward_weight_args>());
@@ -1759,8 +2040,8 @@ fn the_sentence_itself() {
         let cut = std::str::from_utf8(&text[..end]).expect("whole characters");
         assert!(whole.starts_with(cut) && cut.len() + 3 > (capacity - 1).min(whole.len()), "{cut:?}");
     }
-    for status in 0..25 {
-        for argument in [0, 1, 33, 39, 40, 47, 48, 49, u32::MAX] {
+    for status in 0..30 {
+        for argument in (0..62).chain([u32::MAX]) {
             for values in [[0; 3], [usize::MAX; 3], [6, 6, 6]] {
                 assert!(!message(&convrelu_error { status, argument, values, ..no_error() }).is_empty());
             }
@@ -1772,9 +2053,11 @@ fn the_sentence_itself() {
 #[test]
 fn an_empty_batch() {
     for desc in layers() {
-        for isa in Isa::available() {
-            let layer = Layer::new(desc.with_batch(0).unwrap(), isa);
-            for call in CALLS.into_iter().filter(|call| matches!(call, Call::Pass(_))) {
+        for (isa, new) in
+            Isa::available().flat_map(|isa| [(isa, Layer::new as fn(_, _) -> _), (isa, Layer::transposed)])
+        {
+            let layer = new(desc.with_batch(0).unwrap(), isa);
+            for call in layer.calls().filter(|call| matches!(call, Call::Pass(_) | Call::Ended(_))) {
                 for c in [false, true] {
                     let mut buffers = layer.buffers(call, c);
                     if c {
@@ -1843,6 +2126,13 @@ fn results_of_both(layer: &Layer, call: Call, asked: &Asked<'_>) -> Vec<Vec<u32>
     let context = |what| format!("{what}, {call:?} on {}: {:?}", layer.plan.isa(), layer.plan.desc());
     let [rust, c] = [false, true].map(|in_c| {
         let mut buffers = layer.buffers(call, in_c);
+        if let Call::Ended(_) = call {
+            // What may be added to.
+            buffers[4].memory.iter_mut().enumerate().for_each(|(i, value)| *value = (i % 7) as f32 / 8.0);
+        }
+        if let (Call::Pass(pass), Some(plan), true) = (call, &layer.transposed, asked.adds[0]) {
+            buffers.last_mut().unwrap().memory.resize(plan.workspace_len(pass), STALE);
+        }
         let before = snapshot(&buffers);
         if in_c {
             let mut raw = Raw::new(layer, call, &mut buffers);
@@ -1896,6 +2186,158 @@ fn each_gradient_is_optional() {
     assert!(rows > 400);
 }
 
+/// Every part of an epilogue, in Rust and in C; and bounds that are none.
+#[test]
+fn epilogues() {
+    let mut rows = Rows::default();
+    for layer in benches() {
+        for pass in [Pass::Forward, Pass::ForwardPacked] {
+            let (call, whole) = (Call::Ended(pass), [f32::NEG_INFINITY, f32::INFINITY]);
+            let plain = results_of_both(&layer, Call::Pass(pass), &Asked::default());
+            for parts in 0..16 {
+                let names = ["scale", "shift", "residual"];
+                let mut without: Vec<_> = (0..3).filter(|i| parts >> i & 1 == 0).map(|i| names[i]).collect();
+                let adds = [parts & 8 != 0, false];
+                if adds[0] && !without.contains(&"residual") {
+                    without.push("residual");
+                }
+                let found = [None, Some(whole)].map(|bounds| {
+                    let asked = Asked { without: &without, adds, bounds, ..Asked::default() };
+                    results_of_both(&layer, call, &asked)
+                });
+                rows.0 += 4;
+                // Gaps hold what they held before.
+                let ([_, output], desc) = (layer.tensors(), layer.plan.desc());
+                let values = |bits: &[Vec<u32>]| -> Vec<f32> {
+                    let values = bits[0].iter().enumerate().filter(|(i, _)| !output.is_gap(desc, *i));
+                    values.map(|(_, bits)| f32::from_bits(*bits)).collect()
+                };
+                let [clamped, free, plain] = [&found[0], &found[1], &plain].map(|bits| values(bits));
+                assert!(clamped.iter().zip(&free).all(|(clamped, free)| *clamped == free.clamp(BOUNDS[0], BOUNDS[1])));
+                assert_eq!(plain == free, without.len() == 3 && !adds[0], "{without:?} {adds:?}");
+            }
+            for (bounds, error) in [
+                ([f32::NAN, 1.0], Error::NanBound { argument: "low" }),
+                ([1.0, -f32::NAN], Error::NanBound { argument: "high" }),
+                ([1.0, 0.5], Error::BoundsCrossed { low: 1.0, high: 0.5 }),
+                ([f32::INFINITY, f32::NEG_INFINITY], Error::BoundsCrossed { low: whole[1], high: whole[0] }),
+            ] {
+                let asked = Asked { bounds: Some(bounds), ..Asked::default() };
+                rows.refused(&layer, call, |_| (), &asked, |_| error);
+            }
+        }
+    }
+    println!("epilogues: {} rows", rows.0);
+    assert!(rows.0 > 4000);
+}
+
+/// Transposed convolutions in C: lengths, and the bits of Rust's for each gradient that is left out, written anew or added to.
+#[test]
+fn transposed_convolutions() {
+    let mut rows = 0;
+    for layer in transposed_benches() {
+        let mut lens = stale_lens();
+        // SAFETY: pointers to what they say.
+        assert_eq!(unsafe { convrelu_plan_lens(&layer.c, &mut lens, ptr::null_mut()) }, CONVRELU_OK);
+        let plan = layer.transposed.as_ref().unwrap();
+        let desc = plan.desc();
+        let found = [lens.input, lens.output, lens.weight, lens.thresholds, lens.bias];
+        assert_eq!(found, [desc.input_len(), desc.output_len(), desc.weight_len(), 0, desc.bias_len()]);
+        assert_eq!(lens.output_size, desc.output_size());
+        let packed = [plan.packed_weight_len(), plan.packed_weight_transposed_len()].map(|len| len + 16);
+        assert_eq!([lens.packed_weight, lens.packed_weight_transposed], packed);
+        for pass in PASSES {
+            let mut len = 0;
+            // SAFETY: as above.
+            let status = unsafe { convrelu_workspace_len(&layer.c, number(pass), &mut len, ptr::null_mut()) };
+            assert_eq!((status, len), (CONVRELU_OK, plan.workspace_len(pass)));
+            let optional: &[&str] = match pass {
+                Pass::Forward | Pass::ForwardPacked => &["bias"],
+                Pass::BackwardWeight => &["grad_weight", "grad_bias"],
+                _ => &["grad_input"],
+            };
+            let mut different = Vec::new();
+            for adds in [[false; 2], [true, false], [false, true], [true; 2]] {
+                for without in [&[], &optional[..1], &optional[optional.len() - 1..], optional] {
+                    different.push(results_of_both(
+                        &layer,
+                        Call::Pass(pass),
+                        &Asked { without, adds, ..Asked::default() },
+                    ));
+                    rows += 2;
+                }
+            }
+            assert!(different[0] != different[3], "{pass:?}: what is left out is not missed");
+        }
+    }
+    println!("transposed convolutions: {rows} rows");
+    assert!(rows > 2000);
+}
+
+/// Whatever is wrong with a descriptor of a transposed convolution, Rust's builder and C's plan say the same.
+#[test]
+fn transposed_descriptors() {
+    let mut refused = 0;
+    for rank in 1..=3 {
+        for layout in [CONVRELU_NCHW, CONVRELU_NHWC] {
+            let mut good = good_desc(rank, layout);
+            (good.kind, good.stride, good.output_padding) = (CONVRELU_TRANSPOSED, [2; 3], [1; 3]);
+            assert!(rust_transposed(&good).is_ok() && try_plan(&good, CONVRELU_ISA_AUTO).is_ok());
+            let mut check = |desc: &convrelu_desc| match rust_transposed(desc) {
+                Ok(_) => {
+                    try_plan(desc, CONVRELU_ISA_AUTO).unwrap_or_else(|error| panic!("{error:?}: {desc:?}"));
+                    None
+                }
+                Err(error) => {
+                    let sentence = error.to_string();
+                    assert_eq!(try_plan(desc, CONVRELU_ISA_AUTO), Err((status_of(error), sentence)), "{desc:?}");
+                    refused += 1;
+                    Some(error)
+                }
+            };
+            for (spoil, ..) in mistakes(rank).into_iter().chain(pitch_mistakes(rank, layout)) {
+                let mut desc = good;
+                spoil(&mut desc);
+                check(&desc);
+            }
+            for axis in 0..rank {
+                let name = AXES[3 - rank + axis];
+                let mut desc = good;
+                desc.output_padding[axis] = 2;
+                let error = Error::OutputPaddingTooLarge { axis: name, output_padding: 2, step: 2 };
+                assert_eq!(check(&desc), Some(error));
+                desc.dilation[axis] = 3;
+                assert_eq!(check(&desc), None);
+                let mut desc = good;
+                // (5 − 1) · 2 + 3 + 1 outputs.
+                (desc.padding_before[axis], desc.padding_after[axis]) = (5, 7);
+                assert_eq!(check(&desc), Some(Error::PaddingTooLarge { axis: name, padding: 12, unpadded: 12 }));
+            }
+            let channels = convrelu_desc { in_channels: 0, ..good };
+            assert_eq!(check(&channels), Some(Error::ZeroChannels { argument: "in_channels" }));
+            let pitch = convrelu_desc { output_pitch: 1, ..good };
+            assert!(matches!(check(&pitch), Some(Error::PitchTooSmall { argument: "output_pitch", pitch: 1, .. })));
+        }
+    }
+    println!("descriptors of transposed convolutions: {refused} rows");
+    assert!(refused > 300);
+}
+
+/// The library that is linked is the one of the header.
+#[test]
+fn version() {
+    let (mut major, mut minor, mut patch, mut abi) = (99, 99, 99, 99);
+    // SAFETY: pointers to numbers.
+    let statuses = unsafe {
+        let version = convrelu_version(&mut major, &mut minor, &mut patch, ptr::null_mut());
+        [version, convrelu_abi(&mut abi, ptr::null_mut())]
+    };
+    assert_eq!(statuses, [CONVRELU_OK; 2]);
+    assert_eq!(format!("{major}.{minor}.{patch}"), env!("CARGO_PKG_VERSION"));
+    assert_eq!([major, minor, patch], [CONVRELU_VERSION_MAJOR, CONVRELU_VERSION_MINOR, CONVRELU_VERSION_PATCH]);
+    assert_eq!(abi, CONVRELU_ABI);
+}
+
 /// The gradient of a uniform threshold is one element; what lies behind it is not written.
 #[test]
 fn the_gradient_of_a_uniform_threshold() {
@@ -1931,7 +2373,10 @@ fn the_gradient_of_a_uniform_threshold() {
 fn threaded() -> impl Iterator<Item = Layer> {
     let shape = Shape::new(6, 20, 30, &[Axis::new(13, 3).padding(1, 1); 2]).gaps([1, 2]);
     let descs = [Layout::Nchw, Layout::Nhwc].map(|layout| shape.clone().layout(layout).desc());
-    descs.into_iter().flat_map(|desc| Isa::available().map(move |isa| Layer::new(desc, isa).with_threads(3)))
+    let of = move |layer: fn(ConvDesc, Isa) -> Layer| {
+        descs.into_iter().flat_map(move |desc| Isa::available().map(move |isa| layer(desc, isa).with_threads(3)))
+    };
+    of(Layer::new).chain(of(Layer::transposed))
 }
 
 const PASS_CALLS: [Call; 5] = {
@@ -1954,7 +2399,8 @@ fn executors() {
         },
     ];
     for layer in threaded() {
-        let alone = Layer::new(layer.case.desc, layer.plan.isa());
+        let new = if layer.transposed.is_some() { Layer::transposed } else { Layer::new };
+        let alone = new(layer.case.desc, layer.plan.isa());
         for call in PASS_CALLS {
             let expected = results_of_both(&alone, call, &Asked::default());
             for behaviour in [None].into_iter().chain(behaviours.map(Some)) {

@@ -13,9 +13,10 @@ use std::ptr;
 
 use arbitrary::{Arbitrary, Unstructured};
 use convrelu::capi::*;
+use convrelu::transposed::{self, ConvTranspose, ConvTransposeDesc};
 use convrelu::{
-    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Error, Forward, Gradient,
-    InputGradients, Isa, Layout, Serial, Thresholds, Weight, WeightGradients, adarelu,
+    Accumulation, BackwardInput, BackwardWeight, ConvDesc, ConvDescBuilder, ConvRelu, Epilogue, Error, Forward,
+    Gradient, InputGradients, Isa, Layout, Residual, Serial, Thresholds, Weight, WeightGradients, adarelu,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -297,9 +298,12 @@ struct Input {
     desc_damage: Vec<Damage>,
     plan_damage: Vec<Damage>,
     args_damage: Vec<Damage>,
-    offsets: [u8; 3],
+    epilogue_damage: Vec<Damage>,
+    offsets: [u8; 4],
     call: Call,
-    buffers: [Buffer; 7],
+    buffers: [Buffer; 9],
+    ended: bool,
+    bounds: [f32; 2],
     weight_kind: u32,
     threshold_kind: u32,
     threshold: f32,
@@ -348,13 +352,22 @@ impl<'a> Arbitrary<'a> for Input {
             dilation,
             padding_before,
             padding_after,
+            output_padding: [0; 3],
             input_pitch: 0,
             output_pitch: 0,
-            reserved: [0; 2],
+            kind: name(u, 1)?,
+            reserved: [0; 7],
         };
+        let transposed = desc.kind == CONVRELU_TRANSPOSED;
+        if transposed {
+            desc.output_padding = [number(u, 2)?, number(u, 2)?, number(u, 2)?];
+        }
         if u.ratio(1, 3)? {
             // One too few, packed, or with gaps.
-            let packed = rust_desc(&desc).map_or([0; 2], |desc| [desc.input_pitch(), desc.output_pitch()]);
+            let packed = match transposed {
+                false => rust_desc(&desc).map_or([0; 2], |desc| [desc.input_pitch(), desc.output_pitch()]),
+                true => rust_transposed(&desc).map_or([0; 2], |desc| [desc.input_pitch(), desc.output_pitch()]),
+            };
             let mut pitch = |packed: usize| Ok(packed.wrapping_add(number(u, 4)?).wrapping_sub(1));
             (desc.input_pitch, desc.output_pitch) = (pitch(packed[0])?, pitch(packed[1])?);
         }
@@ -365,11 +378,17 @@ impl<'a> Arbitrary<'a> for Input {
             desc_damage: rare(u)?,
             plan_damage: rare(u)?,
             args_damage: rare(u)?,
-            offsets: [offset(u)?, offset(u)?, offset(u)?],
+            epilogue_damage: rare(u)?,
+            offsets: [offset(u)?, offset(u)?, offset(u)?, offset(u)?],
             call: Call::arbitrary(u)?,
             buffers: Arbitrary::arbitrary(u)?,
             weight_kind: name(u, 1)?,
-            threshold_kind: name(u, 4)?,
+            ended: u.ratio(1, if transposed { 16 } else { 2 })?,
+            bounds: if u.ratio(1, 8)? { Arbitrary::arbitrary(u)? } else { [-0.5, 2.0] },
+            threshold_kind: match transposed && !u.ratio(1, 16)? {
+                true => *u.choose(&[CONVRELU_THRESHOLDS_UNSET, CONVRELU_THRESHOLDS_LINEAR])?,
+                false => name(u, 4)?,
+            },
             threshold: if u.ratio(1, 8)? { f32::arbitrary(u)? } else { 0.25 },
             accumulation: [name(u, 1)?, name(u, 1)?],
             workers: Workers::chosen(u)?,
@@ -480,6 +499,75 @@ fn rust_desc(desc: &convrelu_desc) -> Result<ConvDesc, Error> {
     }
 }
 
+/// The same of a transposed convolution.
+fn rust_transposed(desc: &convrelu_desc) -> Result<ConvTransposeDesc, Error> {
+    macro_rules! build {
+        ($constructor:ident, $rank:literal) => {{
+            macro_rules! axes {
+                ($field:ident) => {
+                    std::array::from_fn::<usize, $rank, _>(|axis| desc.$field[axis])
+                };
+            }
+            let (inputs, outputs) = (desc.in_channels, desc.out_channels);
+            let mut builder = ConvTransposeDesc::$constructor(desc.batch, inputs, outputs, axes!(size), axes!(kernel))
+                .stride(axes!(stride))
+                .dilation(axes!(dilation))
+                .padding_before_after(axes!(padding_before), axes!(padding_after))
+                .output_padding(axes!(output_padding))
+                .groups(desc.groups)
+                .layout(if desc.layout == CONVRELU_NHWC { Layout::Nhwc } else { Layout::Nchw });
+            if desc.input_pitch > 0 {
+                builder = builder.input_pitch(desc.input_pitch);
+            }
+            if desc.output_pitch > 0 {
+                builder = builder.output_pitch(desc.output_pitch);
+            }
+            builder.build()
+        }};
+    }
+    match desc.rank {
+        1 => build!(conv1d, 1),
+        2 => build!(conv2d, 2),
+        _ => build!(conv3d, 3),
+    }
+}
+
+/// The plan of the safe interface.
+#[derive(Clone, Copy)]
+enum Safe {
+    Plain(ConvRelu),
+    Transposed(ConvTranspose),
+}
+
+impl Safe {
+    fn of(plan: &convrelu_plan) -> Self {
+        const SAME: &str = "a plan that the C interface accepts";
+        let isa = safe_isa(plan.isa);
+        if plan.desc.kind == CONVRELU_TRANSPOSED {
+            let desc = rust_transposed(&plan.desc).expect(SAME);
+            Self::Transposed(ConvTranspose::with_isa(desc, isa).expect(SAME).with_threads(plan.threads))
+        } else {
+            let desc = rust_desc(&plan.desc).expect(SAME);
+            Self::Plain(ConvRelu::with_isa(desc, isa).expect(SAME).with_threads(plan.threads))
+        }
+    }
+
+    fn flops(&self) -> f64 {
+        match self {
+            Self::Plain(plan) => plan.desc().flops(),
+            Self::Transposed(plan) => plan.desc().flops(),
+        }
+    }
+
+    /// Elements of the weight, packed for the forward pass.
+    fn packed_len(&self) -> usize {
+        match self {
+            Self::Plain(plan) => plan.packed_weight_len(),
+            Self::Transposed(plan) => plan.packed_weight_len(),
+        }
+    }
+}
+
 fn safe_isa(isa: u32) -> Isa {
     match isa {
         CONVRELU_ISA_SCALAR => Isa::Scalar,
@@ -552,12 +640,8 @@ unsafe fn run(input: &Input) {
     // Layers that would take long are measured alone.
     let all =
         [lens.input, lens.output, lens.weight, lens.thresholds, lens.packed_weight, lens.packed_weight_transposed];
-    let safe = measured.then(|| {
-        let desc = rust_desc(&value.desc).expect("a descriptor that the C interface accepts");
-        let plan = ConvRelu::with_isa(desc, safe_isa(value.isa)).expect("an accepted instruction set");
-        plan.with_threads(value.threads)
-    });
-    if safe.is_some_and(|safe| safe.desc().flops() > 2.0 * MOST_WORK)
+    let safe = measured.then(|| Safe::of(&value));
+    if safe.is_some_and(|safe| safe.flops() > 2.0 * MOST_WORK)
         || all.iter().chain(&workspace).any(|&len| len > LARGEST && measured && len < usize::MAX / 8)
     {
         return;
@@ -591,6 +675,17 @@ unsafe fn run(input: &Input) {
     }
 }
 
+/// Damage of a struct, but for its buffers, which lie between its size and `buffers_end`.
+fn damage_after(damage: &[Damage], buffers_end: usize, size: usize) -> Vec<Damage> {
+    let damage = damage.iter().map(|damage| {
+        let at = usize::from(damage.at);
+        let at = if at % 4 == 0 { 0 } else { buffers_end + at % (size - buffers_end) };
+        // Eight bytes from the last ones would begin before.
+        Damage { at: at as u16, value: damage.value, wide: damage.wide && at + 8 <= size }
+    });
+    damage.collect()
+}
+
 /// A plan and all else that calls are made of.
 #[derive(Clone, Copy)]
 struct Made<'a> {
@@ -599,7 +694,7 @@ struct Made<'a> {
     lens: convrelu_lens,
     workspace: [usize; 5],
     /// The same plan in the safe interface.
-    safe: Option<ConvRelu>,
+    safe: Option<Safe>,
     packed: bool,
     per_tap: bool,
     accumulation: [Accumulation; 2],
@@ -641,21 +736,32 @@ impl Made<'_> {
 
     /// Damage that is not a size, a kind or a reserved field would move pointers, which is the caller's promise to keep.
     fn damage(&self, buffers_end: usize, size: usize) -> Vec<Damage> {
-        let damage = self.input.args_damage.iter().map(|damage| {
-            let at = usize::from(damage.at);
-            let at = if at % 4 == 0 { 0 } else { buffers_end + at % (size - buffers_end) };
-            // Eight bytes from the last ones would begin before.
-            Damage { at: at as u16, value: damage.value, wide: damage.wide && at + 8 <= size }
-        });
-        damage.collect()
+        damage_after(&self.input.args_damage, buffers_end, size)
     }
 
     fn forward(&self) {
         let Self { input, plan, lens, workspace, safe, packed, per_tap, parallel_for, context, .. } = *self;
         let weight = if packed { lens.packed_weight } else { lens.weight };
         let work = workspace[if packed { 1 } else { 0 }];
-        let required = [lens.input, weight, lens.thresholds, lens.bias, lens.output, work];
+        let channels = lens.bias;
+        let required =
+            [lens.input, weight, lens.thresholds, lens.bias, lens.output, work, channels, channels, lens.output];
         let mut memory = Memory::new(&input.buffers, &required, input.seed);
+        let epilogue = convrelu_epilogue {
+            struct_size: size_of::<convrelu_epilogue>(),
+            scale: memory.input(6),
+            shift: memory.input(7),
+            residual: memory.input(8),
+            output_accumulation: input.accumulation[0],
+            low: input.bounds[0],
+            high: input.bounds[1],
+            reserved: [0; 5],
+        };
+        // No pointers and lengths.
+        let end = offset_of!(convrelu_epilogue, output_accumulation);
+        let damage = damage_after(&input.epilogue_damage, end, size_of::<convrelu_epilogue>());
+        let mut epilogue = Raw::new(epilogue, &damage, input.offsets[3].into());
+        let ending = input.ended.then(|| epilogue.get());
         let sound = !packed || pack(input, plan, CONVRELU_FORWARD, &mut memory, 1, lens.weight);
         self.set_nan(&mut memory, 2);
         let args = convrelu_forward_args {
@@ -666,6 +772,7 @@ impl Made<'_> {
             bias: memory.input(3),
             output: memory.output(4),
             workspace: memory.output(5),
+            epilogue: if input.ended { epilogue.as_mut_ptr() } else { ptr::null() },
             parallel_for,
             context,
             weight_kind: input.weight_kind,
@@ -678,25 +785,53 @@ impl Made<'_> {
         let args = args.as_mut_ptr();
         let prior = memory.allocations[4].clone();
         let done = passes(input, &memory, &[4, 5], |error| unsafe { convrelu_forward(plan, args, error) });
-        if let Some(safe) = safe.filter(|_| done && sound && self.is_intact() && memory.is_own(4)) {
-            let read = [0, 1, 2, 3].map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
-            let mut memory_of_weight = vec![0.0; safe.packed_weight_len()];
-            let plain = vec![0.5; lens.weight];
-            let packed_weight;
-            let weight = if packed {
-                packed_weight = safe.pack_weight(&plain, &mut memory_of_weight).expect("the right length");
-                Weight::Packed(&packed_weight)
-            } else {
-                Weight::Plain(&read[1])
-            };
-            let thresholds = if per_tap { Thresholds::PerTap(&read[2]) } else { self.uniform() };
-            let bias = (!memory.given[3].0.is_null()).then_some(&*read[3]);
-            let mut expected = prior.to_vec();
-            let mut operands = Forward::new(&read[0], weight, thresholds);
-            operands.bias = bias;
-            safe.forward(operands, &mut expected, &mut vec![0.0; work], &Serial).expect("what the C interface accepts");
-            same(&memory.values(4), &expected, "output");
+        let Some(safe) = safe.filter(|_| done && sound && self.is_intact() && memory.is_own(4)) else { return };
+        let read = [0, 1, 2, 3, 6, 7, 8];
+        let read = read.map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
+        let [x, w, theta, b, scale, shift, residual] = &read;
+        let optional = |index: usize, values| (!memory.given[index].0.is_null()).then_some(values);
+        let (bias, plain) = (optional(3, &b[..]), vec![0.5; lens.weight]);
+        let mut memory_of_weight = vec![0.0; safe.packed_len()];
+        let mut expected = prior.to_vec();
+        let workspace = &mut vec![0.0; work];
+        let packed_weight;
+        match safe {
+            Safe::Plain(safe) => {
+                let weight = if packed {
+                    packed_weight = safe.pack_weight(&plain, &mut memory_of_weight).expect("the right length");
+                    Weight::Packed(&packed_weight)
+                } else {
+                    Weight::Plain(w)
+                };
+                let thresholds = if per_tap { Thresholds::PerTap(theta) } else { self.uniform() };
+                let mut operands = Forward::new(x, weight, thresholds);
+                operands.bias = bias;
+                operands.epilogue = ending.map(|ending| {
+                    let mut epilogue = Epilogue::new().clamp(ending.low, ending.high);
+                    epilogue.scale = optional(6, &scale[..]);
+                    epilogue.shift = optional(7, &shift[..]);
+                    epilogue.residual = match ending.output_accumulation {
+                        CONVRELU_ADD => Some(Residual::Output),
+                        _ => optional(8, &residual[..]).map(Residual::Tensor),
+                    };
+                    epilogue
+                });
+                safe.forward(operands, &mut expected, workspace, &Serial)
+            }
+            Safe::Transposed(safe) => {
+                let weight = if packed {
+                    packed_weight = safe.pack_weight(&plain, &mut memory_of_weight).expect("the right length");
+                    Weight::Packed(&packed_weight)
+                } else {
+                    Weight::Plain(w)
+                };
+                let mut operands = transposed::Forward::new(x, weight);
+                operands.bias = bias;
+                safe.forward(operands, &mut expected, workspace, &Serial)
+            }
         }
+        .expect("what the C interface accepts");
+        same(&memory.values(4), &expected, "output");
     }
 
     fn backward_input(&self) {
@@ -705,6 +840,10 @@ impl Made<'_> {
         let work = workspace[if packed { 3 } else { 2 }];
         let required = [lens.input, weight, lens.thresholds, lens.output, lens.input, self.grad_thresholds(), work];
         let mut memory = Memory::new(&input.buffers, &required, input.seed);
+        if matches!(safe, Some(Safe::Transposed(_))) && input.seed % 8 > 0 {
+            // There is no such gradient.
+            memory.given[5] = (ptr::null_mut(), 0);
+        }
         let sound = !packed || pack(input, plan, CONVRELU_BACKWARD_INPUT, &mut memory, 1, lens.weight);
         self.set_nan(&mut memory, 2);
         let args = convrelu_backward_input_args {
@@ -735,17 +874,27 @@ impl Made<'_> {
         let done = passes(input, &memory, &[4, 5, 6], |error| unsafe { convrelu_backward_input(plan, args, error) });
         if let Some(safe) = safe.filter(|_| done && sound && self.is_intact() && !packed && own) {
             let read = [0, 1, 2, 3].map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
-            let thresholds = if per_tap { Thresholds::PerTap(&read[2]) } else { self.uniform() };
-            let mut operands = BackwardInput::new(&read[0], Weight::Plain(&read[1]), thresholds, &read[3]);
-            // Null and no elements are all of an empty batch.
-            let (data, len) = memory.given[0];
-            operands.input = operands.input.filter(|_| !data.is_null() || len == 0 && lens.input == 0);
             let [first, second] = &mut expected;
-            let mut gradients = InputGradients::new();
-            gradients.grad_input = given[0].then(|| Gradient::new(first, accumulation[0]));
-            gradients.grad_thresholds = given[1].then(|| Gradient::new(second, accumulation[1]));
-            safe.backward_input(operands, gradients, &mut vec![0.0; work], &Serial)
-                .expect("what the C interface accepts");
+            let first = given[0].then(|| Gradient::new(first, accumulation[0]));
+            let workspace = &mut vec![0.0; work];
+            match safe {
+                Safe::Plain(safe) => {
+                    let thresholds = if per_tap { Thresholds::PerTap(&read[2]) } else { self.uniform() };
+                    let mut operands = BackwardInput::new(&read[0], Weight::Plain(&read[1]), thresholds, &read[3]);
+                    // Null and no elements are all of an empty batch.
+                    let (data, len) = memory.given[0];
+                    operands.input = operands.input.filter(|_| !data.is_null() || len == 0 && lens.input == 0);
+                    let mut gradients = InputGradients::new();
+                    gradients.grad_input = first;
+                    gradients.grad_thresholds = given[1].then(|| Gradient::new(second, accumulation[1]));
+                    safe.backward_input(operands, gradients, workspace, &Serial)
+                }
+                Safe::Transposed(safe) => {
+                    let operands = transposed::BackwardInput::new(Weight::Plain(&read[1]), &read[3]);
+                    first.map_or(Ok(()), |first| safe.backward_input(operands, first, workspace, &Serial))
+                }
+            }
+            .expect("what the C interface accepts");
             for (which, name) in ["grad_input", "grad_thresholds"].iter().enumerate().filter(|(i, _)| given[*i]) {
                 same(&memory.values(4 + which), &expected[which], name);
             }
@@ -784,14 +933,23 @@ impl Made<'_> {
         let done = passes(input, &memory, &[3, 4, 5], |error| unsafe { convrelu_backward_weight(plan, args, error) });
         if let Some(safe) = safe.filter(|_| done && self.is_intact() && own) {
             let read = [0, 1, 2].map(|index| if index == 1 && !per_tap { vec![] } else { memory.values(index) });
-            let thresholds = if per_tap { Thresholds::PerTap(&read[1]) } else { self.uniform() };
             let [first, second] = &mut expected;
             let mut gradients = WeightGradients::new();
             gradients.grad_weight = given[0].then(|| Gradient::new(first, accumulation[0]));
             gradients.grad_bias = given[1].then(|| Gradient::new(second, accumulation[1]));
-            let operands = BackwardWeight::new(&read[0], thresholds, &read[2]);
-            safe.backward_weight(operands, gradients, &mut vec![0.0; work], &Serial)
-                .expect("what the C interface accepts");
+            let workspace = &mut vec![0.0; work];
+            match safe {
+                Safe::Plain(safe) => {
+                    let thresholds = if per_tap { Thresholds::PerTap(&read[1]) } else { self.uniform() };
+                    let operands = BackwardWeight::new(&read[0], thresholds, &read[2]);
+                    safe.backward_weight(operands, gradients, workspace, &Serial)
+                }
+                Safe::Transposed(safe) => {
+                    let operands = transposed::BackwardWeight::new(&read[0], &read[2]);
+                    safe.backward_weight(operands, gradients, workspace, &Serial)
+                }
+            }
+            .expect("what the C interface accepts");
             for (which, name) in ["grad_weight", "grad_bias"].iter().enumerate().filter(|(i, _)| given[*i]) {
                 same(&memory.values(3 + which), &expected[which], name);
             }
@@ -877,6 +1035,7 @@ unsafe fn numbers(input: &Input, plan: *const convrelu_plan) {
     if !reported(input, |error| unsafe { convrelu_version(at(0, data), at(1, data), at(2, data), error) }) {
         assert_eq!(number, [0x5555_5555; 4]);
     }
+    reported(input, |error| unsafe { convrelu_abi(at(0, data), error) });
     reported(input, |error| unsafe { convrelu_isa_detect(at(0, data), error) });
     reported(input, |error| unsafe { convrelu_isa_available(input.isa, at(1, data), error) });
     reported(input, |error| unsafe { convrelu_plan_isa(plan, at(2, data), error) });
@@ -894,6 +1053,8 @@ unsafe fn numbers(input: &Input, plan: *const convrelu_plan) {
         inits(input, zeroed, &mut |to, len, e| convrelu_backward_input_args_init(to, len, e));
         let zeroed = MaybeUninit::zeroed().assume_init();
         inits(input, zeroed, &mut |to, len, e| convrelu_backward_weight_args_init(to, len, e));
+        let zeroed = MaybeUninit::zeroed().assume_init();
+        inits(input, zeroed, &mut |to, len, e| convrelu_epilogue_init(to, len, e));
     }
 
     // SAFETY: every byte pattern is a value.

@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::error::{Fault, convrelu_error, convrelu_status};
 use super::types::*;
 use crate::error::Error;
+use crate::operands::Accumulation;
 
 /// Null and alignment.
 pub(super) fn pointer<T>(pointer: *const T, argument: &'static str) -> Result<(), Fault> {
@@ -49,6 +50,7 @@ macro_rules! sized {
 sized! {
     convrelu_desc as "desc";
     convrelu_plan as "plan";
+    convrelu_epilogue as "epilogue";
     convrelu_forward_args as "args";
     convrelu_backward_input_args as "args";
     convrelu_backward_weight_args as "args";
@@ -76,6 +78,11 @@ pub(super) fn expect_size<T>(size: usize, argument: &'static str) -> Result<(), 
 /// What a number stands for, if for anything.
 pub(super) fn known<T>(meaning: Option<T>, argument: &'static str, number: u32) -> Result<T, Fault> {
     meaning.ok_or(Fault::InvalidValue { argument, value: number as usize })
+}
+
+/// What a number says becomes of the values of a gradient.
+pub(super) fn accumulation(number: u32, name: &'static str) -> Result<Accumulation, Fault> {
+    known(accumulation_of(number), name, number)
 }
 
 /// A copy of a struct of this version.
@@ -189,6 +196,16 @@ pub(super) unsafe fn bytes_mut<'a>(data: *mut u8, len: usize) -> Result<&'a mut 
     }
     // SAFETY: **Buffer pointer**; not null, not longer than an allocation may be.
     Ok(unsafe { core::slice::from_raw_parts_mut(data, len) })
+}
+
+/// The extent of a buffer that is read.
+pub(super) fn input(name: &'static str, buffer: convrelu_input) -> (&'static str, *const f32, usize, bool) {
+    (name, buffer.data, if buffer.data.is_null() { 0 } else { buffer.len }, false)
+}
+
+/// The extent of a buffer that is written.
+pub(super) fn output(name: &'static str, buffer: convrelu_output) -> (&'static str, *const f32, usize, bool) {
+    (name, buffer.data, if buffer.data.is_null() { 0 } else { buffer.len }, true)
 }
 
 /// Where the buffers of a call lie, so that no reference is made to what overlaps.

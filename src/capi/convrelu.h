@@ -11,6 +11,8 @@
  *   convrelu_forward_args_init(&args, sizeof args, &error);       then set buffers and threshold_kind
  *   convrelu_forward(&plan, &args, &error);                       0 is success
  *
+ * Transposed convolutions: desc.kind = CONVRELU_TRANSPOSED. An epilogue: convrelu_epilogue_init, then args.epilogue.
+ *
  * The README has a whole program.
  *
  * Every function returns a convrelu_status; convrelu_error_message makes a sentence of the error.
@@ -50,12 +52,27 @@
 #define CONVRELU_VERSION_PATCH 0
 
 /**
- * Channels before the spatial axes: `N C D H W`, weight `O I D H W`, thresholds `I D H W`.
+ * Number of this interface. It goes up with every change after which programs must be compiled anew. See `convrelu_abi`.
+ */
+#define CONVRELU_ABI 2
+
+/**
+ * A convolution, plain or with thresholds.
+ */
+#define CONVRELU_CONVOLUTION 0
+
+/**
+ * A transposed convolution ("deconvolution"), as `ConvTranspose` of PyTorch and ONNX. It has no thresholds.
+ */
+#define CONVRELU_TRANSPOSED 1
+
+/**
+ * Channels before the spatial axes: `N C D H W`, weight `O I D H W` (transposed `I O D H W`), thresholds `I D H W`.
  */
 #define CONVRELU_NCHW 0
 
 /**
- * Channels last: `N D H W C`, weight `O D H W I`, thresholds `D H W I`.
+ * Channels last: `N D H W C`, weight `O D H W I` (transposed `I D H W O`), thresholds `D H W I`.
  */
 #define CONVRELU_NHWC 1
 
@@ -115,12 +132,12 @@
 #define CONVRELU_BACKWARD_WEIGHT 4
 
 /**
- * Gradients replace what their buffers hold.
+ * Gradients, or the output, replace what their buffers hold.
  */
 #define CONVRELU_OVERWRITE 0
 
 /**
- * Gradients are added to what their buffers hold.
+ * They are added to what their buffers hold.
  */
 #define CONVRELU_ADD 1
 
@@ -255,6 +272,27 @@ enum convrelu_status
    * `parallel_for` did not run each task once. What the call was to write is undefined then.
    */
   CONVRELU_EXECUTOR = 21,
+  /**
+   * The padding of a transposed convolution cuts off all of its output.
+   */
+  CONVRELU_PADDING_TOO_LARGE = 22,
+  /**
+   * The output padding of a transposed convolution is no less than stride and dilation.
+   */
+  CONVRELU_OUTPUT_PADDING_TOO_LARGE = 23,
+  /**
+   * A bound of an epilogue is NaN.
+   */
+  CONVRELU_NAN_BOUND = 24,
+  /**
+   * The bounds of an epilogue leave nothing between them.
+   */
+  CONVRELU_BOUNDS_CROSSED = 25,
+  /**
+   * Something is given that does not apply: thresholds or an epilogue of a transposed convolution, output padding of
+   * another one, a residual where that is what the output holds.
+   */
+  CONVRELU_NOT_APPLICABLE = 26,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -291,7 +329,7 @@ typedef struct {
 } convrelu_error;
 
 /**
- * A convolution. Initialise it with `convrelu_conv2d_init` or its siblings, then set what differs from the defaults.
+ * A convolution, or a transposed one. Initialise it with `convrelu_conv2d_init` or its siblings, then set what differs from the defaults.
  */
 typedef struct {
   /**
@@ -331,7 +369,7 @@ typedef struct {
    */
   size_t kernel[3];
   /**
-   * Steps between output positions.
+   * Steps between output positions; of a transposed convolution, between the outputs of neighbouring input positions.
    */
   size_t stride[3];
   /**
@@ -339,13 +377,18 @@ typedef struct {
    */
   size_t dilation[3];
   /**
-   * Zeros before each axis.
+   * Zeros before each axis; of a transposed convolution, what is cut off there of the output.
    */
   size_t padding_before[3];
   /**
-   * Zeros after each axis.
+   * The same after each axis.
    */
   size_t padding_after[3];
+  /**
+   * Of a transposed convolution, what is appended to each axis of the output: less than the larger of stride and dilation.
+   * Else zero.
+   */
+  size_t output_padding[3];
   /**
    * Elements between the first channels of neighbouring pixels of the input (channels last) or of neighbouring images
    * (channels first), where it is a range of channels of a wider tensor; 0 where nothing lies between. The gradient of the
@@ -358,87 +401,14 @@ typedef struct {
    */
   size_t output_pitch;
   /**
+   * `CONVRELU_CONVOLUTION` or `CONVRELU_TRANSPOSED`.
+   */
+  uint32_t kind;
+  /**
    * Zero.
    */
-  size_t reserved[2];
+  uint32_t reserved[7];
 } convrelu_desc;
-
-/**
- * A planned layer. Made by `convrelu_plan_init`; read it through functions alone.
- */
-typedef struct {
-  /**
-   * `sizeof(convrelu_plan)`.
-   */
-  size_t struct_size;
-  /**
-   * Says that the struct is a plan.
-   */
-  uint32_t magic;
-  /**
-   * The instruction set that was chosen, not `CONVRELU_ISA_AUTO`.
-   */
-  uint32_t isa;
-  /**
-   * The most tasks per call.
-   */
-  size_t threads;
-  /**
-   * The layer.
-   */
-  convrelu_desc desc;
-  /**
-   * Zero.
-   */
-  size_t reserved[4];
-} convrelu_plan;
-
-/**
- * Lengths of a layer's tensors, in elements. Those of input and output count from the first to the last element, with what
- * the pitches leave between; nothing is needed behind the last.
- */
-typedef struct {
-  /**
-   * `sizeof(convrelu_lens)`, set by the caller.
-   */
-  size_t struct_size;
-  /**
-   * Input, and its gradient, gaps included.
-   */
-  size_t input;
-  /**
-   * Output, and its gradient, gaps included.
-   */
-  size_t output;
-  /**
-   * Plain weight, and its gradient.
-   */
-  size_t weight;
-  /**
-   * Thresholds, and their gradient; that of a uniform threshold has one element.
-   */
-  size_t thresholds;
-  /**
-   * Bias, and its gradient.
-   */
-  size_t bias;
-  /**
-   * Weight packed for the forward pass.
-   */
-  size_t packed_weight;
-  /**
-   * Weight packed for the backward pass of the input.
-   */
-  size_t packed_weight_transposed;
-  /**
-   * Output extents `depth, height, width`; 1 beyond the rank.
-   */
-  size_t output_size[3];
-  /**
-   * Set to zero.
-   */
-  size_t reserved[4];
-} convrelu_lens;
 
 /**
  * `len` floats to read. They may be fewer than a call needs, which it then refuses, or more. Null and 0 are no floats.
@@ -453,6 +423,48 @@ typedef struct {
    */
   size_t len;
 } convrelu_input;
+
+/**
+ * What `convrelu_forward` makes of its sums before it stores them:
+ * `y = clamp(scale · (Σ + bias) + shift + residual, low, high)`. Initialise it with `convrelu_epilogue_init`, which makes it
+ * change nothing; then set the parts that are wanted.
+ *
+ * Each step is rounded, but product and shift may be fused. A NaN stays one: the clamp does not hide it.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_epilogue)`.
+   */
+  size_t struct_size;
+  /**
+   * A factor per output channel, or null for none.
+   */
+  convrelu_input scale;
+  /**
+   * A summand per output channel, or null for none.
+   */
+  convrelu_input shift;
+  /**
+   * A summand per output, a tensor that lies as the output does (pitch and all; gaps are not read); or null for none.
+   */
+  convrelu_input residual;
+  /**
+   * `CONVRELU_ADD`: the residual is what the output holds before the call, and `residual` is null.
+   */
+  uint32_t output_accumulation;
+  /**
+   * The least output, −INFINITY for none. 0 with an infinite `high` is ReLU.
+   */
+  float low;
+  /**
+   * The greatest output, INFINITY for none.
+   */
+  float high;
+  /**
+   * Zero.
+   */
+  uint32_t reserved[5];
+} convrelu_epilogue;
 
 /**
  * `len` floats to write. Null and 0 are none.
@@ -519,6 +531,10 @@ typedef struct {
    */
   convrelu_output workspace;
   /**
+   * What becomes of the sums before they are stored, or null for nothing. A transposed convolution takes none.
+   */
+  const convrelu_epilogue *epilogue;
+  /**
    * Runs tasks on threads; null to run them one after another on the calling thread.
    */
   convrelu_parallel_for parallel_for;
@@ -531,7 +547,7 @@ typedef struct {
    */
   uint32_t weight_kind;
   /**
-   * `CONVRELU_THRESHOLDS_…`
+   * `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
    */
   uint32_t threshold_kind;
   /**
@@ -553,7 +569,7 @@ typedef struct {
    */
   size_t struct_size;
   /**
-   * `x`; may be null for `CONVRELU_THRESHOLDS_LINEAR`, and is not read then.
+   * `x`; may be null for `CONVRELU_THRESHOLDS_LINEAR` and for a transposed convolution, and is not read then.
    */
   convrelu_input input;
   /**
@@ -573,7 +589,8 @@ typedef struct {
    */
   convrelu_output grad_input;
   /**
-   * `∂E/∂θ`, one element but for `CONVRELU_THRESHOLDS_PER_TAP`; or null where it is not wanted.
+   * `∂E/∂θ`, one element but for `CONVRELU_THRESHOLDS_PER_TAP`; or null where it is not wanted,
+   * and for a transposed convolution.
    */
   convrelu_output grad_thresholds;
   /**
@@ -593,7 +610,7 @@ typedef struct {
    */
   uint32_t weight_kind;
   /**
-   * `CONVRELU_THRESHOLDS_…`
+   * `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
    */
   uint32_t threshold_kind;
   /**
@@ -655,7 +672,7 @@ typedef struct {
    */
   void *context;
   /**
-   * `CONVRELU_THRESHOLDS_…`
+   * `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
    */
   uint32_t threshold_kind;
   /**
@@ -675,6 +692,83 @@ typedef struct {
    */
   uint32_t reserved[4];
 } convrelu_backward_weight_args;
+
+/**
+ * A planned layer. Made by `convrelu_plan_init`; read it through functions alone.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_plan)`.
+   */
+  size_t struct_size;
+  /**
+   * Says that the struct is a plan.
+   */
+  uint32_t magic;
+  /**
+   * The instruction set that was chosen, not `CONVRELU_ISA_AUTO`.
+   */
+  uint32_t isa;
+  /**
+   * The most tasks per call.
+   */
+  size_t threads;
+  /**
+   * The layer.
+   */
+  convrelu_desc desc;
+  /**
+   * Zero.
+   */
+  size_t reserved[4];
+} convrelu_plan;
+
+/**
+ * Lengths of a layer's tensors, in elements. Those of input and output count from the first to the last element, with what
+ * the pitches leave between; nothing is needed behind the last.
+ */
+typedef struct {
+  /**
+   * `sizeof(convrelu_lens)`, set by the caller.
+   */
+  size_t struct_size;
+  /**
+   * Input, and its gradient, gaps included.
+   */
+  size_t input;
+  /**
+   * Output, and its gradient, gaps included.
+   */
+  size_t output;
+  /**
+   * Plain weight, and its gradient.
+   */
+  size_t weight;
+  /**
+   * Thresholds, and their gradient; that of a uniform threshold has one element. 0 for a transposed convolution.
+   */
+  size_t thresholds;
+  /**
+   * Bias, and its gradient.
+   */
+  size_t bias;
+  /**
+   * Weight packed for the forward pass.
+   */
+  size_t packed_weight;
+  /**
+   * Weight packed for the backward pass of the input.
+   */
+  size_t packed_weight_transposed;
+  /**
+   * Output extents `depth, height, width`; 1 beyond the rank.
+   */
+  size_t output_size[3];
+  /**
+   * Set to zero.
+   */
+  size_t reserved[4];
+} convrelu_lens;
 
 /**
  * Arguments of `convrelu_adarelu_backward`.
@@ -736,6 +830,17 @@ extern "C" {
 convrelu_status convrelu_version(uint32_t *major, uint32_t *minor, uint32_t *patch, convrelu_error *error);
 
 /**
+ * Writes the number of the interface of the library that was loaded. A caller works with it where that is the `CONVRELU_ABI`
+ * of the header that it was compiled with, and the library is no older than that header.
+ *
+ * # Safety
+ *
+ * `error` is a **Struct pointer**, `abi` a **Number pointer**.
+ */
+convrelu_status convrelu_abi(uint32_t *abi,
+                             convrelu_error *error);
+
+/**
  * The best instruction set of this machine, a `CONVRELU_ISA_…`.
  *
  * # Safety
@@ -752,6 +857,112 @@ convrelu_status convrelu_isa_detect(uint32_t *isa, convrelu_error *error);
  * `error` is a **Struct pointer**, `available` a **Number pointer**.
  */
 convrelu_status convrelu_isa_available(uint32_t isa, uint32_t *available, convrelu_error *error);
+
+/**
+ * Fills the descriptor of a 1D layer: a convolution with stride, dilation and groups 1, padding 0, channels first, packed
+ * tensors. Set other values afterwards, such as the kind `CONVRELU_TRANSPOSED`; `convrelu_plan_init` checks them all.
+ *
+ * `struct_size` is `sizeof(convrelu_desc)`.
+ *
+ * # Safety
+ *
+ * `desc` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_conv1d_init(convrelu_desc *desc,
+                                     size_t struct_size,
+                                     size_t batch,
+                                     size_t in_channels,
+                                     size_t out_channels,
+                                     size_t size,
+                                     size_t kernel,
+                                     convrelu_error *error);
+
+/**
+ * The same of a 2D layer.
+ *
+ * # Safety
+ *
+ * `desc` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_conv2d_init(convrelu_desc *desc,
+                                     size_t struct_size,
+                                     size_t batch,
+                                     size_t in_channels,
+                                     size_t out_channels,
+                                     size_t height,
+                                     size_t width,
+                                     size_t kernel_height,
+                                     size_t kernel_width,
+                                     convrelu_error *error);
+
+/**
+ * The same of a 3D layer.
+ *
+ * # Safety
+ *
+ * `desc` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_conv3d_init(convrelu_desc *desc,
+                                     size_t struct_size,
+                                     size_t batch,
+                                     size_t in_channels,
+                                     size_t out_channels,
+                                     size_t depth,
+                                     size_t height,
+                                     size_t width,
+                                     size_t kernel_depth,
+                                     size_t kernel_height,
+                                     size_t kernel_width,
+                                     convrelu_error *error);
+
+/**
+ * Fills an epilogue that changes nothing: no buffers, and bounds that are infinite.
+ *
+ * `struct_size` is `sizeof(convrelu_epilogue)`.
+ *
+ * # Safety
+ *
+ * `epilogue` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_epilogue_init(convrelu_epilogue *epilogue,
+                                       size_t struct_size,
+                                       convrelu_error *error);
+
+/**
+ * Fills the arguments of `convrelu_forward` with zeros and null pointers, and `threshold` with NaN, which is refused: neither
+ * a kind of thresholds nor a uniform one can be forgotten.
+ *
+ * `struct_size` is `sizeof(convrelu_forward_args)`.
+ *
+ * # Safety
+ *
+ * `args` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_forward_args_init(convrelu_forward_args *args,
+                                           size_t struct_size,
+                                           convrelu_error *error);
+
+/**
+ * The same of `convrelu_backward_input`: gradients are left out, or overwritten.
+ *
+ * # Safety
+ *
+ * `args` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_backward_input_args_init(convrelu_backward_input_args *args,
+                                                  size_t struct_size,
+                                                  convrelu_error *error);
+
+/**
+ * The same of `convrelu_backward_weight`: gradients are left out, or overwritten.
+ *
+ * # Safety
+ *
+ * `args` and `error` are **Struct pointers**.
+ */
+convrelu_status convrelu_backward_weight_args_init(convrelu_backward_weight_args *args,
+                                                   size_t struct_size,
+                                                   convrelu_error *error);
 
 /**
  * Plans a layer for an instruction set (`CONVRELU_ISA_AUTO`: the best of this machine) and one thread.
@@ -841,19 +1052,20 @@ convrelu_status convrelu_check_packed_weight(const convrelu_plan *plan,
                                              convrelu_error *error);
 
 /**
- * Forward pass (eq. 8 with bias): see `ConvRelu::forward`.
+ * Forward pass (eq. 8 with bias): see `ConvRelu::forward`, and `ConvTranspose::forward` for a transposed convolution.
  *
  * # Safety
  *
- * `plan`, `args` and `error` are **Struct pointers**. In `args`, buffers are **Buffer pointers**; `parallel_for` with
- * `context` is a **Callback**.
+ * `plan`, `args` and `error` are **Struct pointers**. In `args`, `epilogue` is a **Struct pointer**; buffers, those of the
+ * epilogue too, are **Buffer pointers**; `parallel_for` with `context` is a **Callback**.
  */
 convrelu_status convrelu_forward(const convrelu_plan *plan,
                                  const convrelu_forward_args *args,
                                  convrelu_error *error);
 
 /**
- * Gradients of the input and of the thresholds (eq. 5 and 6), whichever are asked for: see `ConvRelu::backward_input`.
+ * Gradients of the input and of the thresholds (eq. 5 and 6), whichever are asked for: see `ConvRelu::backward_input`, and
+ * `ConvTranspose::backward_input` for a transposed convolution.
  *
  * # Safety
  *
@@ -864,7 +1076,8 @@ convrelu_status convrelu_backward_input(const convrelu_plan *plan,
                                         convrelu_error *error);
 
 /**
- * Gradients of the weight and of the bias, whichever are asked for: see `ConvRelu::backward_weight`.
+ * Gradients of the weight and of the bias, whichever are asked for: see `ConvRelu::backward_weight`, and
+ * `ConvTranspose::backward_weight` for a transposed convolution.
  *
  * # Safety
  *
@@ -911,99 +1124,6 @@ convrelu_status convrelu_error_message(const convrelu_error *error,
                                        char *message,
                                        size_t capacity,
                                        size_t *len);
-
-/**
- * Fills the descriptor of a 1D layer: stride, dilation and groups 1, padding 0, channels first, packed tensors. Set other
- * values afterwards; `convrelu_plan_init` checks them all.
- *
- * `struct_size` is `sizeof(convrelu_desc)`.
- *
- * # Safety
- *
- * `desc` and `error` are **Struct pointers**.
- */
-convrelu_status convrelu_conv1d_init(convrelu_desc *desc,
-                                     size_t struct_size,
-                                     size_t batch,
-                                     size_t in_channels,
-                                     size_t out_channels,
-                                     size_t size,
-                                     size_t kernel,
-                                     convrelu_error *error);
-
-/**
- * The same of a 2D layer.
- *
- * # Safety
- *
- * `desc` and `error` are **Struct pointers**.
- */
-convrelu_status convrelu_conv2d_init(convrelu_desc *desc,
-                                     size_t struct_size,
-                                     size_t batch,
-                                     size_t in_channels,
-                                     size_t out_channels,
-                                     size_t height,
-                                     size_t width,
-                                     size_t kernel_height,
-                                     size_t kernel_width,
-                                     convrelu_error *error);
-
-/**
- * The same of a 3D layer.
- *
- * # Safety
- *
- * `desc` and `error` are **Struct pointers**.
- */
-convrelu_status convrelu_conv3d_init(convrelu_desc *desc,
-                                     size_t struct_size,
-                                     size_t batch,
-                                     size_t in_channels,
-                                     size_t out_channels,
-                                     size_t depth,
-                                     size_t height,
-                                     size_t width,
-                                     size_t kernel_depth,
-                                     size_t kernel_height,
-                                     size_t kernel_width,
-                                     convrelu_error *error);
-
-/**
- * Fills the arguments of `convrelu_forward` with zeros and null pointers, and `threshold` with NaN, which is refused: neither
- * a kind of thresholds nor a uniform one can be forgotten.
- *
- * `struct_size` is `sizeof(convrelu_forward_args)`.
- *
- * # Safety
- *
- * `args` and `error` are **Struct pointers**.
- */
-convrelu_status convrelu_forward_args_init(convrelu_forward_args *args,
-                                           size_t struct_size,
-                                           convrelu_error *error);
-
-/**
- * The same of `convrelu_backward_input`: gradients are left out, or overwritten.
- *
- * # Safety
- *
- * `args` and `error` are **Struct pointers**.
- */
-convrelu_status convrelu_backward_input_args_init(convrelu_backward_input_args *args,
-                                                  size_t struct_size,
-                                                  convrelu_error *error);
-
-/**
- * The same of `convrelu_backward_weight`: gradients are left out, or overwritten.
- *
- * # Safety
- *
- * `args` and `error` are **Struct pointers**.
- */
-convrelu_status convrelu_backward_weight_args_init(convrelu_backward_weight_args *args,
-                                                   size_t struct_size,
-                                                   convrelu_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -56,6 +56,17 @@ pub enum convrelu_status {
     CONVRELU_MISSING_INPUT = 20,
     /// `parallel_for` did not run each task once. What the call was to write is undefined then.
     CONVRELU_EXECUTOR = 21,
+    /// The padding of a transposed convolution cuts off all of its output.
+    CONVRELU_PADDING_TOO_LARGE = 22,
+    /// The output padding of a transposed convolution is no less than stride and dilation.
+    CONVRELU_OUTPUT_PADDING_TOO_LARGE = 23,
+    /// A bound of an epilogue is NaN.
+    CONVRELU_NAN_BOUND = 24,
+    /// The bounds of an epilogue leave nothing between them.
+    CONVRELU_BOUNDS_CROSSED = 25,
+    /// Something is given that does not apply: thresholds or an epilogue of a transposed convolution, output padding of
+    /// another one, a residual where that is what the output holds.
+    CONVRELU_NOT_APPLICABLE = 26,
 }
 use convrelu_status::*;
 
@@ -87,6 +98,7 @@ pub(super) enum Fault {
     Overlap { argument: &'static str, other: &'static str },
     NotPacked,
     UniformNan,
+    NotApplicable { argument: &'static str, value: usize },
     Core(Error),
 }
 
@@ -96,12 +108,14 @@ impl From<Error> for Fault {
     }
 }
 
-/// Two fields of arguments that have sentences of their own.
+/// Fields that have sentences of their own.
 const UNIFORM: &str = "threshold";
 const KIND: &str = "threshold_kind";
+const OUTPUT_PADDING: &str = "output_padding";
+const RESIDUAL: &str = "residual";
 
 /// What an argument or a quantity may be called, so that a number stands for it in [`convrelu_error`].
-const NAMES: [&str; 49] = [
+const NAMES: [&str; 59] = [
     "?",
     "in_channels",
     "out_channels",
@@ -151,6 +165,16 @@ const NAMES: [&str; 49] = [
     "grad_bias_accumulation",
     "parallel_for",
     UNIFORM,
+    "abi",
+    "kind",
+    OUTPUT_PADDING,
+    "epilogue",
+    "scale",
+    "shift",
+    RESIDUAL,
+    "output_accumulation",
+    "low",
+    "high",
 ];
 
 fn number_of_name(name: &str) -> u32 {
@@ -173,6 +197,7 @@ impl Fault {
             Self::Overlap { .. } => CONVRELU_OVERLAP,
             Self::NotPacked => CONVRELU_NOT_PACKED,
             Self::UniformNan => CONVRELU_NAN_THRESHOLD,
+            Self::NotApplicable { .. } => CONVRELU_NOT_APPLICABLE,
             Self::Core(error) => match error {
                 Error::ZeroChannels { .. }
                 | Error::ZeroGroups
@@ -191,10 +216,10 @@ impl Fault {
                 Error::IsaUnavailable { .. } => CONVRELU_ISA_UNAVAILABLE,
                 Error::PackedElsewhere { .. } => CONVRELU_PACKED_ELSEWHERE,
                 Error::ThresholdShape { .. } => CONVRELU_THRESHOLD_SHAPE,
-                // Of transposed convolutions, which C does not have.
-                Error::PaddingTooLarge { .. } | Error::OutputPaddingTooLarge { .. } => CONVRELU_OTHER,
-                // Calls in C have no epilogue.
-                Error::NanBound { .. } | Error::BoundsCrossed { .. } => CONVRELU_OTHER,
+                Error::PaddingTooLarge { .. } => CONVRELU_PADDING_TOO_LARGE,
+                Error::OutputPaddingTooLarge { .. } => CONVRELU_OUTPUT_PADDING_TOO_LARGE,
+                Error::NanBound { .. } => CONVRELU_NAN_BOUND,
+                Error::BoundsCrossed { .. } => CONVRELU_BOUNDS_CROSSED,
             },
         }
     }
@@ -206,7 +231,9 @@ impl Fault {
             Self::Null { argument } | Self::Reserved { argument } => (argument, [0; 3]),
             Self::Misaligned { argument, address } => (argument, [address, 0, 0]),
             Self::StructSize { argument, size, expected } => (argument, [size, expected, 0]),
-            Self::InvalidValue { argument, value } => (argument, [value, 0, 0]),
+            Self::InvalidValue { argument, value } | Self::NotApplicable { argument, value } => {
+                (argument, [value, 0, 0])
+            }
             Self::NotAPlan { magic } => ("plan", [magic, 0, 0]),
             Self::Overlap { argument, other } => (argument, [number_of_name(other) as usize, 0, 0]),
             Self::NotPacked => ("weight", [0; 3]),
@@ -294,6 +321,27 @@ impl fmt::Display for convrelu_error {
             Error::MissingInput
         } else if is(CONVRELU_EXECUTOR) {
             Error::Executor { tasks: value, task: other, never: third != 0 }
+        } else if is(CONVRELU_PADDING_TOO_LARGE) {
+            Error::PaddingTooLarge { axis: argument, padding: value, unpadded: other }
+        } else if is(CONVRELU_OUTPUT_PADDING_TOO_LARGE) {
+            Error::OutputPaddingTooLarge { axis: argument, output_padding: value, step: other }
+        } else if is(CONVRELU_NAN_BOUND) {
+            Error::NanBound { argument }
+        } else if is(CONVRELU_BOUNDS_CROSSED) {
+            Error::BoundsCrossed { low: f32::from_bits(value as u32), high: f32::from_bits(other as u32) }
+        } else if is(CONVRELU_NOT_APPLICABLE) {
+            return match argument {
+                KIND => write!(
+                    f,
+                    "{argument} is {value}: a transposed convolution has no thresholds, \
+                     so it must be unset or CONVRELU_THRESHOLDS_LINEAR"
+                ),
+                OUTPUT_PADDING => write!(f, "{argument} is {value}: it must be 0 but for CONVRELU_TRANSPOSED"),
+                RESIDUAL => {
+                    write!(f, "{argument} is given: it must be null where output_accumulation is CONVRELU_ADD")
+                }
+                _ => write!(f, "{argument} is given: it must be null for a transposed convolution"),
+            };
         } else if is(CONVRELU_BUFFER_TOO_SHORT) {
             Error::BufferTooShort { argument, len: value, required: other }
         } else if is(CONVRELU_NAN_THRESHOLD) && argument == UNIFORM {

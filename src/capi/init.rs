@@ -1,6 +1,6 @@
 //! Initialisers: what a struct holds before the caller says what is his.
 
-use core::ptr::null_mut;
+use core::ptr::{null, null_mut};
 
 use super::check::{expect_size, finish, write};
 use super::error::{convrelu_error, convrelu_status};
@@ -49,14 +49,16 @@ fn plain<const R: usize>(
         dilation: [1; 3],
         padding_before: [0; 3],
         padding_after: [0; 3],
+        output_padding: [0; 3],
         input_pitch: 0,
         output_pitch: 0,
-        reserved: [0; 2],
+        kind: CONVRELU_CONVOLUTION,
+        reserved: [0; 7],
     }
 }
 
-/// Fills the descriptor of a 1D layer: stride, dilation and groups 1, padding 0, channels first, packed tensors. Set other
-/// values afterwards; `convrelu_plan_init` checks them all.
+/// Fills the descriptor of a 1D layer: a convolution with stride, dilation and groups 1, padding 0, channels first, packed
+/// tensors. Set other values afterwards, such as the kind `CONVRELU_TRANSPOSED`; `convrelu_plan_init` checks them all.
 ///
 /// `struct_size` is `sizeof(convrelu_desc)`.
 ///
@@ -128,6 +130,23 @@ pub unsafe extern "C" fn convrelu_conv3d_init(
     unsafe { init(desc, struct_size, "desc", value, error) }
 }
 
+/// Fills an epilogue that changes nothing: no buffers, and bounds that are infinite.
+///
+/// `struct_size` is `sizeof(convrelu_epilogue)`.
+///
+/// # Safety
+///
+/// `epilogue` and `error` are **Struct pointers**.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn convrelu_epilogue_init(
+    epilogue: *mut convrelu_epilogue,
+    struct_size: usize,
+    error: *mut convrelu_error,
+) -> convrelu_status {
+    // SAFETY: **Struct pointer**.
+    unsafe { init(epilogue, struct_size, "epilogue", NO_EPILOGUE, error) }
+}
+
 /// Fills the arguments of `convrelu_forward` with zeros and null pointers, and `threshold` with NaN, which is refused: neither
 /// a kind of thresholds nor a uniform one can be forgotten.
 ///
@@ -150,6 +169,7 @@ pub unsafe extern "C" fn convrelu_forward_args_init(
         bias: NO_INPUT,
         output: NO_OUTPUT,
         workspace: NO_OUTPUT,
+        epilogue: null(),
         parallel_for: None,
         context: null_mut(),
         weight_kind: CONVRELU_WEIGHT_PLAIN,

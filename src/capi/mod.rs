@@ -7,13 +7,29 @@
 //! # The way in
 //!
 //! 1. A descriptor: [`convrelu_conv1d_init`], [`convrelu_conv2d_init`] or [`convrelu_conv3d_init`], then the fields that
-//!    differ from their defaults (`layout`, `stride`, `padding_before`, …).
+//!    differ from their defaults (`layout`, `stride`, `padding_before`, …). With the kind [`CONVRELU_TRANSPOSED`] it is a
+//!    transposed convolution; all that follows is the same.
 //! 2. A plan of it: [`convrelu_plan_init`], which checks the descriptor.
 //! 3. Lengths of all buffers: [`convrelu_plan_lens`], [`convrelu_workspace_len`].
 //! 4. Arguments: [`convrelu_forward_args_init`], then buffers and `threshold_kind`; then the call, [`convrelu_forward`]. The
 //!    gradients are [`convrelu_backward_input`] and [`convrelu_backward_weight`].
 //!
 //! The README has it as a whole program.
+//!
+//! What follows a convolution may be part of it: [`convrelu_epilogue_init`], then the parts that are wanted (scale and shift of
+//! batch normalisation, a residual, bounds), then the field `epilogue` of the forward pass's arguments points to it.
+//!
+//! # Transposed convolutions
+//!
+//! The layer of a descriptor of the kind [`CONVRELU_TRANSPOSED`] is [`transposed`](crate::transposed): PyTorch's and ONNX's
+//! `ConvTranspose`. `size` is the extent of its input, padding is cut off its output, and `output_padding` is appended. The same
+//! functions plan it and run its passes. It has no thresholds and takes no epilogue:
+//!
+//! - `threshold_kind` stays unset, or is [`CONVRELU_THRESHOLDS_LINEAR`].
+//! - `grad_thresholds` and `epilogue` are null, and [`convrelu_lens`] says that there are 0 thresholds.
+//! - The gradient of the input does not depend on the input, which may be null there.
+//!
+//! Anything else is [`CONVRELU_NOT_APPLICABLE`](convrelu_status::CONVRELU_NOT_APPLICABLE).
 //!
 //! # What every function does
 //!
@@ -55,15 +71,36 @@
 //!
 //! # Binary interface
 //!
-//! Within one major version (before 1.0: one minor version), names, meanings and struct layouts stay:
+//! [`CONVRELU_ABI`] numbers the interface, and [`convrelu_abi`] tells the number of the library that was loaded. A program that
+//! was compiled with a header runs with every library of the same number that is no older than the header
+//! ([`convrelu_version`] against `CONVRELU_VERSION_…`). The number goes up at most once in a minor version before 1.0, and at
+//! most once in a major version afterwards; a patch version never changes it.
 //!
-//! - Every struct begins with its size, which the initialiser sets, or the caller where there is none (`sizeof`). A library
-//!   that knows another layout refuses the struct with [`CONVRELU_STRUCT_SIZE`](convrelu_status::CONVRELU_STRUCT_SIZE).
-//! - Reserved fields are zero. A later version gives them a meaning for which zero is what happens today.
-//! - Statuses, instruction sets, passes and layouts keep their numbers; new ones may appear.
-//! - [`convrelu_version`] says which library was loaded, `CONVRELU_VERSION_…` for which one the caller was compiled.
-//! - Symbols carry no version: what is incompatible gets another name, or another `soname`. That of a library which
-//!   `cargo cinstall` installs ends in the digits that stand for one interface: `libconvrelu.so.0.2`, from 1.0 on one digit.
+//! While the number stays,
+//!
+//! - functions keep their names, arguments and meanings; structs keep their sizes, and their fields keep their places;
+//! - constants (statuses, instruction sets, passes, layouts, kinds) keep their numbers;
+//! - [`convrelu_version`] and [`convrelu_abi`] stay as they are even when the number goes up, so that any library can be asked.
+//!
+//! What may come without a new number:
+//!
+//! - functions, and constants. So a program takes a status that it does not know for an error, and asks
+//!   [`convrelu_error_message`] what it says;
+//! - fields in the place of reserved ones, of a meaning for which zero is what happens today;
+//! - better kernels, and with them other roundings, other lengths of workspaces and of packed weights. A program asks for the
+//!   lengths at run time. Packed weights do not outlive the version that made them: another one refuses them with
+//!   [`CONVRELU_PACKED_ELSEWHERE`](convrelu_status::CONVRELU_PACKED_ELSEWHERE).
+//!
+//! How structs are told apart: each begins with its size in bytes, `struct_size`, which is `sizeof` the struct in the header that
+//! the caller was compiled with. Initialisers take it as an argument and set the field. [`convrelu_lens`] and [`convrelu_error`]
+//! have no initialiser: the caller sets their field before the call. The library compares it with its own size before it reads or
+//! writes anything else. If they differ, it refuses the struct with
+//! [`CONVRELU_STRUCT_SIZE`](convrelu_status::CONVRELU_STRUCT_SIZE). Reserved fields must be zero, or the call is
+//! [`CONVRELU_RESERVED`](convrelu_status::CONVRELU_RESERVED): so a library never passes over a field that it does not know.
+//! [`convrelu_input`] and [`convrelu_output`] are a pointer and a length, and stay so.
+//!
+//! Symbols carry no version. The `soname` of a library that `cargo cinstall` installs ends in the digits that stand for one
+//! interface: `libconvrelu.so.0.2`, from 1.0 on one digit.
 //!
 //! # How to build it
 //!
@@ -77,6 +114,10 @@
 //!     --target thumbv7em-none-eabihf
 //! ```
 //!
+//! What a descriptor and arguments say is known at run time only. So a program that calls [`convrelu_forward`] links the kernels of
+//! transposed convolutions and of epilogues, too: with `opt-level = "s"` for a Cortex-M4F, 111 KB instead of the 70 KB that it
+//! took before there were any. Firmware in Rust links what it uses.
+//!
 //! Where there is an operating system, the library links Rust's standard library for what a panic does, and for nothing else.
 
 #![allow(non_camel_case_types)]
@@ -85,16 +126,32 @@
 #[cfg(all(not(feature = "std"), not(target_os = "none")))]
 extern crate std as _;
 
-mod calls;
-mod check;
-mod error;
-mod executor;
+// Functions stand in the header in this order.
+mod version;
+
 mod init;
+
+mod plan;
+
+mod packed;
+
+mod calls;
+
+mod adarelu;
+
+mod error;
+
+mod check;
+mod executor;
 #[cfg(all(feature = "panic-handler", target_os = "none"))]
 mod panic;
 mod types;
 
+pub use adarelu::*;
 pub use calls::*;
 pub use error::{convrelu_error, convrelu_error_message, convrelu_status};
 pub use init::*;
+pub use packed::{convrelu_check_packed_weight, convrelu_pack_weight};
+pub use plan::*;
 pub use types::*;
+pub use version::*;

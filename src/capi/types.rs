@@ -14,9 +14,17 @@ pub const CONVRELU_VERSION_MINOR: u32 = 2;
 /// Patch version.
 pub const CONVRELU_VERSION_PATCH: u32 = 0;
 
-/// Channels before the spatial axes: `N C D H W`, weight `O I D H W`, thresholds `I D H W`.
+/// Number of this interface. It goes up with every change after which programs must be compiled anew. See `convrelu_abi`.
+pub const CONVRELU_ABI: u32 = 2;
+
+/// A convolution, plain or with thresholds.
+pub const CONVRELU_CONVOLUTION: u32 = 0;
+/// A transposed convolution ("deconvolution"), as `ConvTranspose` of PyTorch and ONNX. It has no thresholds.
+pub const CONVRELU_TRANSPOSED: u32 = 1;
+
+/// Channels before the spatial axes: `N C D H W`, weight `O I D H W` (transposed `I O D H W`), thresholds `I D H W`.
 pub const CONVRELU_NCHW: u32 = 0;
-/// Channels last: `N D H W C`, weight `O D H W I`, thresholds `D H W I`.
+/// Channels last: `N D H W C`, weight `O D H W I` (transposed `I D H W O`), thresholds `D H W I`.
 pub const CONVRELU_NHWC: u32 = 1;
 
 /// The best instruction set of this machine.
@@ -43,9 +51,9 @@ pub const CONVRELU_BACKWARD_INPUT_PACKED: u32 = 3;
 /// `convrelu_backward_weight`.
 pub const CONVRELU_BACKWARD_WEIGHT: u32 = 4;
 
-/// Gradients replace what their buffers hold.
+/// Gradients, or the output, replace what their buffers hold.
 pub const CONVRELU_OVERWRITE: u32 = 0;
-/// Gradients are added to what their buffers hold.
+/// They are added to what their buffers hold.
 pub const CONVRELU_ADD: u32 = 1;
 
 /// The weight lies in the order of the layout.
@@ -79,7 +87,7 @@ pub type convrelu_task = unsafe extern "C" fn(task_context: *mut c_void, index: 
 pub type convrelu_parallel_for =
     Option<unsafe extern "C" fn(context: *mut c_void, tasks: usize, task: convrelu_task, task_context: *mut c_void)>;
 
-/// A convolution. Initialise it with `convrelu_conv2d_init` or its siblings, then set what differs from the defaults.
+/// A convolution, or a transposed one. Initialise it with `convrelu_conv2d_init` or its siblings, then set what differs from the defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct convrelu_desc {
@@ -101,14 +109,17 @@ pub struct convrelu_desc {
     pub size: [usize; 3],
     /// Kernel extents.
     pub kernel: [usize; 3],
-    /// Steps between output positions.
+    /// Steps between output positions; of a transposed convolution, between the outputs of neighbouring input positions.
     pub stride: [usize; 3],
     /// Distances of kernel taps; 1 is dense.
     pub dilation: [usize; 3],
-    /// Zeros before each axis.
+    /// Zeros before each axis; of a transposed convolution, what is cut off there of the output.
     pub padding_before: [usize; 3],
-    /// Zeros after each axis.
+    /// The same after each axis.
     pub padding_after: [usize; 3],
+    /// Of a transposed convolution, what is appended to each axis of the output: less than the larger of stride and dilation.
+    /// Else zero.
+    pub output_padding: [usize; 3],
     /// Elements between the first channels of neighbouring pixels of the input (channels last) or of neighbouring images
     /// (channels first), where it is a range of channels of a wider tensor; 0 where nothing lies between. The gradient of the
     /// input lies alike. What lies between is neither read nor written; yet no other buffer of a call may lie there that the
@@ -116,8 +127,10 @@ pub struct convrelu_desc {
     pub input_pitch: usize,
     /// The same of the output, and of its gradient.
     pub output_pitch: usize,
+    /// `CONVRELU_CONVOLUTION` or `CONVRELU_TRANSPOSED`.
+    pub kind: u32,
     /// Zero.
-    pub reserved: [usize; 2],
+    pub reserved: [u32; 7],
 }
 
 /// A planned layer. Made by `convrelu_plan_init`; read it through functions alone.
@@ -151,7 +164,7 @@ pub struct convrelu_lens {
     pub output: usize,
     /// Plain weight, and its gradient.
     pub weight: usize,
-    /// Thresholds, and their gradient; that of a uniform threshold has one element.
+    /// Thresholds, and their gradient; that of a uniform threshold has one element. 0 for a transposed convolution.
     pub thresholds: usize,
     /// Bias, and its gradient.
     pub bias: usize,
@@ -191,6 +204,44 @@ pub(super) const NO_INPUT: convrelu_input = convrelu_input { data: null(), len: 
 /// Nothing to write.
 pub(super) const NO_OUTPUT: convrelu_output = convrelu_output { data: null_mut(), len: 0 };
 
+/// What `convrelu_forward` makes of its sums before it stores them:
+/// `y = clamp(scale · (Σ + bias) + shift + residual, low, high)`. Initialise it with `convrelu_epilogue_init`, which makes it
+/// change nothing; then set the parts that are wanted.
+///
+/// Each step is rounded, but product and shift may be fused. A NaN stays one: the clamp does not hide it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct convrelu_epilogue {
+    /// `sizeof(convrelu_epilogue)`.
+    pub struct_size: usize,
+    /// A factor per output channel, or null for none.
+    pub scale: convrelu_input,
+    /// A summand per output channel, or null for none.
+    pub shift: convrelu_input,
+    /// A summand per output, a tensor that lies as the output does (pitch and all; gaps are not read); or null for none.
+    pub residual: convrelu_input,
+    /// `CONVRELU_ADD`: the residual is what the output holds before the call, and `residual` is null.
+    pub output_accumulation: u32,
+    /// The least output, −INFINITY for none. 0 with an infinite `high` is ReLU.
+    pub low: f32,
+    /// The greatest output, INFINITY for none.
+    pub high: f32,
+    /// Zero.
+    pub reserved: [u32; 5],
+}
+
+/// One that changes nothing.
+pub(super) const NO_EPILOGUE: convrelu_epilogue = convrelu_epilogue {
+    struct_size: size_of::<convrelu_epilogue>(),
+    scale: NO_INPUT,
+    shift: NO_INPUT,
+    residual: NO_INPUT,
+    output_accumulation: CONVRELU_OVERWRITE,
+    low: f32::NEG_INFINITY,
+    high: f32::INFINITY,
+    reserved: [0; 5],
+};
+
 /// Arguments of `convrelu_forward`. Initialise them with `convrelu_forward_args_init`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -209,13 +260,15 @@ pub struct convrelu_forward_args {
     pub output: convrelu_output,
     /// Any contents.
     pub workspace: convrelu_output,
+    /// What becomes of the sums before they are stored, or null for nothing. A transposed convolution takes none.
+    pub epilogue: *const convrelu_epilogue,
     /// Runs tasks on threads; null to run them one after another on the calling thread.
     pub parallel_for: convrelu_parallel_for,
     /// Handed to `parallel_for`.
     pub context: *mut c_void,
     /// `CONVRELU_WEIGHT_…`
     pub weight_kind: u32,
-    /// `CONVRELU_THRESHOLDS_…`
+    /// `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
     pub threshold_kind: u32,
     /// The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
     pub threshold: f32,
@@ -229,7 +282,7 @@ pub struct convrelu_forward_args {
 pub struct convrelu_backward_input_args {
     /// `sizeof(convrelu_backward_input_args)`.
     pub struct_size: usize,
-    /// `x`; may be null for `CONVRELU_THRESHOLDS_LINEAR`, and is not read then.
+    /// `x`; may be null for `CONVRELU_THRESHOLDS_LINEAR` and for a transposed convolution, and is not read then.
     pub input: convrelu_input,
     /// `w`
     pub weight: convrelu_input,
@@ -239,7 +292,8 @@ pub struct convrelu_backward_input_args {
     pub grad_output: convrelu_input,
     /// `∂E/∂x`, or null where it is not wanted.
     pub grad_input: convrelu_output,
-    /// `∂E/∂θ`, one element but for `CONVRELU_THRESHOLDS_PER_TAP`; or null where it is not wanted.
+    /// `∂E/∂θ`, one element but for `CONVRELU_THRESHOLDS_PER_TAP`; or null where it is not wanted,
+    /// and for a transposed convolution.
     pub grad_thresholds: convrelu_output,
     /// Any contents.
     pub workspace: convrelu_output,
@@ -249,7 +303,7 @@ pub struct convrelu_backward_input_args {
     pub context: *mut c_void,
     /// `CONVRELU_WEIGHT_…`
     pub weight_kind: u32,
-    /// `CONVRELU_THRESHOLDS_…`
+    /// `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
     pub threshold_kind: u32,
     /// The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
     pub threshold: f32,
@@ -283,7 +337,7 @@ pub struct convrelu_backward_weight_args {
     pub parallel_for: convrelu_parallel_for,
     /// Handed to `parallel_for`.
     pub context: *mut c_void,
-    /// `CONVRELU_THRESHOLDS_…`
+    /// `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
     pub threshold_kind: u32,
     /// The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
     pub threshold: f32,
@@ -342,6 +396,15 @@ pub(super) fn layout_of(number: u32) -> Option<Layout> {
     match number {
         CONVRELU_NCHW => Some(Layout::Nchw),
         CONVRELU_NHWC => Some(Layout::Nhwc),
+        _ => None,
+    }
+}
+
+/// Whether a kind of layer is a transposed convolution.
+pub(super) fn is_transposed(kind: u32) -> Option<bool> {
+    match kind {
+        CONVRELU_CONVOLUTION => Some(false),
+        CONVRELU_TRANSPOSED => Some(true),
         _ => None,
     }
 }

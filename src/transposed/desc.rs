@@ -3,7 +3,7 @@
 use crate::arith::max;
 use crate::desc::{AXES, ConvDesc, ConvDescBuilder, MAX_EXTENT, check, check_axis, dilated_extent};
 use crate::error::Error;
-use crate::layout::{Layout, TensorLayout};
+use crate::layout::Layout;
 
 /// A validated transposed convolution: shapes, stride, padding, output padding, dilation, groups and [`Layout`].
 ///
@@ -93,12 +93,12 @@ impl ConvTransposeDesc {
     }
 
     /// Of a convolution that this one mirrors.
-    pub(super) const fn mirroring(mirrored: &ConvDesc) -> Self {
+    pub(crate) const fn mirroring(mirrored: &ConvDesc) -> Self {
         Self { mirrored: *mirrored }
     }
 
     /// The convolution that this one mirrors.
-    pub(super) const fn mirrored(&self) -> ConvDesc {
+    pub(crate) const fn mirrored(&self) -> ConvDesc {
         self.mirrored
     }
 
@@ -224,17 +224,16 @@ impl ConvTransposeDesc {
     pub const fn flops(&self) -> f64 {
         self.mirrored.flops()
     }
-
-    /// Where the output lies, and its gradient.
-    pub(super) const fn output_tensor(&self) -> TensorLayout {
-        self.mirrored.input_tensor()
-    }
 }
 
 impl<const R: usize> ConvTransposeDescBuilder<R> {
     const fn new(batch: usize, in_channels: usize, out_channels: usize, size: [usize; R], kernel: [usize; R]) -> Self {
-        let mirrored = ConvDescBuilder::new(batch, out_channels, in_channels, size, kernel);
-        Self { mirrored, output_padding: [0; R] }
+        Self::of_layer(ConvDescBuilder::new(batch, in_channels, out_channels, size, kernel))
+    }
+
+    /// Of a layer whose numbers are told as those of a plain convolution.
+    pub(crate) const fn of_layer(layer: ConvDescBuilder<R>) -> Self {
+        Self { mirrored: layer.mirrored(), output_padding: [0; R] }
     }
 
     /// Steps between the outputs of neighbouring input positions, per axis.

@@ -42,21 +42,13 @@
 //! Everything else is as with [`ConvRelu`]: buffers, packed weights, threads, bits.
 
 mod desc;
+mod pass;
 
-use core::ops::Range;
-
-use crate::arith::{clamp, max, min};
 use crate::error::Error;
-use crate::geometry::{Panels, chunks};
 use crate::isa::Isa;
-use crate::layout::TensorLayout;
-use crate::operands::{
-    self, Accumulation, Gradient, InputGradients, Pass, Thresholds, Weight, WeightGradients, checked, checked_mut,
-};
+use crate::operands::{Gradient, Pass, Weight, WeightGradients};
 use crate::plan::ConvRelu;
-use crate::strided;
-use crate::sums::add_positions;
-use crate::threads::{Executor, Rest, for_each};
+use crate::threads::Executor;
 #[cfg(feature = "internal-testing")]
 use crate::tuning::Tuning;
 use crate::weight::PackedWeight;
@@ -184,21 +176,13 @@ impl ConvTranspose {
     /// Elements of workspace that a pass needs. For the gradient of the input there is room for what is to be added to it, at
     /// most 256 KiB or one image; to replace it takes less.
     pub const fn workspace_len(&self, pass: Pass) -> usize {
-        let mirrored = mirrored_pass(pass);
-        if !matches!(pass, Pass::BackwardInput | Pass::BackwardInputPacked) {
-            return self.mirrored.workspace_len(mirrored);
+        match pass {
+            Pass::Forward => self.mirrored.workspace_len(Pass::BackwardInput),
+            Pass::ForwardPacked => self.mirrored.workspace_len(Pass::BackwardInputPacked),
+            Pass::BackwardInput => self.mirrored.forward_pass().transposed_workspace_len(false),
+            Pass::BackwardInputPacked => self.mirrored.forward_pass().transposed_workspace_len(true),
+            Pass::BackwardWeight => self.mirrored.workspace_len(Pass::BackwardWeight),
         }
-        let (batch, apart) = (self.mirrored.desc().batch(), self.images_apart());
-        let (mut most, mut part) = (self.mirrored.workspace_len(mirrored), 0);
-        while part < 2 {
-            let images = [min(apart, batch), batch % apart][part];
-            if images > 0 {
-                let plan = self.of_images(images);
-                most = max(most, plan.desc().output_len().saturating_add(plan.workspace_len(mirrored)));
-            }
-            part += 1;
-        }
-        most
     }
 
     /// Elements of the buffer that [`pack_weight`](Self::pack_weight) fills.
@@ -250,22 +234,7 @@ impl ConvTranspose {
         workspace: &mut [f32],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
-        let desc = self.desc();
-        let Forward { input, weight, bias } = operands;
-        let input = checked("input", input, desc.input_len())?;
-        let bias = bias.map(|bias| checked("bias", bias, desc.bias_len())).transpose()?;
-        let output = checked_mut("output", output, desc.output_len())?;
-        let (weight, workspace) = self.mirrored.backward_input_pass().checked(weight, workspace)?;
-        let (mut start, mut accumulation) = (bias, Accumulation::Overwrite);
-        if let Some(bias) = bias
-            && !self.mirrored.backward_input_pass().begins()
-        {
-            self.fill(bias, output, executor)?;
-            (start, accumulation) = (None, Accumulation::Add);
-        }
-        let operands = operands::BackwardInput::linear(weight, input);
-        let gradients = InputGradients::new().input(Gradient::new(output, accumulation));
-        self.mirrored.backward_input_pass().backward_input(start, operands, gradients, workspace, executor)
+        self.mirrored.backward_input_pass().transposed_forward(operands, output, workspace, executor)
     }
 
     /// Gradient of the input, `∂E/∂x[n,c,i] = Σ_{d,k} w[c,d,k] · g[n,d,i·stride + k·dilation − padding]`. It does not depend
@@ -281,34 +250,7 @@ impl ConvTranspose {
         workspace: &mut [f32],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
-        let desc = self.desc();
-        let BackwardInput { weight, grad_output } = operands;
-        let grad_output = checked("grad_output", grad_output, desc.output_len())?;
-        let Gradient { values, accumulation } = grad_input.checked("grad_input", desc.input_len())?;
-        let run = |plan: &ConvRelu, grad_output: &[f32], to: &mut [f32], workspace: &mut [f32]| {
-            let operands = operands::Forward::new(grad_output, weight, Thresholds::LINEAR);
-            plan.forward(operands, to, workspace, executor)
-        };
-        if accumulation == Accumulation::Overwrite {
-            return run(&self.mirrored, grad_output, values, workspace);
-        }
-        let pass = match weight {
-            Weight::Plain(_) => Pass::BackwardInput,
-            Weight::Packed(_) => Pass::BackwardInputPacked,
-        };
-        let workspace = checked_mut("workspace", workspace, self.workspace_len(pass))?;
-        let [from, to] = [self.mirrored.desc().input_tensor(), self.mirrored.desc().output_tensor()];
-        for images in chunks(0..desc.batch(), self.images_apart()) {
-            let plan = self.of_images(images.len());
-            let (apart, workspace) = workspace.split_at_mut(plan.desc().output_len());
-            run(&plan, &grad_output[images.start * from.image_stride..], apart, workspace)?;
-            let values = &mut values[images.start * to.image_stride..];
-            let rows = Rows::of(&plan.desc().output_tensor());
-            for row in rows.all() {
-                strided::add(&apart[row.clone()], &mut values[row], 1);
-            }
-        }
-        Ok(())
+        self.mirrored.forward_pass().transposed_backward_input(operands, Some(grad_input), workspace, executor)
     }
 
     /// Gradients of the weight, `∂E/∂w[c,d,k] = Σ_{n,i} x[n,c,i] · g[n,d,i·stride + k·dilation − padding]`, and of the bias,
@@ -324,120 +266,6 @@ impl ConvTranspose {
         workspace: &mut [f32],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
-        let desc = self.desc();
-        let BackwardWeight { input, grad_output } = operands;
-        let input = checked("input", input, desc.input_len())?;
-        let grad_output = checked("grad_output", grad_output, desc.output_len())?;
-        let WeightGradients { grad_weight, grad_bias } = gradients;
-        let grad_bias = grad_bias.map(|gradient| gradient.checked("grad_bias", desc.bias_len())).transpose()?;
-        let operands = operands::BackwardWeight::new(grad_output, Thresholds::LINEAR, input);
-        let gradients = WeightGradients { grad_weight, grad_bias: None };
-        self.mirrored.backward_weight(operands, gradients, workspace, executor)?;
-        match grad_bias {
-            Some(grad_bias) => self.add_bias(grad_output, grad_bias.zeroed(), executor),
-            None => Ok(()),
-        }
-    }
-
-    /// Images whose gradients of the input wait apart before they are added, for the mirrored forward pass overwrites.
-    const fn images_apart(&self) -> usize {
-        /// Elements, 256 KiB.
-        const APART: usize = 64 * 1024;
-        let desc = self.mirrored.desc();
-        clamp(APART / desc.of_images(1).output_len(), 1, max(desc.batch(), 1))
-    }
-
-    /// The mirrored convolution's plan for so many images.
-    const fn of_images(&self, images: usize) -> ConvRelu {
-        if images == self.mirrored.desc().batch() { self.mirrored } else { self.mirrored.of_images(images) }
-    }
-
-    /// Writes the bias to all positions of the output.
-    fn fill(&self, bias: &[f32], output: &mut [f32], executor: &dyn Executor) -> Result<(), Error> {
-        let tensor = self.desc().output_tensor();
-        let rows = Rows::of(&tensor);
-        let parts = Panels::into_parts(rows.count, self.mirrored.layer().parts_of(rows.count.saturating_mul(rows.len)));
-        let mut rest = Rest::of(output);
-        let jobs = parts.iter().map(move |own| {
-            let [start, end] = [own.start, own.end].map(|row| rows.start(row));
-            // Nothing follows the last row.
-            let len = if own.end == rows.count { rows.start(own.end - 1) + rows.len } else { end } - start;
-            (rest.cut(len), own)
-        });
-        for_each(executor, parts.count(), jobs, &|(output, own): (&mut [f32], Range<usize>)| {
-            if rows.of_pixels && rows.stride == rows.len {
-                strided::repeat(bias, output);
-                return;
-            }
-            let first = rows.start(own.start);
-            for row in own {
-                let output = &mut output[rows.start(row) - first..][..rows.len];
-                if rows.of_pixels {
-                    output.copy_from_slice(bias);
-                } else {
-                    output.fill(bias[row % bias.len()]);
-                }
-            }
-        })
-    }
-
-    /// Adds to the gradient of the bias.
-    fn add_bias(&self, grad_output: &[f32], grad_bias: &mut [f32], executor: &dyn Executor) -> Result<(), Error> {
-        let tensor = &self.desc().output_tensor();
-        let all = [tensor.size.map(|size| 0..size)];
-        let work = tensor.positions().saturating_mul(tensor.images).saturating_mul(tensor.channels);
-        let parts = Panels::into_parts(tensor.channels, self.mirrored.layer().parts_of(work));
-        let mut rest = Rest::of(grad_bias);
-        let jobs = parts.iter().map(move |channels| (rest.cut(channels.len()), channels));
-        for_each(executor, parts.count(), jobs, &|(sums, channels): (&mut [f32], Range<usize>)| {
-            add_positions(tensor, grad_output, &all, channels, sums);
-        })
-    }
-}
-
-/// The pass of the mirrored convolution that one of the transposed one runs as.
-const fn mirrored_pass(pass: Pass) -> Pass {
-    match pass {
-        Pass::Forward => Pass::BackwardInput,
-        Pass::ForwardPacked => Pass::BackwardInputPacked,
-        Pass::BackwardInput => Pass::Forward,
-        Pass::BackwardInputPacked => Pass::ForwardPacked,
-        Pass::BackwardWeight => Pass::BackwardWeight,
-    }
-}
-
-/// The elements of a tensor without its gaps: pixels, or planes of channels, in memory order.
-#[derive(Clone, Copy)]
-struct Rows {
-    count: usize,
-    /// Elements of each.
-    len: usize,
-    of_pixels: bool,
-    /// Rows of an image, and the distance of images.
-    per_image: usize,
-    image_stride: usize,
-    /// Distance of rows.
-    stride: usize,
-}
-
-impl Rows {
-    fn of(tensor: &TensorLayout) -> Self {
-        let of_pixels = tensor.channels_last();
-        let [per_image, len, stride] = if of_pixels {
-            [tensor.positions(), tensor.channels, tensor.strides.spatial[2]]
-        } else {
-            [tensor.channels, tensor.positions(), tensor.strides.channel]
-        };
-        let image_stride = tensor.image_stride;
-        Self { count: tensor.images * per_image, len, of_pixels, per_image, image_stride, stride }
-    }
-
-    /// Where a row begins.
-    fn start(&self, row: usize) -> usize {
-        row / self.per_image * self.image_stride + row % self.per_image * self.stride
-    }
-
-    fn all(self) -> impl Iterator<Item = Range<usize>> {
-        (0..self.count).map(move |row| self.start(row)..self.start(row) + self.len)
+        self.mirrored.backward_weight_pass().transposed_backward_weight(operands, gradients, workspace, executor)
     }
 }

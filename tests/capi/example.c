@@ -1,5 +1,5 @@
 /* The paper's example, then one training step of a layer, through the C interface; then a range of channels of a wider tensor,
- * on threads. Exits with 1 where a number is wrong.
+ * on threads; an epilogue; a transposed convolution. Exits with 1 where a number is wrong.
  *
  *   cargo rustc --release --no-default-features --features capi --crate-type cdylib
  *   cc tests/capi/example.c -Isrc/capi -Ltarget/release -lconvrelu -lpthread -lm -o example &&
@@ -122,10 +122,98 @@ static void wide_tensor_on_threads(void) {
     free(workspace);
 }
 
+/* Batch normalisation, a residual connection and ReLU6 as part of a layer: its sums are not written and read again. */
+static void epilogue(void) {
+    convrelu_desc desc;
+    check(convrelu_conv1d_init(&desc, sizeof desc, 1, 1, 2, 3, 1, &error));
+    convrelu_plan plan;
+    check(convrelu_plan_init(&plan, sizeof plan, &desc, CONVRELU_ISA_AUTO, &error));
+
+    /* Of each output channel. */
+    const float mean[] = {1, 2}, variance[] = {4, 1}, gamma[] = {1, 3}, beta[] = {0.5f, 0};
+    float scale[2], shift[2];
+    for (int d = 0; d < 2; d++) {
+        scale[d] = gamma[d] / sqrtf(variance[d]);
+        shift[d] = beta[d] - mean[d] * scale[d];
+    }
+    const float x[] = {1, 2, 3}, w[] = {2, 1}, residual[] = {0, 0, 4, -1, 0, 1};
+    convrelu_epilogue epilogue;
+    check(convrelu_epilogue_init(&epilogue, sizeof epilogue, &error));
+    epilogue.scale = READ(scale);
+    epilogue.shift = READ(shift);
+    epilogue.residual = READ(residual);
+    epilogue.low = 0;
+    epilogue.high = 6;
+
+    float y[6], workspace[4096];
+    convrelu_forward_args args;
+    check(convrelu_forward_args_init(&args, sizeof args, &error));
+    args.input = READ(x);
+    args.weight = READ(w);
+    args.threshold_kind = CONVRELU_THRESHOLDS_LINEAR;
+    args.output = WRITE(y);
+    args.workspace = WRITE(workspace);
+    args.epilogue = &epilogue;
+    check(convrelu_forward(&plan, &args, &error));
+    expect("epilogue", y, (const float[]){1, 2, 6, 0, 0, 4}, 6);
+
+    /* The residual may be what the output holds. */
+    memcpy(y, residual, sizeof y);
+    epilogue.residual.data = NULL;
+    epilogue.output_accumulation = CONVRELU_ADD;
+    check(convrelu_forward(&plan, &args, &error));
+    expect("epilogue, added", y, (const float[]){1, 2, 6, 0, 0, 4}, 6);
+}
+
+/* Two pixels become four, and one more: each is multiplied by the kernel, two apart. */
+static void transposed(void) {
+    convrelu_desc desc;
+    check(convrelu_conv1d_init(&desc, sizeof desc, 1, 1, 1, 2, 2, &error));
+    desc.kind = CONVRELU_TRANSPOSED;
+    desc.stride[0] = 2;
+    desc.output_padding[0] = 1;
+    convrelu_plan plan;
+    check(convrelu_plan_init(&plan, sizeof plan, &desc, CONVRELU_ISA_AUTO, &error));
+
+    const float x[] = {1, 2}, w[] = {10, 20}, b[] = {0.5f}, g[] = {1, 2, 3, 4, 5};
+    float y[5], dx[2], dw[2], db[1], workspace[4096];
+    convrelu_forward_args forward;
+    check(convrelu_forward_args_init(&forward, sizeof forward, &error));
+    forward.input = READ(x);
+    forward.weight = READ(w);
+    forward.bias = READ(b);
+    forward.output = WRITE(y);
+    forward.workspace = WRITE(workspace);
+    check(convrelu_forward(&plan, &forward, &error));
+    expect("transposed", y, (const float[]){10.5f, 20.5f, 20.5f, 40.5f, 0.5f}, 5);
+
+    convrelu_backward_input_args backward_input;
+    check(convrelu_backward_input_args_init(&backward_input, sizeof backward_input, &error));
+    backward_input.weight = READ(w);
+    backward_input.grad_output = READ(g);
+    backward_input.grad_input = WRITE(dx);
+    backward_input.workspace = WRITE(workspace);
+    check(convrelu_backward_input(&plan, &backward_input, &error));
+    expect("its grad_input", dx, (const float[]){50, 110}, 2);
+
+    convrelu_backward_weight_args backward_weight;
+    check(convrelu_backward_weight_args_init(&backward_weight, sizeof backward_weight, &error));
+    backward_weight.input = READ(x);
+    backward_weight.grad_output = READ(g);
+    backward_weight.grad_weight = WRITE(dw);
+    backward_weight.grad_bias = WRITE(db);
+    backward_weight.workspace = WRITE(workspace);
+    check(convrelu_backward_weight(&plan, &backward_weight, &error));
+    expect("its grad_weight", dw, (const float[]){7, 10}, 2);
+    expect("its grad_bias", db, (const float[]){15}, 1);
+}
+
 int main(void) {
-    uint32_t major, minor, patch;
+    uint32_t major, minor, patch, abi;
     check(convrelu_version(&major, &minor, &patch, &error));
-    printf("convrelu %u.%u.%u\n", major, minor, patch);
+    check(convrelu_abi(&abi, &error));
+    printf("convrelu %u.%u.%u, interface %u\n", major, minor, patch, abi);
+    if (abi != CONVRELU_ABI) return 1; /* Compiled with another header. */
 
     convrelu_desc desc;
     check(convrelu_conv1d_init(&desc, sizeof desc, 1, 1, 1, 3, 2, &error));
@@ -216,5 +304,7 @@ int main(void) {
     free(packed);
 
     wide_tensor_on_threads();
+    epilogue();
+    transposed();
     return 0;
 }

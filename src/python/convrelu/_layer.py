@@ -23,7 +23,8 @@ NHWC: int = constants["CONVRELU_NHWC"]
 _PER_TAP: int = constants["CONVRELU_THRESHOLDS_PER_TAP"]
 _LINEAR: int = constants["CONVRELU_THRESHOLDS_LINEAR"]
 _UNIFORM: int = constants["CONVRELU_THRESHOLDS_UNIFORM"]
-_ADD: int = constants["CONVRELU_ADD"]
+#: The threshold of a plain convolution.
+LINEAR = -math.inf
 
 _Error = structs["convrelu_error"]
 _ERROR_SIZE = ctypes.sizeof(_Error)
@@ -81,7 +82,9 @@ class Plan:
         input_pitch: int,
         output_pitch: int,
         threads: int,
+        output_padding: tuple[int, ...] | None = None,
     ) -> None:
+        """`output_padding`, where it is given, says that the layer is a transposed convolution, without thresholds."""
         rank = len(size)
         desc = structs["convrelu_desc"]()
         numbers = [batch, in_channels, out_channels, *size, *kernel]
@@ -91,6 +94,10 @@ class Plan:
         for axis in range(rank):
             desc.stride[axis], desc.dilation[axis] = stride[axis], dilation[axis]
             desc.padding_before[axis], desc.padding_after[axis] = padding_before[axis], padding_after[axis]
+        if output_padding is not None:
+            desc.kind = constants["CONVRELU_TRANSPOSED"]
+            for axis in range(rank):
+                desc.output_padding[axis] = output_padding[axis]
         self._plan = structs["convrelu_plan"]()
         automatic = constants["CONVRELU_ISA_AUTO"]
         call("convrelu_plan_init", ctypes.byref(self._plan), ctypes.sizeof(self._plan), ctypes.byref(desc), automatic)

@@ -1,4 +1,4 @@
-"""The layers as functions: `conv_relu`, `ada_relu`."""
+"""The layers as functions: `conv_relu`, `conv_transpose`, `ada_relu`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _onnx, _operators
+from . import _onnx, _operators, _transposed
 from ._composition import Geometry
 
-__all__ = ["ada_relu", "conv_relu"]
+__all__ = ["ada_relu", "conv_relu", "conv_transpose"]
 
 Axes = int | Sequence[int]
 Padding = int | str | Sequence[int | tuple[int, int]]
@@ -167,6 +167,58 @@ def _into(
     if tuple(out.shape) != shape:
         raise ValueError(f"out has the shape {tuple(out.shape)}: it must be {shape}")
     return _operators.forward_by_kernels(out, input, weight, thresholds, threshold, bias, geometry)
+
+
+def conv_transpose(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Axes = 1,
+    padding: Axes = 0,
+    output_padding: Axes = 0,
+    groups: int = 1,
+    dilation: Axes = 1,
+) -> Tensor:
+    """A transposed convolution, as `torch.nn.functional.conv_transpose2d` and its siblings; it has no thresholds.
+
+    - `input`: `(batch, in_channels, *size)`, or without `batch`; one to three axes of `size`
+    - `weight`: `(in_channels, out_channels // groups, *kernel_size)`
+    - `bias`: `(out_channels,)`
+    - `padding` is cut off both ends of the output, `output_padding` is appended to it; less than stride or dilation.
+
+    float32 on the CPU goes to the kernels; other dtypes and devices to PyTorch.
+    """
+    rank = weight.dim() - 2
+    if not 1 <= rank <= 3:
+        raise ValueError(
+            f"weight has the shape {tuple(weight.shape)}: it must be (in_channels, out_channels // groups, *kernel_size) with 1 "
+            "to 3 axes of the kernel"
+        )
+    if input.dim() == rank + 1:
+        y = conv_transpose(input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation)
+        return y.squeeze(0)
+    if input.dim() != rank + 2 or input.shape[1] != weight.shape[0]:
+        raise ValueError(
+            f"input has the shape {tuple(input.shape)}: it must be (batch, in_channels, *size) with the {weight.shape[0]} "
+            f"channels of the weight and {rank} axes of size"
+        )
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups:
+        raise ValueError(f"groups is {groups!r}: it must be at least 1 and divide the {weight.shape[0]} input channels")
+    if bias is not None and tuple(bias.shape) != (weight.shape[1] * groups,):
+        raise ValueError(
+            f"bias has the shape {tuple(bias.shape)}: it must be (out_channels,), here ({weight.shape[1] * groups},)"
+        )
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.dtype is not input.dtype and not torch.is_autocast_enabled(input.device.type):
+            raise TypeError(f"{name} has the dtype {tensor.dtype}: it must be that of input, {input.dtype}")
+    options = [axes("stride", stride, rank, 1), axes("padding", padding, rank, 0)]
+    options += [axes("output_padding", output_padding, rank, 0), axes("dilation", dilation, rank, 1)]
+    for extra, step, spread in zip(options[2], options[0], options[3], strict=True):
+        if extra >= max(step, spread):
+            raise ValueError(
+                f"output_padding is {output_padding!r}: it must be less than stride {stride!r} or dilation {dilation!r}"
+            )
+    return _transposed.conv_transpose(input, weight, bias, *options, groups)
 
 
 def ada_relu(input: Tensor, thresholds: Tensor) -> Tensor:

@@ -66,8 +66,8 @@ def _load() -> tuple[Header, ctypes.CDLL]:
     for path in (HEADER, LIBRARY):
         if not path.is_file():
             raise ImportError(
-                f"{path} is missing: these are the package's sources (perhaps those in the current folder), which do not work alone; "
-                "`pip install ./src/python` builds and installs the package"
+                f"{path} is missing: these are the package's sources (perhaps those in the current folder), which "
+                "do not work alone; `pip install ./src/python` builds and installs the package"
             )
     header = Header(HEADER.read_text(encoding="utf-8"))
     library = ctypes.CDLL(str(LIBRARY))

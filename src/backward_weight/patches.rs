@@ -20,7 +20,7 @@ use core::ops::Range;
 use super::stripes::block_of;
 use crate::arith::{clamp, max, min};
 use crate::calls::BackwardWeightCall;
-use crate::desc::ConvDesc;
+use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Interval, Lattice, Panels, Reads, Segments, Steps, chunks};
 use crate::kernel::{ClampLines, Kernels, StripeProducts};
 use crate::layout::Layout;
@@ -37,6 +37,9 @@ const MOST_STEPS: usize = 1024;
 
 /// Output channels for which the patches are copied.
 const LEAST_OUTPUTS: usize = 16;
+
+/// Positions of a layer below which adding its sums to the gradient would take as long as their products.
+const FEWEST_POSITIONS: usize = 64;
 
 /// Elements of the patches and the gradients of a block, 128 KiB: a part of a second-level cache, of which each tile reads a little.
 const BLOCK_LEN: usize = 32 * 1024;
@@ -102,7 +105,8 @@ pub(super) const fn suits(desc: &ConvDesc, kernels: &Kernels, together: usize) -
     // With channels first the gradients are copied anyway.
     let most = lanes * if matches!(desc.tensor_layout(), Layout::Nhwc) { 8 } else { 4 };
     let single = desc.taps() == 1 && desc.groups() == 1 && channels <= most && outputs.is_multiple_of(lanes);
-    lanes > 1 && (few || single) && steps(desc) <= MOST_STEPS
+    let positions = desc.batch().saturating_mul(volume(desc.output_size()));
+    lanes > 1 && (few || single) && steps(desc) <= MOST_STEPS && positions >= FEWEST_POSITIONS
 }
 
 /// Whether output channels are in lanes: where that leaves fewer of them empty.

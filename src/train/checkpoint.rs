@@ -25,6 +25,7 @@ use super::error::TrainError;
 use super::files;
 use super::network::Network;
 use super::parameter::Parameter;
+use super::shape::extents;
 use super::trainer::{Epoch, Progress, Trainer};
 
 /// Prefix of the names of velocities.
@@ -75,14 +76,15 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`], or [`TrainError::Checkpoint`] if the file is damaged or belongs to another run; nothing is
-    /// changed then.
+    /// [`TrainError::Io`], [`TrainError::Checkpoint`] if the file is damaged, [`TrainError::Setting`] if it belongs to
+    /// another run or instruction set; nothing is changed then.
     pub fn restore(&mut self, path: &Path) -> Result<(), TrainError> {
         let data = read(path)?;
         let tensors = parse(path, &data)?;
         let header = header(path, &data)?;
-        if !header.config.is_same_run(self.config()) {
-            return Err(refused(path, "it belongs to a run with another configuration"));
+        if !self.config().continues(&header.config) {
+            let rule = "it belongs to a run with another configuration";
+            return Err(TrainError::setting("resume", path.display(), rule));
         }
         let isa = self.config().train.isa()?.to_string();
         if header.isa != isa {
@@ -90,7 +92,7 @@ impl Trainer {
                 "{} computed it, which {isa} cannot continue bit for bit: resume it with --isa {}",
                 header.isa, header.isa
             );
-            return Err(refused(path, rule));
+            return Err(TrainError::setting("resume", path.display(), rule));
         }
         if header.progress.epochs != header.history.len() {
             let rule = format!(
@@ -188,7 +190,7 @@ pub fn read_tensors(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Te
     let mut found = Vec::new();
     for (name, view) in tensors.iter().filter(|(name, _)| wanted(name)) {
         if view.dtype() != Dtype::F32 {
-            return Err(refused(path, format!("'{name}' is {:?}, it must be F32", view.dtype())));
+            return Err(refused(path, format!("'{name}' is {}, it must be F32", view.dtype())));
         }
         found.push(Tensor { name: name.to_owned(), shape: view.shape().to_vec(), values: floats(view.data()) });
     }
@@ -248,7 +250,8 @@ fn header(path: &Path, data: &[u8]) -> Result<Header, TrainError> {
 fn tensor(path: &Path, tensors: &SafeTensors<'_>, name: &str, like: &Parameter) -> Result<Vec<f32>, TrainError> {
     let view = tensors.tensor(name).map_err(|_| refused(path, format!("it lacks the tensor '{name}'")))?;
     if view.dtype() != Dtype::F32 || view.shape() != like.shape {
-        let rule = format!("'{name}' is {:?} {:?}, it must be F32 {:?}", view.dtype(), view.shape(), like.shape);
+        let (found, wanted) = (extents(view.shape()), extents(&like.shape));
+        let rule = format!("'{name}' is {} of {found}, it must be F32 of {wanted}", view.dtype());
         return Err(refused(path, rule));
     }
     Ok(like.restored(&floats(view.data())))

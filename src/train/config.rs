@@ -28,7 +28,8 @@ pub struct Config {
 pub struct TrainConfig {
     /// Passes over the training set.
     pub epochs: usize,
-    /// Examples per step of the optimiser.
+    /// Examples per step of the optimiser. With batch normalisation at least 2 go through the network at once, and where a
+    /// single one would be left at the end of an epoch, it is left out: every epoch another one.
     pub batch: usize,
     /// Examples that go through the network at once, if fewer than a batch; gradients accumulate.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,6 +95,14 @@ impl Config {
         toml::to_string(self).unwrap_or_else(|error| unreachable!("every configuration is TOML: {error}"))
     }
 
+    /// Whether a run that was begun with an earlier configuration can go on with this one: the same run, of as many epochs
+    /// or more. The learning rates of what is left are those of a run of all epochs.
+    pub fn continues(&self, earlier: &Self) -> bool {
+        let mut same = earlier.clone();
+        same.train.epochs = self.train.epochs;
+        self.is_same_run(&same) && self.train.epochs >= earlier.train.epochs
+    }
+
     /// The same run, whatever its threads, its kernels and the place of its data. (A checkpoint also names the instruction
     /// set that computed it.)
     pub fn is_same_run(&self, other: &Self) -> bool {
@@ -115,7 +124,11 @@ impl TrainConfig {
     pub fn isa(&self) -> Result<Isa, TrainError> {
         let Some(name) = &self.isa else { return Ok(Isa::detect()) };
         let isa: Isa = name.parse().map_err(|error| TrainError::setting("isa", name, error))?;
-        if isa.is_available() { Ok(isa) } else { Err(crate::Error::IsaUnavailable { isa }.into()) }
+        if isa.is_available() {
+            Ok(isa)
+        } else {
+            Err(TrainError::setting("isa", name, "this CPU, system or build does not offer it"))
+        }
     }
 
     /// Threads that layers use.
@@ -134,6 +147,7 @@ impl TrainConfig {
                 return Err(TrainError::setting(name, value, "it must be at least 1"));
             }
         }
+        self.isa()?;
         if !self.batch.is_multiple_of(self.micro_batch()) {
             let rule = format!("it must divide the batch, {}", self.batch);
             return Err(TrainError::setting("micro-batch", self.micro_batch(), rule));
@@ -141,14 +155,18 @@ impl TrainConfig {
         for (name, value) in [
             ("learning-rate", self.learning_rate),
             ("momentum", self.momentum),
-            ("weight decay", self.decay.weights),
-            ("threshold decay", self.decay.thresholds),
-            ("norm and bias decay", self.decay.norms_and_biases),
+            ("decay", self.decay.weights),
+            ("threshold-decay", self.decay.thresholds),
+            ("norm-decay", self.decay.norms_and_biases),
         ] {
             if !value.is_finite() || value < 0.0 {
                 return Err(TrainError::setting(name, value, "it must be a finite number, 0 or greater"));
             }
         }
+        if self.nesterov && self.momentum == 0.0 {
+            return Err(TrainError::setting("nesterov", true, "Nesterov's momentum needs a momentum greater than 0"));
+        }
+        self.schedule.check()?;
         if !(0.0..1.0).contains(&self.label_smoothing) {
             let rule = "it must be at least 0 and less than 1";
             return Err(TrainError::setting("label-smoothing", self.label_smoothing, rule));
@@ -180,6 +198,39 @@ mod tests {
         assert!(error.starts_with("f.toml, line 3: unknown field `epoch`"), "{error}");
         let error = Config::from_toml("f.toml", "[train]\nepochs = -3\n").unwrap_err().to_string();
         assert!(error.starts_with("f.toml, line 2: "), "{error}");
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused() {
+        let refusal = |change: fn(&mut TrainConfig)| {
+            let mut config = TrainConfig::default();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        };
+        let step = |milestones: &[usize]| Schedule::Step { milestones: milestones.to_vec(), factor: 0.1 };
+        let rule = "each must be greater than the one before, the first at least 1";
+        for milestones in [&[0][..], &[3, 3], &[2, 5, 4]] {
+            let config = TrainConfig { schedule: step(milestones), ..TrainConfig::default() };
+            let value = milestones.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+            assert_eq!(config.check().unwrap_err().to_string(), format!("milestones is {value}: {rule}"));
+        }
+        assert!(TrainConfig { schedule: step(&[1, 2, 9]), ..TrainConfig::default() }.check().is_ok());
+        assert!(refusal(|c| (c.nesterov, c.momentum) = (true, 0.0)).starts_with("nesterov is true: "));
+        assert!(refusal(|c| c.isa = Some("mmx".to_owned())).starts_with("isa is mmx: "));
+    }
+
+    #[test]
+    fn more_epochs_continue_a_run() {
+        let earlier = Config::default();
+        let with = |epochs| {
+            let mut config = earlier.clone();
+            config.train.epochs = epochs;
+            config
+        };
+        assert!(with(350).continues(&earlier) && with(351).continues(&earlier) && !with(349).continues(&earlier));
+        let mut other = with(351);
+        other.train.seed += 1;
+        assert!(!other.continues(&earlier));
     }
 
     #[test]

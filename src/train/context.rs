@@ -25,8 +25,6 @@ pub struct Context {
     pub(super) seed: u64,
     pub(super) step: u64,
     scratch: Vec<Vec<f32>>,
-    /// Sums that normalisations need more digits for.
-    pub(super) totals: Vec<[f64; 2]>,
     /// Time by kind of layer.
     pub(super) profile: Profile,
 }
@@ -41,7 +39,6 @@ impl Context {
             seed: 0,
             step: 0,
             scratch: Vec::new(),
-            totals: Vec::new(),
             profile: Profile::default(),
         }
     }

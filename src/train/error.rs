@@ -42,7 +42,16 @@ pub enum TrainError {
         /// The rule it breaks.
         rule: String,
     },
-    /// The loss is no longer finite.
+    /// A run directory that a process writes already.
+    Busy {
+        /// The directory.
+        directory: String,
+        /// That process, if it left its number.
+        process: Option<u32>,
+    },
+    /// Whoever watches has broken off.
+    Interrupted,
+    /// The loss, a weight or a threshold is no longer finite.
     Diverged {
         /// Epoch, from 1.
         epoch: usize,
@@ -89,11 +98,17 @@ impl fmt::Display for TrainError {
             Self::Io { file, error } => write!(f, "{file}: {error}"),
             Self::Checkpoint { file, rule } => write!(f, "checkpoint {file}: {rule}"),
             Self::Setting { name, value, rule } => write!(f, "{name} is {value}: {rule}"),
+            Self::Busy { directory, process } => {
+                match process {
+                    Some(process) => write!(f, "process {process}")?,
+                    None => f.write_str("another process")?,
+                }
+                write!(f, " writes the run in {directory}: one process at a time writes a run")
+            }
+            Self::Interrupted => f.write_str("interrupted"),
             Self::Diverged { epoch } => {
-                write!(
-                    f,
-                    "the loss of epoch {epoch} is not finite: training diverged, a smaller learning rate may help"
-                )
+                write!(f, "training diverged in epoch {epoch}: its loss, or a weight, is not finite; ")?;
+                f.write_str("a smaller learning rate may help")
             }
         }
     }

@@ -6,14 +6,17 @@ use std::path::Path;
 
 use super::error::TrainError;
 
-/// Writes a file whole or not at all: under another name first, flushed to disk, then renamed.
+/// What ends the names of files that are not whole yet.
+const PARTIAL: &str = ".partial";
+
+/// Writes a file whole or not at all: under another name first, that of no other process, flushed to disk, then renamed.
 ///
 /// # Errors
 ///
 /// [`TrainError::Io`]; the file is then as it was.
 pub fn write(path: &Path, contents: &[u8]) -> Result<(), TrainError> {
     let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
+    partial.push(format!(".{}{PARTIAL}", std::process::id()));
     let partial = Path::new(&partial);
     let written = File::create(partial).and_then(|mut file| {
         file.write_all(contents)?;
@@ -25,6 +28,21 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<(), TrainError> {
         let _ = fs::remove_file(partial);
         TrainError::io(path.display(), error)
     })
+}
+
+/// Removes what processes that were killed left half-written of these files in a directory. Failing adds nothing.
+pub(super) fn remove_partial(directory: &Path, names: &[&str]) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let of = |&whole: &&str| {
+            let rest = name.to_str().and_then(|name| name.strip_prefix(whole)?.strip_prefix('.'));
+            let process = rest.and_then(|rest| rest.strip_suffix(PARTIAL));
+            process.is_some_and(|process| process.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        if names.iter().any(of) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Reads a file of text.

@@ -1,8 +1,13 @@
 //! Initial values.
 
+use std::fmt;
+use std::str::FromStr;
+
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::error::TrainError;
+use super::named::named;
 use super::random::{gaussian, uniform};
 
 /// How thresholds begin (paper, Table 4).
@@ -18,6 +23,36 @@ pub enum ThresholdInit {
     Uniform(f32),
     /// Gaussian with mean 0 and variance `2 / (n_in + n_out)`, both counted in channels times taps.
     Glorot,
+}
+
+impl fmt::Display for ThresholdInit {
+    /// As on the command line: `zero`, `gaussian:0.1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zero => f.write_str("zero"),
+            Self::Gaussian(scale) => write!(f, "gaussian:{scale}"),
+            Self::Uniform(scale) => write!(f, "uniform:{scale}"),
+            Self::Glorot => f.write_str("glorot"),
+        }
+    }
+}
+
+impl FromStr for ThresholdInit {
+    type Err = TrainError;
+
+    fn from_str(text: &str) -> Result<Self, TrainError> {
+        let (name, scale) = text.split_once(':').map_or((text, None), |(name, scale)| (name, scale.parse().ok()));
+        match (name, scale, text.contains(':')) {
+            ("zero", None, false) => Ok(Self::Zero),
+            ("glorot", None, false) => Ok(Self::Glorot),
+            ("gaussian", Some(scale), _) => Ok(Self::Gaussian(scale)),
+            ("uniform", Some(scale), _) => Ok(Self::Uniform(scale)),
+            _ => {
+                let rule = "it must be zero, glorot, gaussian:SCALE or uniform:SCALE, where SCALE is a number";
+                Err(TrainError::setting("threshold-init", text, rule))
+            }
+        }
+    }
 }
 
 impl ThresholdInit {
@@ -43,6 +78,8 @@ pub enum WeightInit {
     Pytorch,
 }
 
+named!(WeightInit, "weight-init", [He = "he", Pytorch = "pytorch"]);
+
 impl WeightInit {
     /// `len` weights of a layer that sums over `fan_in` inputs.
     pub(super) fn weight(self, rng: &mut ChaCha8Rng, len: usize, fan_in: usize) -> Vec<f32> {
@@ -65,6 +102,18 @@ impl WeightInit {
 mod tests {
     use super::*;
     use crate::train::random::{Purpose, stream};
+
+    #[test]
+    fn names_go_both_ways() {
+        for text in ["zero", "glorot", "gaussian:0.1", "uniform:2"] {
+            assert_eq!(text.parse::<ThresholdInit>().unwrap().to_string(), text);
+        }
+        for text in ["one", "zero:1", "gaussian", "gaussian:", "gaussian:much"] {
+            let message = text.parse::<ThresholdInit>().unwrap_err().to_string();
+            assert!(message.starts_with(&format!("threshold-init is {text}: it must be zero, ")), "{message}");
+        }
+        assert_eq!("he".parse::<WeightInit>().unwrap(), WeightInit::He);
+    }
 
     #[test]
     fn scales_follow_the_layer() {

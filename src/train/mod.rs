@@ -5,6 +5,16 @@
 //! sequences of [`Layer`]s, some of which hold sequences of their own ([`DenseBlock`], [`Residual`]); every layer works
 //! channels first and last.
 //!
+//! What a new thing touches, besides its own file and its `mod`:
+//!
+//! | a new … | is one line in | which says more |
+//! |---|---|---|
+//! | data set | the table of [`Source`], `data/source.rs` | `data/mod.rs` |
+//! | network | the table of [`models::Architecture`], `models/mod.rs` | [`models`] |
+//! | layer | the list of layers, `layer/mod.rs` | `layer/mod.rs` |
+//!
+//! Names in configurations and messages, parsers, help texts and the names in tables follow from these lines.
+//!
 //! One seed gives the same bits on one instruction set, whatever the number of threads and however often a run is
 //! interrupted: kernels do not depend on threads, sums have a fixed order, random numbers are drawn by place (epoch, example,
 //! layer) and not by history, and `exp` and `ln` come from `libm` rather than from the system. A warm step allocates
@@ -38,6 +48,7 @@ mod error;
 pub mod files;
 mod init;
 mod layer;
+mod lock;
 mod loss;
 pub mod models;
 mod named;
@@ -55,7 +66,7 @@ mod vectorized;
 
 pub use config::{Config, TrainConfig};
 pub use context::{Context, Mode, Part, Profile};
-pub use data::{Augment, DataConfig, Dataset, Encoding, Source, Text};
+pub use data::{Augment, DataConfig, Dataset, Encoding, Inventory, Source, Text};
 pub use error::{FilePosition, TrainError};
 pub use init::{ThresholdInit, WeightInit};
 pub use layer::*;
@@ -63,6 +74,6 @@ pub use loss::softmax_cross_entropy;
 pub use network::Network;
 pub use optimizer::{Decay, Schedule, Sgd};
 pub use parameter::{Kind, Parameter};
-pub use run::Run;
-pub use shape::Shape;
-pub use trainer::{Epoch, Evaluation, Progress, Step, Trainer, evaluate, input, moments};
+pub use run::{Run, Start};
+pub use shape::{Channels, Shape};
+pub use trainer::{Epoch, Evaluation, Moment, Progress, Step, Trainer, evaluate, input, moments};

@@ -7,6 +7,11 @@ macro_rules! named {
             /// All of them.
             pub const ALL_VALUES: &'static [Self] = &[$(Self::$variant),*];
 
+            /// All names, for help and messages.
+            pub fn names() -> String {
+                [$($name),*].join(", ")
+            }
+
             /// The name in files and on the command line.
             pub const fn key(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
@@ -24,9 +29,36 @@ macro_rules! named {
 
             fn from_str(name: &str) -> Result<Self, $crate::train::TrainError> {
                 let found = Self::ALL_VALUES.iter().copied().find(|value| value.key() == name);
-                found.ok_or_else(|| $crate::train::TrainError::setting($what, name, concat!("it must be one of", $(" ", $name),*)))
+                let rule = || format!("it must be one of {}", Self::names());
+                found.ok_or_else(|| $crate::train::TrainError::setting($what, name, rule()))
             }
         }
     };
 }
 pub(super) use named;
+
+/// An enumeration that is a table: a line for each member, with its name and what its own file says of it.
+macro_rules! table {
+    (
+        $(#[$meta:meta])*
+        pub enum $type:ident: $entry:ty, $what:literal {
+            $($(#[$doc:meta])* $variant:ident = $name:literal => $value:path),* $(,)?
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum $type {
+            $($(#[$doc])* #[serde(rename = $name)] $variant),*
+        }
+
+        named!($type, $what, [$($variant = $name),*]);
+
+        impl $type {
+            /// What its file says of it.
+            const fn entry(self) -> &'static $entry {
+                match self { $(Self::$variant => &$value),* }
+            }
+        }
+    };
+}
+pub(super) use table;

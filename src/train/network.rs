@@ -58,6 +58,16 @@ impl Network {
         self.state().iter().filter(|parameter| parameter.is_trained()).map(|parameter| parameter.value.len()).sum()
     }
 
+    /// Whether it normalises over the batch, so that an example alone would be nothing but its own mean.
+    pub fn normalizes(&self) -> bool {
+        self.state().iter().any(|parameter| parameter.kind == Kind::Norm)
+    }
+
+    /// Whether all values of its state are finite.
+    pub fn is_finite(&self) -> bool {
+        self.state().iter().all(|parameter| parameter.value.iter().all(|value| value.is_finite()))
+    }
+
     /// All thresholds θ.
     pub fn thresholds(&self) -> Vec<f32> {
         let state = self.state();

@@ -1,7 +1,10 @@
 //! Stochastic gradient descent and its learning rates.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use super::error::TrainError;
 use super::network::Network;
 use super::parameter::{Kind, Parameter};
 use super::threads::{Threads, for_each, share};
@@ -136,7 +139,37 @@ impl Default for Schedule {
     }
 }
 
+impl fmt::Display for Schedule {
+    /// In words: `times 0.1 after 2, 5 epochs`, `cosine`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step { milestones, factor } if milestones.is_empty() => {
+                write!(f, "times {factor} after 150/350 and 250/350 of the epochs")
+            }
+            Self::Step { milestones, factor } => {
+                write!(f, "times {factor} after {} epochs", list(milestones).replace(',', ", "))
+            }
+            Self::Cosine => f.write_str("cosine"),
+        }
+    }
+}
+
+/// Numbers as the command line has them.
+fn list(numbers: &[usize]) -> String {
+    numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
 impl Schedule {
+    pub(super) fn check(&self) -> Result<(), TrainError> {
+        match self {
+            Self::Step { milestones, .. } if !milestones.is_sorted_by(|a, b| a < b) || milestones.starts_with(&[0]) => {
+                let rule = "each must be greater than the one before, the first at least 1";
+                Err(TrainError::setting("milestones", list(milestones), rule))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Learning rate of an epoch, from 0, of so many.
     pub fn rate(&self, base: f32, epoch: usize, epochs: usize) -> f32 {
         match self {

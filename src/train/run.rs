@@ -3,38 +3,57 @@
 //! | file | what |
 //! |---|---|
 //! | `config.toml` | the full configuration |
+//! | `data.json` | classes, numbers of examples and vocabulary of the data, see [`Inventory`] |
 //! | `checkpoint.safetensors` | the newest state, after every epoch and interruption |
 //! | `metrics.csv` | one line per epoch, see [`Epoch`] |
 //! | `weights.safetensors` | the trained network, once finished |
+//! | `lock` | the number of the process that writes the run, which holds the file locked from [`Run::open`] on |
 
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::save_weights;
+use super::checkpoint::{load_weights, save_weights};
 use super::config::Config;
-use super::data::Dataset;
-use super::error::TrainError;
+use super::data::{Dataset, Inventory};
+use super::error::{FilePosition, TrainError};
 use super::files;
-use super::trainer::{Epoch, Step, Trainer};
+use super::lock::Lock;
+use super::trainer::{Epoch, Moment, Trainer};
 
-/// A directory and the trainer whose state it holds.
+/// A directory and the trainer whose state it holds. No other process writes it as long as this lives.
 pub struct Run {
     directory: PathBuf,
     trainer: Trainer,
+    _lock: Lock,
+}
+
+/// How a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start<'a> {
+    /// In a directory without one, with initial values.
+    New,
+    /// In a directory without one, with the weights of a file. They are in its first checkpoint before anything is
+    /// trained, so that the run does not need the file any more.
+    Weights(&'a Path),
+    /// Where the run in the directory was, or as [`New`](Self::New) if there is none. More epochs than it was begun with
+    /// are no other run: it goes on, with the learning rates of a run of that many.
+    Resume,
 }
 
 /// What those who watch a run are shown.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A step of the optimiser.
-    Step(&'a Step),
+    /// A step of the optimiser, or a batch of the test that ends an epoch.
+    Within(Moment<'a>),
     /// A finished epoch, after its files have been written.
     Epoch(&'a Epoch),
 }
 
 /// Name of the configuration in a run directory.
 pub const CONFIG: &str = "config.toml";
+/// Name of what is known of the data.
+pub const DATA: &str = "data.json";
 /// Name of the checkpoint.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Name of the figures per epoch.
@@ -43,33 +62,65 @@ pub const METRICS: &str = "metrics.csv";
 pub const WEIGHTS: &str = "weights.safetensors";
 
 impl Run {
-    /// Begins a run in a directory that has none, or goes on with the one that is there if `resume` is set and it has the
-    /// same configuration.
+    /// Opens the run of a directory, with both parts of its data, and keeps other processes from it.
     ///
     /// # Errors
     ///
-    /// [`TrainError`] of the configuration, of files, or of a checkpoint that does not fit.
-    pub fn open(directory: &Path, config: &Config, train: &Dataset, resume: bool) -> Result<Self, TrainError> {
-        let io = |error| TrainError::io(directory.display(), error);
+    /// [`TrainError`] of the configuration, of files, of a checkpoint that does not fit, of data that are not those that
+    /// the run began with, and [`TrainError::Busy`] where another process writes the run.
+    pub fn open(
+        directory: &Path,
+        config: &Config,
+        [train, test]: [&Dataset; 2],
+        start: Start<'_>,
+    ) -> Result<Self, TrainError> {
         let mut trainer = Trainer::new(config, train)?;
+        if let Start::Weights(path) = start {
+            load_weights(trainer.network_mut(), path)?;
+        }
+        fs::create_dir_all(directory).map_err(|error| TrainError::io(directory.display(), error))?;
+        let lock = Lock::take(directory)?;
         let (checkpoint, settings) = (directory.join(CHECKPOINT), directory.join(CONFIG));
-        if settings.exists() && !resume {
+        let occupied = settings.exists() || checkpoint.exists();
+        if occupied && start != Start::Resume {
             let rule = "it holds a run already: resume it, or choose another directory";
-            return Err(TrainError::setting("run directory", directory.display(), rule));
+            return Err(TrainError::setting("out", directory.display(), rule));
+        }
+        let found = Inventory::of(train, test);
+        if occupied && let Some(inventory) = Self::inventory(directory)? {
+            inventory.check(&found, &config.data.origin())?;
         }
         if checkpoint.exists() {
             trainer.restore(&checkpoint)?;
-        } else if settings.exists() {
+        } else if settings.exists() && !config.continues(&Self::config(directory)?) {
             // Interrupted before its first checkpoint.
-            let found = Self::config(directory)?;
-            if !found.is_same_run(config) {
-                let rule = "it holds a run with another configuration";
-                return Err(TrainError::setting("run directory", directory.display(), rule));
-            }
+            let rule = "it holds a run with another configuration";
+            return Err(TrainError::setting("resume", directory.display(), rule));
         }
-        fs::create_dir_all(directory).map_err(io)?;
+        if occupied {
+            files::remove_partial(directory, &[CONFIG, DATA, CHECKPOINT, METRICS, WEIGHTS]);
+        }
+        let inventory = serde_json::to_vec(&found).map_err(|error| TrainError::io(DATA, error.into()))?;
+        files::write(&directory.join(DATA), &inventory)?;
+        if let Start::Weights(_) = start {
+            trainer.save(&checkpoint)?;
+        }
         files::write(&settings, config.to_toml().as_bytes())?;
-        Ok(Self { directory: directory.to_owned(), trainer })
+        Ok(Self { directory: directory.to_owned(), trainer, _lock: lock })
+    }
+
+    /// What the run in a directory knows of its data; nothing where it was begun by a version that did not ask.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`], [`TrainError::Data`] where the file is damaged.
+    pub fn inventory(directory: &Path) -> Result<Option<Inventory>, TrainError> {
+        let path = directory.join(DATA);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let broken = |error| TrainError::data(path.display(), FilePosition::Whole, error);
+        serde_json::from_str(&files::read_text(&path)?).map(Some).map_err(broken)
     }
 
     /// The configuration of the run in a directory.
@@ -112,7 +163,7 @@ impl Run {
         let checkpoint = self.directory.join(CHECKPOINT);
         let mut going = true;
         while going && !self.trainer.is_finished() {
-            match self.trainer.epoch(train, test, &mut |step| observe(Event::Step(step)))? {
+            match self.trainer.epoch(train, test, &mut |moment| observe(Event::Within(moment)))? {
                 Some(epoch) => {
                     self.trainer.save(&checkpoint)?;
                     files::write(&self.directory.join(METRICS), &metrics(self.trainer.history())?)?;

@@ -1,5 +1,7 @@
 //! Extents and memory order of a layer's activations.
 
+use std::fmt;
+
 use crate::layout::Layout;
 
 /// Extents of one image, signal or volume, or of a layer's output for it, and the order in which they lie.
@@ -55,6 +57,19 @@ impl Shape {
     }
 }
 
+impl fmt::Display for Shape {
+    /// Channels and extents, without leading axes that are not there: `3 × 32 × 32`, `1 × 64`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = self.size.iter().position(|&extent| extent != 1).unwrap_or(2);
+        f.write_str(&extents(&[&[self.channels], &self.size[there..]].concat()))
+    }
+}
+
+/// Extents in words for people.
+pub(super) fn extents(extents: &[usize]) -> String {
+    extents.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ")
+}
+
 /// See [`Shape::runs`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Runs {
@@ -67,5 +82,58 @@ impl Runs {
     /// Elements of one step of `outer`.
     pub(super) const fn step(&self) -> usize {
         self.channels * self.inner
+    }
+}
+
+/// Channels of a batch of images: all that a tensor has, or some of a wider one's.
+#[derive(Clone, Copy, Debug)]
+pub struct Channels {
+    pub(super) runs: Runs,
+    pub(super) layout: Layout,
+    /// Elements from one outer step to the next.
+    pub(super) pitch: usize,
+    /// Elements before the first channel.
+    pub(super) offset: usize,
+}
+
+impl Channels {
+    /// The channels from `first` on of a tensor of `total`: as many as `shape` has, for `batch` images of its positions.
+    pub(super) const fn of(total: usize, first: usize, shape: Shape, batch: usize) -> Self {
+        let runs = shape.runs(batch);
+        Self { runs, layout: shape.layout, pitch: total * runs.inner, offset: first * runs.inner }
+    }
+
+    /// A tensor of its own.
+    pub(super) const fn all(shape: Shape, batch: usize) -> Self {
+        Self::of(shape.channels, 0, shape, batch)
+    }
+
+    /// Whether nothing lies between them.
+    pub(super) const fn is_dense(&self) -> bool {
+        self.pitch == self.runs.step()
+    }
+
+    /// Elements, gaps not counted.
+    pub(super) const fn len(&self) -> usize {
+        self.runs.outer * self.runs.step()
+    }
+
+    /// Values of each channel.
+    pub(super) const fn count(&self) -> usize {
+        self.runs.outer * self.runs.inner
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_words_for_people() {
+        for (size, expected) in
+            [([1, 8, 9], "2 × 8 × 9"), ([1, 1, 64], "2 × 64"), ([4, 1, 3], "2 × 4 × 1 × 3"), ([1, 1, 1], "2 × 1")]
+        {
+            assert_eq!(Shape::new(2, size).to_string(), expected);
+        }
     }
 }

@@ -26,7 +26,7 @@ pub struct Epoch {
     pub loss: f64,
     /// Share of training examples classified rightly, while training.
     pub accuracy: f64,
-    /// Mean loss on the test set after the epoch, without label smoothing; the greatest number if it is none.
+    /// Mean loss on the test set after the epoch, without label smoothing.
     pub test_loss: f64,
     /// Share of test examples classified rightly after the epoch.
     pub test_accuracy: f64,
@@ -68,7 +68,7 @@ pub struct Step {
     pub epoch: usize,
     /// Examples seen in this epoch.
     pub examples: usize,
-    /// Examples of the training set.
+    /// Examples of an epoch.
     pub of: usize,
     /// Mean loss of the epoch so far.
     pub loss: f64,
@@ -76,6 +76,20 @@ pub struct Step {
     pub accuracy: f64,
     /// Examples per second in this epoch.
     pub images_per_second: f64,
+}
+
+/// What those who watch an epoch are shown, and may break off at.
+#[derive(Clone, Copy, Debug)]
+pub enum Moment<'a> {
+    /// A step of the optimiser.
+    Step(&'a Step),
+    /// The test that ends an epoch.
+    Test {
+        /// Test examples seen.
+        examples: usize,
+        /// All of them.
+        of: usize,
+    },
 }
 
 /// A network in training: its weights, the optimiser, and how far it is.
@@ -94,11 +108,23 @@ impl Trainer {
     ///
     /// [`TrainError::Setting`] for a configuration that makes no sense or does not fit the data, [`TrainError::Kernel`].
     pub fn new(config: &Config, data: &Dataset) -> Result<Self, TrainError> {
+        config.data.check()?;
         config.train.check()?;
         if data.is_empty() {
-            return Err(TrainError::setting("training set", data.name(), "it must hold at least one example"));
+            return Err(TrainError::setting("dataset", data.name(), "it must hold at least one training example"));
         }
         let mut network = config.model.build(input(data), config.train.isa()?, config.train.seed)?;
+        if network.normalizes() {
+            let why = format!("{} normalises over the batch", config.model.network);
+            if config.train.micro_batch() == 1 {
+                let name = if config.train.batch == 1 { "batch" } else { "micro-batch" };
+                return Err(TrainError::setting(name, 1, format!("{why}: it must be at least 2")));
+            }
+            if data.len() == 1 {
+                let rule = format!("{why}: there must be at least 2 training examples");
+                return Err(TrainError::setting("dataset", data.name(), rule));
+            }
+        }
         network.set_threads(config.train.threads());
         let optimizer = Sgd::new(config.train.momentum, config.train.nesterov, config.train.decay);
         Ok(Self { config: config.clone(), network, optimizer, progress: Progress::default(), history: Vec::new() })
@@ -134,6 +160,12 @@ impl Trainer {
         self.progress.epochs >= self.config.train.epochs
     }
 
+    /// Training examples of an epoch, of so many: all, but for one that would be alone in a batch normalisation.
+    pub fn epoch_len(&self, examples: usize) -> usize {
+        let alone = examples % self.config.train.micro_batch() == 1 && self.network.normalizes();
+        examples - usize::from(alone)
+    }
+
     pub(super) fn parts(&self) -> (&Network, &Sgd, &Progress, &[Epoch]) {
         (&self.network, &self.optimizer, &self.progress, &self.history)
     }
@@ -142,43 +174,62 @@ impl Trainer {
         (&mut self.network, &mut self.optimizer, &mut self.progress, &mut self.history)
     }
 
-    /// Trains to the end of the current epoch and tests; `None` if `observe`, which is shown every step, breaks off.
-    /// Breaking off and going on later, also from a checkpoint, changes no bit of the result.
+    /// Trains to the end of the current epoch and tests; `None` if `observe`, which is shown every step and every batch of
+    /// the test, breaks off. Breaking off and going on later, also from a checkpoint, changes no bit of the result.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Setting`] where the data are not those of the network, [`TrainError::Diverged`] when the loss is no
-    /// longer finite, [`TrainError::Kernel`].
+    /// [`TrainError::Setting`] where the data are not those of the network, [`TrainError::Diverged`] when a loss, in
+    /// training or on the test set, or a weight is no longer finite, [`TrainError::Kernel`].
     pub fn epoch(
         &mut self,
         train: &Dataset,
         test: &Dataset,
-        observe: &mut dyn FnMut(&Step) -> ControlFlow<()>,
+        observe: &mut dyn FnMut(Moment<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Epoch>, TrainError> {
         for data in [train, test] {
             let layout = self.network.input().layout;
             if data.shape().with_layout(layout) != self.network.input() || data.classes() != self.network.output().len()
             {
-                let value = format!("{} of {:?} in {} classes", data.name(), data.shape(), data.classes());
-                return Err(TrainError::setting("data set", value, "it must be what the network was built for"));
+                let value = format!("{} of {} in {} classes", data.name(), data.shape(), data.classes());
+                return Err(TrainError::setting("dataset", value, "it must be what the network was built for"));
             }
         }
-        let broken_off = self.train_epoch(train, observe)?;
+        let number = self.progress.epochs + 1;
+        let diverged = move || TrainError::Diverged { epoch: number };
+        let of_thresholds = move |error| match error {
+            // What is left of a step that diverged.
+            TrainError::Kernel(crate::Error::NanThreshold { .. }) => diverged(),
+            error => error,
+        };
+        let trained = self.train_epoch(train, observe);
+        // Also where it is broken off: no checkpoint is to hold what cannot be trained any more.
+        if trained.is_ok() && !self.network.is_finite() {
+            return Err(diverged());
+        }
+        let broken_off = trained.map_err(of_thresholds)?;
         if broken_off {
             return Ok(None);
         }
+        let micro_batch = self.config.train.micro_batch();
+        let of = test.len();
+        let mut see = |examples| observe(Moment::Test { examples, of });
+        // Broken off, it is done from its beginning when the run goes on: training is at the end of the epoch.
+        let tested = evaluate_watched(&mut self.network, test, micro_batch, &mut see).map_err(of_thresholds)?;
+        let Some(Evaluation { loss: test_loss, accuracy: test_accuracy, units }) = tested else { return Ok(None) };
+        if !test_loss.is_finite() {
+            return Err(diverged());
+        }
+        let len = self.epoch_len(train.len());
         let config = &self.config.train;
-        let Evaluation { loss: test_loss, accuracy: test_accuracy, units } =
-            evaluate(&mut self.network, test, config.micro_batch())?;
         let progress = std::mem::take(&mut self.progress);
-        let count = train.len() as f64;
+        let count = len as f64;
         let thetas = moments(&self.network.thresholds());
         let epoch = Epoch {
             epoch: progress.epochs + 1,
             loss: progress.loss / count,
             accuracy: progress.right as f64 / count,
-            // What is not finite cannot be written as JSON or CSV and read again.
-            test_loss: if test_loss.is_finite() { test_loss } else { f64::MAX },
+            test_loss,
             test_accuracy,
             learning_rate: config.schedule.rate(config.learning_rate, progress.epochs, config.epochs),
             seconds: progress.seconds,
@@ -197,14 +248,16 @@ impl Trainer {
     fn train_epoch(
         &mut self,
         train: &Dataset,
-        observe: &mut dyn FnMut(&Step) -> ControlFlow<()>,
+        observe: &mut dyn FnMut(Moment<'_>) -> ControlFlow<()>,
     ) -> Result<bool, TrainError> {
+        let len = self.epoch_len(train.len());
         let config = &self.config.train;
         let (network, optimizer, progress) = (&mut self.network, &mut self.optimizer, &mut self.progress);
         let (number, seed, layout) = (progress.epochs, config.seed, network.input().layout);
         let rate = config.schedule.rate(config.learning_rate, number, config.epochs);
         let mut order: Vec<usize> = (0..train.len()).collect();
         order.shuffle(&mut stream(seed, Purpose::Order, [number as u64, 0]));
+        order.truncate(len);
 
         let (before, start) = (progress.seconds, Instant::now());
         let mut waiting = start;
@@ -215,7 +268,7 @@ impl Trainer {
         let mut broken_off = false;
         let step = |batch: &Batch| -> Result<ControlFlow<()>, TrainError> {
             network.profile().add(Part::Data, waiting);
-            let step_len = config.batch.min(train.len() - seen / config.batch * config.batch);
+            let step_len = config.batch.min(len - seen / config.batch * config.batch);
             network.set_moment(seed, ((number as u64) << 32) | seen as u64);
             network.forward(Mode::Train, &batch.input)?;
             let (loss, right) = network.backward(|logits, grad| {
@@ -227,7 +280,7 @@ impl Trainer {
             seen += batch.labels.len();
             sums = (sums.0 + loss, sums.1 + right);
             let mut flow = ControlFlow::Continue(());
-            if seen.is_multiple_of(config.batch) || seen == train.len() {
+            if seen.is_multiple_of(config.batch) || seen == len {
                 let stepping = Instant::now();
                 optimizer.step(network, rate);
                 network.profile().add(Part::Optimizer, stepping);
@@ -235,14 +288,14 @@ impl Trainer {
                 progress.loss += std::mem::take(&mut sums.0);
                 progress.right += std::mem::take(&mut sums.1);
                 progress.seconds = before + start.elapsed().as_secs_f64();
-                flow = observe(&Step {
+                flow = observe(Moment::Step(&Step {
                     epoch: number + 1,
                     examples: seen,
-                    of: train.len(),
+                    of: len,
                     loss: progress.loss / seen as f64,
                     accuracy: progress.right as f64 / seen as f64,
                     images_per_second: seen as f64 / progress.seconds.max(1e-9),
-                });
+                }));
                 broken_off = flow.is_break();
             }
             waiting = Instant::now();
@@ -275,10 +328,21 @@ pub struct Evaluation {
 ///
 /// [`TrainError::Kernel`].
 pub fn evaluate(network: &mut Network, data: &Dataset, batch: usize) -> Result<Evaluation, TrainError> {
+    let result = evaluate_watched(network, data, batch, &mut |_| ControlFlow::Continue(()))?;
+    result.ok_or(TrainError::Interrupted)
+}
+
+/// The same; `None` if `observe`, which is shown how many examples are done, breaks off.
+fn evaluate_watched(
+    network: &mut Network,
+    data: &Dataset,
+    batch: usize,
+    observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Option<Evaluation>, TrainError> {
     network.reset_units();
     let order: Vec<usize> = (0..data.len()).collect();
     let layout = network.input().layout;
-    let (mut loss, mut right) = (0.0, 0);
+    let (mut loss, mut right, mut seen, mut flow) = (0.0, 0, 0, ControlFlow::Continue(()));
     let mut grad = Vec::new();
     batches(data, &order, batch.max(1), layout, None, |batch: &Batch| -> Result<_, TrainError> {
         let logits = network.forward(Mode::Evaluate, &batch.input)?;
@@ -286,10 +350,13 @@ pub fn evaluate(network: &mut Network, data: &Dataset, batch: usize) -> Result<E
         let sums = softmax_cross_entropy(logits, &batch.labels, data.classes(), 0.0, 1, &mut grad);
         loss += sums.0;
         right += sums.1;
-        Ok(ControlFlow::Continue(()))
+        seen += batch.labels.len();
+        flow = observe(seen);
+        Ok(flow)
     })?;
     let count = data.len().max(1) as f64;
-    Ok(Evaluation { loss: loss / count, accuracy: right as f64 / count, units: network.units() })
+    let result = Evaluation { loss: loss / count, accuracy: right as f64 / count, units: network.units() };
+    Ok(flow.is_continue().then_some(result))
 }
 
 /// Mean and standard deviation of values, if there are any.

@@ -8,7 +8,7 @@ use clap::Args;
 use convrelu::Isa;
 use convrelu::train::data::Source;
 use convrelu::train::models::{Activation, Architecture, Region};
-use convrelu::train::{Config, Dataset, Epoch, Schedule, Trainer, files};
+use convrelu::train::{Config, Dataset, Epoch, Moment, Schedule, Trainer, files};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     let (train, test) = config(Activation::Relu, options, 1).data.load()?;
     let start = Instant::now();
-    eprintln!(
+    output::note(&format!(
         "{} training and {} test digits, {} epochs, {} seeds, {} threads, {}",
         train.len(),
         test.len(),
@@ -67,27 +67,24 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         options.seeds,
         rayon::current_num_threads(),
         Isa::detect()
-    );
+    ));
     let jobs: Vec<_> = (1..=options.seeds).flat_map(|seed| ACTIVATIONS.map(|activation| (activation, seed))).collect();
     let bar = ProgressBar::new(jobs.len() as u64 * u64::from(options.epochs));
-    bar.set_style(ProgressStyle::with_template("{bar:32} {pos}/{len} epochs, {eta} left  {msg}")?);
+    bar.set_style(ProgressStyle::with_template("{bar:32} {pos}/{len} epochs, {eta} left  {wide_msg}")?);
     let runs = jobs
         .into_par_iter()
         .map(|(activation, seed)| train_one(activation, seed, options, &train, &test, &bar))
         .collect::<Result<Vec<_>, Failure>>()?;
     bar.finish_and_clear();
 
-    output::print(&summary(&runs).to_string())?;
+    output::print(&summary(&runs).fitted());
     let written = [("metrics.csv", metrics(&runs)?), ("digits.svg", draw(&runs)?.into_bytes())];
     for (name, contents) in &written {
         files::write(&options.out.join(name), contents)?;
     }
-    eprintln!(
-        "{:.1} s in all; accuracy curves and learned thresholds: {}, figures per epoch: {}",
-        start.elapsed().as_secs_f64(),
-        options.out.join(written[1].0).display(),
-        options.out.join(written[0].0).display()
-    );
+    output::note(&format!("{:.1} s in all", start.elapsed().as_secs_f64()));
+    output::note(&format!("figures per epoch: {}", options.out.join(written[0].0).display()));
+    output::note(&format!("accuracy curves and learned thresholds: {}", options.out.join(written[1].0).display()));
     Ok(())
 }
 
@@ -99,8 +96,9 @@ fn config(activation: Activation, options: &Options, seed: u64) -> Config {
         (Architecture::SmallCnn, activation, Region::First);
     let epochs = options.epochs as usize;
     (config.train.epochs, config.train.batch, config.train.learning_rate, config.train.seed) = (epochs, 32, 0.02, seed);
-    config.train.schedule =
-        Schedule::Step { milestones: vec![epochs.div_ceil(2), (3 * epochs).div_ceil(4)], factor: 0.1 };
+    let mut milestones = vec![epochs.div_ceil(2), (3 * epochs).div_ceil(4)];
+    milestones.dedup();
+    config.train.schedule = Schedule::Step { milestones, factor: 0.1 };
     // One thread per run: runs share out the cores better than the layers of so small a network do.
     config.train.threads = std::num::NonZeroUsize::new(1);
     config
@@ -116,8 +114,8 @@ fn train_one(
 ) -> Result<Trained, Failure> {
     let mut trainer = Trainer::new(&config(activation, options, seed), train)?;
     while !trainer.is_finished() {
-        let flow = |_: &_| if stop::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        let Some(epoch) = trainer.epoch(train, test, &mut { flow })? else { return Err(Interrupted.into()) };
+        let flow = |_: Moment<'_>| if stop::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let Some(epoch) = trainer.epoch(train, test, &mut { flow })? else { return Err(Interrupted::Saved.into()) };
         bar.set_message(format!(
             "{} seed {seed}: loss {:.3}, test {:.1} %",
             activation.name(),

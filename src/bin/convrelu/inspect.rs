@@ -8,9 +8,9 @@ use convrelu::train::models::Activation;
 use convrelu::train::run::CHECKPOINT;
 use convrelu::train::{files, moments};
 
-use crate::Failure;
 use crate::output::{self, Table};
 use crate::plot::{self, BINS, Panel};
+use crate::{Failure, Usage};
 
 /// Shows the configuration, the progress and the learned thresholds of a run, and draws their histogram.
 #[derive(Args)]
@@ -26,22 +26,23 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let path = options.run.join(CHECKPOINT);
     if !path.exists() {
-        return Err(format!("{}: there is no run with a checkpoint", options.run.display()).into());
+        return Err(Usage(format!("RUN {}: there is no run with a checkpoint", options.run.display())).into());
     }
     let header = read_header(&path)?;
     let thresholds = read_tensors(&path, is_thresholds)?;
     let summary = summary(&header);
     if thresholds.is_empty() {
-        return output::print(&format!("{summary}\nThis network has no thresholds.\n"));
+        output::print(&format!("{summary}\nThis network has no thresholds.\n"));
+        return Ok(());
     }
-    output::print(&format!("{summary}\n{}", table(&thresholds)))?;
+    output::print(&format!("{summary}\n{}", table(&thresholds).fitted()));
     let model = &header.config.model;
     let title = format!("θ of {} in {}, {} epochs", model.activation.name(), model.network, header.progress.epochs);
     let values = thresholds.into_iter().flat_map(|tensor| tensor.values).collect();
     let picture = plot::draw(&[Panel::Histogram { title, values, bins: BINS }])?;
     let out = options.out.clone().unwrap_or_else(|| options.run.join("thresholds.svg"));
     files::write(&out, picture.as_bytes())?;
-    eprintln!("{}", out.display());
+    output::note(&out.display().to_string());
     Ok(())
 }
 
@@ -57,8 +58,8 @@ fn summary(header: &Header) -> String {
     if model.activation != Activation::Relu {
         replaced += &format!(", region {}", model.region);
     }
-    if matches!(model.activation, Activation::Convrelu | Activation::Adarelu) {
-        replaced += &format!(", thresholds from {}", format!("{:?}", model.threshold_init).to_lowercase());
+    if model.activation.has_thresholds() {
+        replaced += &format!(", thresholds from {}", model.threshold_init);
     }
     let mut lines = vec![
         ("data", data.source.to_string()),

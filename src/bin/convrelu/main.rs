@@ -1,9 +1,13 @@
 //! The command line of convrelu.
 
+// A write that fails must not end the work: `output` has what does it right.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 mod digits;
 mod eval;
 mod experiment;
 mod inspect;
+mod load;
 mod options;
 mod output;
 mod params;
@@ -13,6 +17,7 @@ mod stop;
 mod train;
 
 use std::fmt;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -26,15 +31,18 @@ use convrelu::train::TrainError;
 #[derive(Parser)]
 #[command(
     version,
+    max_term_width = 80,
     after_help = "Examples:
   convrelu                                   the main job, in under a minute
-  convrelu train --dataset fashion-mnist --network densenet40 --activation convrelu --epochs 10 --out runs/first
+  convrelu train --dataset fashion-mnist --activation convrelu --out runs/first
   convrelu train --resume runs/first         go on after an interruption
+  convrelu train --resume runs/first --epochs 400      or for longer
   convrelu inspect runs/first                histogram of its thresholds
   convrelu experiment table1 --dataset fashion-mnist --epochs 10
   convrelu params                            Table 6 of the paper
 
-Exit status: 0 success, 1 a failure while running, 2 wrong arguments or settings, 3 training diverged, 130 interrupted."
+Exit status: 0 success, 1 a failure while running, 2 wrong arguments or settings,
+3 training diverged, 130 interrupted."
 )]
 struct Arguments {
     /// Say on standard error what happens behind the scenes; twice for more
@@ -69,7 +77,10 @@ fn main() -> ExitCode {
         1 => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stderr).init();
+    // Colours are for people, and what cannot be written is dropped.
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stderr);
+    log.with_ansi(colours).log_internal_errors(false).init();
     let result = match arguments.command.unwrap_or_else(|| Command::Digits(digits::Options::default())) {
         Command::Digits(options) => digits::run(&options),
         Command::Train(options) => stop::listen().and_then(|()| train::run(&options)),
@@ -77,12 +88,15 @@ fn main() -> ExitCode {
         Command::Params(options) => params::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Experiment(options) => stop::listen().and_then(|()| experiment::run(&options)),
-        Command::Isa => list_isas(),
+        Command::Isa => {
+            list_isas();
+            Ok(())
+        }
     };
-    match result {
+    match result.and_then(|()| output::lost()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("convrelu: {error}");
+            output::note(&format!("convrelu: {}", message(&*error)));
             ExitCode::from(status(&*error))
         }
     }
@@ -91,33 +105,62 @@ fn main() -> ExitCode {
 /// A failure with a message for a person.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Work that was broken off on request and can go on.
+/// Arguments that make no sense.
 #[derive(Debug)]
-struct Interrupted;
+struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Work that was broken off on request.
+#[derive(Debug)]
+enum Interrupted {
+    /// It can go on.
+    Saved,
+    /// There was nothing to save yet.
+    NothingBegun,
+}
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted; everything so far is saved")
+        f.write_str(match self {
+            Self::Saved => "interrupted; everything so far is saved",
+            Self::NothingBegun => "interrupted before anything was trained",
+        })
     }
 }
 
 impl std::error::Error for Interrupted {}
 
+/// What a person is told: of a setting, the option by which it is given.
+fn message(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref::<TrainError>() {
+        Some(TrainError::Setting { name, value, rule }) => format!("--{name} {value}: {rule}"),
+        _ => error.to_string(),
+    }
+}
+
 /// The exit status of a failure.
 fn status(error: &(dyn std::error::Error + 'static)) -> u8 {
     match error.downcast_ref::<TrainError>() {
-        Some(TrainError::Setting { .. }) => 2,
+        Some(TrainError::Setting { .. } | TrainError::Busy { .. }) => 2,
         Some(TrainError::Diverged { .. }) => 3,
-        _ if error.is::<Interrupted>() => 130,
+        _ if error.is::<Usage>() => 2,
+        _ if error.is::<Interrupted>() => stop::INTERRUPTED,
         _ => 1,
     }
 }
 
-fn list_isas() -> Result<(), Failure> {
+fn list_isas() {
     let mut table = output::Table::new(["isa", "lanes", "available", "chosen"]);
     for (isa, lanes) in [(Isa::Avx512, 16), (Isa::Avx2, 8), (Isa::Neon, 4), (Isa::Simd128, 4), (Isa::Scalar, 1)] {
         let yes = |condition: bool| if condition { "yes" } else { "" }.to_owned();
         table.row([isa.to_string(), lanes.to_string(), yes(isa.is_available()), yes(isa == Isa::detect())]);
     }
-    output::print(&table.to_string())
+    output::print(&table.fitted());
 }

@@ -3,12 +3,12 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::Args;
-use convrelu::train::data::{Encoding, Source};
+use clap::{Args, ValueEnum};
+use convrelu::train::data::{Encoding, Source, Synthetic};
 use convrelu::train::models::{Activation, Architecture, Region};
-use convrelu::train::{Config, Schedule, Sharing, ThresholdInit, WeightInit};
+use convrelu::train::{Config, Schedule, Sharing, ThresholdInit, TrainError, WeightInit};
 
-use crate::Failure;
+use crate::{Failure, Usage};
 
 /// Every setting of a run. What is not given comes from `--config`, and what is not there from the paper.
 #[derive(Args, Clone, Default)]
@@ -26,8 +26,7 @@ pub(crate) struct Settings {
 
 #[derive(Args, Clone, Default)]
 pub(crate) struct Data {
-    /// digits, mnist, fashion-mnist, cifar10, cifar100, tiny-imagenet, image-folder, mr, ag-news, yelp-full, synthetic
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = Source::names())]
     pub(crate) dataset: Option<Source>,
     /// Directory of its files
     #[arg(long, value_name = "DIRECTORY")]
@@ -41,24 +40,36 @@ pub(crate) struct Data {
     /// No random crops and flips
     #[arg(long)]
     pub(crate) no_augment: bool,
-    /// Text: words or characters
+    /// Images in folders: resize them to HEIGHTxWIDTH
+    #[arg(long, value_name = "HxW", value_parser = size)]
+    pub(crate) resize: Option<[usize; 2]>,
+    /// Text: what is encoded
     #[arg(long, value_name = "NAME")]
-    pub(crate) encoding: Option<String>,
+    pub(crate) encoding: Option<Unit>,
     /// Text: tokens per example
     #[arg(long, value_name = "N")]
     pub(crate) length: Option<usize>,
     /// Text: words of the vocabulary
     #[arg(long, value_name = "N")]
     pub(crate) vocabulary: Option<usize>,
+    /// Random images: channels=, height=, width=, classes=, train=, test=, seed=, as many of them as are to differ from
+    /// CIFAR-10's extents and 1024 and 256 images
+    #[arg(long, value_name = "KEY=N,…", value_parser = synthetic)]
+    pub(crate) synthetic: Option<Synthetic>,
+}
+
+/// What the numbers of an encoded text stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Unit {
+    Words,
+    Characters,
 }
 
 #[derive(Args, Clone, Default)]
 pub(crate) struct Model {
-    /// small-cnn, densenet-cifar, densenet40, vgg16, resnet18, text-cnn
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = Architecture::names())]
     pub(crate) network: Option<Architecture>,
-    /// relu, leaky-relu, prelu, elu, selu, adarelu, convrelu
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = Activation::names())]
     pub(crate) activation: Option<Activation>,
     /// Where it replaces ReLU: first (R1), last (R2) or all (R3) blocks
     #[arg(long, value_name = "NAME")]
@@ -67,10 +78,10 @@ pub(crate) struct Model {
     #[arg(long, value_name = "NAME")]
     pub(crate) sharing: Option<Sharing>,
     /// Initial thresholds: zero, gaussian:SCALE, uniform:SCALE, glorot
-    #[arg(long, value_name = "INIT", value_parser = threshold_init)]
+    #[arg(long, value_name = "INIT")]
     pub(crate) threshold_init: Option<ThresholdInit>,
     /// Initial weights: he, pytorch
-    #[arg(long, value_name = "INIT", value_parser = weight_init)]
+    #[arg(long, value_name = "INIT")]
     pub(crate) weight_init: Option<WeightInit>,
     /// Keep activations channels last (NHWC)
     #[arg(long)]
@@ -100,7 +111,7 @@ pub(crate) struct Training {
     /// Passes over the training set [default: 350]
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
-    /// Examples per step [default: 128]
+    /// Examples per step [default: 128]; with batch normalisation at least 2, and a last one alone is left out
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
     /// Examples at once, if fewer; gradients accumulate
@@ -149,8 +160,10 @@ impl Settings {
     pub(crate) fn resolve(&self, defaults: Config) -> Result<Config, Failure> {
         let mut config = match &self.config {
             Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-                Config::from_toml(&path.display().to_string(), &text)?
+                let refused = |error: &dyn std::fmt::Display| Usage(format!("--config {}: {error}", path.display()));
+                let text = std::fs::read_to_string(path).map_err(|error| refused(&error))?;
+                Config::from_toml(&path.display().to_string(), &text)
+                    .map_err(|error| Usage(format!("--config {error}")))?
             }
             None => defaults,
         };
@@ -158,6 +171,18 @@ impl Settings {
         self.model.apply(&mut config);
         self.train.apply(&mut config);
         Ok(config)
+    }
+
+    /// Refuses options without use that a configuration, which has all decays, does not tell from defaults.
+    pub(crate) fn check(&self, config: &Config) -> Result<(), Failure> {
+        match self.train.threshold_decay {
+            Some(decay) if !config.model.activation.has_thresholds() => {
+                let rule = format!("the activation {} has no thresholds", config.model.activation);
+                let value = decay.to_string();
+                Err(TrainError::Setting { name: "threshold-decay", value, rule }.into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -177,21 +202,36 @@ impl Data {
         }
         data.directory = self.data.clone().or(data.directory.take());
         data.augment &= !self.no_augment;
-        let current = data.encoding.or_else(|| data.source.encoding());
+        data.resize = self.resize.or(data.resize);
+        data.synthetic = self.synthetic.or(data.synthetic);
         let (length, vocabulary) = (self.length, self.vocabulary);
-        data.encoding = match (self.encoding.as_deref(), current) {
-            (Some("words"), _) => {
-                Some(Encoding::Words { length: length.unwrap_or(64), vocabulary: vocabulary.unwrap_or(20_000) })
-            }
-            (Some("characters"), _) => Some(Encoding::Characters { length: length.unwrap_or(1014) }),
-            (Some(other), _) => return Err(format!("--encoding {other}: it must be words or characters").into()),
-            (None, Some(Encoding::Words { length: l, vocabulary: v })) if length.is_some() || vocabulary.is_some() => {
+        let of = |unit: Unit| match (unit, data.encoding.or_else(|| data.source.encoding())) {
+            (Unit::Words, Some(encoding @ Encoding::Words { .. })) => encoding,
+            (Unit::Words, _) => Encoding::Words { length: 64, vocabulary: 20_000 },
+            (Unit::Characters, Some(encoding @ Encoding::Characters { .. })) => encoding,
+            (Unit::Characters, _) => Encoding::Characters { length: 1014 },
+        };
+        let given = [("length", length), ("vocabulary", vocabulary)].into_iter().find(|(_, value)| value.is_some());
+        let base = match self.encoding {
+            Some(unit) => Some(of(unit)),
+            None => data.encoding.or_else(|| data.source.encoding()),
+        };
+        let refused = |(name, value): (&'static str, Option<usize>), rule: String| {
+            let value = value.unwrap_or_default().to_string();
+            Err(TrainError::Setting { name, value, rule }.into())
+        };
+        data.encoding = match (base, given) {
+            (_, None) => self.encoding.map(of).or(data.encoding),
+            (None, Some(given)) => return refused(given, format!("the data set {} is not text", data.source)),
+            (Some(Encoding::Words { length: l, vocabulary: v }), Some(_)) => {
                 Some(Encoding::Words { length: length.unwrap_or(l), vocabulary: vocabulary.unwrap_or(v) })
             }
-            (None, Some(Encoding::Characters { .. })) if length.is_some() => {
-                length.map(|length| Encoding::Characters { length })
+            (Some(Encoding::Characters { .. }), Some(_)) if vocabulary.is_some() => {
+                return refused(("vocabulary", vocabulary), "characters have an alphabet, not a vocabulary".to_owned());
             }
-            (None, _) => data.encoding,
+            (Some(Encoding::Characters { length: l }), Some(_)) => {
+                Some(Encoding::Characters { length: length.unwrap_or(l) })
+            }
         };
         Ok(())
     }
@@ -248,22 +288,110 @@ impl Training {
     }
 }
 
-fn threshold_init(text: &str) -> Result<ThresholdInit, String> {
-    let (name, scale) = text.split_once(':').map_or((text, None), |(name, scale)| (name, Some(scale)));
-    let scale = scale.map(|scale| scale.parse::<f32>().map_err(|error| format!("'{scale}': {error}"))).transpose()?;
-    match (name, scale) {
-        ("zero", None) => Ok(ThresholdInit::Zero),
-        ("glorot", None) => Ok(ThresholdInit::Glorot),
-        ("gaussian", Some(scale)) => Ok(ThresholdInit::Gaussian(scale)),
-        ("uniform", Some(scale)) => Ok(ThresholdInit::Uniform(scale)),
-        _ => Err("it must be zero, glorot, gaussian:SCALE or uniform:SCALE".to_owned()),
-    }
+/// `HEIGHTxWIDTH`.
+fn size(text: &str) -> Result<[usize; 2], String> {
+    let sides = text.split_once('x').and_then(|(height, width)| Some([height.parse().ok()?, width.parse().ok()?]));
+    sides.ok_or_else(|| "it must be HEIGHTxWIDTH, as in 32x32".to_owned())
 }
 
-fn weight_init(text: &str) -> Result<WeightInit, String> {
-    match text {
-        "he" => Ok(WeightInit::He),
-        "pytorch" => Ok(WeightInit::Pytorch),
-        _ => Err("it must be he or pytorch".to_owned()),
+/// `KEY=N,…`.
+fn synthetic(text: &str) -> Result<Synthetic, String> {
+    let mut images = Synthetic::default();
+    for part in text.split(',') {
+        let (key, number) = part.split_once('=').ok_or_else(|| format!("'{part}' must be KEY=N"))?;
+        let value: u64 = number.parse().map_err(|_| format!("'{number}' must be a whole number"))?;
+        let len = usize::try_from(value).map_err(|_| format!("'{number}' is too large"))?;
+        match key {
+            "channels" => images.channels = len,
+            "height" => images.size[0] = len,
+            "width" => images.size[1] = len,
+            "classes" => images.classes = len,
+            "train" => images.train = len,
+            "test" => images.test = len,
+            "seed" => images.seed = value,
+            _ => {
+                let keys = "channels, height, width, classes, train, test, seed";
+                return Err(format!("'{key}' must be one of {keys}"));
+            }
+        }
+    }
+    Ok(images)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn resolve(line: &str) -> Result<Config, Failure> {
+        let settings = Line::try_parse_from(format!("test {line}").split_whitespace())?.settings;
+        settings.resolve(Config::default())
+    }
+
+    #[test]
+    fn texts_are_encoded_as_asked() {
+        let encoding = |line: &str| resolve(line).unwrap().data.encoding;
+        let words = |length, vocabulary| Some(Encoding::Words { length, vocabulary });
+        assert_eq!(encoding("--dataset mr"), None);
+        assert_eq!(encoding("--dataset mr --length 9"), words(9, 20_000));
+        assert_eq!(encoding("--dataset mr --encoding words --vocabulary 7"), words(64, 7));
+        assert_eq!(encoding("--dataset ag-news --encoding words --length 9"), words(9, 20_000));
+        assert_eq!(encoding("--dataset ag-news --length 200"), Some(Encoding::Characters { length: 200 }));
+        assert_eq!(encoding("--dataset mr --encoding characters"), Some(Encoding::Characters { length: 1014 }));
+        let refusal = |line: &str| crate::message(&*resolve(line).unwrap_err());
+        assert_eq!(refusal("--length 9"), "--length 9: the data set digits is not text");
+        assert_eq!(
+            refusal("--dataset ag-news --vocabulary 9"),
+            "--vocabulary 9: characters have an alphabet, not a vocabulary"
+        );
+        assert!(refusal("--encoding foo").contains("[possible values: words, characters]"));
+    }
+
+    #[test]
+    fn sizes_and_random_images_are_read() {
+        assert_eq!(resolve("--resize 32x48").unwrap().data.resize, Some([32, 48]));
+        let images = resolve("--synthetic channels=1,height=8,width=9,classes=3,train=5,test=6,seed=7").unwrap();
+        let expected = Synthetic { channels: 1, size: [8, 9], classes: 3, train: 5, test: 6, seed: 7 };
+        assert_eq!(images.data.synthetic, Some(expected));
+        for line in ["--resize 32", "--resize x3", "--synthetic train", "--synthetic train=x", "--synthetic sice=3"] {
+            assert!(resolve(line).is_err(), "{line}");
+        }
+    }
+
+    /// Whoever reads an error finds the option that it speaks of.
+    #[test]
+    fn every_setting_that_an_error_names_is_an_option() {
+        let command = Line::command();
+        let mut options: Vec<_> = command.get_arguments().filter_map(|option| option.get_long()).collect();
+        options.extend(["out", "resume"]);
+        // Of layers that programs make, not configurations.
+        let of_layers = ["pooling window", "pooled image"];
+        let mut found = 0;
+        let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/train"))];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                for call in text.split("TrainError::setting(").skip(1) {
+                    let Some(name) = call.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()) else {
+                        continue;
+                    };
+                    assert!(options.contains(&name) || of_layers.contains(&name), "{}: {name}", path.display());
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 20, "{found}");
     }
 }

@@ -1,7 +1,9 @@
-//! Tables and text on standard output.
+//! Tables and text on standard output, notes on standard error. Nothing of what is written to either ends the work: what
+//! cannot be shown is dropped, and what was meant for standard output leaves the program with a status of 1.
 
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
 use crate::Failure;
 
@@ -39,27 +41,107 @@ impl Table {
     }
 }
 
+/// Between two columns.
+const GAP: usize = 2;
+
+impl Table {
+    /// The table for the terminal that standard output is: as it is where it fits, else with heads of several lines, else a
+    /// list of its rows.
+    pub(crate) fn fitted(&self) -> String {
+        self.within(columns().unwrap_or(usize::MAX))
+    }
+
+    fn within(&self, columns: usize) -> String {
+        let most = |cells: &mut dyn Iterator<Item = usize>| cells.max().unwrap_or(0);
+        let full = |column: usize| most(&mut self.rows.iter().map(|row| chars(&row[column])));
+        let mut widths: Vec<usize> = (0..self.rows[0].len()).map(full).collect();
+        let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+        // No cell is broken, and in heads no word.
+        let least = |column: usize| {
+            let word = most(&mut self.rows[0][column].split(' ').map(chars));
+            most(&mut self.rows[1..].iter().map(|row| chars(&row[column]))).max(word)
+        };
+        while total(&widths) > columns {
+            let spare = |&column: &usize| widths[column] - least(column);
+            match (0..widths.len()).max_by_key(spare).filter(|column| spare(column) > 0) {
+                Some(column) => widths[column] -= 1,
+                None => return self.list(),
+            }
+        }
+        self.lines(&widths)
+    }
+
+    /// Rows under heads that are as wide as their columns.
+    fn lines(&self, widths: &[usize]) -> String {
+        let heads: Vec<Vec<String>> =
+            self.rows[0].iter().zip(widths).map(|(head, &width)| wrapped(head, width)).collect();
+        let height = heads.iter().map(Vec::len).max().unwrap_or(0);
+        let head = (0..height).map(|line| {
+            // Short heads stand at the bottom.
+            let cell = |head: &Vec<String>| (line + head.len()).checked_sub(height).map(|at| head[at].clone());
+            heads.iter().map(|head| cell(head).unwrap_or_default()).collect::<Vec<_>>()
+        });
+        let rule = "─".repeat(widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1));
+        let head: Vec<_> = head.map(|cells| line(&cells, widths)).chain([rule]).collect();
+        let lines = head.into_iter().chain(self.rows[1..].iter().map(|row| line(row, widths)));
+        lines.map(|line| line + "\n").collect()
+    }
+
+    /// One cell under the other, with what stands over it.
+    fn list(&self) -> String {
+        let width = self.rows[0].iter().skip(1).map(|head| chars(head)).max().unwrap_or(0);
+        let mut text = String::new();
+        for row in &self.rows[1..] {
+            text.push_str(&format!("{}\n", row[0]));
+            for (head, cell) in self.rows[0].iter().zip(row).skip(1).filter(|(_, cell)| !cell.is_empty()) {
+                text.push_str(&format!("  {head:<width$}  {cell}\n"));
+            }
+        }
+        text
+    }
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut widths = vec![0; self.rows[0].len()];
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        for (index, row) in self.rows.iter().enumerate() {
-            let mut line = String::new();
-            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                let cell = if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
-                line.push_str(&cell);
-            }
-            writeln!(f, "{}", line.trim_end())?;
-            if index == 0 {
-                writeln!(f, "{}", "─".repeat(widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)))?;
-            }
-        }
-        Ok(())
+        f.write_str(&self.within(usize::MAX))
     }
+}
+
+fn chars(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// The first cell to the left, the others to the right.
+fn line(cells: &[String], widths: &[usize]) -> String {
+    let mut line = String::new();
+    for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
+        let cell = if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+        line.push_str(&cell);
+    }
+    line.trim_end().to_owned()
+}
+
+/// Text in lines of so many columns, broken between words; a longer word has a line of its own.
+pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().filter(|line| line.is_empty() || chars(line) + 1 + chars(word) <= columns);
+        match last {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => *line += &format!(" {word}"),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// Columns that prose may take.
+pub(crate) const PROSE: usize = 80;
+
+/// Columns that the environment or the terminal gives; nothing where standard output is a file or a pipe.
+fn columns() -> Option<usize> {
+    let named = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    named.or_else(|| terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into()))
 }
 
 /// A count with commas.
@@ -69,12 +151,28 @@ pub(crate) fn grouped(count: usize) -> String {
     groups.collect::<Vec<_>>().join(",")
 }
 
-/// Prints to standard output; a reader that has gone away is no failure.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("standard output: {error}").into()),
-        _ => Ok(()),
+/// Why the first text for standard output that was lost was lost.
+static LOST: Mutex<Option<String>> = Mutex::new(None);
+
+/// Prints to standard output. What cannot be written is dropped, and [`lost`] says so at the end.
+pub(crate) fn print(text: &str) {
+    let mut out = io::stdout();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        LOST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
     }
+}
+
+/// A failure if anything for standard output was lost.
+pub(crate) fn lost() -> Result<(), Failure> {
+    match &*LOST.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(format!("standard output: {error}").into()),
+        None => Ok(()),
+    }
+}
+
+/// A line on standard error, dropped where nobody takes it.
+pub(crate) fn note(text: &str) {
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 #[cfg(test)]
@@ -93,5 +191,28 @@ mod tests {
         table.row([format!("{}", 3)]);
         assert_eq!(table.to_string(), "row  share %\n────────────\na|b      1.5\n3\n");
         assert_eq!(table.markdown(), "| row | share % |\n|:--|--:|\n| a\\|b | 1.5 |\n| 3 |  |\n");
+    }
+
+    #[test]
+    fn tables_degrade_gracefully() {
+        let mut table = Table::new(["row", "a long head", "n"]);
+        table.row(["first", "1.25", "3"]);
+        table.row(["second", "", "4"]);
+        assert_eq!(table.within(22), table.to_string());
+        assert_eq!(
+            table.within(17),
+            "        a long\nrow       head  n\n─────────────────\nfirst     1.25  3\nsecond          4\n"
+        );
+        assert_eq!(table.within(10), "first\n  a long head  1.25\n  n            3\nsecond\n  n            4\n");
+        for columns in 15..40 {
+            assert!(table.within(columns).lines().all(|line| chars(line) <= columns.max(19)), "{columns}");
+        }
+    }
+
+    #[test]
+    fn prose_is_broken_between_words() {
+        assert_eq!(wrapped("a bc def", 4), ["a bc", "def"]);
+        assert_eq!(wrapped("abcdef g", 4), ["abcdef", "g"]);
+        assert_eq!(wrapped("", 4), [""]);
     }
 }

@@ -13,8 +13,7 @@ use crate::output::{self, Table};
 /// Options of `params`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// small-cnn, densenet-cifar, densenet40, vgg16, resnet18, text-cnn
-    #[arg(long, value_name = "NAME", default_value = "densenet-cifar")]
+    #[arg(long, value_name = "NAME", default_value = "densenet-cifar", help = Architecture::names())]
     network: Architecture,
     /// Classes
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -37,12 +36,12 @@ pub(crate) fn count(
     activation: Activation,
     region: Region,
 ) -> Result<usize, Failure> {
-    let model = ModelConfig { network, activation, region, ..ModelConfig::default() };
+    let model = ModelConfig { network, activation, region, ..ModelConfig::default() }.relevant();
     Ok(model.build(input, Isa::detect(), 1)?.parameter_count())
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let text = options.network == Architecture::TextCnn;
+    let text = options.network.reads_text();
     let size = options.size.unwrap_or(if text { 1014 } else { 32 });
     let input = if text {
         Input { shape: Shape::new(1, [1, 1, size]), text: Some(Text::Characters(70)), classes: options.classes }
@@ -56,10 +55,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         if options.json {
             let event =
                 json!({ "event": "params", "network": options.network, "activation": name, "parameters": parameters });
-            output::print(&format!("{event}\n"))?;
+            output::print(&format!("{event}\n"));
         }
         let ratio = format!("{:.4}", parameters as f64 / relu as f64);
         table.row([name.to_owned(), output::grouped(parameters), ratio]);
     }
-    if options.json { Ok(()) } else { output::print(&table.to_string()) }
+    if !options.json {
+        output::print(&table.fitted());
+    }
+    Ok(())
 }

@@ -150,14 +150,54 @@ fn number(value: f64, decimals: usize) -> String {
     }
 }
 
+/// Most epochs whose values are marked by points.
+const POINTS: usize = 40;
+
+/// The values that the axis of curves spans: those of all runs but for the first few epochs, or the curves would be flat at
+/// the top; of each run the last one at least.
+fn span<'a>(runs: impl Iterator<Item = &'a Vec<f64>> + Clone) -> (f64, f64) {
+    let epochs = runs.clone().map(Vec::len).max().unwrap_or(0);
+    let settled = runs.clone().flat_map(|run| &run[(epochs / 10).min(run.len().saturating_sub(1))..]);
+    let bottom = (settled.fold(100.0, |least: f64, &y| least.min(y)) - 0.5).floor().max(0.0);
+    let top = (runs.flatten().fold(0.0, |top: f64, &y| top.max(y)) + 0.5).ceil().min(100.0).max(bottom + 1.0);
+    (bottom, top)
+}
+
+/// The parts of a curve above the bottom, from where it crosses it.
+fn clipped(run: &[f64], bottom: f64) -> Vec<Vec<(f64, f64)>> {
+    let mut parts = Vec::new();
+    let mut part: Vec<(f64, f64)> = Vec::new();
+    for (epoch, &y) in run.iter().enumerate() {
+        let x = (epoch + 1) as f64;
+        let before = epoch.checked_sub(1).map(|before| run[before]);
+        if let Some(before) = before.filter(|&before| (before < bottom) != (y < bottom)) {
+            part.push((x - (y - bottom) / (y - before), bottom));
+        }
+        if y >= bottom {
+            part.push((x, y));
+        } else if !part.is_empty() {
+            parts.push(std::mem::take(&mut part));
+        }
+    }
+    parts.push(part);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// A name of the axis that says what lies below it.
+fn epochs_axis<'a>(runs: impl Iterator<Item = &'a Vec<f64>>, bottom: f64) -> String {
+    let below: Vec<f64> = runs.flatten().copied().filter(|&y| y < bottom).collect();
+    match below.iter().copied().reduce(f64::min) {
+        None => "epoch".to_owned(),
+        Some(least) => format!("epoch (below the axis: {} values, the least {least:.1})", below.len()),
+    }
+}
+
 fn draw_curves(area: &Area<'_>, title: &str, series: &[Series]) -> Result<(), Failure> {
     let area = area.titled(title, (FONT, TITLE))?;
     let runs = || series.iter().flat_map(|series| &series.runs);
     let epochs = runs().map(Vec::len).max().unwrap_or(0);
-    // From the worst after the first few epochs, or the curves would be flat at the top.
-    let settled = runs().flat_map(|run| run.iter().skip(epochs / 10)).copied();
-    let bottom = (settled.fold(100.0, f64::min) - 0.5).floor().max(0.0);
-    let top = (runs().flatten().fold(0.0, |top: f64, &y| top.max(y)) + 0.5).ceil().min(100.0).max(bottom + 1.0);
+    let (bottom, top) = span(runs());
     let (pixels, _) = area.dim_in_pixel();
     let key = 40 + widest(series.iter().map(|series| series.name.as_str()));
     let (area, right) = area.split_horizontally(pixels.saturating_sub(key));
@@ -168,7 +208,7 @@ fn draw_curves(area: &Area<'_>, title: &str, series: &[Series]) -> Result<(), Fa
         .build_cartesian_2d(1.0..(epochs as f64).max(2.0), bottom..top)?;
     chart
         .configure_mesh()
-        .x_desc("epoch")
+        .x_desc(epochs_axis(runs(), bottom))
         .x_labels(epochs.clamp(2, 8))
         .x_label_formatter(&|x| number(*x, 0))
         .y_label_formatter(&|y| number(*y, 0))
@@ -176,20 +216,30 @@ fn draw_curves(area: &Area<'_>, title: &str, series: &[Series]) -> Result<(), Fa
         .light_line_style(TRANSPARENT)
         .label_style((FONT, TEXT))
         .draw()?;
-    let points = |run: &[f64]| -> Vec<_> {
-        run.iter().enumerate().map(|(epoch, y)| ((epoch + 1) as f64, y.max(bottom))).collect()
+    let mut curve = |run: &[f64], style: ShapeStyle, radius: i32| -> Result<(), Failure> {
+        for part in clipped(run, bottom) {
+            chart.draw_series(LineSeries::new(part, style))?;
+        }
+        if run.len() <= POINTS {
+            let points = run.iter().enumerate().filter(|(_, y)| **y >= bottom);
+            let points = points.map(|(epoch, &y)| Circle::new(((epoch + 1) as f64, y), radius, style.filled()));
+            chart.draw_series(points)?;
+        }
+        Ok(())
     };
     // Means above all runs, not only above their own.
     for (index, Series { runs, .. }) in series.iter().enumerate().filter(|(_, series)| series.runs.len() > 1) {
         for run in runs {
-            chart.draw_series(LineSeries::new(points(run), colour(index).mix(0.25).stroke_width(1)))?;
+            curve(run, colour(index).mix(0.25).stroke_width(1), 2)?;
         }
     }
     for (index, Series { name, runs }) in series.iter().enumerate() {
-        let common = runs.iter().map(Vec::len).min().unwrap_or(0);
+        // One that diverged at once has nothing to show.
+        let runs: Vec<_> = runs.iter().filter(|run| !run.is_empty()).collect();
+        let common = runs.iter().map(|run| run.len()).min().unwrap_or(0);
         let mean = |epoch: usize| runs.iter().map(|run| run[epoch]).sum::<f64>() / runs.len() as f64;
         let mean: Vec<_> = (0..common).map(mean).collect();
-        chart.draw_series(LineSeries::new(points(&mean), colour(index).stroke_width(2)))?;
+        curve(&mean, colour(index).stroke_width(2), 3)?;
         let y = MARGIN as i32 + 12 + 24 * index as i32;
         right.draw(&PathElement::new([(0, y), (22, y)], colour(index).stroke_width(3)))?;
         write(&right, name, (28, y), HPos::Left)?;
@@ -373,5 +423,78 @@ mod tests {
         ];
         assert!(draw(&empty).unwrap().starts_with("<svg"));
         assert!(draw(&[]).unwrap().starts_with("<svg"));
+    }
+
+    /// What stands between quotes behind `name=` in an element.
+    fn attribute(element: &str, name: &str) -> f64 {
+        let value = element.split(&format!(" {name}=\"")).nth(1).and_then(|rest| rest.split('"').next());
+        value.and_then(|value| value.parse().ok()).unwrap()
+    }
+
+    /// Values of the points of a picture of curves, by the labels of its axes; and whether all lines stay within it.
+    fn read_back(svg: &str) -> (Vec<(f64, f64)>, bool) {
+        let texts: Vec<_> = svg.split("<text ").skip(1).collect();
+        let labels = |anchor: &str, at: &str| -> Vec<(f64, f64)> {
+            let of = |element: &&str| element.contains(&format!("text-anchor=\"{anchor}\""));
+            let value = |element: &str| element.split('\n').nth(1)?.trim().parse().ok();
+            texts
+                .iter()
+                .copied()
+                .filter(of)
+                .filter_map(|e| Some((attribute(&format!(" {e}"), at), value(e)?)))
+                .collect()
+        };
+        let line = |labels: Vec<(f64, f64)>| {
+            let ((p, v), (q, w)) = (labels[0], labels[labels.len() - 1]);
+            move |pixel: f64| v + (pixel - p) * (w - v) / (q - p)
+        };
+        let (x, y) = (line(labels("middle", "x")), line(labels("end", "y")));
+        let bottom = labels("end", "y").iter().map(|label| label.0).fold(0.0, f64::max);
+        let circles = svg.split("<circle").skip(1).map(|e| (x(attribute(e, "cx")), y(attribute(e, "cy"))));
+        let coloured = svg.split("<polyline").skip(1).filter(|element| !element.contains("#000000"));
+        let points = coloured.flat_map(|e| e.split("points=\"").nth(1).unwrap().split('"').next().unwrap().split(' '));
+        let inside = points.filter_map(|p| p.split_once(',')).all(|(_, y)| y.parse::<f64>().unwrap() <= bottom + 0.5);
+        (circles.collect(), inside)
+    }
+
+    fn curves(runs: &[&[f64]]) -> String {
+        let series = Series { name: "test".to_owned(), runs: runs.iter().map(|run| run.to_vec()).collect() };
+        draw(&[Panel::Curves { title: "c".to_owned(), series: vec![series] }]).unwrap()
+    }
+
+    /// As near as whole pixels allow.
+    fn close(found: &[(f64, f64)], expected: &[(f64, f64)]) -> bool {
+        let near = |a: &(f64, f64), b: &(f64, f64)| (a.0 - b.0).abs() < 0.1 && (a.1 - b.1).abs() < 0.15;
+        found.len() == expected.len() && expected.iter().all(|b| found.iter().any(|a| near(a, b)))
+    }
+
+    #[test]
+    fn a_single_epoch_is_a_point_where_it_belongs() {
+        let (points, inside) = read_back(&curves(&[&[85.0]]));
+        assert!(inside && close(&points, &[(1.0, 85.0)]), "{points:?}");
+    }
+
+    #[test]
+    fn values_below_the_axis_are_cut_and_counted() {
+        let mut long = vec![12.0, 40.0];
+        long.extend((0..18).map(|epoch| 90.0 + f64::from(epoch) / 4.0));
+        let svg = curves(&[&long]);
+        let (points, inside) = read_back(&svg);
+        let seen: Vec<_> = (3..).map(f64::from).zip(long[2..].iter().copied()).collect();
+        assert!(inside && close(&points, &seen), "{points:?}");
+        assert!(svg.contains("epoch (below the axis: 2 values, the least 12.0)"), "{svg}");
+        // A run that ended early at 85 is seen at 85; one that diverged at once does not hide the mean.
+        let svg = curves(&[&long, &[85.0], &[]]);
+        let (points, inside) = read_back(&svg);
+        assert!(inside && points.iter().any(|(x, y)| (x - 1.0).abs() < 0.1 && (y - 85.0).abs() < 0.15), "{points:?}");
+        assert!(svg.contains("epoch (below the axis: 2 values, the least 12.0)"), "{svg}");
+        assert!(points.iter().all(|&(_, y)| y > 80.0), "{points:?}");
+    }
+
+    #[test]
+    fn curves_are_cut_where_they_cross_the_bottom() {
+        assert_eq!(clipped(&[1.0, 3.0, 2.0], 2.0), [[(1.5, 2.0), (2.0, 3.0), (3.0, 2.0)]]);
+        assert_eq!(clipped(&[3.0, 1.0, 3.0], 2.0), [[(1.0, 3.0), (1.5, 2.0)], [(2.5, 2.0), (3.0, 3.0)]]);
+        assert_eq!(clipped(&[1.0], 2.0), Vec::<Vec<(f64, f64)>>::new());
     }
 }

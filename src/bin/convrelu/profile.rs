@@ -13,20 +13,11 @@ pub(crate) fn table(profile: &Profile) -> Table {
     };
     let share = |seconds: f64| if seconds > 0.0 { format!("{:.1}", 100.0 * seconds / total) } else { String::new() };
     let mut table = Table::new(["part", "seconds", "forward %", "backward %", "all %"]);
-    for (name, kind) in [
-        ("convolution", LayerKind::Convolution),
-        ("normalization", LayerKind::Normalization),
-        ("activation", LayerKind::Activation),
-        ("pooling", LayerKind::Pooling),
-        ("linear", LayerKind::Linear),
-        ("dropout", LayerKind::Dropout),
-        ("embedding", LayerKind::Embedding),
-        ("join", LayerKind::Join),
-    ] {
+    for &kind in LayerKind::ALL_VALUES {
         let (forward, backward) = (of(&|part| part == Part::Forward(kind)), of(&|part| part == Part::Backward(kind)));
         let both = forward + backward;
         if both > 0.0 {
-            table.row([name.to_owned(), format!("{both:.2}"), share(forward), share(backward), share(both)]);
+            table.row([kind.to_string(), format!("{both:.2}"), share(forward), share(backward), share(both)]);
         }
     }
     for (name, part) in [("loss", Part::Loss), ("optimiser", Part::Optimizer), ("data", Part::Data)] {

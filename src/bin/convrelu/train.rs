@@ -1,20 +1,22 @@
 //! `convrelu train`: one network, one data set, one run directory.
 
-use std::io::{IsTerminal, Write};
+use std::fmt::Display;
+use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use convrelu::train::run::{CHECKPOINT, Event, METRICS};
-use convrelu::train::{Config, Dataset, Epoch, Run, Step, Trainer, files};
+use convrelu::train::run::{CHECKPOINT, Event, METRICS, WEIGHTS};
+use convrelu::train::{Config, Dataset, Epoch, Moment, Run, Start, Step, TrainError, Trainer, files};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use crate::load::load;
 use crate::options::Settings;
 use crate::output::{self, Table};
-use crate::{Failure, Interrupted, plot, profile, stop};
+use crate::{Failure, Interrupted, Usage, plot, profile, stop};
 
 /// Options of `train`.
 #[derive(Args)]
@@ -24,9 +26,13 @@ pub(crate) struct Options {
     /// Where the run is written
     #[arg(long, value_name = "DIRECTORY", default_value = "runs/train", conflicts_with = "resume")]
     out: PathBuf,
-    /// Go on with the run in a directory, with its own settings; only --threads, --isa and --data may differ
+    /// Go on with the run in a directory, with its own settings; only --threads, --isa and --data may differ, and --epochs
+    /// may grow: the learning rates of what is left are then those of a run of so many epochs
     #[arg(long, value_name = "DIRECTORY")]
     resume: Option<PathBuf>,
+    /// Begin with the weights of a file, as of the weights.safetensors of another run
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    init_from: Option<PathBuf>,
     /// Print the settings, the parameters and the time that an epoch will take, and train nothing
     #[arg(long)]
     dry_run: bool,
@@ -41,55 +47,63 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let (directory, config) = match &options.resume {
         Some(directory) => {
-            let config = Run::config(directory)?;
+            let refused = |rule: &dyn Display| Usage(format!("--resume {}: {rule}", directory.display()));
+            let config = Run::config(directory).map_err(|error| refused(&error))?;
             let asked = options.settings.resolve(config.clone())?;
-            if !asked.is_same_run(&config) {
-                let rule =
-                    "a run goes on with the settings that it began with; only --threads, --isa and --data may differ";
-                return Err(format!("--resume {}: {rule}", directory.display()).into());
+            if !asked.continues(&config) {
+                let rule = "a run goes on with the settings that it began with; only --threads, --isa and --data may \
+                            differ, and --epochs may grow";
+                return Err(refused(&rule).into());
             }
             (directory, asked)
         }
         None => (&options.out, options.settings.resolve(Config::default())?),
     };
+    options.settings.check(&config)?;
     start_pool(config.train.threads)?;
-    let (train, test) = load(&config)?;
+    let (train, test) = load(&config, None)?;
     if options.dry_run {
         return dry_run(&config, &train, &test, options.json);
     }
-    let mut run = Run::open(directory, &config, &train, options.resume.is_some())?;
+    let start = match (&options.resume, &options.init_from) {
+        (Some(_), _) => Start::Resume,
+        (None, Some(path)) => {
+            check_words(path, &train)?;
+            Start::Weights(path)
+        }
+        (None, None) => Start::New,
+    };
+    let opened = Run::open(directory, &config, [&train, &test], start);
+    let mut run = opened.map_err(|error| of_weights(options.init_from.as_deref(), error))?;
     let done = run.trainer().history().len();
     if options.resume.is_some() {
         let examples = run.trainer().progress().examples;
         tracing::info!(epochs = done, examples, "goes on where the checkpoint was written");
     }
-    eprintln!(
-        "{} on {} ({} training, {} test examples), {} parameters, {} threads, {}: {} of {} epochs to go, {}",
-        config.model.network,
-        train.name(),
-        train.len(),
-        test.len(),
-        run.trainer().network().parameter_count(),
-        config.train.threads(),
-        config.train.isa()?,
-        config.train.epochs.saturating_sub(done),
-        config.train.epochs,
-        directory.display(),
-    );
+    let (network, data) = (config.model.network, train.name());
+    let (examples, tests, parameters) = (train.len(), test.len(), run.trainer().network().parameter_count());
+    output::note(&format!("{network} on {data}: {examples} training, {tests} test examples"));
+    output::note(&format!("{parameters} parameters, {} threads, {}", config.train.threads(), config.train.isa()?));
+    let (left, all) = (config.train.epochs.saturating_sub(done), config.train.epochs);
+    output::note(&format!("{left} of {all} epochs to go, {}", directory.display()));
     let mut watcher = Watcher::new(&config, &train, run.trainer(), options.json)?;
-    let finished = run.train(&train, &test, |event| watcher.see(event))?;
+    let trained = run.train(&train, &test, |event| watcher.see(event));
     watcher.bar.finish_and_clear();
-    if let Some(failure) = watcher.failure {
-        return Err(failure);
+    if let Err(TrainError::Diverged { .. }) = trained
+        && !run.trainer().history().is_empty()
+    {
+        let (epochs, path) = (run.trainer().history().len(), directory.join(CHECKPOINT));
+        output::note(&format!("the state after {epochs} epochs is kept: {}", path.display()));
     }
+    let finished = trained?;
     let history = run.trainer().history().to_vec();
     if options.profile {
         let profile = profile::table(run.trainer_mut().network_mut().profile());
-        if options.json { eprint!("{profile}") } else { output::print(&profile.to_string())? }
+        if options.json { output::note(profile.to_string().trim_end()) } else { output::print(&profile.fitted()) }
     }
     if !finished {
-        eprintln!("go on with: convrelu train --resume {}", directory.display());
-        return Err(Interrupted.into());
+        output::note(&format!("go on with: convrelu train --resume {}", directory.display()));
+        return Err(Interrupted::Saved.into());
     }
     let picture = directory.join("curves.svg");
     let thresholds = run.trainer().network().thresholds();
@@ -97,24 +111,41 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let summary = summary(&history);
     files::write(&directory.join("summary.md"), summary.markdown().as_bytes())?;
     if !options.json {
-        output::print(&summary.to_string())?;
+        output::print(&summary.fitted());
     }
-    eprintln!(
-        "curves: {}, figures per epoch: {}, state: {}",
-        picture.display(),
-        directory.join(METRICS).display(),
-        directory.join(CHECKPOINT).display()
-    );
+    for (what, path) in [
+        ("curves", picture),
+        ("figures per epoch", directory.join(METRICS)),
+        ("state", directory.join(CHECKPOINT)),
+        ("weights", directory.join(WEIGHTS)),
+    ] {
+        output::note(&format!("{what}: {}", path.display()));
+    }
     Ok(())
 }
 
-/// The data set of a run.
-pub(crate) fn load(config: &Config) -> Result<(Dataset, Dataset), Failure> {
-    let start = Instant::now();
-    let (train, test) = config.data.load()?;
-    let seconds = start.elapsed().as_secs_f64();
-    tracing::info!(train = train.len(), test = test.len(), seconds, "loaded {}", train.name());
-    Ok((train, test))
+/// Refuses weights of a run whose words have other numbers than these; what a file elsewhere was trained on is not known.
+fn check_words(weights: &Path, train: &Dataset) -> Result<(), Failure> {
+    let inventory = weights.parent().map(Run::inventory).transpose()?.flatten();
+    match inventory {
+        Some(inventory) if inventory.vocabulary != train.vocabulary() => {
+            let rule = "the words of its run have other numbers than those of these data";
+            Err(Usage(format!("--init-from {}: {rule}", weights.display())).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An error of the file that `--init-from` names is one of the arguments.
+fn of_weights(path: Option<&Path>, error: TrainError) -> Failure {
+    match (path, &error) {
+        (Some(path), TrainError::Checkpoint { file, .. } | TrainError::Io { file, .. })
+            if *file == path.display().to_string() =>
+        {
+            Usage(format!("--init-from {error}")).into()
+        }
+        _ => error.into(),
+    }
 }
 
 /// The threads of all kernels and layers, if not as many as there are cores.
@@ -128,7 +159,7 @@ pub(crate) fn start_pool(threads: Option<NonZeroUsize>) -> Result<(), Failure> {
 /// The last and the best epoch.
 fn summary(history: &[Epoch]) -> Table {
     let mut table =
-        Table::new(["epoch", "loss", "train %", "test loss", "test %", "images/s", "dead units %", "θ mean", "θ σ"]);
+        Table::new(["epoch", "loss", "train %", "test loss", "test %", "images/s", "dead %", "θ mean", "θ σ"]);
     let best = history.iter().max_by(|a, b| a.test_accuracy.total_cmp(&b.test_accuracy));
     for (name, epoch) in [("last", history.last()), ("best", best)] {
         let Some(epoch) = epoch else { continue };
@@ -153,27 +184,30 @@ struct Watcher {
     bar: ProgressBar,
     json: bool,
     lines: bool,
-    failure: Option<Failure>,
 }
 
 impl Watcher {
     fn new(config: &Config, train: &Dataset, trainer: &Trainer, json: bool) -> Result<Self, Failure> {
-        let total = config.train.epochs * train.len();
-        let done = trainer.progress().epochs * train.len() + trainer.progress().examples;
+        let len = trainer.epoch_len(train.len());
+        let total = config.train.epochs.saturating_mul(len);
+        let done = trainer.progress().epochs * len + trainer.progress().examples;
         // Hidden where there is no terminal.
         let bar = ProgressBar::new(total as u64).with_position(done as u64);
-        bar.set_style(ProgressStyle::with_template("{bar:32} {percent}% {eta} left  {msg}")?);
+        bar.set_style(ProgressStyle::with_template("{bar:32} {percent}% {eta} left  {wide_msg}")?);
         bar.reset_eta();
         bar.enable_steady_tick(Duration::from_secs(1));
-        Ok(Self { bar, json, lines: !std::io::stderr().is_terminal() && !json, failure: None })
+        Ok(Self { bar, json, lines: !std::io::stderr().is_terminal() && !json })
     }
 
     fn see(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
-            Event::Step(step) => self.step(step),
+            Event::Within(Moment::Step(step)) => self.step(step),
+            Event::Within(Moment::Test { examples, of }) => {
+                self.bar.set_message(format!("testing: {examples} of {of} examples"));
+            }
             Event::Epoch(epoch) => self.epoch(epoch),
         }
-        if stop::requested() || self.failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if stop::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn step(&self, step: &Step) {
@@ -206,9 +240,9 @@ impl Watcher {
             )
         };
         if self.json {
-            self.failure = output::print(&format!("{line}\n")).and_then(|()| Ok(std::io::stdout().flush()?)).err();
+            output::print(&format!("{line}\n"));
         } else if self.lines {
-            eprintln!("{line}");
+            output::note(&line);
         } else {
             self.bar.println(line);
         }
@@ -229,31 +263,30 @@ fn dry_run(config: &Config, train: &Dataset, test: &Dataset, json: bool) -> Resu
         start = Instant::now();
         if steps.len() > TIMED || stop::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
+    if stop::requested() {
+        return Err(Interrupted::NothingBegun.into());
+    }
     let timed = steps
         .split_first()
         .map_or(&[][..], |(first, rest)| if rest.is_empty() { std::slice::from_ref(first) } else { rest });
     let step = timed.iter().sum::<f64>() / timed.len().max(1) as f64;
-    let per_epoch = step * train.len().div_ceil(config.train.batch) as f64;
+    let per_epoch = step * trainer.epoch_len(train.len()).div_ceil(config.train.batch) as f64;
     if json {
         let event = json!({
             "event": "dry-run", "config": config, "parameters": parameters, "thresholds": thresholds,
             "seconds_per_step": step, "seconds_per_epoch": per_epoch,
         });
-        return output::print(&format!("{event}\n"));
+        output::print(&format!("{event}\n"));
+        return Ok(());
     }
     let mut text = config.to_toml();
-    text += &format!(
-        "\n# {} training and {} test examples of {:?} in {} classes\n# {parameters} parameters, {thresholds} of them thresholds\n",
-        train.len(),
-        test.len(),
-        train.shape(),
-        train.classes()
-    );
-    text += &format!(
-        "# about {per_epoch:.0} s per epoch to train, {:.1} h for {} epochs, without tests ({} images/s)\n",
-        per_epoch * config.train.epochs as f64 / 3600.0,
-        config.train.epochs,
-        (config.train.batch.min(train.len()) as f64 / step.max(1e-9)).round()
-    );
-    output::print(&text)
+    let (examples, tests, shape, classes) = (train.len(), test.len(), train.shape(), train.classes());
+    text += &format!("\n# {examples} training and {tests} test examples of {shape} in {classes} classes\n");
+    text += &format!("# {parameters} parameters, {thresholds} of them thresholds\n");
+    let speed = (config.train.batch.min(train.len()) as f64 / step.max(1e-9)).round();
+    text += &format!("# about {per_epoch:.0} s per epoch to train, without tests ({speed} images/s)\n");
+    let hours = per_epoch * config.train.epochs as f64 / 3600.0;
+    text += &format!("# {hours:.1} h for {} epochs\n", config.train.epochs);
+    output::print(&text);
+    Ok(())
 }

@@ -2,11 +2,18 @@
 
 use std::path::Path;
 
-use super::{Augment, Dataset, Values, files};
+use super::augment::Augment;
+use super::dataset::{Dataset, Values};
+use super::entry::Entry;
+use super::files;
+use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
 const SHAPE: Shape = Shape::new(3, [1, 32, 32]);
+
+pub(super) const TEN: Entry = Entry::images("CIFAR-10", "data/cifar10", cifar10);
+pub(super) const HUNDRED: Entry = Entry::images("CIFAR-100", "data/cifar100", cifar100);
 
 /// What differs between the two.
 struct Variant {
@@ -14,7 +21,8 @@ struct Variant {
     folder: &'static str,
     hint: &'static str,
     classes: &'static [(&'static str, usize)],
-    train: &'static [&'static str],
+    /// Files of the training part, and the records that each was published with.
+    train: (&'static [&'static str], usize),
     test: &'static str,
     mean: [f32; 3],
     deviation: [f32; 3],
@@ -26,16 +34,16 @@ struct Variant {
 /// # Errors
 ///
 /// [`TrainError::Io`] where a file is missing, [`TrainError::Data`] where one breaks the format.
-pub fn cifar10(directory: &Path) -> Result<(Dataset, Dataset), TrainError> {
+pub fn cifar10(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
     let train = &["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
     load(
-        directory,
+        request,
         &Variant {
             name: "cifar10",
             folder: "cifar-10-batches-bin",
             hint: "unpack the \"CIFAR-10 binary version\" of https://www.cs.toronto.edu/~kriz/cifar.html there",
             classes: &[("label", 10)],
-            train,
+            train: (train, 10_000),
             test: "test_batch.bin",
             mean: [0.4914, 0.4822, 0.4465],
             deviation: [0.2023, 0.1994, 0.2010],
@@ -49,15 +57,15 @@ pub fn cifar10(directory: &Path) -> Result<(Dataset, Dataset), TrainError> {
 /// # Errors
 ///
 /// As [`cifar10`].
-pub fn cifar100(directory: &Path) -> Result<(Dataset, Dataset), TrainError> {
+pub fn cifar100(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
     load(
-        directory,
+        request,
         &Variant {
             name: "cifar100",
             folder: "cifar-100-binary",
             hint: "unpack the \"CIFAR-100 binary version\" of https://www.cs.toronto.edu/~kriz/cifar.html there",
             classes: &[("coarse label", 20), ("label", 100)],
-            train: &["train.bin"],
+            train: (&["train.bin"], 50_000),
             test: "test.bin",
             mean: [0.5071, 0.4867, 0.4408],
             deviation: [0.2675, 0.2565, 0.2761],
@@ -65,25 +73,29 @@ pub fn cifar100(directory: &Path) -> Result<(Dataset, Dataset), TrainError> {
     )
 }
 
-fn load(directory: &Path, variant: &Variant) -> Result<(Dataset, Dataset), TrainError> {
-    let train = part(directory, variant, variant.train)?.with_augment(Augment { crop_padding: 4, flip: true });
-    Ok((train, part(directory, variant, &[variant.test])?))
+/// Images of the test part.
+const TEST_LEN: usize = 10_000;
+
+fn load(request: &Request<'_>, variant: &Variant) -> Result<(Dataset, Dataset), TrainError> {
+    let train = part(request, variant, variant.train)?.with_augment(Augment { crop_padding: 4, flip: true });
+    Ok((train, part(request, variant, (&[variant.test], TEST_LEN))?))
 }
 
 /// Records of label bytes, of which the last counts, and an image, channels first.
-fn part(directory: &Path, variant: &Variant, names: &[&str]) -> Result<Dataset, TrainError> {
+fn part(request: &Request<'_>, variant: &Variant, (names, published): (&[&str], usize)) -> Result<Dataset, TrainError> {
     let (header, classes) = (variant.classes.len(), variant.classes[variant.classes.len() - 1].1);
     let record = header + SHAPE.len();
     let (mut pixels, mut labels) = (Vec::new(), Vec::<u16>::new());
     for name in names {
-        let path = files::find(directory, &[name.into(), Path::new(variant.folder).join(name)], variant.hint)?;
-        let bytes = files::read(&path)?;
+        let path = files::find(request.directory, &[name.into(), Path::new(variant.folder).join(name)], variant.hint)?;
+        let bytes = files::read(request, &path)?;
         let broken =
             |offset: usize, rule: String| TrainError::data(path.display(), FilePosition::Offset(offset as u64), rule);
         if bytes.is_empty() || bytes.len() % record != 0 {
             let rule = format!("{} bytes must be a whole number of records of {record}, and one at least", bytes.len());
             return Err(broken(bytes.len(), rule));
         }
+        request.expect(&path, "records", bytes.len() / record, published);
         pixels.reserve(bytes.len());
         for (row, bytes) in bytes.chunks_exact(record).enumerate() {
             for (at, (&label, (what, classes))) in bytes.iter().zip(variant.classes).enumerate() {
@@ -102,7 +114,7 @@ fn part(directory: &Path, variant: &Variant, names: &[&str]) -> Result<Dataset, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::Scratch;
+    use super::super::scratch::{Heard, Scratch};
     use super::*;
     use crate::layout::Layout;
 
@@ -123,7 +135,7 @@ mod tests {
     fn good_files_are_read() {
         let scratch = Scratch::new("cifar-good");
         good(&scratch);
-        let (train, test) = cifar10(&scratch.0).unwrap();
+        let (train, test) = cifar10(&Request::new(&scratch.0)).unwrap();
         assert_eq!((train.len(), test.len(), train.classes(), train.shape()), (10, 1, 10, SHAPE));
         assert_eq!((0..10).map(|i| train.label(i)).collect::<Vec<_>>(), [1, 9, 2, 9, 3, 9, 4, 9, 5, 9]);
         assert_eq!((train.augment(), test.augment()), (Augment { crop_padding: 4, flip: true }, Augment::default()));
@@ -132,9 +144,26 @@ mod tests {
         let expected =
             [(1.0 / 255.0 - 0.4914) / 0.2023, (2.0 / 255.0 - 0.4822) / 0.1994, (3.0 / 255.0 - 0.4465) / 0.2010];
         assert_eq!(out[..3], expected);
-        let (train, test) = cifar100(&scratch.0).unwrap();
+        let (train, test) = cifar100(&Request::new(&scratch.0)).unwrap();
         assert_eq!((train.len(), test.len(), train.classes()), (2, 1, 100));
         assert_eq!((train.label(0), train.label(1), test.label(0)), (99, 1, 50));
+    }
+
+    /// A file that was cut off between two records is as good as whole, but for their number.
+    #[test]
+    fn files_of_other_lengths_are_mentioned() {
+        let scratch = Scratch::new("cifar-cut");
+        good(&scratch);
+        let heard = Heard::default();
+        cifar10(&Request { watch: &heard, ..Request::new(&scratch.0) }).unwrap();
+        let said = heard.warnings(&scratch);
+        assert_eq!(said.len(), 6, "{said:?}");
+        assert_eq!(said[0], "data_batch_1.bin holds 2 records, the published file holds 10000");
+        assert_eq!(said[5], "test_batch.bin holds 1 records, the published file holds 10000");
+        let heard = Heard::default();
+        cifar100(&Request { watch: &heard, ..Request::new(&scratch.0) }).unwrap();
+        let said = heard.warnings(&scratch);
+        assert_eq!(said[0], "cifar-100-binary/train.bin holds 2 records, the published file holds 50000");
     }
 
     #[test]
@@ -155,18 +184,21 @@ mod tests {
         ] {
             good(&scratch);
             scratch.write(name, bytes);
-            assert_eq!(scratch.message(cifar10(&scratch.0)), format!("{name}, {expected}"));
+            assert_eq!(scratch.message(cifar10(&Request::new(&scratch.0))), format!("{name}, {expected}"));
         }
         for (labels, expected) in [
             ([20, 1], "byte 0: coarse label 20 must be less than the number of classes, 20"),
             ([1, 100], "byte 1: label 100 must be less than the number of classes, 100"),
         ] {
             scratch.write("cifar-100-binary/test.bin", records(&[&labels]));
-            assert_eq!(scratch.message(cifar100(&scratch.0)), format!("cifar-100-binary/test.bin, {expected}"));
+            assert_eq!(
+                scratch.message(cifar100(&Request::new(&scratch.0))),
+                format!("cifar-100-binary/test.bin, {expected}")
+            );
         }
         scratch.remove("data_batch_5.bin");
         assert_eq!(
-            scratch.message(cifar10(&scratch.0)),
+            scratch.message(cifar10(&Request::new(&scratch.0))),
             "data_batch_5.bin: not found; unpack the \"CIFAR-10 binary version\" of \
              https://www.cs.toronto.edu/~kriz/cifar.html there"
         );

@@ -1,8 +1,16 @@
 //! The bundled data set: 1797 handwritten digits of 8×8 pixels (UCI, test part; CC BY 4.0, see `digits/README.md`).
 
-use super::{Dataset, Values, files};
+use std::path::Path;
+
+use super::dataset::{Dataset, Values};
+use super::entry::Entry;
+use super::files;
+use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
+
+pub(super) const DIGITS: Entry =
+    Entry { title: "digits", directory: None, encoding: None, resizes: false, load: |_| load() };
 
 const FILE: &str = "digits.csv.gz";
 static ARCHIVE: &[u8] = include_bytes!("digits/digits.csv.gz");
@@ -18,7 +26,7 @@ pub const TRAIN_LEN: usize = 1300;
 ///
 /// [`TrainError::Data`] if the bundled file is damaged.
 pub fn load() -> Result<(Dataset, Dataset), TrainError> {
-    let all = parse(FILE, &files::decompress(FILE, ARCHIVE)?)?;
+    let all = parse(FILE, &files::decompress(&Request::new(Path::new("")), FILE, ARCHIVE)?)?;
     if all.len() <= TRAIN_LEN {
         let rule = format!("{} rows must be more than the {TRAIN_LEN} of the training part", all.len());
         return Err(TrainError::data(FILE, FilePosition::Whole, rule));

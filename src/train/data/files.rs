@@ -1,12 +1,16 @@
 //! Finding and reading data files.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
+
+/// Bytes between two looks at who watches.
+const CHUNK: u64 = 1 << 20;
 
 /// The first of these files that is there; `hint` says how to get them.
 pub(super) fn find<S: AsRef<Path>>(directory: &Path, names: &[S], hint: &str) -> Result<PathBuf, TrainError> {
@@ -20,26 +24,43 @@ pub(super) fn missing(path: &Path, hint: &str) -> TrainError {
     TrainError::io(path.display(), io::Error::new(io::ErrorKind::NotFound, format!("not found; {hint}")))
 }
 
+/// What the watcher is told while a file is read.
+pub(super) fn stage(path: &Path) -> String {
+    format!("reading {}", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
 /// A whole file, decompressed if its name ends in `.gz`.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, TrainError> {
+pub(super) fn read(request: &Request<'_>, path: &Path) -> Result<Vec<u8>, TrainError> {
     let file = path.display();
-    let bytes = fs::read(path).map_err(|error| TrainError::io(&file, error))?;
-    if path.extension().is_some_and(|extension| extension == "gz") { decompress(&file, &bytes) } else { Ok(bytes) }
+    let io = |error| TrainError::io(&file, error);
+    let mut source = File::open(path).map_err(io)?;
+    let len = source.metadata().map_or(0, |metadata| metadata.len() as usize);
+    let (stage, mut bytes) = (stage(path), Vec::new());
+    while source.by_ref().take(CHUNK).read_to_end(&mut bytes).map_err(io)? > 0 {
+        request.progress(&stage, bytes.len(), len)?;
+    }
+    let compressed = path.extension().is_some_and(|extension| extension == "gz");
+    if compressed { decompress(request, &file, &bytes) } else { Ok(bytes) }
 }
 
 /// The bytes of a gzip file.
-pub(super) fn decompress(file: impl std::fmt::Display, bytes: &[u8]) -> Result<Vec<u8>, TrainError> {
+pub(super) fn decompress(
+    request: &Request<'_>,
+    file: impl std::fmt::Display,
+    bytes: &[u8],
+) -> Result<Vec<u8>, TrainError> {
     let mut decoder = MultiGzDecoder::new(bytes);
     let mut out = Vec::new();
-    match decoder.read_to_end(&mut out) {
-        Ok(_) => Ok(out),
-        Err(error) => {
-            let offset = bytes.len() - decoder.get_ref().len();
-            Err(TrainError::data(
-                file,
-                FilePosition::Offset(offset as u64),
-                format!("must be whole gzip data: {error}"),
-            ))
+    loop {
+        let read = decoder.by_ref().take(CHUNK).read_to_end(&mut out);
+        let offset = bytes.len() - decoder.get_ref().len();
+        match read {
+            Ok(0) => return Ok(out),
+            Ok(_) => request.progress("decompressing", offset, bytes.len())?,
+            Err(error) => {
+                let rule = format!("must be whole gzip data: {error}");
+                return Err(TrainError::data(file, FilePosition::Offset(offset as u64), rule));
+            }
         }
     }
 }
@@ -59,7 +80,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
-    use super::super::Scratch;
+    use super::super::scratch::Scratch;
     use super::*;
 
     #[test]
@@ -69,13 +90,13 @@ mod tests {
         encoder.write_all(b"some bytes").unwrap();
         let whole = encoder.finish().unwrap();
         scratch.write("a.gz", &whole);
-        assert_eq!(read(&scratch.0.join("a.gz")).unwrap(), b"some bytes");
+        assert_eq!(read(&Request::new(&scratch.0), &scratch.0.join("a.gz")).unwrap(), b"some bytes");
         scratch.write("b.gz", &whole[..whole.len() - 4]);
-        let message = scratch.message(read(&scratch.0.join("b.gz")));
+        let message = scratch.message(read(&Request::new(&scratch.0), &scratch.0.join("b.gz")));
         let start = format!("b.gz, byte {}: must be whole gzip data: ", whole.len() - 4);
         assert!(message.starts_with(&start), "{message}");
         scratch.write("c.gz", b"plain");
-        let message = scratch.message(read(&scratch.0.join("c.gz")));
+        let message = scratch.message(read(&Request::new(&scratch.0), &scratch.0.join("c.gz")));
         assert!(message.starts_with("c.gz, byte ") && message.contains("must be whole gzip data: "), "{message}");
     }
 
@@ -88,6 +109,9 @@ mod tests {
         assert_eq!(find(&scratch.0, &["a", "b"], "").unwrap(), scratch.0.join("b"));
         scratch.write("text", b"ab\xff");
         let path = scratch.0.join("text");
-        assert_eq!(scratch.message(utf8(&path, read(&path).unwrap())), "text, byte 2: must be UTF-8");
+        assert_eq!(
+            scratch.message(utf8(&path, read(&Request::new(&scratch.0), &path).unwrap())),
+            "text, byte 2: must be UTF-8"
+        );
     }
 }

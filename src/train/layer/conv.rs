@@ -13,7 +13,7 @@ use crate::plan::ConvRelu;
 use crate::train::context::{Context, Mode};
 use crate::train::init::{ThresholdInit, WeightInit};
 use crate::train::parameter::{Kind, Parameter};
-use crate::train::shape::Shape;
+use crate::train::shape::{Channels, Shape};
 
 /// What a convolution does to its input first.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,10 +92,12 @@ impl Conv {
         Shape { channels: desc.in_channels(), size: desc.input_size(), layout: desc.layout() }
     }
 
-    /// A plan for the batch and threads of a pass; made anew only when one of them changes.
-    fn plan(&mut self, context: &Context) -> Result<ConvRelu, Error> {
-        if self.plan.desc().batch() != context.batch || self.plan.threads() != context.threads() {
-            let desc = self.plan.desc().with_batch(context.batch)?;
+    /// A plan for the batch and threads of a pass and the place of its output; made anew only when one of them changes.
+    fn plan(&mut self, context: &Context, at: Channels) -> Result<ConvRelu, Error> {
+        let desc = self.plan.desc();
+        let same = desc.batch() == context.batch && desc.output_pitch() == at.pitch;
+        if !same || self.plan.threads() != context.threads() {
+            let desc = desc.with_batch(context.batch)?.with_output_pitch(at.pitch)?;
             self.plan = ConvRelu::with_isa(desc, self.plan.isa())?.with_threads(context.threads());
         }
         Ok(self.plan)
@@ -127,7 +129,19 @@ impl Layer for Conv {
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
-        let plan = self.plan(context)?;
+        let at = Channels::all(self.output(), context.batch);
+        self.forward_into(context, input, output, at)
+    }
+
+    fn forward_into(
+        &mut self,
+        context: &mut Context,
+        input: &[f32],
+        output: &mut [f32],
+        at: Channels,
+    ) -> Result<(), Error> {
+        let plan = self.plan(context, at)?;
+        let output = output.get_mut(at.offset..).unwrap_or_default();
         if context.mode == Mode::Evaluate && self.clamp != Clamp::Linear {
             self.peaks.record(context, self.input(), input);
         }
@@ -150,7 +164,21 @@ impl Layer for Conv {
         grad_output: &[f32],
         grad_input: Option<&mut [f32]>,
     ) -> Result<(), Error> {
-        let plan = self.plan(context)?;
+        let at = Channels::all(self.output(), context.batch);
+        self.backward_from(context, input, grad_output, at, grad_input)
+    }
+
+    fn backward_from(
+        &mut self,
+        context: &mut Context,
+        input: &[f32],
+        grad_output: &[f32],
+        at: Channels,
+        grad_input: Option<&mut [f32]>,
+    ) -> Result<(), Error> {
+        let plan = self.plan(context, at)?;
+        // An empty batch has nothing before the first channel either.
+        let grad_output = grad_output.get(at.offset..).unwrap_or_default();
         let passes = [Pass::BackwardWeight, Pass::BackwardInput].map(|pass| plan.workspace_len(pass));
         let mut workspace = context.take(passes[0].max(passes[1]));
         let Self { clamp, weight: Parameter { value: weight, grad: grad_weight, .. }, bias, thresholds, .. } = self;

@@ -1,33 +1,130 @@
 //! Dense blocks (Huang et al. 2017): every layer sees all features before it.
 
+use std::ops::Range;
 use std::time::Instant;
 
-use super::norm::{Channels, Moments};
-use super::{BatchNorm, Layer, LayerKind, Sequence, Units};
+use super::norm::{Debts, Moments};
+use super::{BatchNorm, Layer, LayerKind, Sequence, Units, copy};
 use crate::error::Error;
-use crate::train::context::{Context, Mode, Part, grown};
+use crate::train::context::{Buffer, Context, Mode, Part, grown};
 use crate::train::parameter::Parameter;
-use crate::train::shape::Shape;
+use crate::train::shape::{Channels, Shape};
+
+/// Elements of a stretch's input that pass through its layers together, about: as many as stay in the caches of a core or
+/// two until the next layer wants them. Part of the result's bits.
+const TOGETHER: usize = 1 << 18;
 
 /// Layers that each normalise all features before them and put new ones in front: `x ← [body(norm(x)), x]`.
 ///
-/// All features lie in one tensor, whose last channels are those that a layer sees, so nothing is concatenated over and
-/// over; a channel's moments, the same for every layer, are computed once.
+/// All features lie in one tensor, whose last channels are those that a layer sees. The layer's last convolution writes new ones
+/// in place, and reads their gradients there, so nothing is concatenated. A channel's moments, the same for every layer, are
+/// computed once.
+///
+/// The memory is slower than the arithmetic, so a few images at a time pass through a normalisation and what follows it, while they
+/// are in the cache. What was normalised is not kept: the backward pass computes it again, rather than read it from memory.
 pub struct DenseBlock {
     name: String,
     input: Shape,
-    layers: Vec<DenseLayer>,
+    layers: Vec<Vec<Stretch>>,
     /// All features of the last batch.
     features: Vec<f32>,
     /// Their moments.
     moments: Moments,
+    /// Of the gradients of the features.
+    debts: Debts,
 }
 
-struct DenseLayer {
+/// A normalisation, which needs all images of a batch first, and what follows it image by image.
+struct Stretch {
     norm: BatchNorm,
     body: Sequence,
-    /// What the body saw.
-    normalized: Vec<f32>,
+    /// What the body made, if another stretch of the same layer follows.
+    made: Vec<f32>,
+}
+
+impl Stretch {
+    /// The images of a batch that pass through together.
+    fn pieces(&self, batch: usize) -> Pieces {
+        let each = (TOGETHER / self.norm.shape().len().max(1)).clamp(1, batch.max(1));
+        Pieces { each, left: 0..batch }
+    }
+}
+
+/// Ranges of images, all but the last as long as one another.
+struct Pieces {
+    each: usize,
+    left: Range<usize>,
+}
+
+impl Pieces {
+    /// Images of the longest.
+    fn most(&self) -> usize {
+        self.each
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let piece = self.left.start..(self.left.start + self.each).min(self.left.end);
+        self.left.start = piece.end;
+        (!piece.is_empty()).then_some(piece)
+    }
+}
+
+/// The tensor of all features.
+#[derive(Clone, Copy)]
+struct Wide(Shape);
+
+impl Wide {
+    fn all(self, batch: usize) -> Channels {
+        Channels::all(self.0, batch)
+    }
+
+    /// As many channels as `shape` has, from `first` on.
+    fn at(self, first: usize, shape: Shape, batch: usize) -> Channels {
+        Channels::of(self.0.channels, first, shape, batch)
+    }
+
+    /// The last channels, as many as `shape` has.
+    fn last(self, shape: Shape, batch: usize) -> Channels {
+        self.at(self.before(shape), shape, batch)
+    }
+
+    /// How many channels lie before them.
+    fn before(self, shape: Shape) -> usize {
+        self.0.channels - shape.channels
+    }
+}
+
+/// Some images of a tensor of a shape.
+fn part<'a>(tensor: &'a [f32], shape: Shape, images: &Range<usize>) -> &'a [f32] {
+    &tensor[images.start * shape.len()..images.end * shape.len()]
+}
+
+/// The same, to be changed.
+fn part_mut<'a>(tensor: &'a mut [f32], shape: Shape, images: &Range<usize>) -> &'a mut [f32] {
+    &mut tensor[images.start * shape.len()..images.end * shape.len()]
+}
+
+/// What a stretch that takes a shape normalises: what the one before it has made, or else features.
+fn source<'a>(
+    before: &'a [Stretch],
+    features: &'a [f32],
+    wide: Wide,
+    shape: Shape,
+    images: &Range<usize>,
+) -> (&'a [f32], Channels) {
+    match before.last() {
+        Some(before) => (part(&before.made, shape, images), Channels::all(shape, images.len())),
+        None => (part(features, wide.0, images), wide.last(shape, images.len())),
+    }
+}
+
+/// Channels that a layer puts in front.
+fn made_by(layer: &[Stretch]) -> usize {
+    layer.last().map_or(0, |stretch| stretch.body.output().channels)
 }
 
 impl DenseBlock {
@@ -39,21 +136,213 @@ impl DenseBlock {
             layers: Vec::new(),
             features: Vec::new(),
             moments: Moments::new(input.channels),
+            debts: Debts::new(input.channels),
         }
     }
 
-    /// Adds a layer.
+    /// Adds a layer: normalisations, each with what follows it.
     ///
     /// # Panics
     ///
-    /// If the normalisation is not for all features so far, or the body changes their positions.
-    pub fn push(&mut self, norm: BatchNorm, body: Sequence) {
+    /// If there is none, if the first normalisation is not for all features so far or another not for what comes before it, if
+    /// positions change, or if what follows a normalisation does not treat image by image: convolutions, activations and
+    /// pooling do.
+    pub fn push(&mut self, stretches: impl IntoIterator<Item = (BatchNorm, Sequence)>) {
         let seen = self.output();
-        assert_eq!(norm.shape(), seen, "a dense layer normalises all features before it");
-        assert_eq!(body.output().with_channels(seen.channels), seen, "a dense layer keeps positions");
-        self.moments = Moments::new(seen.channels + body.output().channels);
-        self.layers.push(DenseLayer { norm, body, normalized: Vec::new() });
+        let mut reached = seen;
+        let mut layer = Vec::new();
+        for (norm, body) in stretches {
+            assert_eq!(
+                norm.shape(),
+                reached,
+                "a dense layer normalises all features before it, or what it has made of them"
+            );
+            assert_eq!(body.input(), reached, "what follows a normalisation takes what it makes");
+            for layer in body.layers() {
+                let whole =
+                    matches!(layer.kind(), LayerKind::Normalization | LayerKind::Dropout | LayerKind::Composite);
+                assert!(!whole, "{}: a dense layer gives it some images at a time", layer.name());
+            }
+            reached = body.output();
+            assert_eq!(reached.with_channels(seen.channels), seen, "a dense layer keeps positions");
+            layer.push(Stretch { norm, body, made: Vec::new() });
+        }
+        assert!(!layer.is_empty(), "a dense layer begins with a normalisation");
+        let channels = seen.channels + reached.channels;
+        (self.moments, self.debts) = (Moments::new(channels), Debts::new(channels));
+        self.layers.push(layer);
     }
+
+    /// Gives the context its batch back after a pass; one that has failed leaves nothing to the next.
+    fn end(&mut self, context: &mut Context, batch: usize, result: Result<(), Error>) -> Result<(), Error> {
+        context.batch = batch;
+        if result.is_err() {
+            self.moments.reset();
+            self.layers.iter_mut().flatten().for_each(|stretch| stretch.norm.reset());
+        }
+        result
+    }
+
+    /// [`forward`](Layer::forward), which leaves the context with the batch of a piece.
+    fn forward_pieces(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
+        let (batch, wide) = (context.batch, Wide(self.output()));
+        let training = context.mode == Mode::Train;
+        // What the next layer sees.
+        let mut seen = self.input;
+        let Self { layers, features, moments, .. } = self;
+        let features = grown(features, output.len());
+        let count = batch * seen.positions();
+        timed(context, Part::Forward(LayerKind::Join), |context| {
+            copy(context, input, Channels::all(seen, batch), features, wide.last(seen, batch));
+        });
+        if training {
+            timed(context, Part::Forward(LayerKind::Normalization), |context| {
+                moments.add(context, input, Channels::all(seen, batch), wide.before(seen));
+                moments.finish(wide.before(seen)..wide.0.channels, count);
+            });
+        }
+        for layer in layers {
+            for index in 0..layer.len() {
+                let (before, rest) = layer.split_at_mut(index);
+                let Some((stretch, after)) = rest.split_first_mut() else { break };
+                let pieces = stretch.pieces(batch);
+                let Stretch { norm, body, made } = stretch;
+                let (shape, out) = (norm.shape(), body.output());
+                norm.prepare(context.mode, count, before.is_empty().then_some(&*moments));
+                let made = grown(made, if after.is_empty() { 0 } else { batch * out.len() });
+                for piece in pieces {
+                    context.batch = piece.len();
+                    let mut normalized = context.take(piece.len() * shape.len());
+                    timed(context, Part::Forward(LayerKind::Normalization), |context| {
+                        let (x, at) = source(before, features, wide, shape, &piece);
+                        norm.apply(context, x, at, &mut normalized);
+                    });
+                    let (to, at, sums, first) = match after.first_mut() {
+                        Some(next) => {
+                            (part_mut(made, out, &piece), Channels::all(out, piece.len()), next.norm.moments_mut(), 0)
+                        }
+                        None => {
+                            let first = wide.before(seen) - out.channels;
+                            let at = wide.at(first, out, piece.len());
+                            (part_mut(features, wide.0, &piece), at, &mut *moments, first)
+                        }
+                    };
+                    body.forward_into(context, &normalized, to, at)?;
+                    if training {
+                        timed(context, Part::Forward(LayerKind::Normalization), |context| {
+                            sums.add(context, to, at, first);
+                        });
+                    }
+                    context.give(normalized);
+                }
+            }
+            let new = made_by(layer);
+            if training {
+                moments.finish(wide.before(seen) - new..wide.before(seen), count);
+            }
+            seen = seen.with_channels(seen.channels + new);
+        }
+        context.batch = batch;
+        timed(context, Part::Forward(LayerKind::Join), |context| {
+            copy(context, &*features, wide.all(batch), output, wide.all(batch));
+        });
+        Ok(())
+    }
+
+    /// [`backward`](Layer::backward), which leaves the context with the batch of a piece.
+    fn backward_pieces(
+        &mut self,
+        context: &mut Context,
+        grad_output: &[f32],
+        grad_input: Option<&mut [f32]>,
+    ) -> Result<(), Error> {
+        const NORMALIZATION: Part = Part::Backward(LayerKind::Normalization);
+        let (batch, wide) = (context.batch, Wide(self.output()));
+        let Self { input, layers, features, moments, debts, .. } = self;
+        let features = &features[..grad_output.len()];
+        let count = batch * wide.0.positions();
+        debts.reset(moments);
+        let mut grads = context.take(grad_output.len());
+        timed(context, Part::Backward(LayerKind::Join), |context| {
+            copy(context, grad_output, wide.all(batch), &mut grads, wide.all(batch));
+        });
+        for layer in layers.iter_mut().rev() {
+            let seen = layer[0].norm.shape();
+            // The gradient of what the stretch behind normalised.
+            let mut reached: Option<Buffer> = None;
+            for index in (0..layer.len()).rev() {
+                let (before, rest) = layer.split_at_mut(index);
+                let Some((stretch, after)) = rest.split_first_mut() else { break };
+                let pieces = stretch.pieces(batch);
+                let Stretch { norm, body, made } = stretch;
+                let (shape, out) = (norm.shape(), body.output());
+                let inside = !before.is_empty();
+                let mut grad = context.take(if inside { batch * shape.len() } else { pieces.most() * shape.len() });
+                let mut normalized = context.take(pieces.most() * shape.len());
+                let mut grad_made = context.take(if after.is_empty() { 0 } else { pieces.most() * out.len() });
+                for piece in pieces {
+                    let images = piece.len();
+                    context.batch = images;
+                    let (x, from) = source(before, features, wide, shape, &piece);
+                    let normalized = &mut normalized[..images * shape.len()];
+                    let grad =
+                        if inside { part_mut(&mut grad, shape, &piece) } else { &mut grad[..images * shape.len()] };
+                    timed(context, NORMALIZATION, |context| norm.apply(context, x, from, normalized));
+                    body.replay(context, normalized)?;
+                    match (after.first(), &reached) {
+                        (Some(next), Some(reached)) => {
+                            let grad_made = &mut grad_made[..images * out.len()];
+                            timed(context, NORMALIZATION, |context| {
+                                let (x, g) = (part(made, out, &piece), part(reached, out, &piece));
+                                next.norm.differentiate(context, x, g, grad_made);
+                            });
+                            body.backward(context, normalized, grad_made, Some(&mut *grad))?;
+                        }
+                        _ => {
+                            // All layers behind have added to the gradient of what this one made.
+                            let first = wide.before(seen) - out.channels;
+                            let (g, at) = (part_mut(&mut grads, wide.0, &piece), wide.at(first, out, images));
+                            timed(context, NORMALIZATION, |context| {
+                                debts.settle(context, part(features, wide.0, &piece), at, first, g);
+                            });
+                            body.backward_from(context, normalized, g, at, Some(&mut *grad))?;
+                        }
+                    }
+                    timed(context, NORMALIZATION, |context| {
+                        norm.add_gradients(context, x, from, grad);
+                        if !inside {
+                            norm.advance(context, grad, from, part_mut(&mut grads, wide.0, &piece));
+                        }
+                    });
+                }
+                norm.finish_gradients(count);
+                [normalized, grad_made].into_iter().for_each(|buffer| context.give(buffer));
+                reached.replace(grad).into_iter().for_each(|done| context.give(done));
+            }
+            layer[0].norm.owe(debts);
+            reached.into_iter().for_each(|done| context.give(done));
+        }
+        context.batch = batch;
+        if let Some(grad_input) = grad_input {
+            let at = wide.last(*input, batch);
+            timed(context, NORMALIZATION, |context| {
+                debts.settle(context, features, at, wide.before(*input), &mut grads);
+            });
+            timed(context, Part::Backward(LayerKind::Join), |context| {
+                copy(context, &grads, at, grad_input, Channels::all(*input, batch));
+            });
+        }
+        context.give(grads);
+        Ok(())
+    }
+}
+
+/// Adds the time that something takes to the profile.
+fn timed<T>(context: &mut Context, part: Part, work: impl FnOnce(&mut Context) -> T) -> T {
+    let start = Instant::now();
+    let result = work(context);
+    context.profile.add(part, start);
+    result
 }
 
 impl Layer for DenseBlock {
@@ -66,51 +355,14 @@ impl Layer for DenseBlock {
     }
 
     fn output(&self) -> Shape {
-        let grown = self.layers.iter().map(|layer| layer.body.output().channels).sum::<usize>();
+        let grown = self.layers.iter().map(|layer| made_by(layer)).sum::<usize>();
         self.input.with_channels(self.input.channels + grown)
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
-        let (batch, total) = (context.batch, self.output().channels);
-        let features = grown(&mut self.features, output.len());
-        let mut last = self.input;
-        let start = Instant::now();
-        copy(last, batch, (input, Slot::all(last)), (features, Slot::last_of(total, last)));
-        context.profile.add(Part::Forward(LayerKind::Join), start);
-        let moments = &mut self.moments;
-        let training = context.mode == Mode::Train;
-        if training {
-            let start = Instant::now();
-            moments.compute(context, input, Channels::last_of(last.channels, last, batch), total - last.channels);
-            context.profile.add(Part::Forward(LayerKind::Normalization), start);
-        }
-        for DenseLayer { norm, body, normalized } in &mut self.layers {
-            let start = Instant::now();
-            let at = Channels::last_of(total, last, batch);
-            let normalized = grown(normalized, batch * last.len());
-            norm.normalize(context, features, at, training.then_some(&*moments), normalized);
-            context.profile.add(Part::Forward(LayerKind::Normalization), start);
-
-            let new = body.output();
-            let mut made = context.take(batch * new.len());
-            body.forward(context, normalized, &mut made)?;
-            let start = Instant::now();
-            let slot = Slot { total, first: total - last.channels - new.channels };
-            copy(new, batch, (&made, Slot::all(new)), (features, slot));
-            context.profile.add(Part::Forward(LayerKind::Join), start);
-            if training {
-                let start = Instant::now();
-                let at = Channels::last_of(new.channels, new, batch);
-                moments.compute(context, &made, at, total - last.channels - new.channels);
-                context.profile.add(Part::Forward(LayerKind::Normalization), start);
-            }
-            context.give(made);
-            last = last.with_channels(last.channels + new.channels);
-        }
-        let start = Instant::now();
-        output.copy_from_slice(features);
-        context.profile.add(Part::Forward(LayerKind::Join), start);
-        Ok(())
+        let batch = context.batch;
+        let result = self.forward_pieces(context, input, output);
+        self.end(context, batch, result)
     }
 
     fn backward(
@@ -120,85 +372,31 @@ impl Layer for DenseBlock {
         grad_output: &[f32],
         grad_input: Option<&mut [f32]>,
     ) -> Result<(), Error> {
-        let (batch, mut last) = (context.batch, self.output());
-        let total = last.channels;
-        let start = Instant::now();
-        let mut grads = context.take(grad_output.len());
-        grads.copy_from_slice(grad_output);
-        context.profile.add(Part::Backward(LayerKind::Join), start);
-        let features = &self.features[..grad_output.len()];
-        for DenseLayer { norm, body, normalized } in self.layers.iter_mut().rev() {
-            let new = body.output();
-            let seen = norm.shape();
-            let start = Instant::now();
-            let mut reached = context.take(batch * new.len());
-            copy(new, batch, (&grads, Slot::last_of(total, last)), (&mut reached, Slot::all(new)));
-            context.profile.add(Part::Backward(LayerKind::Join), start);
-
-            let mut grad_normalized = context.take(batch * seen.len());
-            let normalized = &normalized[..batch * seen.len()];
-            body.backward(context, normalized, &reached, Some(&mut grad_normalized[..]))?;
-            let start = Instant::now();
-            let at = Channels::last_of(total, seen, batch);
-            norm.differentiate(context, features, at, &grad_normalized, Some(&mut grads[..]), true);
-            context.profile.add(Part::Backward(LayerKind::Normalization), start);
-            context.give(grad_normalized);
-            context.give(reached);
-            last = seen;
-        }
-        if let Some(grad_input) = grad_input {
-            copy(last, batch, (&grads, Slot::last_of(total, last)), (grad_input, Slot::all(last)));
-        }
-        context.give(grads);
-        Ok(())
+        let batch = context.batch;
+        let result = self.backward_pieces(context, grad_output, grad_input);
+        self.end(context, batch, result)
     }
 
     fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Parameter)) {
-        for layer in &self.layers {
-            layer.norm.visit(visit);
-            layer.body.visit(visit);
+        for stretch in self.layers.iter().flatten() {
+            stretch.norm.visit(visit);
+            stretch.body.visit(visit);
         }
     }
 
     fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
-        for layer in &mut self.layers {
-            layer.norm.visit_mut(visit);
-            layer.body.visit_mut(visit);
+        for stretch in self.layers.iter_mut().flatten() {
+            stretch.norm.visit_mut(visit);
+            stretch.body.visit_mut(visit);
         }
     }
 
     fn units(&self) -> Units {
-        self.layers.iter().map(|layer| layer.body.units()).fold(Units::default(), |sum, units| sum + units)
+        let units = self.layers.iter().flatten().map(|stretch| stretch.body.units());
+        units.fold(Units::default(), |sum, units| sum + units)
     }
 
     fn reset_units(&mut self) {
-        self.layers.iter_mut().for_each(|layer| layer.body.reset_units());
-    }
-}
-
-/// Channels of a tensor: all that it has, and the first of those meant.
-#[derive(Clone, Copy)]
-struct Slot {
-    total: usize,
-    first: usize,
-}
-
-impl Slot {
-    fn all(shape: Shape) -> Self {
-        Self { total: shape.channels, first: 0 }
-    }
-
-    fn last_of(total: usize, shape: Shape) -> Self {
-        Self { total, first: total - shape.channels }
-    }
-}
-
-/// Copies the channels of a shape from one tensor into another.
-fn copy(shape: Shape, batch: usize, (from, source): (&[f32], Slot), (to, target): (&mut [f32], Slot)) {
-    let runs = shape.runs(batch);
-    let rows = from.chunks_exact(source.total * runs.inner).zip(to.chunks_exact_mut(target.total * runs.inner));
-    for (from, to) in rows {
-        let from = &from[source.first * runs.inner..][..runs.step()];
-        to[target.first * runs.inner..][..runs.step()].copy_from_slice(from);
+        self.layers.iter_mut().flatten().for_each(|stretch| stretch.body.reset_units());
     }
 }

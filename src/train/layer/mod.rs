@@ -1,4 +1,8 @@
 //! Layers: forward and backward over a batch of dense images.
+//!
+//! A new layer is a file here with a [`Layer`], and its `mod` and `pub use` below. Networks push it to a [`Sequence`]; the
+//! tests of all layers are one table, `cases` in `src/train/tests/layers.rs`. Only a kind of its own needs more, a line in
+//! the table of [`LayerKind`], from which profiles have it.
 
 mod activation;
 mod conv;
@@ -25,8 +29,9 @@ pub use residual::Residual;
 pub use sequence::Sequence;
 
 use super::context::Context;
+use super::named::named;
 use super::parameter::Parameter;
-use super::shape::Shape;
+use super::shape::{Channels, Shape};
 use super::threads::{for_each, share};
 use super::vectorized::vectorized;
 use crate::error::Error;
@@ -54,6 +59,22 @@ pub enum LayerKind {
     /// Made of other layers, which are timed instead of it.
     Composite,
 }
+
+named!(
+    LayerKind,
+    "kind of layer",
+    [
+        Convolution = "convolution",
+        Normalization = "normalization",
+        Activation = "activation",
+        Pooling = "pooling",
+        Linear = "linear",
+        Dropout = "dropout",
+        Embedding = "embedding",
+        Join = "join",
+        Composite = "composite",
+    ]
+);
 
 /// Units with a threshold: channels of an activation, or (input channel, tap) of a ConvReLU layer. A unit is dead if its
 /// input never exceeded its threshold, so that it passed the same constant (or one straight line) for every image.
@@ -104,6 +125,51 @@ pub trait Layer: Send {
         grad_output: &[f32],
         grad_input: Option<&mut [f32]>,
     ) -> Result<(), Error>;
+
+    /// As [`forward`](Self::forward), but `output` is a wider tensor, of which the layer writes the channels `at`.
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](Self::forward).
+    fn forward_into(
+        &mut self,
+        context: &mut Context,
+        input: &[f32],
+        output: &mut [f32],
+        at: Channels,
+    ) -> Result<(), Error> {
+        if at.is_dense() {
+            return self.forward(context, input, output);
+        }
+        let mut dense = context.take(at.len());
+        let result = self.forward(context, input, &mut dense);
+        copy(context, &dense, Channels::all(self.output(), context.batch), output, at);
+        context.give(dense);
+        result
+    }
+
+    /// As [`backward`](Self::backward), but `grad_output` is a wider tensor, of which the layer reads the channels `at`.
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](Self::forward).
+    fn backward_from(
+        &mut self,
+        context: &mut Context,
+        input: &[f32],
+        grad_output: &[f32],
+        at: Channels,
+        grad_input: Option<&mut [f32]>,
+    ) -> Result<(), Error> {
+        if at.is_dense() {
+            return self.backward(context, input, grad_output, grad_input);
+        }
+        let mut dense = context.take(at.len());
+        copy(context, grad_output, at, &mut dense, Channels::all(self.output(), context.batch));
+        let result = self.backward(context, input, &dense, grad_input);
+        context.give(dense);
+        result
+    }
 
     /// Shows all tensors of the state, in a fixed order.
     fn visit<'a>(&'a self, _: &mut dyn FnMut(&'a Parameter)) {}
@@ -189,4 +255,16 @@ vectorized! {
 fn add_all(context: &Context, from: &[f32], to: &mut [f32]) {
     let len = share(to.len(), 1, context.threads);
     for_each(context.threads, to.chunks_mut(len).zip(from.chunks(len)), |(to, from)| add(from, to));
+}
+
+/// Copies channels from one tensor into another, on all threads.
+fn copy(context: &Context, from: &[f32], source: Channels, to: &mut [f32], target: Channels) {
+    let step = source.runs.step();
+    let steps = share(source.runs.outer, step, context.threads);
+    let jobs = to.chunks_mut(steps * target.pitch).zip(from.chunks(steps * source.pitch));
+    for_each(context.threads, jobs, |(to, from)| {
+        for (to, from) in to.chunks_mut(target.pitch).zip(from.chunks(source.pitch)) {
+            to[target.offset..][..step].copy_from_slice(&from[source.offset..][..step]);
+        }
+    });
 }

@@ -1,20 +1,27 @@
 //! Batch normalisation (Ioffe and Szegedy 2015).
+//!
+//! It is bound by memory: what it computes per element takes less time than the element takes to arrive. So it reads a tensor
+//! once for all moments and once to normalise it, and it can be had in pieces: a [dense block](super::DenseBlock) hands it some
+//! images at a time, while they are in the cache.
 
 use super::{Layer, LayerKind};
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::train::context::{Context, Mode};
 use crate::train::parameter::{Kind, Parameter};
-use crate::train::shape::{Runs, Shape};
-use crate::train::threads::{Threads, for_each, share};
+use crate::train::shape::{Channels, Runs, Shape};
+use crate::train::threads::{for_each, share};
 use crate::train::vectorized::{LANES, fold, vectorized};
 
 /// Added to the variance, as in PyTorch.
-const EPSILON: f32 = 1e-5;
+const EPSILON: f64 = 1e-5;
 /// Weight of the newest batch in the running statistics, as in PyTorch.
 const MOMENTUM: f32 = 0.1;
 /// Rows of a channels-last tensor that are summed by themselves: part of the result's bits.
 const ROWS: usize = 1024;
+/// What a part of a sum is made of: for moments a value near the mean, Σ (x − value), Σ (x − value)²; for gradients nothing,
+/// Σ g, Σ g · (x − mean).
+const TERMS: usize = 3;
 
 /// `y = weight · (x − mean) / √(variance + 10⁻⁵) + bias` per channel, with the moments of the batch in training and running
 /// ones in evaluation; parameters and buffers are named as in PyTorch.
@@ -26,242 +33,327 @@ pub struct BatchNorm {
     state: [Parameter; 4],
     /// Of the last training batch.
     moments: Moments,
+    /// Of the gradients that have come back.
+    sums: Sums,
+    /// What passes do to each channel.
+    factors: Factors,
 }
 
-/// Mean and (biased) variance of each channel over a batch.
-#[derive(Clone, Debug)]
+/// Mean and (biased) variance of each channel over a batch, which may come in pieces.
+#[derive(Debug)]
 pub(super) struct Moments {
+    mean: Vec<f64>,
+    variance: Vec<f64>,
+    sums: Sums,
+}
+
+/// Per channel: `y = a · (x − mean) + bias`, and backward `dx = a · g + b · (x − mean) + c`.
+#[derive(Debug, Default)]
+struct Factors {
     mean: Vec<f32>,
-    variance: Vec<f32>,
+    a: Vec<f32>,
+    bias: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
 }
 
-/// Channels `first..first + channels` of a tensor, or all of it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Channels {
-    runs: Runs,
-    layout: Layout,
-    /// Elements from one outer step to the next.
-    pitch: usize,
-    /// Elements before the first channel.
-    offset: usize,
+/// What [normalisations](BatchNorm::finish_gradients) of the same channels owe their gradient: `Σ b · (x − mean) + Σ c`, which one
+/// pass over memory [settles](Self::settle) for all of them.
+#[derive(Debug)]
+pub(super) struct Debts {
+    mean: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
 }
 
-impl Channels {
-    /// The last channels of a tensor of `total` that a batch of images of a shape takes.
-    pub(super) fn last_of(total: usize, shape: Shape, batch: usize) -> Self {
-        let runs = shape.runs(batch);
-        let pitch = total * runs.inner;
-        Self { runs, layout: shape.layout, pitch, offset: pitch - runs.step() }
+/// Two sums per channel: of moments Σ x and Σ x², of gradients Σ g and Σ g · (x − mean).
+#[derive(Debug)]
+struct Sums(Vec<[f64; 2]>);
+
+impl Sums {
+    /// Sums of so many channels.
+    fn new(channels: usize) -> Self {
+        Self(vec![[0.0; 2]; channels])
     }
 
-    fn all(shape: Shape, batch: usize) -> Self {
-        Self::last_of(shape.channels, shape, batch)
+    /// Adds those of a tensor `x`, or of one and its dense gradients with the means of the channels, to the channels from
+    /// `first` on. Every channel is summed in one order, whatever the number of threads.
+    fn add(&mut self, context: &mut Context, at: Channels, x: &[f32], gradients: Option<[&[f32]; 2]>, first: usize) {
+        let Runs { outer, channels, inner } = at.runs;
+        let threads = context.threads;
+        let totals = &mut self.0[first..first + channels];
+        let moments = |total: &mut [f64; 2], count: usize, [near, sum, squares]: [f32; TERMS]| {
+            let [near, sum, squares, count] = [near.into(), sum.into(), squares.into(), count as f64];
+            total[0] += sum + near * count;
+            total[1] += squares + near * (2.0 * sum + near * count);
+        };
+        let products = |total: &mut [f64; 2], [_, sum, products]: [f32; TERMS]| {
+            total[0] += f64::from(sum);
+            total[1] += f64::from(products);
+        };
+        match at.layout {
+            Layout::Nchw => {
+                // [plane][term], a plane being a channel of an image.
+                let mut parts = context.take(outer * channels * TERMS);
+                let planes = share(outer * channels, inner, threads);
+                for_each(threads, parts.chunks_mut(planes * TERMS).enumerate(), |(job, parts)| match gradients {
+                    None => plane_moments(x, at, job * planes, parts),
+                    Some([g, mean]) => plane_products(x, g, at, mean, job * planes, parts),
+                });
+                for parts in parts.as_chunks::<TERMS>().0.chunks_exact(channels) {
+                    match gradients {
+                        None => totals.iter_mut().zip(parts).for_each(|(total, part)| moments(total, inner, *part)),
+                        Some(_) => totals.iter_mut().zip(parts).for_each(|(total, part)| products(total, *part)),
+                    }
+                }
+                context.give(parts);
+            }
+            Layout::Nhwc => {
+                // [block][term][channel]
+                let mut parts = context.take(outer.div_ceil(ROWS) * TERMS * channels);
+                let block = |index: usize| index * ROWS..((index + 1) * ROWS).min(outer);
+                for_each(threads, parts.chunks_mut(TERMS * channels).enumerate(), |(index, part)| {
+                    let rows = block(index);
+                    let x = &x[rows.start * at.pitch..];
+                    match gradients {
+                        None => row_moments(x, at, rows.len(), part),
+                        Some([g, mean]) => {
+                            row_products(x, &g[rows.start * channels..rows.end * channels], at, mean, part);
+                        }
+                    }
+                });
+                for (index, part) in parts.chunks_exact(TERMS * channels).enumerate() {
+                    for (c, total) in totals.iter_mut().enumerate() {
+                        let part = [part[c], part[channels + c], part[2 * channels + c]];
+                        match gradients {
+                            None => moments(total, block(index).len(), part),
+                            Some(_) => products(total, part),
+                        }
+                    }
+                }
+                context.give(parts);
+            }
+        }
     }
 
-    /// Jobs for disjoint outer steps of a tensor: so many steps each.
-    fn steps(&self, threads: Threads) -> usize {
-        share(self.runs.outer, self.runs.step(), threads)
+    /// Forgets all.
+    fn reset(&mut self) {
+        self.0.fill([0.0; 2]);
+    }
+
+    /// The sums of a channel; from now on they are zero.
+    fn take(&mut self, channel: usize) -> [f64; 2] {
+        std::mem::take(&mut self.0[channel])
     }
 }
 
 impl Moments {
     /// Room for so many channels.
     pub(super) fn new(channels: usize) -> Self {
-        Self { mean: vec![0.0; channels], variance: vec![0.0; channels] }
+        Self { mean: vec![0.0; channels], variance: vec![0.0; channels], sums: Sums::new(channels) }
     }
 
-    /// Computes those of `at`, for the channels from `first` on. Every channel is summed in one order, whatever the number
-    /// of threads.
-    pub(super) fn compute(&mut self, context: &mut Context, x: &[f32], at: Channels, first: usize) {
-        let range = first..first + at.runs.channels;
-        let sums = [&mut self.mean[range.clone()], &mut self.variance[range]];
-        reduce(context, at, [x, x], Sums::Moments, sums);
+    /// Forgets the pieces of a batch whose rest does not come.
+    pub(super) fn reset(&mut self) {
+        self.sums.reset();
+    }
+
+    /// Sees some images of a batch: the channels of `x` that `at` names are those from `first` on.
+    pub(super) fn add(&mut self, context: &mut Context, x: &[f32], at: Channels, first: usize) {
+        self.sums.add(context, at, x, None, first);
+    }
+
+    /// Computes those of channels that have seen all of a batch, `count` values each.
+    pub(super) fn finish(&mut self, channels: std::ops::Range<usize>, count: usize) {
+        let count = count.max(1) as f64;
+        for c in channels {
+            let [sum, squares] = self.sums.take(c);
+            let mean = sum / count;
+            self.mean[c] = mean;
+            // A NaN stays one.
+            let variance = squares / count - mean * mean;
+            self.variance[c] = if variance < 0.0 { 0.0 } else { variance };
+        }
     }
 }
 
-/// What [`reduce`] sums per channel.
-#[derive(Clone, Copy)]
-enum Sums<'a> {
-    /// Mean and variance.
-    Moments,
-    /// Σ g and Σ g · (x − mean).
-    Gradients(&'a [f32]),
+impl Debts {
+    /// None, for so many channels.
+    pub(super) fn new(channels: usize) -> Self {
+        let [mean, b, c] = [(); 3].map(|()| vec![0.0; channels]);
+        Self { mean, b, c }
+    }
+
+    /// Forgets all, for channels with these moments.
+    pub(super) fn reset(&mut self, moments: &Moments) {
+        self.mean.iter_mut().zip(&moments.mean).for_each(|(to, mean)| *to = *mean as f32);
+        [&mut self.b, &mut self.c].into_iter().for_each(|debts| debts.fill(0.0));
+    }
+
+    /// Adds what is owed to the channels `at` of `dx`, which lie as those of `x` and are those from `first` on.
+    pub(super) fn settle(&self, context: &Context, x: &[f32], at: Channels, first: usize, dx: &mut [f32]) {
+        let channels = first..first + at.runs.channels;
+        let Self { mean, b, c } = self;
+        let [mean, b, c] = [mean, b, c].map(|values| &values[channels.clone()]);
+        let steps = share(at.runs.outer, at.runs.step(), context.threads);
+        let jobs = dx.chunks_mut(steps * at.pitch).zip(x.chunks(steps * at.pitch));
+        for_each(context.threads, jobs, |(dx, x)| settle(x, at, [mean, b, c], dx));
+    }
 }
 
-/// Two sums per channel over a tensor `x` and, for gradients, `g`, which is dense.
-fn reduce(context: &mut Context, at: Channels, [x, g]: [&[f32]; 2], sums: Sums<'_>, [one, two]: [&mut [f32]; 2]) {
-    let Channels { runs: Runs { outer, channels, inner }, pitch, offset, layout } = at;
-    let threads = context.threads;
-    let count = outer * inner;
-    // A value of the channel: differences from it keep small variances beside large means.
-    let mut first = context.take(channels);
-    let centre = match sums {
-        Sums::Moments => {
-            first.iter_mut().enumerate().for_each(|(c, first)| *first = x[offset + c * inner]);
-            &first
-        }
-        Sums::Gradients(mean) => mean,
-    };
-    let mut totals = std::mem::take(&mut context.totals);
-    totals.clear();
-    totals.resize(channels, [0.0; 2]);
-    match layout {
-        Layout::Nchw => {
-            let chunk = share(channels, count, threads);
-            for_each(threads, totals.chunks_mut(chunk).enumerate(), |(job, totals)| {
-                let base = job * chunk;
-                for n in 0..outer {
-                    for (c, total) in (base..).zip(totals.iter_mut()) {
-                        let x = &x[n * pitch + offset + c * inner..][..inner];
-                        let part = match sums {
-                            Sums::Moments => plane_moments(x, centre[c]),
-                            Sums::Gradients(_) => {
-                                plane_products(x, &g[(n * channels + c) * inner..][..inner], centre[c])
-                            }
-                        };
-                        total[0] += f64::from(part[0]);
-                        total[1] += f64::from(part[1]);
-                    }
-                }
-            });
-        }
-        Layout::Nhwc => {
-            // [block][sum][channel]
-            let mut parts = context.take(outer.div_ceil(ROWS) * 2 * channels);
-            for_each(threads, parts.chunks_mut(2 * channels).enumerate(), |(block, part)| {
-                let rows = block * ROWS..((block + 1) * ROWS).min(outer);
-                let x = &x[rows.start * pitch..];
-                part.fill(0.0);
-                match sums {
-                    Sums::Moments => rows_moments(x, pitch, offset, rows.len(), centre, part),
-                    Sums::Gradients(_) => {
-                        rows_products(x, pitch, offset, &g[rows.start * channels..rows.end * channels], centre, part);
-                    }
-                }
-            });
-            for part in parts.chunks_exact(2 * channels) {
-                for (c, total) in totals.iter_mut().enumerate() {
-                    total[0] += f64::from(part[c]);
-                    total[1] += f64::from(part[channels + c]);
-                }
-            }
-            context.give(parts);
-        }
-    }
-    for (c, &[sum, second]) in totals.iter().enumerate() {
-        let mean = sum / count as f64;
-        [one[c], two[c]] = match sums {
-            Sums::Moments => {
-                [(f64::from(centre[c]) + mean) as f32, (second / count as f64 - mean * mean).max(0.0) as f32]
-            }
-            Sums::Gradients(_) => [sum as f32, second as f32],
-        };
-    }
-    context.totals = totals;
-    context.give(first);
+/// The planes of a tensor from number `first` on, counted through all images: the channel and the place of each.
+#[inline(always)]
+fn planes(at: Channels, first: usize) -> impl Iterator<Item = (usize, usize)> {
+    let Runs { channels, inner, .. } = at.runs;
+    (first..).map(move |plane| {
+        let (image, channel) = (plane / channels, plane % channels);
+        (channel, image * at.pitch + at.offset + channel * inner)
+    })
 }
 
 vectorized! {
-    /// Σ (x − centre), Σ (x − centre)².
-    fn plane_moments<'a>(x: &'a [f32], centre: f32) -> [f32; 2] {
-        let [mut sums, mut squares] = [[0.0f32; LANES]; 2];
-        let (whole, rest) = x.as_chunks::<LANES>();
-        for x in whole {
-            for i in 0..LANES {
-                let d = x[i] - centre;
+    /// The terms of the moments of planes from number `first` on. What is near the mean is the mean of the first elements: no few
+    /// values that are far from all others can spoil the sums.
+    fn plane_moments<'a>(x: &'a [f32], at: Channels, first: usize, parts: &'a mut [f32]) {
+        for (part, (_, place)) in parts.as_chunks_mut::<TERMS>().0.iter_mut().zip(planes(at, first)) {
+            let x = &x[place..][..at.runs.inner];
+            let (whole, rest) = x.as_chunks::<LANES>();
+            let near = match whole.first() {
+                Some(lanes) => fold(*lanes) / LANES as f32,
+                None => rest.iter().sum::<f32>() / rest.len() as f32,
+            };
+            let [mut sums, mut squares] = [[0.0f32; LANES]; 2];
+            for x in whole {
+                for i in 0..LANES {
+                    let d = x[i] - near;
+                    sums[i] += d;
+                    squares[i] += d * d;
+                }
+            }
+            for (i, x) in rest.iter().enumerate() {
+                let d = x - near;
                 sums[i] += d;
                 squares[i] += d * d;
             }
+            *part = [near, fold(sums), fold(squares)];
         }
-        for (i, x) in rest.iter().enumerate() {
-            let d = x - centre;
-            sums[i] += d;
-            squares[i] += d * d;
-        }
-        [fold(sums), fold(squares)]
     }
 
-    /// Σ g, Σ g · (x − centre).
-    fn plane_products<'a>(x: &'a [f32], g: &'a [f32], centre: f32) -> [f32; 2] {
-        let [mut sums, mut products] = [[0.0f32; LANES]; 2];
-        let ((whole_x, rest_x), (whole_g, rest_g)) = (x.as_chunks::<LANES>(), g.as_chunks::<LANES>());
-        for (x, g) in whole_x.iter().zip(whole_g) {
-            for i in 0..LANES {
-                sums[i] += g[i];
-                products[i] += g[i] * (x[i] - centre);
+    /// The terms of the gradients' sums of planes from number `first` on; `g` is dense.
+    fn plane_products<'a>(x: &'a [f32], g: &'a [f32], at: Channels, mean: &'a [f32], first: usize, parts: &'a mut [f32]) {
+        let inner = at.runs.inner;
+        let places = planes(at, first).zip(first..);
+        for (part, ((channel, place), plane)) in parts.as_chunks_mut::<TERMS>().0.iter_mut().zip(places) {
+            let (x, g, mean) = (&x[place..][..inner], &g[plane * inner..][..inner], mean[channel]);
+            let [mut sums, mut products] = [[0.0f32; LANES]; 2];
+            let ((whole_x, rest_x), (whole_g, rest_g)) = (x.as_chunks::<LANES>(), g.as_chunks::<LANES>());
+            for (x, g) in whole_x.iter().zip(whole_g) {
+                for i in 0..LANES {
+                    sums[i] += g[i];
+                    products[i] += g[i] * (x[i] - mean);
+                }
             }
+            for (i, (x, g)) in rest_x.iter().zip(rest_g).enumerate() {
+                sums[i] += g;
+                products[i] += g * (x - mean);
+            }
+            *part = [0.0, fold(sums), fold(products)];
         }
-        for (i, (x, g)) in rest_x.iter().zip(rest_g).enumerate() {
-            sums[i] += g;
-            products[i] += g * (x - centre);
-        }
-        [fold(sums), fold(products)]
     }
 
-    /// The sums of [`plane_moments`] for every channel of rows that hold all channels.
-    fn rows_moments<'a>(x: &'a [f32], pitch: usize, offset: usize, rows: usize, centre: &'a [f32], sums: &'a mut [f32]) {
-        let (sums, squares) = sums.split_at_mut(centre.len());
-        for row in x.chunks(pitch).take(rows) {
-            let row = &row[offset..][..centre.len()];
-            for (((x, centre), sum), square) in row.iter().zip(centre).zip(&mut *sums).zip(&mut *squares) {
-                let d = x - centre;
+    /// As [`plane_moments`], for every channel of some rows that hold all channels.
+    fn row_moments<'a>(x: &'a [f32], at: Channels, rows: usize, part: &'a mut [f32]) {
+        let channels = at.runs.channels;
+        part.fill(0.0);
+        let (near, sums) = part.split_at_mut(channels);
+        let (sums, squares) = sums.split_at_mut(channels);
+        let few = rows.min(LANES);
+        for row in x.chunks(at.pitch).take(few) {
+            near.iter_mut().zip(&row[at.offset..]).for_each(|(near, x)| *near += x);
+        }
+        near.iter_mut().for_each(|near| *near /= few as f32);
+        for row in x.chunks(at.pitch).take(rows) {
+            let row = &row[at.offset..][..channels];
+            for (((x, near), sum), square) in row.iter().zip(&*near).zip(&mut *sums).zip(&mut *squares) {
+                let d = x - near;
                 *sum += d;
                 *square += d * d;
             }
         }
     }
 
-    /// The sums of [`plane_products`] for every channel of rows that hold all channels.
-    fn rows_products<'a>(x: &'a [f32], pitch: usize, offset: usize, g: &'a [f32], centre: &'a [f32], sums: &'a mut [f32]) {
-        let (sums, products) = sums.split_at_mut(centre.len());
-        for (row, g) in x.chunks(pitch).zip(g.chunks_exact(centre.len())) {
-            let row = &row[offset..][..centre.len()];
-            for ((((x, g), centre), sum), product) in row.iter().zip(g).zip(centre).zip(&mut *sums).zip(&mut *products) {
+    /// As [`plane_products`], for every channel of some rows that hold all channels.
+    fn row_products<'a>(x: &'a [f32], g: &'a [f32], at: Channels, mean: &'a [f32], part: &'a mut [f32]) {
+        let channels = at.runs.channels;
+        part.fill(0.0);
+        let (sums, products) = part[channels..].split_at_mut(channels);
+        for (row, g) in x.chunks(at.pitch).zip(g.chunks_exact(channels)) {
+            let row = &row[at.offset..][..channels];
+            for ((((x, g), mean), sum), product) in row.iter().zip(g).zip(mean).zip(&mut *sums).zip(&mut *products) {
                 *sum += g;
-                *product += g * (x - centre);
+                *product += g * (x - mean);
             }
         }
     }
 
-    /// `y = a · x + b` per channel, over outer steps; `y` is dense.
-    fn scale<'a>(x: &'a [f32], at: Channels, a: &'a [f32], b: &'a [f32], y: &'a mut [f32]) {
-        let step = at.runs.step();
-        for (x, y) in x.chunks(at.pitch).zip(y.chunks_exact_mut(step)) {
-            let x = &x[at.offset..][..step];
-            if at.runs.inner == 1 {
-                for (((x, y), a), b) in x.iter().zip(y).zip(a).zip(b) {
-                    *y = x * a + b;
-                }
-            } else {
-                let planes = x.chunks_exact(at.runs.inner).zip(y.chunks_exact_mut(at.runs.inner));
-                for ((x, y), (a, b)) in planes.zip(a.iter().zip(b)) {
-                    for (x, y) in x.iter().zip(y) {
-                        *y = x * a + b;
-                    }
-                }
-            }
+    /// `y = a · (x − mean) + bias`, over outer steps; `y` is dense.
+    fn scale<'a>(x: &'a [f32], at: Channels, factors: &'a Factors, y: &'a mut [f32]) {
+        let Factors { mean, a, bias, .. } = factors;
+        for (x, y) in x.chunks(at.pitch).zip(y.chunks_exact_mut(at.runs.step())) {
+            let x = &x[at.offset..];
+            map([x, x], y, at.runs, [mean, a, bias, a], |x, _, _, [mean, a, bias, _]| a * (x - mean) + bias);
         }
     }
 
-    /// `dx = a · g + b · x + c` per channel, over outer steps, or added to `dx`; `g` is dense, `dx` lies as `x`.
-    fn combine<'a>(x: &'a [f32], g: &'a [f32], at: Channels, factors: [&'a [f32]; 3], add: bool, dx: &'a mut [f32]) {
-        let [a, b, c] = factors;
-        let (step, inner) = (at.runs.step(), at.runs.inner);
-        for ((x, g), dx) in x.chunks(at.pitch).zip(g.chunks_exact(step)).zip(dx.chunks_mut(at.pitch)) {
-            let (x, dx) = (&x[at.offset..][..step], &mut dx[at.offset..][..step]);
-            if inner == 1 {
-                for (((((x, g), dx), a), b), c) in x.iter().zip(g).zip(dx).zip(a).zip(b).zip(c) {
-                    *dx = if add { *dx } else { 0.0 } + (a * g + b * x + c);
-                }
-            } else {
-                let planes = x.chunks_exact(inner).zip(g.chunks_exact(inner)).zip(dx.chunks_exact_mut(inner));
-                for ((((x, g), dx), a), (b, c)) in planes.zip(a).zip(b.iter().zip(c)) {
-                    for ((x, g), dx) in x.iter().zip(g).zip(dx) {
-                        *dx = if add { *dx } else { 0.0 } + (a * g + b * x + c);
-                    }
-                }
-            }
+    /// `dx += a · g`, over outer steps; `g` is dense.
+    fn add_scaled<'a>(g: &'a [f32], at: Channels, a: &'a [f32], dx: &'a mut [f32]) {
+        for (g, dx) in g.chunks_exact(at.runs.step()).zip(dx.chunks_mut(at.pitch)) {
+            map([g, g], &mut dx[at.offset..], at.runs, [a; 4], |_, g, dx, [a, ..]| dx + a * g);
         }
+    }
+
+    /// `dx += b · (x − mean) + c`, over outer steps; `dx` lies as `x`.
+    fn settle<'a>(x: &'a [f32], at: Channels, factors: [&'a [f32]; 3], dx: &'a mut [f32]) {
+        let [mean, b, c] = factors;
+        for (x, dx) in x.chunks(at.pitch).zip(dx.chunks_mut(at.pitch)) {
+            let (x, dx) = (&x[at.offset..], &mut dx[at.offset..]);
+            map([x, x], dx, at.runs, [mean, b, c, c], |x, _, dx, [mean, b, c, _]| dx + (b * (x - mean) + c));
+        }
+    }
+
+    /// `dx = a · g + b · (x − mean) + c`, over outer steps; all are dense.
+    fn combine<'a>(x: &'a [f32], g: &'a [f32], runs: Runs, factors: &'a Factors, dx: &'a mut [f32]) {
+        let Factors { mean, a, b, c, .. } = factors;
+        let step = runs.step();
+        for ((x, g), dx) in x.chunks_exact(step).zip(g.chunks_exact(step)).zip(dx.chunks_exact_mut(step)) {
+            map([x, g], dx, runs, [mean, a, b, c], |x, g, _, [mean, a, b, c]| a * g + (b * (x - mean) + c));
+        }
+    }
+}
+
+/// `y = f(x, g, y, factors of the channel)` over one outer step.
+#[inline(always)]
+fn map(
+    [x, g]: [&[f32]; 2],
+    y: &mut [f32],
+    runs: Runs,
+    [p, q, r, s]: [&[f32]; 4],
+    f: impl Fn(f32, f32, f32, [f32; 4]) -> f32 + Copy,
+) {
+    let Runs { channels, inner, .. } = runs;
+    let len = runs.step();
+    let (x, g, y) = (&x[..len], &g[..len], &mut y[..len]);
+    let [p, q, r, s] = [&p[..channels], &q[..channels], &r[..channels], &s[..channels]];
+    if inner == 1 {
+        for i in 0..channels {
+            y[i] = f(x[i], g[i], y[i], [p[i], q[i], r[i], s[i]]);
+        }
+        return;
+    }
+    let planes = x.chunks_exact(inner).zip(g.chunks_exact(inner)).zip(y.chunks_exact_mut(inner));
+    for (channel, ((x, g), y)) in planes.enumerate() {
+        let factors = [p[channel], q[channel], r[channel], s[channel]];
+        x.iter().zip(g).zip(y).for_each(|((x, g), y)| *y = f(*x, *g, *y, factors));
     }
 }
 
@@ -277,7 +369,15 @@ impl BatchNorm {
             tensor("running_mean", Kind::Buffer, 0.0),
             tensor("running_var", Kind::Buffer, 1.0),
         ];
-        Self { name: name.to_owned(), shape, state, moments: Moments::new(shape.channels) }
+        let [mean, a, bias, b, c] = [(); 5].map(|()| vec![0.0; shape.channels]);
+        Self {
+            name: name.to_owned(),
+            shape,
+            state,
+            moments: Moments::new(shape.channels),
+            sums: Sums::new(shape.channels),
+            factors: Factors { mean, a, bias, b, c },
+        }
     }
 
     /// Shape of its input and output.
@@ -285,85 +385,119 @@ impl BatchNorm {
         self.shape
     }
 
-    /// Forward over the channels of `x` that `at` names, into a dense `y`; in training with the moments of the batch, whose
-    /// last channels are these.
-    pub(super) fn normalize(
-        &mut self,
-        context: &mut Context,
-        x: &[f32],
-        at: Channels,
-        moments: Option<&Moments>,
-        y: &mut [f32],
-    ) {
-        let count = at.runs.outer * at.runs.inner;
-        let channels = self.shape.channels;
-        let [weight, bias, running_mean, running_variance] = &mut self.state;
-        if let Some(Moments { mean, variance }) = moments {
-            let first = mean.len() - channels;
-            self.moments.mean.copy_from_slice(&mean[first..]);
-            self.moments.variance.copy_from_slice(&variance[first..]);
-        }
-        if context.mode == Mode::Train {
-            // The running variance is that of the population, estimated from the sample.
-            let unbiased = count as f32 / (count.max(2) - 1) as f32;
-            let running = running_mean.value.iter_mut().zip(&mut running_variance.value);
-            for ((mean, variance), (&m, &v)) in running.zip(self.moments.mean.iter().zip(&self.moments.variance)) {
-                *mean += MOMENTUM * (m - *mean);
-                *variance += MOMENTUM * (v * unbiased - *variance);
-            }
-        }
-        let (mean, variance) = match context.mode {
-            Mode::Train => (&self.moments.mean, &self.moments.variance),
-            Mode::Evaluate => (&running_mean.value, &running_variance.value),
-        };
-        let [mut a, mut b] = [(); 2].map(|()| context.take(channels));
-        for c in 0..channels {
-            a[c] = weight.value[c] * inverse_deviation(variance[c]);
-            b[c] = bias.value[c] - mean[c] * a[c];
-        }
-        let steps = at.steps(context.threads);
-        let jobs = y.chunks_mut(steps * at.runs.step()).zip(x.chunks(steps * at.pitch));
-        for_each(context.threads, jobs, |(y, x)| scale(x, at, &a, &b, y));
-        [a, b].into_iter().for_each(|buffer| context.give(buffer));
+    /// The moments of a batch, for who hands it over in pieces.
+    pub(super) fn moments_mut(&mut self) -> &mut Moments {
+        &mut self.moments
     }
 
-    /// Backward over the channels of `x` that `at` names: writes or adds to the same channels of `dx`.
-    pub(super) fn differentiate(
-        &mut self,
-        context: &mut Context,
-        x: &[f32],
-        at: Channels,
-        g: &[f32],
-        dx: Option<&mut [f32]>,
-        add: bool,
-    ) {
-        let count = (at.runs.outer * at.runs.inner) as f32;
+    /// Forgets the pieces of a batch whose rest does not come.
+    pub(super) fn reset(&mut self) {
+        self.moments.reset();
+        self.sums.reset();
+    }
+
+    /// Gets ready to normalise a batch of `count` values per channel: in training with its moments, which [`Moments::add`] has seen
+    /// all of, or which are the last ones of `moments`; in evaluation with the running ones.
+    pub(super) fn prepare(&mut self, mode: Mode, count: usize, moments: Option<&Moments>) {
         let channels = self.shape.channels;
-        let Moments { mean, variance } = &self.moments;
-        let [mut sums, mut products, mut a, mut b, mut c] = [(); 5].map(|()| context.take(channels));
-        reduce(context, at, [x, g], Sums::Gradients(mean), [&mut sums, &mut products]);
+        let [weight, bias, running_mean, running_variance] = &mut self.state;
+        if mode == Mode::Train {
+            match moments {
+                Some(Moments { mean, variance, .. }) => {
+                    let first = mean.len() - channels;
+                    self.moments.mean.copy_from_slice(&mean[first..]);
+                    self.moments.variance.copy_from_slice(&variance[first..]);
+                }
+                None => self.moments.finish(0..channels, count),
+            }
+        }
+        if mode == Mode::Train && count > 0 {
+            // The running variance is that of the population, estimated from the sample.
+            let unbiased = count as f64 / (count.max(2) - 1) as f64;
+            for c in 0..channels {
+                let Moments { mean, variance, .. } = &self.moments;
+                let running = [&mut running_mean.value[c], &mut running_variance.value[c]];
+                for (running, newest) in running.into_iter().zip([mean[c], variance[c] * unbiased]) {
+                    *running += MOMENTUM * (newest as f32 - *running);
+                }
+            }
+        }
+        for c in 0..channels {
+            let (mean, variance) = match mode {
+                Mode::Train => (self.moments.mean[c], self.moments.variance[c]),
+                Mode::Evaluate => (running_mean.value[c].into(), running_variance.value[c].into()),
+            };
+            let a = f64::from(weight.value[c]) * inverse_deviation(variance);
+            self.factors.a[c] = a as f32;
+            self.factors.mean[c] = mean as f32;
+            // What the mean loses as an f32 is much where the deviation is small.
+            self.factors.bias[c] = (f64::from(bias.value[c]) - rest(mean) * a) as f32;
+        }
+    }
+
+    /// Normalises some images of the batch: the channels of `x` that `at` names, into a dense `y`.
+    pub(super) fn apply(&self, context: &Context, x: &[f32], at: Channels, y: &mut [f32]) {
+        let steps = share(at.runs.outer, at.runs.step(), context.threads);
+        let jobs = y.chunks_mut(steps * at.runs.step()).zip(x.chunks(steps * at.pitch));
+        for_each(context.threads, jobs, |(y, x)| scale(x, at, &self.factors, y));
+    }
+
+    /// Sees the gradients `g`, dense, of what [`apply`](Self::apply) made of some images of the batch.
+    pub(super) fn add_gradients(&mut self, context: &mut Context, x: &[f32], at: Channels, g: &[f32]) {
+        self.sums.add(context, at, x, Some([g, &self.factors.mean]), 0);
+    }
+
+    /// Adds the parameters' gradients once [`add_gradients`](Self::add_gradients) has seen all of a batch of `count` values per
+    /// channel.
+    pub(super) fn finish_gradients(&mut self, count: usize) {
+        let count = count.max(1) as f64;
         let [weight, bias, ..] = &mut self.state;
-        for i in 0..channels {
-            let inverse = inverse_deviation(variance[i]);
-            bias.grad[i] += sums[i];
-            weight.grad[i] += products[i] * inverse;
-            a[i] = weight.value[i] * inverse;
-            b[i] = -a[i] * inverse * inverse * products[i] / count;
-            c[i] = -a[i] * sums[i] / count - b[i] * mean[i];
+        for c in 0..self.shape.channels {
+            let [sum, products] = self.sums.take(c);
+            let rest = rest(self.moments.mean[c]);
+            let products = products - rest * sum;
+            let inverse = inverse_deviation(self.moments.variance[c]);
+            bias.grad[c] += sum as f32;
+            weight.grad[c] += (products * inverse) as f32;
+            let a = f64::from(weight.value[c]) * inverse;
+            let b = -a * inverse * inverse * products / count;
+            self.factors.b[c] = b as f32;
+            self.factors.c[c] = (-a * sum / count - b * rest) as f32;
         }
-        if let Some(dx) = dx {
-            let steps = at.steps(context.threads);
-            let jobs = dx.chunks_mut(steps * at.pitch).zip(x.chunks(steps * at.pitch));
-            for_each(context.threads, jobs.zip(g.chunks(steps * at.runs.step())), |((dx, x), g)| {
-                combine(x, g, at, [&a, &b, &c], add, dx);
-            });
-        }
-        [sums, products, a, b, c].into_iter().for_each(|buffer| context.give(buffer));
+    }
+
+    /// The gradient of some images of the batch, from theirs and those of what was made of them, after
+    /// [`finish_gradients`](Self::finish_gradients); all are dense.
+    pub(super) fn differentiate(&self, context: &Context, x: &[f32], g: &[f32], dx: &mut [f32]) {
+        let runs = self.shape.runs(context.batch);
+        let len = share(runs.outer, runs.step(), context.threads) * runs.step();
+        let jobs = dx.chunks_mut(len).zip(x.chunks(len)).zip(g.chunks(len));
+        for_each(context.threads, jobs, |((dx, x), g)| combine(x, g, runs, &self.factors, dx));
+    }
+
+    /// The part of it that does not need the gradients of the whole batch: adds it to the channels `at` of `dx`, before
+    /// [`finish_gradients`](Self::finish_gradients). The rest is a [debt](Self::owe).
+    pub(super) fn advance(&self, context: &Context, g: &[f32], at: Channels, dx: &mut [f32]) {
+        let steps = share(at.runs.outer, at.runs.step(), context.threads);
+        let jobs = dx.chunks_mut(steps * at.pitch).zip(g.chunks(steps * at.runs.step()));
+        for_each(context.threads, jobs, |(dx, g)| add_scaled(g, at, &self.factors.a, dx));
+    }
+
+    /// Adds the rest to the debts of its channels, which are the last ones of `debts`.
+    pub(super) fn owe(&self, debts: &mut Debts) {
+        let first = debts.b.len() - self.shape.channels;
+        debts.b[first..].iter_mut().zip(&self.factors.b).for_each(|(sum, b)| *sum += b);
+        debts.c[first..].iter_mut().zip(&self.factors.c).for_each(|(sum, c)| *sum += c);
     }
 }
 
-fn inverse_deviation(variance: f32) -> f32 {
-    1.0 / libm::sqrtf(variance + EPSILON)
+fn inverse_deviation(variance: f64) -> f64 {
+    1.0 / libm::sqrt(variance + EPSILON)
+}
+
+/// What a mean has beyond its value as an `f32`.
+fn rest(mean: f64) -> f64 {
+    mean - f64::from(mean as f32)
 }
 
 impl Layer for BatchNorm {
@@ -382,9 +516,10 @@ impl Layer for BatchNorm {
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
         let at = Channels::all(self.shape, context.batch);
         if context.mode == Mode::Train {
-            self.moments.compute(context, input, at, 0);
+            self.moments.add(context, input, at, 0);
         }
-        self.normalize(context, input, at, None, output);
+        self.prepare(context.mode, at.count(), None);
+        self.apply(context, input, at, output);
         Ok(())
     }
 
@@ -396,7 +531,11 @@ impl Layer for BatchNorm {
         grad_input: Option<&mut [f32]>,
     ) -> Result<(), Error> {
         let at = Channels::all(self.shape, context.batch);
-        self.differentiate(context, input, at, grad_output, grad_input, false);
+        self.add_gradients(context, input, at, grad_output);
+        self.finish_gradients(at.count());
+        if let Some(grad_input) = grad_input {
+            self.differentiate(context, input, grad_output, grad_input);
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::layout::Layout;
 use crate::train::context::Context;
 use crate::train::error::TrainError;
-use crate::train::shape::Shape;
+use crate::train::shape::{Shape, extents};
 use crate::train::threads::{for_each, share};
 use crate::train::vectorized::{LANES, fold, vectorized};
 
@@ -43,8 +43,8 @@ impl Geometry {
         if (0..3).any(|axis| kernel[axis] == 0 || stride[axis] == 0 || kernel[axis] > input.size[axis]) {
             return Err(TrainError::setting(
                 "pooling window",
-                format_args!("{kernel:?}, stride {stride:?}, in {name}"),
-                format_args!("it must be 1 at least and fit into the input, which is {:?}", input.size),
+                format_args!("{}, stride {}, in {name}", extents(&kernel), extents(&stride)),
+                format_args!("it must be 1 at least and fit into the input, which is {}", extents(&input.size)),
             ));
         }
         if u32::try_from(input.len()).is_err() {

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::{Layer, LayerKind, Units};
+use super::{Layer, LayerKind, Units, copy};
 use crate::error::Error;
 use crate::train::context::{Buffer, Context, Part, grown};
 use crate::train::parameter::Parameter;
-use crate::train::shape::Shape;
+use crate::train::shape::{Channels, Shape};
 
 /// Layers one after the other, with the activations between them.
 pub struct Sequence {
@@ -40,6 +40,12 @@ impl Sequence {
         self.input
     }
 
+    /// Computes again what all layers but the last give, which a backward pass reads.
+    pub(super) fn replay(&mut self, context: &mut Context, input: &[f32]) -> Result<(), Error> {
+        let Some((_, links)) = self.layers.split_last_mut() else { return Ok(()) };
+        advance(links, context, input).map(|_| ())
+    }
+
     /// The layers.
     pub fn layers(&self) -> impl Iterator<Item = &dyn Layer> {
         self.layers.iter().map(|link| &*link.layer)
@@ -61,6 +67,16 @@ fn timed<T>(
     result
 }
 
+/// Runs layers forward, each into its own buffer; the output of the last one, or the input if there is none.
+fn advance<'a>(links: &'a mut [Link], context: &mut Context, mut input: &'a [f32]) -> Result<&'a [f32], Error> {
+    for Link { layer, len, output } in links {
+        let output = grown(output, context.batch * *len);
+        timed(context, &mut **layer, Part::Forward, |layer, context| layer.forward(context, input, output))?;
+        input = output;
+    }
+    Ok(input)
+}
+
 impl Layer for Sequence {
     fn name(&self) -> &str {
         &self.name
@@ -75,17 +91,23 @@ impl Layer for Sequence {
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
+        let at = Channels::all(self.output(), context.batch);
+        self.forward_into(context, input, output, at)
+    }
+
+    fn forward_into(
+        &mut self,
+        context: &mut Context,
+        input: &[f32],
+        output: &mut [f32],
+        at: Channels,
+    ) -> Result<(), Error> {
         let Some((last, links)) = self.layers.split_last_mut() else {
-            output.copy_from_slice(input);
+            copy(context, input, Channels::all(self.input, context.batch), output, at);
             return Ok(());
         };
-        let mut input = input;
-        for Link { layer, len, output } in links {
-            let output = grown(output, context.batch * *len);
-            timed(context, &mut **layer, Part::Forward, |layer, context| layer.forward(context, input, output))?;
-            input = output;
-        }
-        timed(context, &mut *last.layer, Part::Forward, |layer, context| layer.forward(context, input, output))
+        let input = advance(links, context, input)?;
+        timed(context, &mut *last.layer, Part::Forward, |layer, context| layer.forward_into(context, input, output, at))
     }
 
     fn backward(
@@ -93,11 +115,23 @@ impl Layer for Sequence {
         context: &mut Context,
         input: &[f32],
         grad_output: &[f32],
+        grad_input: Option<&mut [f32]>,
+    ) -> Result<(), Error> {
+        let at = Channels::all(self.output(), context.batch);
+        self.backward_from(context, input, grad_output, at, grad_input)
+    }
+
+    fn backward_from(
+        &mut self,
+        context: &mut Context,
+        input: &[f32],
+        grad_output: &[f32],
+        at: Channels,
         mut grad_input: Option<&mut [f32]>,
     ) -> Result<(), Error> {
         if self.layers.is_empty() {
             if let Some(grad_input) = grad_input {
-                grad_input.copy_from_slice(grad_output);
+                copy(context, grad_output, at, grad_input, Channels::all(self.input, context.batch));
             }
             return Ok(());
         }
@@ -108,24 +142,14 @@ impl Layer for Sequence {
             let layer = &mut *after[0].layer;
             let batch = context.batch;
             let input = before.last().map_or(input, |link| &link.output[..batch * link.len]);
-            let grad_output = reached.as_deref().unwrap_or(grad_output);
-            if index == 0 {
-                let grad_input = grad_input.take();
-                timed(context, layer, Part::Backward, |layer, context| {
-                    layer.backward(context, input, grad_output, grad_input)
-                })?;
-            } else {
-                let mut grad = context.take(input.len());
-                let into = Some(&mut grad[..]);
-                timed(context, layer, Part::Backward, |layer, context| {
-                    layer.backward(context, input, grad_output, into)
-                })?;
-                if let Some(done) = reached.replace(grad) {
-                    context.give(done);
-                }
-            }
+            let mut grad = (index > 0).then(|| context.take(input.len()));
+            let into = if index > 0 { grad.as_deref_mut() } else { grad_input.take() };
+            timed(context, layer, Part::Backward, |layer, context| match &reached {
+                Some(reached) => layer.backward(context, input, reached, into),
+                None => layer.backward_from(context, input, grad_output, at, into),
+            })?;
+            std::mem::replace(&mut reached, grad).into_iter().for_each(|done| context.give(done));
         }
-        reached.into_iter().for_each(|buffer| context.give(buffer));
         Ok(())
     }
 

@@ -135,11 +135,12 @@ impl<'a> Builder<'a> {
 }
 
 /// Fails where images are smaller than a network can use.
-pub(super) fn at_least(shape: Shape, least: usize, network: &str) -> Result<(), TrainError> {
+pub(super) fn at_least(shape: Shape, least: usize, network: &'static str) -> Result<(), TrainError> {
     let [_, height, width] = shape.size;
     if height >= least && width >= least {
         return Ok(());
     }
-    let rule = format!("{network} pools, so images must have at least {least}×{least} pixels");
-    Err(TrainError::setting("image size", format!("{height}×{width}"), rule))
+    let rule =
+        format!("it pools, so images must have at least {least} × {least} pixels, these have {height} × {width}");
+    Err(TrainError::setting("network", network, rule))
 }

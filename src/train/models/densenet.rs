@@ -1,10 +1,13 @@
 //! DenseNets (Huang et al. 2017).
 
-use super::Place;
 use super::builder::{Builder, ConvSpec, at_least};
+use super::entry::{Entry, Size};
+use super::{Input, Place};
 use crate::train::error::TrainError;
 use crate::train::layer::{AveragePool, BatchNorm, DenseBlock, Layer, Sequence, Window};
-use crate::train::shape::Shape;
+
+pub(super) const CIFAR: Entry = Entry::images("DenseNet-CIFAR", &[Size::Growth], cifar);
+pub(super) const FORTY: Entry = Entry::images("DenseNet-40", &[Size::Growth, Size::Depth], forty);
 
 /// What tells one DenseNet from another.
 struct Design {
@@ -21,24 +24,25 @@ struct Design {
 
 /// The network of Table 6: blocks of 6, 12, 24, 16 bottleneck layers, growth 12, 24 channels after the stem,
 /// compression 0.5. Names as in the public PyTorch code for CIFAR.
-pub(super) fn cifar(builder: Builder<'_>, input: Shape, classes: usize) -> Result<Sequence, TrainError> {
+fn cifar(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let growth = builder.config.growth.unwrap_or(12);
     let blocks = vec![6, 12, 24, 16];
     let name = "densenet-cifar";
-    build(builder, input, classes, Design { name, blocks, growth, stem: 2 * growth, bottleneck: true, compression: 2 })
+    build(builder, input, Design { name, blocks, growth, stem: 2 * growth, bottleneck: true, compression: 2 })
 }
 
 /// The network of figure 4: 3 blocks of 8 layers (3×3, no bottleneck), growth 12, 16 channels after the stem,
 /// transitions (1×1 convolution, average pooling) without compression. The figure does not give the stem and the
 /// compression: they are those of Huang et al.'s networks without bottlenecks.
-pub(super) fn forty(builder: Builder<'_>, input: Shape, classes: usize) -> Result<Sequence, TrainError> {
+fn forty(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let growth = builder.config.growth.unwrap_or(12);
     let blocks = vec![builder.config.depth.unwrap_or(8); 3];
     let name = "densenet40";
-    build(builder, input, classes, Design { name, blocks, growth, stem: 16, bottleneck: false, compression: 1 })
+    build(builder, input, Design { name, blocks, growth, stem: 16, bottleneck: false, compression: 1 })
 }
 
-fn build(builder: Builder<'_>, input: Shape, classes: usize, design: Design) -> Result<Sequence, TrainError> {
+fn build(builder: Builder<'_>, input: Input, design: Design) -> Result<Sequence, TrainError> {
+    let Input { shape: input, classes, .. } = input;
     let Design { name, blocks, growth, stem, bottleneck, compression } = design;
     at_least(input, 1 << (blocks.len() - 1), name)?;
     let mut builder = builder.blocks(blocks.len());
@@ -50,17 +54,22 @@ fn build(builder: Builder<'_>, input: Shape, classes: usize, design: Design) -> 
         for layer in 0..depth {
             let name = format!("dense{}.{layer}", index + 1);
             let seen = block.output();
+            let mut stretches = Vec::new();
             let mut body = Sequence::new(&name, seen);
+            let mut norm = BatchNorm::new(&format!("{name}.bn1"), seen);
             builder.activation(&mut body, &format!("{name}.act1"), Place::of_block(index));
             if bottleneck {
                 builder.conv(&mut body, &format!("{name}.conv1"), conv(4 * growth, &[1, 1], 0))?;
-                builder.norm(&mut body, &format!("{name}.bn2"));
+                let narrow = body.output();
+                stretches.push((norm, std::mem::replace(&mut body, Sequence::new(&name, narrow))));
+                norm = BatchNorm::new(&format!("{name}.bn2"), narrow);
                 builder.activation(&mut body, &format!("{name}.act2"), Place::of_block(index));
                 builder.conv(&mut body, &format!("{name}.conv2"), conv(growth, &[3, 3], 1))?;
             } else {
                 builder.conv(&mut body, &format!("{name}.conv1"), conv(growth, &[3, 3], 1))?;
             }
-            block.push(BatchNorm::new(&format!("{name}.bn1"), seen), body);
+            stretches.push((norm, body));
+            block.push(stretches);
         }
         layers.push(block);
         if index + 1 < blocks.len() {

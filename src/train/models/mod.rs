@@ -15,9 +15,13 @@
 //!
 //! The activation before the classifier's pooling feeds no convolution and stays ReLU always. Max pooling between an
 //! activation and its convolution does not matter, because the maximum commutes with a monotone activation.
+//!
+//! A new network is a file with a function that builds it and an entry that describes it, its `mod` here, and one line in
+//! the table [`Architecture`]. Parser, configuration, help text and the names in tables come from there.
 
 mod builder;
 mod densenet;
+mod entry;
 mod resnet;
 mod small_cnn;
 mod text_cnn;
@@ -29,29 +33,42 @@ pub use super::data::Text;
 use super::error::TrainError;
 use super::init::{ThresholdInit, WeightInit};
 use super::layer::{Pointwise, Sharing};
-use super::named::named;
+use super::named::{named, table};
 use super::network::Network;
 use super::shape::Shape;
 use crate::isa::Isa;
 use crate::layout::Layout;
 use builder::Builder;
+use entry::{Entry, Size};
 
-/// A network's architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Architecture {
-    /// Four convolutions, for small images.
-    SmallCnn,
-    /// The bottleneck DenseNet that the paper's Table 6 counts.
-    DensenetCifar,
-    /// The DenseNet of the paper's figure 4.
-    Densenet40,
-    /// VGG-16 with batch normalisation and one linear layer.
-    Vgg16,
-    /// ResNet-18 for small images.
-    Resnet18,
-    /// Six convolutions and three fully connected layers over text.
-    TextCnn,
+table! {
+    /// A network's architecture: the table of all of them.
+    pub enum Architecture: Entry, "network" {
+        /// Four convolutions, for small images.
+        SmallCnn = "small-cnn" => small_cnn::SMALL_CNN,
+        /// The bottleneck DenseNet that the paper's Table 6 counts.
+        DensenetCifar = "densenet-cifar" => densenet::CIFAR,
+        /// The DenseNet of the paper's figure 4.
+        Densenet40 = "densenet40" => densenet::FORTY,
+        /// VGG-16 with batch normalisation and one linear layer.
+        Vgg16 = "vgg16" => vgg::VGG16,
+        /// ResNet-18 for small images.
+        Resnet18 = "resnet18" => resnet::RESNET18,
+        /// Six convolutions and three fully connected layers over text.
+        TextCnn = "text-cnn" => text_cnn::TEXT_CNN,
+    }
+}
+
+impl Architecture {
+    /// The paper's name, or the usual one.
+    pub const fn title(self) -> &'static str {
+        self.entry().title
+    }
+
+    /// Whether it reads texts; else it reads images.
+    pub const fn reads_text(self) -> bool {
+        self.entry().reads_text
+    }
 }
 
 /// What stands in the places that are replaced.
@@ -87,18 +104,6 @@ pub enum Region {
 }
 
 named!(
-    Architecture,
-    "network",
-    [
-        SmallCnn = "small-cnn",
-        DensenetCifar = "densenet-cifar",
-        Densenet40 = "densenet40",
-        Vgg16 = "vgg16",
-        Resnet18 = "resnet18",
-        TextCnn = "text-cnn",
-    ]
-);
-named!(
     Activation,
     "activation",
     [
@@ -115,6 +120,11 @@ named!(Region, "region", [First = "first", Last = "last", All = "all"]);
 named!(Sharing, "sharing", [Layer = "layer", Channel = "channel", Element = "element"]);
 
 impl Activation {
+    /// Whether it has trained thresholds.
+    pub const fn has_thresholds(self) -> bool {
+        matches!(self, Self::Convrelu | Self::Adarelu)
+    }
+
     /// The name in the paper's tables.
     pub const fn name(self) -> &'static str {
         match self {
@@ -237,6 +247,54 @@ impl ModelConfig {
         }
     }
 
+    /// The same network without settings that do not matter to it, so that configurations of one network are equal.
+    #[must_use]
+    pub fn relevant(&self) -> Self {
+        let (plain, sizes) = (Self::default(), self.network.entry().sizes);
+        let size = |size: Size, value: Option<usize>| value.filter(|_| sizes.contains(&size));
+        let keep = |condition: bool, given, plain| if condition { given } else { plain };
+        let mut model = self.clone();
+        model.growth = size(Size::Growth, self.growth);
+        model.depth = size(Size::Depth, self.depth);
+        model.features = size(Size::Features, self.features);
+        model.units = size(Size::Units, self.units);
+        model.embedding = size(Size::Embedding, self.embedding);
+        model.dropout = keep(sizes.contains(&Size::Dropout), self.dropout, plain.dropout);
+        if self.activation == Activation::Relu {
+            model.region = plain.region;
+        }
+        if !self.activation.has_thresholds() {
+            model.threshold_init = plain.threshold_init;
+        }
+        if !matches!(self.activation, Activation::Prelu | Activation::Adarelu) {
+            model.sharing = plain.sharing;
+        }
+        model
+    }
+
+    /// Settings that the network or the activation has no use for, and that are not as [`relevant`](Self::relevant) leaves
+    /// them: their names, values, and what they break.
+    pub fn useless(&self) -> Vec<(&'static str, String, String)> {
+        let (relevant, network) = (self.relevant(), self.network);
+        let size = |value: Option<usize>| value.map_or(String::new(), |value| value.to_string());
+        let of_network = format!("the network {network} has no such setting");
+        let of_activation = format!("the activation {} has no such setting", self.activation);
+        let region = "ReLU stands everywhere, the region is that of another activation".to_owned();
+        let settings = [
+            ("growth", size(self.growth), size(relevant.growth), &of_network),
+            ("depth", size(self.depth), size(relevant.depth), &of_network),
+            ("features", size(self.features), size(relevant.features), &of_network),
+            ("units", size(self.units), size(relevant.units), &of_network),
+            ("embedding", size(self.embedding), size(relevant.embedding), &of_network),
+            ("dropout", self.dropout.to_string(), relevant.dropout.to_string(), &of_network),
+            ("region", self.region.to_string(), relevant.region.to_string(), &region),
+            ("threshold-init", self.threshold_init.to_string(), relevant.threshold_init.to_string(), &of_activation),
+            ("sharing", self.sharing.to_string(), relevant.sharing.to_string(), &of_activation),
+        ];
+        let useless = settings.into_iter().filter(|(_, given, used, _)| given != used);
+        useless.map(|(name, given, _, rule)| (name, given, rule.clone())).collect()
+    }
+
     /// Builds the network for an input and the kernels of an instruction set; the seed determines the initial values.
     /// Networks that differ in their activations only begin with the same weights.
     ///
@@ -247,11 +305,17 @@ impl ModelConfig {
         let layout = if self.channels_last { Layout::Nhwc } else { Layout::Nchw };
         let shape = input.shape.with_layout(layout);
         if input.classes == 0 || shape.is_empty() {
-            return Err(TrainError::setting("input", format!("{input:?}"), "it must have elements and classes"));
+            let value = format!("examples of {shape} in {} classes", input.classes);
+            return Err(TrainError::setting("dataset", value, "it must have elements and classes"));
         }
-        if input.text.is_some() != (self.network == Architecture::TextCnn) {
-            let rule = if input.text.is_some() { "a data set of text needs text-cnn" } else { "text-cnn needs text" };
+        if input.text.is_some() != self.network.reads_text() {
+            let (needs, has) = if input.text.is_some() { ("images", "text") } else { ("text", "images") };
+            let rule = format!("it needs {needs}, and the data set is {has}");
             return Err(TrainError::setting("network", self.network, rule));
+        }
+        // Mistakes, not to be passed over.
+        if let Some((name, value, rule)) = self.useless().into_iter().next() {
+            return Err(TrainError::setting(name, value, rule));
         }
         for (name, value) in [
             ("growth", self.growth),
@@ -274,15 +338,7 @@ impl ModelConfig {
         if !(scale.is_finite() && scale >= 0.0) {
             return Err(TrainError::setting("threshold-init", scale, "its scale must be finite, 0 or greater"));
         }
-        let builder = Builder::new(self, isa, seed);
-        let layers = match self.network {
-            Architecture::SmallCnn => small_cnn::build(builder, shape, input.classes),
-            Architecture::DensenetCifar => densenet::cifar(builder, shape, input.classes),
-            Architecture::Densenet40 => densenet::forty(builder, shape, input.classes),
-            Architecture::Vgg16 => vgg::build(builder, shape, input.classes),
-            Architecture::Resnet18 => resnet::build(builder, shape, input.classes),
-            Architecture::TextCnn => text_cnn::build(builder, shape, input.text, input.classes),
-        }?;
+        let layers = (self.network.entry().build)(Builder::new(self, isa, seed), Input { shape, ..input })?;
         Ok(Network::new(layers))
     }
 }

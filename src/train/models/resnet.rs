@@ -1,16 +1,19 @@
 //! ResNet-18 (He et al. 2016) for small images: a 3×3 stem without pooling.
 
-use super::Place;
 use super::builder::{Builder, ConvSpec, at_least};
+use super::entry::Entry;
+use super::{Input, Place};
 use crate::train::error::TrainError;
 use crate::train::layer::{Layer, Residual, Sequence};
-use crate::train::shape::Shape;
+
+pub(super) const RESNET18: Entry = Entry::images("ResNet-18", &[], build);
 
 /// Channels and stride of each stage of two residual blocks.
 const STAGES: [(usize, usize); 4] = [(64, 1), (128, 2), (256, 2), (512, 2)];
 
 /// Names as in the public PyTorch code for CIFAR.
-pub(super) fn build(builder: Builder<'_>, input: Shape, classes: usize) -> Result<Sequence, TrainError> {
+fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
+    let Input { shape: input, classes, .. } = input;
     at_least(input, 8, "resnet18")?;
     let mut builder = builder.blocks(STAGES.len());
     // Also feeds a shortcut, so no convolution can take it over.

@@ -1,16 +1,19 @@
 //! A small network for small images: the main job's.
 
-use super::Place;
 use super::builder::{Builder, ConvSpec, at_least};
+use super::entry::Entry;
+use super::{Input, Place};
 use crate::train::error::TrainError;
 use crate::train::layer::Sequence;
-use crate::train::shape::Shape;
+
+pub(super) const SMALL_CNN: Entry = Entry::images("small-cnn", &[], build);
 
 /// Four 3×3 convolutions in two blocks of 16 and 32 channels, max pooling after each block, one linear layer.
 ///
 /// The activations between the convolutions of block 1, and the one between the blocks, belong to block 1; the one
 /// inside block 2 to block 2.
-pub(super) fn build(builder: Builder<'_>, input: Shape, classes: usize) -> Result<Sequence, TrainError> {
+fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
+    let Input { shape: input, classes, .. } = input;
     at_least(input, 4, "small-cnn")?;
     let mut builder = builder.blocks(2);
     let mut layers = Sequence::new("", input);

@@ -101,10 +101,12 @@ fn small() -> Vec<(ModelConfig, Input)> {
                 units: Some(16),
                 embedding: Some(6),
                 ..model(network, Activation::Relu, Region::First)
-            };
+            }
+            .relevant();
             match network {
                 Architecture::TextCnn => {
-                    vec![(model.clone(), texts(130, Text::Characters(70))), (model, texts(30, Text::Words(40)))]
+                    let characters = ModelConfig { embedding: None, ..model.clone() };
+                    vec![(characters, texts(130, Text::Characters(70))), (model, texts(30, Text::Words(40)))]
                 }
                 _ => vec![(model, images(32, 3, 4))],
             }
@@ -120,7 +122,7 @@ fn ramp(len: usize, text: bool) -> Vec<f32> {
 fn zero_thresholds_compute_what_relu_does() {
     for (model, input) in small() {
         let outputs = [Activation::Relu, Activation::Convrelu, Activation::Adarelu].map(|activation| {
-            let model = ModelConfig { activation, region: Region::All, ..model.clone() };
+            let model = ModelConfig { activation, region: Region::All, ..model.clone() }.relevant();
             let mut network = model.build(input, Isa::detect(), 7).unwrap();
             let images = ramp(3 * input.shape.len(), input.text.is_some());
             network.forward(Mode::Train, &images).unwrap().to_vec()
@@ -162,7 +164,7 @@ fn layouts_compute_the_same() {
 fn names_are_unique() {
     for (model, input) in small() {
         for activation in Activation::ALL_VALUES {
-            let model = ModelConfig { activation: *activation, region: Region::All, ..model.clone() };
+            let model = ModelConfig { activation: *activation, region: Region::All, ..model.clone() }.relevant();
             let network = model.build(input, Isa::detect(), 1).unwrap();
             let mut names: Vec<_> = network.state().iter().map(|parameter| parameter.name.clone()).collect();
             let all = names.len();
@@ -179,26 +181,71 @@ fn what_does_not_fit_is_refused() {
     let relu = |network| model(network, Activation::Relu, Region::First);
     assert_eq!(
         refusal(relu(Architecture::SmallCnn), images(3, 1, 2)),
-        "image size is 3×3: small-cnn pools, so images must have at least 4×4 pixels"
+        "network is small-cnn: it pools, so images must have at least 4 × 4 pixels, these have 3 × 3"
     );
     assert_eq!(
         refusal(relu(Architecture::Vgg16), images(31, 3, 2)),
-        "image size is 31×31: vgg16 pools, so images must have at least 32×32 pixels"
+        "network is vgg16: it pools, so images must have at least 32 × 32 pixels, these have 31 × 31"
     );
     assert_eq!(
         refusal(relu(Architecture::TextCnn), texts(122, Text::Characters(70))),
         "length is 122: text-cnn pools, so texts must have at least 123 tokens"
     );
     assert!(relu(Architecture::TextCnn).build(texts(27, Text::Words(9)), Isa::detect(), 1).is_ok());
-    assert_eq!(refusal(relu(Architecture::TextCnn), images(32, 1, 2)), "network is text-cnn: text-cnn needs text");
+    assert_eq!(
+        refusal(relu(Architecture::TextCnn), images(32, 1, 2)),
+        "network is text-cnn: it needs text, and the data set is images"
+    );
     assert_eq!(
         refusal(relu(Architecture::Vgg16), texts(200, Text::Words(9))),
-        "network is vgg16: a data set of text needs text-cnn"
+        "network is vgg16: it needs images, and the data set is text"
     );
     let growth = ModelConfig { growth: Some(0), ..relu(Architecture::Densenet40) };
     assert_eq!(refusal(growth, images(32, 3, 2)), "growth is 0: it must be from 1 to 65536");
     assert_eq!(
         "resnet".parse::<Architecture>().unwrap_err().to_string(),
-        "network is resnet: it must be one of small-cnn densenet-cifar densenet40 vgg16 resnet18 text-cnn"
+        "network is resnet: it must be one of small-cnn, densenet-cifar, densenet40, vgg16, resnet18, text-cnn"
+    );
+}
+
+#[test]
+fn settings_without_use_are_refused() {
+    let refusal = |model: ModelConfig, input| model.build(input, Isa::detect(), 1).err().unwrap().to_string();
+    let image = images(32, 3, 2);
+    let resnet = model(Architecture::Resnet18, Activation::Relu, Region::First);
+    let prelu = model(Architecture::SmallCnn, Activation::Prelu, Region::First);
+    let forty = model(Architecture::Densenet40, Activation::Relu, Region::First);
+    let network = |name: &str, network: &str| format!("{name}: the network {network} has no such setting");
+    for (model, expected) in [
+        (ModelConfig { growth: Some(4), ..resnet.clone() }, network("growth is 4", "resnet18")),
+        (ModelConfig { depth: Some(4), ..resnet.clone() }, network("depth is 4", "resnet18")),
+        (ModelConfig { units: Some(4), ..forty.clone() }, network("units is 4", "densenet40")),
+        (ModelConfig { features: Some(4), ..forty.clone() }, network("features is 4", "densenet40")),
+        (ModelConfig { embedding: Some(4), ..forty.clone() }, network("embedding is 4", "densenet40")),
+        (ModelConfig { dropout: 0.25, ..forty }, network("dropout is 0.25", "densenet40")),
+        (
+            ModelConfig { threshold_init: ThresholdInit::Gaussian(0.1), ..resnet.clone() },
+            "threshold-init is gaussian:0.1: the activation relu has no such setting".to_owned(),
+        ),
+        (
+            ModelConfig { threshold_init: ThresholdInit::Glorot, ..prelu },
+            "threshold-init is glorot: the activation prelu has no such setting".to_owned(),
+        ),
+        (
+            ModelConfig { sharing: Sharing::Channel, ..resnet.clone() },
+            "sharing is channel: the activation relu has no such setting".to_owned(),
+        ),
+        (
+            ModelConfig { region: Region::All, ..resnet },
+            "region is all: ReLU stands everywhere, the region is that of another activation".to_owned(),
+        ),
+    ] {
+        assert_eq!(refusal(model.clone(), image), expected);
+        assert!(model.relevant().build(image, Isa::detect(), 1).is_ok());
+    }
+    let text = ModelConfig { embedding: Some(8), ..model(Architecture::TextCnn, Activation::Relu, Region::First) };
+    assert_eq!(
+        refusal(text, texts(130, Text::Characters(70))),
+        "embedding is 8: characters come one-hot, only words are embedded"
     );
 }

@@ -1,11 +1,18 @@
 //! The convolutional text network of Zhang, Zhao and LeCun 2015.
 
-use super::Place;
 use super::builder::{Builder, ConvSpec};
+use super::entry::{Entry, Size};
+use super::{Input, Place};
 use crate::train::data::Text;
 use crate::train::error::TrainError;
 use crate::train::layer::{Dropout, Layer, OneHot, Sequence};
-use crate::train::shape::Shape;
+
+pub(super) const TEXT_CNN: Entry = Entry {
+    title: "text-cnn",
+    reads_text: true,
+    sizes: &[Size::Features, Size::Units, Size::Embedding, Size::Dropout],
+    build,
+};
 
 /// Kernel of each convolution, and whether max pooling over 3 follows.
 const CONVOLUTIONS: [(usize, bool); 6] = [(7, true), (7, true), (3, false), (3, false), (3, false), (3, true)];
@@ -14,12 +21,8 @@ const CONVOLUTIONS: [(usize, bool); 6] = [(7, true), (7, true), (3, false), (3, 
 ///
 /// Characters come one-hot and are convolved without padding, as published. Words are embedded, and because sentences are
 /// short, convolutions keep the length.
-pub(super) fn build(
-    builder: Builder<'_>,
-    input: Shape,
-    text: Option<Text>,
-    classes: usize,
-) -> Result<Sequence, TrainError> {
+fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
+    let Input { shape: input, text, classes } = input;
     let mut builder = builder.blocks(3);
     let config = builder.config;
     let (features, units) = (config.features.unwrap_or(256), config.units.unwrap_or(1024));
@@ -31,6 +34,10 @@ pub(super) fn build(
             true
         }
         Some(Text::Characters(alphabet)) => {
+            if let Some(dimensions) = config.embedding {
+                let rule = "characters come one-hot, only words are embedded";
+                return Err(TrainError::setting("embedding", dimensions, rule));
+            }
             layers.push(OneHot::new("characters", input, alphabet));
             false
         }

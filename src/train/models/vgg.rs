@@ -1,17 +1,20 @@
 //! VGG-16 (Simonyan and Zisserman 2015) with batch normalisation and one linear layer, as is usual for CIFAR.
 
-use super::Place;
 use super::builder::{Builder, ConvSpec, at_least};
+use super::entry::Entry;
+use super::{Input, Place};
 use crate::train::error::TrainError;
 use crate::train::layer::Sequence;
-use crate::train::shape::Shape;
+
+pub(super) const VGG16: Entry = Entry::images("VGG-16", &[], build);
 
 /// Channels of the convolutions between two poolings.
 const BLOCKS: [&[usize]; 5] = [&[64, 64], &[128, 128], &[256, 256, 256], &[512, 512, 512], &[512, 512, 512]];
 
 /// An activation belongs to the block of the convolution before it. Names as in the public PyTorch code for CIFAR, where
 /// the ReLUs and poolings have numbers too.
-pub(super) fn build(builder: Builder<'_>, input: Shape, classes: usize) -> Result<Sequence, TrainError> {
+fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
+    let Input { shape: input, classes, .. } = input;
     at_least(input, 1 << BLOCKS.len(), "vgg16")?;
     let mut builder = builder.blocks(BLOCKS.len());
     let mut layers = Sequence::new("", input);

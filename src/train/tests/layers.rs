@@ -106,6 +106,28 @@ fn conv2(name: &str, input: Shape, out_channels: usize, clamp: Clamp) -> Conv {
     Conv::new(name, desc, Isa::detect(), clamp, true, WeightInit::He, &mut rng()).unwrap()
 }
 
+/// The parts of two dense layers with bottlenecks: narrow, with an activation that keeps what its gradient needs, then wide.
+fn bottleneck_parts(input: Shape, init: ThresholdInit) -> Vec<[(BatchNorm, Sequence); 2]> {
+    let layer = |index: usize, seen: Shape| {
+        let (mut narrow, name) = (Sequence::new("narrow", seen), format!("dense{index}"));
+        narrow.push(Activate::new(&format!("{name}.elu"), seen, Pointwise::Elu(1.0), &mut rng()));
+        narrow.push(conv2(&format!("{name}.conv1"), seen, 5, Clamp::Linear));
+        let mut wide = Sequence::new("wide", narrow.output());
+        wide.push(conv2(&format!("{name}.conv2"), narrow.output(), 2, Clamp::Trained(init)));
+        let norms = [("norm1", seen), ("norm2", narrow.output())];
+        let [first, second] = norms.map(|(norm, shape)| BatchNorm::new(&format!("{name}.{norm}"), shape));
+        [(first, narrow), (second, wide)]
+    };
+    vec![layer(0, input), layer(1, input.with_channels(input.channels + 2))]
+}
+
+/// A dense block of them.
+fn bottlenecks(name: &str, input: Shape, init: ThresholdInit) -> DenseBlock {
+    let mut block = DenseBlock::new(name, input);
+    bottleneck_parts(input, init).into_iter().for_each(|layer| block.push(layer));
+    block
+}
+
 /// All layers of a layout, on images `scale` times as high as need be.
 fn cases(layout: Layout, scale: usize) -> Vec<Case> {
     let random = ThresholdInit::Gaussian(0.5);
@@ -177,9 +199,10 @@ fn cases(layout: Layout, scale: usize) -> Vec<Case> {
         let seen = block.output();
         let mut body = Sequence::new("body", seen);
         body.push(conv2(&format!("dense{layer}.conv"), seen, 2, Clamp::Relu));
-        block.push(BatchNorm::new(&format!("dense{layer}.norm"), seen), body);
+        block.push([(BatchNorm::new(&format!("dense{layer}.norm"), seen), body)]);
     }
     cases.push(Case::new(block, image));
+    cases.push(Case::new(bottlenecks("dense bottlenecks", image, random), image));
     let body = |name: &str, out| {
         let mut body = Sequence::new(name, image);
         body.push(conv2(&format!("{name}.conv"), image, out, Clamp::Linear));
@@ -459,7 +482,7 @@ fn windows_that_do_not_fit_are_refused() {
         assert!(matches!(AveragePool::new("pool", input, window), Err(TrainError::Setting { .. })), "{window:?}");
     }
     let error = MaxPool::new("pool", input, Window::apart([1, 5, 1])).unwrap_err().to_string();
-    assert!(error.contains("[1, 5, 1]") && error.contains("pool"), "{error}");
+    assert!(error.contains("1 × 5 × 1") && error.contains("pool"), "{error}");
 }
 
 /// What an activation makes of −2, −0.5, 0, 0.5, 2 and NaN.
@@ -650,6 +673,213 @@ fn batch_norm_is_that_of_its_formula() {
         for c in 0..3 {
             let [m, v] = [f64::from(running[0][c]), f64::from(running[1][c])];
             assert!((m - mean[c]).abs() < 1e-4 && (v - variance[c]).abs() < 1e-5, "{m} {v}");
+        }
+    }
+}
+
+/// Into some channels of a wider tensor, and from some of a wider gradient: the same bits, and nothing else is touched.
+#[test]
+fn layers_write_into_wider_tensors() {
+    const BATCH: usize = 3;
+    for layout in LAYOUTS {
+        for (mut dense, mut wide) in cases(layout, 1).into_iter().zip(cases(layout, 1)) {
+            let name = dense.name();
+            let (x, direction) = (dense.images(BATCH), dense.direction(BATCH));
+            let shape = dense.layer.output();
+            let (total, first) = (shape.channels + 5, 2);
+            let at = Channels::of(total, first, shape, BATCH);
+            let runs = shape.with_channels(total).runs(BATCH);
+            // Which element of the dense tensor lies at one of the wide one.
+            let place = |i: usize| {
+                let (outer, channel, inner) = (i / runs.step(), i / runs.inner % total, i % runs.inner);
+                let channel = channel.checked_sub(first).filter(|&channel| channel < shape.channels)?;
+                Some((outer * shape.channels + channel) * runs.inner + inner)
+            };
+            let len = runs.outer * runs.step();
+            let mut output = vec![f32::NAN; direction.len()];
+            let mut wide_output = vec![-7.0; len];
+            let [mut context, mut wide_context] = [(); 2].map(|()| context(BATCH, 1, Mode::Train));
+            dense.layer.forward(&mut context, &x, &mut output).unwrap();
+            wide.layer.forward_into(&mut wide_context, &x, &mut wide_output, at).unwrap();
+            for (i, found) in wide_output.iter().enumerate() {
+                let want = place(i).map_or(-7.0, |place| output[place]);
+                assert_eq!(found.to_bits(), want.to_bits(), "{name}: {i}");
+            }
+            // Gaps are not read either.
+            let wide_direction: Vec<f32> = (0..len).map(|i| place(i).map_or(f32::NAN, |i| direction[i])).collect();
+            let [mut grad, mut wide_grad] = [(); 2].map(|()| vec![f32::NAN; x.len()]);
+            dense.layer.backward(&mut context, &x, &direction, Some(&mut grad)).unwrap();
+            wide.layer.backward_from(&mut wide_context, &x, &wide_direction, at, Some(&mut wide_grad)).unwrap();
+            let grads = |case: &Case| case.state().iter().map(|parameter| parameter.grad.clone()).collect::<Vec<_>>();
+            assert_eq!(bits(vec![grad]), bits(vec![wide_grad]), "{name}");
+            assert_eq!(bits(grads(&dense)), bits(grads(&wide)), "{name}");
+        }
+    }
+}
+
+/// A dense block is what its layers make one after the other, with all features put together anew for each; so are its
+/// gradients. The batch is more than passes through together.
+#[test]
+fn a_dense_block_is_made_of_its_layers() {
+    const BATCH: usize = 150;
+    let init = ThresholdInit::Gaussian(0.5);
+    for layout in LAYOUTS {
+        let input = shape2(3, [33, 32], layout);
+        let mut block = Case::new(bottlenecks("dense", input, init), input);
+        let (x, direction) = (block.images(BATCH), block.direction(BATCH));
+        let mut context = context(BATCH, 1, Mode::Train);
+        let [mut output, mut grad_input] = [direction.len(), x.len()].map(|len| vec![f32::NAN; len]);
+        block.layer.forward(&mut context, &x, &mut output).unwrap();
+        block.layer.backward(&mut context, &x, &direction, Some(&mut grad_input)).unwrap();
+
+        // The same layers in a sequence of their own each.
+        let mut layers = Vec::new();
+        for layer in bottleneck_parts(input, init) {
+            let mut sequence = Sequence::new("layer", layer[0].0.output());
+            for (norm, body) in layer {
+                sequence.push(norm);
+                sequence.push(body);
+            }
+            layers.push(sequence);
+        }
+        let mut seed = 100;
+        for layer in &mut layers {
+            // As [`Case::new`] does with the block's.
+            layer.visit_mut(&mut |parameter| {
+                seed += 1;
+                if matches!(parameter.kind, Kind::Norm | Kind::Bias | Kind::Slope) {
+                    let offsets = parameter.restored(&spread(parameter.value.len(), seed));
+                    parameter.value.iter_mut().zip(offsets).for_each(|(value, offset)| *value += 0.3 * offset);
+                }
+            });
+        }
+        let total = block.layer.output().channels;
+        // Images of a shape from the last channels of those of all, and back.
+        let part = |all: &[f32], first: usize, shape: Shape| {
+            let all = canonical(all, input.with_channels(total));
+            let positions = shape.positions();
+            let images = all.chunks_exact(total * positions);
+            let part: Vec<f32> = images.flat_map(|image| image[first * positions..][..shape.len()].to_vec()).collect();
+            laid_out(&part, shape)
+        };
+        let put = |all: &mut Vec<f32>, first: usize, shape: Shape, images: &[f32]| {
+            let wide = input.with_channels(total);
+            let (mut whole, images) = (canonical(all, wide), canonical(images, shape));
+            let positions = shape.positions();
+            for (to, from) in whole.chunks_exact_mut(wide.len()).zip(images.chunks_exact(shape.len())) {
+                to[first * positions..][..shape.len()].iter_mut().zip(from).for_each(|(to, from)| *to += from);
+            }
+            *all = laid_out(&whole, wide);
+        };
+        let mut features = vec![0.0; direction.len()];
+        put(&mut features, total - 3, input, &x);
+        let mut seen = Vec::new();
+        for layer in &mut layers {
+            let (from, to) = (layer.input(), layer.output());
+            let images = part(&features, total - from.channels, from);
+            let mut new = vec![f32::NAN; BATCH * to.len()];
+            layer.forward(&mut context, &images, &mut new).unwrap();
+            put(&mut features, total - from.channels - to.channels, to, &new);
+            seen.push(images);
+        }
+        let mut grads = direction.clone();
+        for (layer, images) in layers.iter_mut().zip(&seen).rev() {
+            let (from, to) = (layer.input(), layer.output());
+            let g = part(&grads, total - from.channels - to.channels, to);
+            let mut grad = vec![f32::NAN; images.len()];
+            layer.backward(&mut context, images, &g, Some(&mut grad)).unwrap();
+            put(&mut grads, total - from.channels, from, &grad);
+        }
+        let near = |what: &str, found: &[f32], want: &[f32], least: f32| {
+            assert_eq!(found.len(), want.len());
+            let scale = want.iter().fold(least, |scale, x| scale.max(x.abs()));
+            for (found, want) in found.iter().zip(want) {
+                assert!((found - want).abs() <= 2e-5 * scale, "{layout:?} {what}: {found} {want}, of {scale}");
+            }
+        };
+        near("output", &output, &features, 1.0);
+        near("gradient", &grad_input, &part(&grads, total - 3, input), 1.0);
+        let mut want = Vec::new();
+        layers.iter().for_each(|layer| layer.visit(&mut |parameter| want.push((&parameter.value, &parameter.grad))));
+        let state = block.state();
+        assert_eq!(state.len(), want.len());
+        for (found, (value, grad)) in state.iter().zip(want) {
+            near(&found.name, &found.value, value, 1.0);
+            // Sums over 158 400 positions, of which some cancel.
+            near(&found.name, &found.grad, grad, 20.0);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "some images at a time")]
+fn dense_layers_take_nothing_that_needs_the_whole_batch() {
+    let image = shape2(3, [4, 4], Layout::Nchw);
+    let mut body = Sequence::new("body", image);
+    body.push(BatchNorm::new("inner", image));
+    DenseBlock::new("dense", image).push([(BatchNorm::new("norm", image), body)]);
+}
+
+/// Forward and backward against double precision: odd sizes, one image, one pixel, means far from 0 beside small deviations, and
+/// a value far from all others where sums begin.
+#[test]
+fn batch_norm_is_exact_where_it_is_hard() {
+    let sizes = [(3, [5, 7]), (1, [1, 1]), (19, [1, 1]), (17, [3, 11]), (2, [37, 41]), (5, [16, 1])];
+    for layout in LAYOUTS {
+        for (channels, size) in sizes {
+            for batch in [1, 2, 5] {
+                for (offset, outlier) in [(0.0, 0.0), (1e4, 0.0), (-3e4, 0.0), (0.0, 1e4)] {
+                    let shape = shape2(channels, size, layout);
+                    let (positions, len) = (shape.positions(), batch * shape.len());
+                    let mut x: Vec<f32> = spread(len, 1).into_iter().map(|x| offset + 1.4 * x).collect();
+                    (0..channels).for_each(|c| x[c * positions] += outlier);
+                    let g = spread(len, 2);
+                    let mut layer = BatchNorm::new("norm", shape);
+                    let parameters = [spread(channels, 3), spread(channels, 4)];
+                    let mut values = parameters.iter();
+                    layer.visit_mut(&mut |parameter| {
+                        if parameter.is_trained() {
+                            parameter.value.clone_from(values.next().unwrap());
+                        }
+                    });
+                    let [mut y, mut dx] = [(); 2].map(|()| vec![f32::NAN; len]);
+                    let (images, grads) = (laid_out(&x, shape), laid_out(&g, shape));
+                    let mut context = context(batch, 1, Mode::Train);
+                    layer.forward(&mut context, &images, &mut y).unwrap();
+                    layer.backward(&mut context, &images, &grads, Some(&mut dx)).unwrap();
+                    let (y, dx) = (canonical(&y, shape), canonical(&dx, shape));
+                    let mut trained = Vec::new();
+                    layer
+                        .visit(&mut |parameter| trained.extend(parameter.is_trained().then(|| parameter.grad.clone())));
+                    for c in 0..channels {
+                        let places: Vec<usize> = (0..batch * positions)
+                            .map(|i| (i / positions * channels + c) * positions + i % positions)
+                            .collect();
+                        let count = places.len() as f64;
+                        let sum = |f: &dyn Fn(usize) -> f64| places.iter().map(|&i| f(i)).sum::<f64>();
+                        let mean = sum(&|i| x[i].into()) / count;
+                        let variance = sum(&|i| (f64::from(x[i]) - mean).powi(2)) / count;
+                        let inverse = 1.0 / (variance + 1e-5).sqrt();
+                        let [weight, bias] = [0, 1].map(|p| f64::from(parameters[p][c]));
+                        let normal = |i: usize| (f64::from(x[i]) - mean) * inverse;
+                        let (grad_bias, grad_weight) = (sum(&|i| g[i].into()), sum(&|i| f64::from(g[i]) * normal(i)));
+                        let case = format!("{shape:?}, {batch} images, {offset} {outlier}");
+                        let near = |what: &str, found: f32, want: f64, scale: f64| {
+                            let far = (f64::from(found) - want).abs();
+                            assert!(far <= 2e-5 * scale, "{case}: {what} {found} {want}");
+                        };
+                        near("bias", trained[1][c], grad_bias, count.sqrt());
+                        let least = count.sqrt().max(normal(places[0]).abs());
+                        near("weight", trained[0][c], grad_weight, grad_weight.abs().max(least));
+                        for &i in &places {
+                            near("output", y[i], weight * normal(i) + bias, normal(i).abs().max(1.0));
+                            let centred = f64::from(g[i]) - (grad_bias + normal(i) * grad_weight) / count;
+                            let scale = (weight * inverse).abs() * normal(i).abs().max(1.0);
+                            near("gradient", dx[i], weight * inverse * centred, scale);
+                        }
+                    }
+                }
+            }
         }
     }
 }

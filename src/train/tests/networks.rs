@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::isa::Isa;
-use crate::train::data::{Values, synthetic};
+use crate::train::data::{Request, Values, synthetic};
 use crate::train::models::{Activation, Architecture, Input, ModelConfig, Region};
 use crate::train::*;
 
@@ -11,17 +11,20 @@ use crate::train::*;
 pub(super) fn models(activation: Activation) -> Vec<ModelConfig> {
     Architecture::ALL_VALUES
         .iter()
-        .map(|&network| ModelConfig {
-            network,
-            activation,
-            region: Region::All,
-            growth: Some(4),
-            depth: Some(3),
-            features: Some(12),
-            units: Some(16),
-            embedding: Some(8),
-            dropout: 0.0,
-            ..ModelConfig::default()
+        .map(|&network| {
+            let model = ModelConfig {
+                network,
+                activation,
+                region: Region::All,
+                growth: Some(4),
+                depth: Some(3),
+                features: Some(12),
+                units: Some(16),
+                embedding: Some(8),
+                ..ModelConfig::default()
+            }
+            .relevant();
+            ModelConfig { dropout: if network.reads_text() { 0.0 } else { model.dropout }, ..model }
         })
         .collect()
 }
@@ -36,7 +39,7 @@ pub(super) fn data(network: Architecture, examples: usize) -> Dataset {
         return Dataset::new("texts", Shape::new(1, [1, 1, length]), 4, values, labels).unwrap();
     }
     let synthetic = data::Synthetic { classes: 4, train: examples, test: 1, ..data::Synthetic::default() };
-    synthetic::load(&synthetic).unwrap().0
+    synthetic::load(&Request { synthetic, ..Request::new("".as_ref()) }).unwrap().0
 }
 
 fn input_of(data: &Dataset) -> Input {
@@ -65,6 +68,7 @@ fn gradients_are_those_of_the_networks() {
             }
             // Zero is where every padded tap is a tie, and a step in one direction meets another slope than in the other.
             model.threshold_init = ThresholdInit::Gaussian(0.3);
+            let model = model.relevant();
             // Normalising over few values is far from linear: the deepest network ends at one position per image.
             let batch = if model.network == Architecture::Vgg16 { 24 } else { 8 };
             let data = data(model.network, batch);
@@ -166,6 +170,7 @@ fn one_seed_gives_the_same_bits_whatever_the_threads() {
                 (config.train.epochs, config.train.batch, config.train.seed) = (1, 6, seed);
                 config.model.channels_last = channels_last;
                 config.model.dropout = 0.3;
+                config.model = config.model.relevant();
                 config.train.threads = std::num::NonZeroUsize::new(threads);
                 let mut trainer = Trainer::new(&config, &data).unwrap();
                 trainer.epoch(&data, &data, &mut |_| ControlFlow::Continue(())).unwrap();

@@ -8,7 +8,7 @@ use super::networks::{bits, data, models};
 use crate::train::checkpoint::{load_weights, read_header, save_weights};
 use crate::train::data::Source;
 use crate::train::models::{Activation, Architecture};
-use crate::train::run::{CHECKPOINT, Event, METRICS, WEIGHTS};
+use crate::train::run::{CHECKPOINT, DATA, Event, METRICS, WEIGHTS};
 use crate::train::*;
 
 /// A directory of its own for a test, removed behind it.
@@ -41,6 +41,7 @@ fn a_run_goes_on_bit_for_bit() {
             continue;
         }
         model.dropout = 0.4;
+        model = model.relevant();
         model.channels_last = model.network == Architecture::Densenet40;
         let train = data(model.network, 22).with_augment(if model.network == Architecture::TextCnn {
             Augment::default()
@@ -53,22 +54,22 @@ fn a_run_goes_on_bit_for_bit() {
         config.train.learning_rate = 0.01;
         let scratch = Scratch::new(&format!("resume-{}", config.model.network));
         let whole = scratch.0.join("whole");
-        let mut uninterrupted = Run::open(&whole, &config, &train, false).unwrap();
+        let mut uninterrupted = Run::open(&whole, &config, [&train, &test], Start::New).unwrap();
         assert!(uninterrupted.train(&train, &test, |_| ControlFlow::Continue(())).unwrap());
 
         // Broken off in the middle of an epoch, at its last step, and after it; each time by another trainer.
         let parts = scratch.0.join("parts");
         for stop in [2, 5, 4] {
-            let mut run = Run::open(&parts, &config, &train, true).unwrap();
+            let mut run = Run::open(&parts, &config, [&train, &test], Start::Resume).unwrap();
             let mut steps = 0;
             let finished = run.train(&train, &test, |event| {
-                steps += usize::from(matches!(event, Event::Step(_)));
+                steps += usize::from(matches!(event, Event::Within(Moment::Step(_))));
                 if steps == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             assert!(!finished.unwrap());
         }
         config.train.threads = std::num::NonZeroUsize::new(2);
-        let mut run = Run::open(&parts, &config, &train, true).unwrap();
+        let mut run = Run::open(&parts, &config, [&train, &test], Start::Resume).unwrap();
         assert!(run.train(&train, &test, |_| ControlFlow::Continue(())).unwrap());
 
         let (a, b) = (uninterrupted.trainer(), run.trainer());
@@ -82,6 +83,114 @@ fn a_run_goes_on_bit_for_bit() {
     }
 }
 
+/// All values that are not finite are those of a run that diverged: nothing of them reaches a file.
+#[test]
+fn a_run_that_diverges_keeps_its_last_good_checkpoint() {
+    let scratch = Scratch::new("poisoned");
+    let mut config = Config::default();
+    (config.train.epochs, config.train.batch, config.train.learning_rate) = (3, 6, 0.01);
+    let data = data(Architecture::SmallCnn, 12);
+    // A weight, which spoils the loss; and a running mean, which training does not read, but the test would.
+    for (name, kind) in [("weight", Kind::Weight), ("buffer", Kind::Buffer)] {
+        if kind == Kind::Buffer {
+            (config.model.network, config.model.growth, config.model.depth) =
+                (Architecture::Densenet40, Some(4), Some(2));
+        }
+        let directory = scratch.0.join(name);
+        let mut run = Run::open(&directory, &config, [&data; 2], Start::New).unwrap();
+        let one_epoch = |event: Event<'_>| match event {
+            Event::Within(_) => ControlFlow::Continue(()),
+            Event::Epoch(_) => ControlFlow::Break(()),
+        };
+        assert!(!run.train(&data, &data, one_epoch).unwrap());
+        let good = fs::read(directory.join(CHECKPOINT)).unwrap();
+        run.trainer_mut().network_mut().visit_mut(|parameter| {
+            if parameter.kind == kind {
+                parameter.value[0] = f32::NAN;
+            }
+        });
+        let result = run.train(&data, &data, |_| ControlFlow::Break(()));
+        assert!(matches!(result, Err(TrainError::Diverged { epoch: 2 })), "{name}");
+        assert_eq!(fs::read(directory.join(CHECKPOINT)).unwrap(), good);
+        assert!(!directory.join(WEIGHTS).exists());
+    }
+    // Test images that no number holds, while training is well.
+    config.model = models::ModelConfig::default();
+    let shape = data.shape();
+    let huge = Dataset::new("huge", shape, 4, data::Values::Floats(vec![f32::MAX; shape.len()]), vec![0]).unwrap();
+    let directory = scratch.0.join("test");
+    let mut run = Run::open(&directory, &config, [&data, &huge], Start::New).unwrap();
+    let result = run.train(&data, &huge, |_| ControlFlow::Continue(()));
+    assert!(matches!(result, Err(TrainError::Diverged { epoch: 1 })));
+    assert!(!directory.join(CHECKPOINT).exists() && !directory.join(WEIGHTS).exists());
+}
+
+/// Also the test at the end of an epoch can be broken off: the run then goes on with it.
+#[test]
+fn a_test_that_is_broken_off_is_done_again() {
+    let scratch = Scratch::new("tested");
+    let mut config = Config::default();
+    (config.train.epochs, config.train.batch, config.train.learning_rate) = (1, 6, 0.01);
+    let data = data(Architecture::SmallCnn, 12);
+    let mut whole = Run::open(&scratch.0.join("whole"), &config, [&data; 2], Start::New).unwrap();
+    whole.train(&data, &data, |_| ControlFlow::Continue(())).unwrap();
+    let directory = scratch.0.join("parts");
+    let mut tests = Vec::new();
+    let mut run = Run::open(&directory, &config, [&data; 2], Start::New).unwrap();
+    let finished = run.train(&data, &data, |event| match event {
+        Event::Within(Moment::Test { examples, of }) => {
+            tests.push((examples, of));
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    assert_eq!((finished.unwrap(), tests), (false, vec![(6, 12)]));
+    drop(run);
+    let mut run = Run::open(&directory, &config, [&data; 2], Start::Resume).unwrap();
+    assert_eq!((run.trainer().progress().examples, run.trainer().history().len()), (12, 0));
+    assert!(run.train(&data, &data, |_| ControlFlow::Continue(())).unwrap());
+    assert_eq!(bits(run.trainer().network()), bits(whole.trainer().network()));
+    assert_eq!(figures(&run.trainer().history()[0]), figures(&whole.trainer().history()[0]));
+}
+
+/// With batch normalisation, an example alone would be nothing but its own mean.
+#[test]
+fn no_example_is_normalised_alone() {
+    let mut config = Config::default();
+    (config.model.network, config.model.growth, config.model.depth) = (Architecture::Densenet40, Some(4), Some(2));
+    (config.train.epochs, config.train.batch, config.train.learning_rate) = (1, 4, 0.01);
+    let refusal = |config: &Config, data: &Dataset| Trainer::new(config, data).err().unwrap().to_string();
+    let rule = "densenet40 normalises over the batch: it must be at least 2";
+    let (five, one) = (data(Architecture::Densenet40, 5), data(Architecture::Densenet40, 1));
+    let mut single = config.clone();
+    single.train.micro_batch = Some(1);
+    assert_eq!(refusal(&single, &five), format!("micro-batch is 1: {rule}"));
+    single.train.batch = 1;
+    assert_eq!(refusal(&single, &five), format!("batch is 1: {rule}"));
+    assert!(refusal(&config, &one).ends_with("there must be at least 2 training examples"));
+
+    let examples = |config: &Config, data: &Dataset| {
+        let mut trainer = Trainer::new(config, data).unwrap();
+        let mut seen = Vec::new();
+        let epoch = trainer.epoch(data, data, &mut |moment| {
+            if let Moment::Step(step) = moment {
+                seen.push((step.examples, step.of));
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(epoch.unwrap().is_some_and(|epoch| epoch.loss > 0.5));
+        seen
+    };
+    // The last of five is left out; of six, nothing is.
+    assert_eq!(examples(&config, &five), [(4, 4)]);
+    assert_eq!(examples(&config, &data(Architecture::Densenet40, 6)), [(4, 6), (6, 6)]);
+    // Where examples are not normalised together, a last one may be alone.
+    config.model = models::ModelConfig::default();
+    assert_eq!(examples(&config, &five), [(4, 5), (5, 5)]);
+    config.train.batch = 1;
+    assert!(Trainer::new(&config, &five).is_ok());
+}
+
 /// A finished run of one epoch.
 fn finished(scratch: &Scratch) -> (Config, Dataset, PathBuf) {
     let mut config = Config::default();
@@ -90,7 +199,7 @@ fn finished(scratch: &Scratch) -> (Config, Dataset, PathBuf) {
     config.model.activation = Activation::Convrelu;
     let data = data(Architecture::SmallCnn, 12);
     let directory = scratch.0.join("run");
-    let mut run = Run::open(&directory, &config, &data, false).unwrap();
+    let mut run = Run::open(&directory, &config, [&data; 2], Start::New).unwrap();
     run.train(&data, &data, |_| ControlFlow::Continue(())).unwrap();
     (config, data, directory)
 }
@@ -162,11 +271,18 @@ fn a_checkpoint_of_another_instruction_set_names_it() {
 fn a_directory_with_a_run_is_not_overwritten() {
     let scratch = Scratch::new("occupied");
     let (config, data, directory) = finished(&scratch);
-    let error = Run::open(&directory, &config, &data, false).err().unwrap().to_string();
+    let error = Run::open(&directory, &config, [&data; 2], Start::New).err().unwrap().to_string();
     assert!(error.contains("it holds a run already"), "{error}");
+    let other_data = super::networks::data(Architecture::SmallCnn, 13);
+    let error = Run::open(&directory, &config, [&other_data, &data], Start::Resume).err().unwrap().to_string();
+    assert!(error.ends_with("the run has 12 training examples, these data have 13"), "{error}");
+    // A run of a version that did not note its data goes on.
+    fs::remove_file(directory.join(DATA)).unwrap();
+    drop(Run::open(&directory, &config, [&data; 2], Start::Resume).unwrap());
+    assert_eq!(Run::inventory(&directory).unwrap(), Some(Inventory::of(&data, &data)));
     let mut other = config.clone();
     other.train.seed = 9;
-    let error = Run::open(&directory, &other, &data, true).err().unwrap().to_string();
+    let error = Run::open(&directory, &other, [&data; 2], Start::Resume).err().unwrap().to_string();
     assert!(error.contains("another configuration"), "{error}");
     assert_eq!(Run::config(&directory).unwrap(), config);
 }
@@ -195,4 +311,39 @@ fn weights_go_from_network_to_network_and_layout_to_layout() {
         models::ModelConfig::default().build(input(&data(Architecture::SmallCnn, 1)), crate::Isa::detect(), 1);
     let error = load_weights(smaller.as_mut().unwrap(), &path).unwrap_err().to_string();
     assert!(error.contains("'conv1.weight' is F32"), "{error}");
+}
+
+#[test]
+fn weights_begin_a_run_that_needs_their_file_no_more() {
+    let scratch = Scratch::new("begun");
+    let (config, data, directory) = finished(&scratch);
+    let begun = scratch.0.join("begun");
+    let weights = directory.join(WEIGHTS);
+    let run = Run::open(&begun, &config, [&data; 2], Start::Weights(&weights)).unwrap();
+    let first = bits(run.trainer().network());
+    drop(run);
+    fs::remove_file(&weights).unwrap();
+    let run = Run::open(&begun, &config, [&data; 2], Start::Resume).unwrap();
+    assert_eq!(bits(run.trainer().network()), first);
+    assert_eq!(run.trainer().progress(), &Progress::default());
+    let new = scratch.0.join("new");
+    let missing = Run::open(&new, &config, [&data; 2], Start::Weights(&weights));
+    assert!(matches!(missing, Err(TrainError::Io { .. })) && !new.exists());
+}
+
+#[test]
+fn one_process_at_a_time_writes_a_run() {
+    let scratch = Scratch::new("locked");
+    let (config, data, directory) = finished(&scratch);
+    let open = || Run::open(&directory, &config, [&data; 2], Start::Resume);
+    let held = open().unwrap();
+    let error = open().err().unwrap().to_string();
+    assert!(error.starts_with(&format!("process {} writes the run in ", std::process::id())), "{error}");
+    drop(held);
+    // What a process that was killed left: its number in the lock, and a file that is not whole.
+    fs::write(directory.join("lock"), "4000000000").unwrap();
+    fs::write(directory.join(format!("{CHECKPOINT}.123.partial")), "half").unwrap();
+    fs::write(directory.join("mine.partial"), "kept").unwrap();
+    drop(open().unwrap());
+    assert!(!directory.join(format!("{CHECKPOINT}.123.partial")).exists() && directory.join("mine.partial").exists());
 }

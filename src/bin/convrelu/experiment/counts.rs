@@ -7,7 +7,7 @@ use convrelu::train::models::{Activation, Architecture, Input, ModelConfig, Text
 use convrelu::train::{Config, Shape, files};
 use serde_json::json;
 
-use super::matrix::{ACTIVATIONS, Change, Name, network_name};
+use super::matrix::{ACTIVATIONS, Change, Name};
 use super::{Options, command_line};
 use crate::Failure;
 use crate::output::{self, Table, grouped};
@@ -20,11 +20,10 @@ const CLASSES: usize = 100;
 
 /// CIFAR images, or text in characters.
 fn input(network: Architecture, classes: usize) -> Input {
-    match network {
-        Architecture::TextCnn => {
-            Input { shape: Shape::new(1, [1, 1, 1014]), text: Some(Text::Characters(70)), classes }
-        }
-        _ => Input { shape: Shape::new(3, [1, 32, 32]), text: None, classes },
+    if network.reads_text() {
+        Input { shape: Shape::new(1, [1, 1, 1014]), text: Some(Text::Characters(70)), classes }
+    } else {
+        Input { shape: Shape::new(3, [1, 32, 32]), text: None, classes }
     }
 }
 
@@ -44,14 +43,15 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     model.network = network;
     let labels = ACTIVATIONS.map(|(label, ..)| label);
     if options.list {
-        let list = labels.map(|label| format!("{label} in {}\n", network_name(network)));
-        return output::print(&list.concat());
+        let list = labels.map(|label| format!("{label} in {}\n", network.title()));
+        output::print(&list.concat());
+        return Ok(());
     }
     let counts = rows(&model)?;
     // Other sizes are not those that the paper counts.
     let plain = ModelConfig { network: Architecture::DensenetCifar, ..ModelConfig::default() };
     let paper = (ModelConfig { network, ..plain.clone() } == model && network == plain.network).then_some(PAPER);
-    let title = format!("{}; {}, {CLASSES} classes", Name::Table6.title(), network_name(network));
+    let title = format!("{}; {}, {CLASSES} classes", Name::Table6.title(), network.title());
 
     let mut table = Table::new(["row", "parameters", "more than ReLU", "paper"]);
     for (index, (label, &count)) in labels.iter().zip(&counts).enumerate() {
@@ -64,7 +64,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         for classes in [10, 100] {
             let of = |activation| count(&ModelConfig { network, activation, ..ModelConfig::default() }, classes);
             let (relu, convrelu) = (of(Activation::Relu)?, of(Activation::Convrelu)?);
-            let name = network_name(network).to_owned();
+            let name = network.title().to_owned();
             others.row([name, classes.to_string(), grouped(relu), grouped(convrelu)]);
         }
     }
@@ -76,13 +76,13 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
             })
             .collect();
         let event = json!({ "event": "table", "name": Name::Table6.key(), "title": title, "rows": rows });
-        output::print(&format!("{event}\n"))?;
+        output::print(&format!("{event}\n"));
     } else {
-        output::print(&format!("{title}\n\n{table}\n{others}"))?;
+        output::print(&format!("{title}\n\n{}\n{}", table.fitted(), others.fitted()));
     }
     fs::create_dir_all(&options.out).map_err(|error| format!("--out {}: {error}", options.out.display()))?;
     let stem = format!("{}-{network}", Name::Table6.key());
-    let command = command_line(std::env::args());
+    let command = command_line(std::env::args_os());
     let markdown = format!("# {title}\n\n{}\n{}\n```sh\n{command}\n```\n", table.markdown(), others.markdown());
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(["row", "network", "classes", "parameters", "paper"])?;
@@ -94,7 +94,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     for (extension, contents) in [("md", markdown.into_bytes()), ("csv", csv)] {
         let path = options.out.join(format!("{stem}.{extension}"));
         files::write(&path, &contents)?;
-        eprintln!("{}", path.display());
+        output::note(&path.display().to_string());
     }
     Ok(())
 }

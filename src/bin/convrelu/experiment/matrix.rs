@@ -6,8 +6,8 @@ use convrelu::train::data::Source;
 use convrelu::train::models::{Activation, Architecture, ModelConfig, Region};
 use convrelu::train::{Config, ThresholdInit, TrainConfig, TrainError};
 
-use crate::Failure;
 use crate::options::Settings;
+use crate::{Failure, Usage};
 
 /// A table or figure of the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -69,23 +69,12 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// The network of a row, without settings that do not matter to it: so rows that are the same network are equal,
-    /// and share their runs.
+    /// The network of a row.
     pub(crate) fn apply(self, model: &ModelConfig) -> ModelConfig {
         let mut model = model.clone();
-        let plain = ModelConfig::default();
         model.activation = self.activation;
         model.region = self.region.unwrap_or(model.region);
         model.threshold_init = self.init.unwrap_or(model.threshold_init);
-        if self.activation == Activation::Relu {
-            model.region = plain.region;
-        }
-        if !matches!(self.activation, Activation::Convrelu | Activation::Adarelu) {
-            model.threshold_init = plain.threshold_init;
-        }
-        if !matches!(self.activation, Activation::Prelu | Activation::Adarelu) {
-            model.sharing = plain.sharing;
-        }
         model
     }
 }
@@ -260,11 +249,11 @@ impl Matrix {
         let decided = |all: fn(&Change) -> bool| design.rows.iter().any(|row| all(&row.change));
         let model = &settings.model;
         for (option, given, decided) in [
-            ("--activation", model.activation.map(|value| value.to_string()), true),
-            ("--region", model.region.map(|value| value.to_string()), decided(|change| change.region.is_some())),
+            ("activation", model.activation.map(|value| value.to_string()), true),
+            ("region", model.region.map(|value| value.to_string()), decided(|change| change.region.is_some())),
             (
-                "--threshold-init",
-                model.threshold_init.map(|value| format!("{value:?}").to_lowercase()),
+                "threshold-init",
+                model.threshold_init.map(|value| value.to_string()),
                 decided(|change| change.init.is_some()),
             ),
         ] {
@@ -274,14 +263,11 @@ impl Matrix {
             }
         }
         let given = Given::find(settings)?;
-        let mut config = settings.resolve(Config::default())?;
+        let mut settings = settings.clone();
         if !given.source {
-            let with_source = Settings {
-                data: crate::options::Data { dataset: Some(design.sources[0]), ..settings.data.clone() },
-                ..settings.clone()
-            };
-            config = with_source.resolve(Config::default())?;
+            settings.data.dataset = Some(design.sources[0]);
         }
+        let config = settings.resolve(Config::default())?;
 
         let mut rows = design.rows;
         let mut comparisons = design.comparisons;
@@ -309,14 +295,13 @@ impl Matrix {
         let mut keys: Vec<_> = rows.iter().map(|row| row.network.key()).collect();
         keys.dedup();
         let file_stem = format!("{}-{}-{}{}", name.key(), config.data.source, keys.join("-"), sizes.replace(", ", "-"));
+        let model = |row: &Published| ModelConfig { network: row.network, ..row.change.apply(&config.model) };
+        check_use(&rows.iter().map(model).collect::<Vec<_>>())?;
         let row = |row: Published| {
-            let model = ModelConfig { network: row.network, ..row.change.apply(&config.model) };
+            // Rows that are the same network are equal, and share their runs.
+            let model = model(&row).relevant();
             Row {
-                label: if several {
-                    format!("{} {}", network_name(row.network), row.label)
-                } else {
-                    row.label.to_owned()
-                },
+                label: if several { format!("{} {}", row.network.title(), row.label) } else { row.label.to_owned() },
                 config: Config { model, ..config.clone() },
                 paper: row.accuracies.get(column.unwrap_or(0)).copied(),
             }
@@ -335,13 +320,26 @@ impl Matrix {
 
     /// Title of tables and pictures.
     pub(crate) fn title(&self) -> String {
-        format!("{}; {}, {}", self.name.title(), self.network, source_name(self.source))
+        format!("{}; {}, {}", self.name.title(), self.network, self.source.title())
     }
 
     /// What stands over the paper's results.
     pub(crate) fn paper_head(&self) -> String {
         let orientation = if self.paper.same { "" } else { ", orientation only" };
-        format!("paper: {} on {}{orientation}", self.paper.network, source_name(self.paper.source))
+        format!("paper: {} on {}{orientation}", self.paper.network, self.paper.source.title())
+    }
+}
+
+/// Refuses a setting that no row has a use for; where one has, the others do without.
+fn check_use(models: &[ModelConfig]) -> Result<(), TrainError> {
+    let useless: Vec<_> = models.iter().map(ModelConfig::useless).collect();
+    let everywhere = |name: &str| useless.iter().all(|row| row.iter().any(|(other, ..)| *other == name));
+    match useless.first().and_then(|row| row.iter().find(|(name, ..)| everywhere(name))) {
+        Some((name, value, _)) => {
+            let rule = "no network of the experiment has such a setting".to_owned();
+            Err(TrainError::Setting { name, value: value.clone(), rule })
+        }
+        None => Ok(()),
     }
 }
 
@@ -355,7 +353,8 @@ impl Given {
     fn find(settings: &Settings) -> Result<Self, Failure> {
         let mut given = Self { network: settings.model.network.is_some(), source: settings.data.dataset.is_some() };
         if let Some(path) = &settings.config {
-            let text = convrelu::train::files::read_text(path)?;
+            let text = convrelu::train::files::read_text(path);
+            let text = text.map_err(|error| Usage(format!("--config {error}")))?;
             // Whether it is right, and what is wrong with it, comes out when it is read.
             let file: toml::Table = text.parse().unwrap_or_default();
             let has = |table: &str, key: &str| file.get(table).is_some_and(|table| table.get(key).is_some());
@@ -376,7 +375,7 @@ fn is_published(config: &Config) -> bool {
 
 /// The names of different networks.
 fn networks(networks: impl Iterator<Item = Architecture>) -> String {
-    let mut names: Vec<_> = networks.map(network_name).collect();
+    let mut names: Vec<_> = networks.map(Architecture::title).collect();
     names.dedup();
     names.join(", ")
 }
@@ -387,34 +386,6 @@ fn sizes(model: &ModelConfig) -> String {
         .into_iter()
         .filter_map(|(name, size)| size.map(|size| format!(", {name} {size}")))
         .collect()
-}
-
-/// The paper's name of a network.
-pub(crate) const fn network_name(network: Architecture) -> &'static str {
-    match network {
-        Architecture::SmallCnn => "small-cnn",
-        Architecture::DensenetCifar => "DenseNet-CIFAR",
-        Architecture::Densenet40 => "DenseNet-40",
-        Architecture::Vgg16 => "VGG-16",
-        Architecture::Resnet18 => "ResNet-18",
-        Architecture::TextCnn => "text-cnn",
-    }
-}
-
-/// The usual name of a data set.
-pub(crate) fn source_name(source: Source) -> String {
-    let name = match source {
-        Source::Cifar10 => "CIFAR-10",
-        Source::Cifar100 => "CIFAR-100",
-        Source::TinyImagenet => "Tiny ImageNet",
-        Source::FashionMnist => "Fashion-MNIST",
-        Source::Mnist => "MNIST",
-        Source::Mr => "MR",
-        Source::AgNews => "AG's News",
-        Source::YelpFull => "Yelp Full",
-        other => return other.to_string(),
-    };
-    name.to_owned()
 }
 
 /// Name of the directory of a run, the same in all experiments that contain it.
@@ -578,12 +549,27 @@ mod tests {
     #[test]
     fn rows_decide_what_they_compare() {
         for (name, line, message) in [
-            (Name::Table3, "--activation relu", "--activation is relu: the rows of table3 decide that"),
-            (Name::Table5, "--region all", "--region is all: the rows of table5 decide that"),
-            (Name::Table4, "--threshold-init glorot", "--threshold-init is glorot: the rows of table4 decide that"),
+            (Name::Table3, "--activation relu", "activation is relu: the rows of table3 decide that"),
+            (Name::Table5, "--region all", "region is all: the rows of table5 decide that"),
+            (Name::Table4, "--threshold-init glorot", "threshold-init is glorot: the rows of table4 decide that"),
         ] {
             assert_eq!(refusal(name, line), message);
         }
+        for (name, line, message) in [
+            (
+                Name::Table3,
+                "--network vgg16 --growth 4",
+                "growth is 4: no network of the experiment has such a setting",
+            ),
+            (Name::Table4, "--sharing channel", "sharing is channel: no network of the experiment has such a setting"),
+            (Name::Table1, "--dropout 0.1", "dropout is 0.1: no network of the experiment has such a setting"),
+        ] {
+            assert_eq!(refusal(name, line), message);
+        }
+        // What one row has a use for, the others do without.
+        let growth =
+            |line: &str| matrix(Name::Table3, line).rows.iter().map(|row| row.config.model.growth).collect::<Vec<_>>();
+        assert_eq!(growth("--growth 4"), [None, None, None, None, Some(4), Some(4)]);
         let table4 = matrix(Name::Table4, "--region all");
         assert!(table4.rows.iter().all(|row| row.config.model.region == Region::All));
     }

@@ -5,18 +5,20 @@ pub(crate) mod matrix;
 mod report;
 mod runs;
 
+use std::ffi::OsString;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread;
 
 use clap::Args;
+use convrelu::train::Config;
 use convrelu::train::models::Activation;
 use serde_json::json;
 
 use crate::options::Settings;
 use crate::output::{self, Table};
-use crate::{Failure, Interrupted, stop};
+use crate::{Failure, Interrupted, Usage, stop};
 use matrix::{Matrix, Name};
 use report::Report;
 use runs::{Job, Outcome};
@@ -69,23 +71,25 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let bar_is_seen = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let ended = |job: &Job, outcome: &Outcome| {
         if !bar_is_seen {
-            eprintln!("{}, seed {}: {}", job.label, job.config.train.seed, report::result(outcome));
+            output::note(&format!("{}, seed {}: {}", job.label, job.config.train.seed, report::result(outcome)));
         }
-        if options.json { output::print(&format!("{}\n", event(job, outcome))) } else { Ok(()) }
+        if options.json {
+            output::print(&format!("{}\n", event(job, outcome)));
+        }
     };
-    let load = crate::train::load;
+    let load = |config: &Config| crate::load::load(config, None);
     let Some(outcomes) = runs::complete(&jobs, at_once, &stop::requested, load, &ended)? else {
-        return Err(Interrupted.into());
+        return Err(Interrupted::Saved.into());
     };
     let report = Report::new(&matrix, &jobs, &outcomes)?;
-    let paths = report.write(&options.out, &command_line(std::env::args()))?;
+    let paths = report.write(&options.out, &command_line(std::env::args_os()))?;
     if options.json {
-        output::print(&format!("{}\n", report.event()))?;
+        output::print(&format!("{}\n", report.event()));
     } else {
-        output::print(&report.text())?;
+        output::print(&report.text());
     }
     for path in paths {
-        eprintln!("{}", path.display());
+        output::note(&path.display().to_string());
     }
     Ok(())
 }
@@ -93,7 +97,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 /// The jobs, seed by seed, so that an unfinished experiment has all rows.
 fn jobs(options: &Options, matrix: &Matrix, threads: NonZeroUsize) -> Result<Vec<Job>, Failure> {
     let last = matrix.seed.checked_add(options.seeds - 1).filter(|&seed| i64::try_from(seed).is_ok());
-    let last = last.ok_or_else(|| format!("--seed {}: seeds end at {}", matrix.seed, i64::MAX))?;
+    let last = last.ok_or_else(|| Usage(format!("--seed {}: seeds end at {}", matrix.seed, i64::MAX)))?;
     let mut jobs = Vec::new();
     for seed in matrix.seed..=last {
         for (index, row) in matrix.rows.iter().enumerate() {
@@ -121,8 +125,7 @@ fn list(matrix: &Matrix, jobs: &[Job]) -> Result<(), Failure> {
         };
         let of = |applies: bool, value: String| if applies { value } else { "–".to_owned() };
         let region = of(model.activation != Activation::Relu, model.region.to_string());
-        let init = format!("{:?}", model.threshold_init).to_lowercase();
-        let thresholds = of(matches!(model.activation, Activation::Convrelu | Activation::Adarelu), init);
+        let thresholds = of(model.activation.has_thresholds(), model.threshold_init.to_string());
         let directory = job.directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         table.row([
             job.label.clone(),
@@ -136,7 +139,8 @@ fn list(matrix: &Matrix, jobs: &[Job]) -> Result<(), Failure> {
             report::percent(matrix.rows[job.row].paper),
         ]);
     }
-    output::print(&format!("{}\n\n{table}", matrix.title()))
+    output::print(&format!("{}\n\n{}", matrix.title(), table.fitted()));
+    Ok(())
 }
 
 /// A finished run for other programs.
@@ -146,7 +150,8 @@ fn event(job: &Job, outcome: &Outcome) -> serde_json::Value {
         "event": "run",
         "row": job.label,
         "seed": job.config.train.seed,
-        "directory": job.directory,
+        // JSON is Unicode, names of files need not be.
+        "directory": job.directory.display().to_string(),
         "config": {
             "dataset": job.config.data.source.to_string(),
             "network": model.network,
@@ -162,13 +167,18 @@ fn event(job: &Job, outcome: &Outcome) -> serde_json::Value {
 }
 
 /// A command line that can be given to a shell again.
-fn command_line(arguments: impl Iterator<Item = String>) -> String {
-    let quoted = |argument: String| {
+fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
+    let quoted = |argument: OsString| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,+@".contains(&byte);
-        if !argument.is_empty() && argument.bytes().all(plain) {
-            argument
-        } else {
-            format!("'{}'", argument.replace('\'', r"'\''"))
+        match argument.to_str() {
+            Some(text) if !text.is_empty() && text.bytes().all(plain) => text.to_owned(),
+            Some(text) => format!("'{}'", text.replace('\'', r"'\''")),
+            // Bytes that are no text, as bash, zsh and POSIX's shell from 2024 on read them.
+            None => {
+                let byte =
+                    |&byte: &u8| if plain(byte) { char::from(byte).to_string() } else { format!("\\x{byte:02x}") };
+                format!("$'{}'", argument.as_encoded_bytes().iter().map(byte).collect::<String>())
+            }
         }
     };
     let rest = arguments.skip(1).map(quoted);
@@ -181,7 +191,16 @@ mod tests {
 
     #[test]
     fn command_lines_are_those_of_a_shell() {
-        let arguments = ["/usr/bin/convrelu", "experiment", "--out", "it's here", "--limit=3"].map(str::to_owned);
+        let arguments = ["/usr/bin/convrelu", "experiment", "--out", "it's here", "--limit=3"].map(OsString::from);
         assert_eq!(command_line(arguments.into_iter()), r"convrelu experiment --out 'it'\''s here' --limit=3");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn arguments_need_not_be_text() {
+        use std::os::unix::ffi::OsStringExt;
+
+        let arguments = [b"convrelu".to_vec(), b"a \xff".to_vec()].map(OsString::from_vec);
+        assert_eq!(command_line(arguments.into_iter()), r"convrelu $'a\x20\xff'");
     }
 }

@@ -9,9 +9,9 @@ use convrelu::train::run::CHECKPOINT;
 use convrelu::train::{Schedule, files};
 use serde_json::json;
 
-use super::matrix::{Matrix, Name, source_name};
+use super::matrix::{Matrix, Name};
 use super::runs::{Job, Outcome};
-use crate::output::{Table, grouped};
+use crate::output::{PROSE, Table, grouped, wrapped};
 use crate::plot::{self, BINS, Panel, Series, moments};
 use crate::{Failure, inspect};
 
@@ -147,7 +147,7 @@ impl<'a> Report<'a> {
     }
 
     fn table(&self) -> Table {
-        let accuracy = format!("{}: test accuracy %", source_name(self.matrix.source));
+        let accuracy = format!("{}: test accuracy %", self.matrix.source.title());
         let mut table =
             Table::new(["row", accuracy.as_str(), "seeds", self.matrix.paper_head().as_str(), "parameters"]);
         for row in &self.rows {
@@ -173,14 +173,14 @@ impl<'a> Report<'a> {
         let config = &self.matrix.rows[0].config;
         let (data, train) = (&config.data, &config.train);
         let mut parts = vec![
-            format!("data: {}", source_name(data.source)),
+            format!("data: {}", data.source.title()),
             format!("network: {}", self.matrix.network),
             format!("epochs: {}", train.epochs),
             format!("batch: {}", train.batch),
             format!("learning rate: {}", train.learning_rate),
         ];
         if train.schedule != Schedule::default() {
-            parts.push(format!("schedule: {:?}", train.schedule));
+            parts.push(format!("schedule: {}", train.schedule));
         }
         parts.extend(data.train_limit.map(|limit| format!("training examples: the first {limit}")));
         parts.extend(data.test_limit.map(|limit| format!("test examples: the first {limit}")));
@@ -193,14 +193,16 @@ impl<'a> Report<'a> {
 
     /// For the terminal.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("{}\n{}\n\n{}", self.matrix.title(), self.conditions(), self.table());
+        let prose = |text: &str| wrapped(text, PROSE).join("\n");
+        let mut text = format!("{}\n{}\n\n{}", self.matrix.title(), prose(&self.conditions()), self.table().fitted());
         if !self.thresholds.is_empty() {
-            text += &format!("\n{}", inspect::table(&self.thresholds));
+            text += &format!("\n{}", inspect::table(&self.thresholds).fitted());
         }
         for sentence in self.sentences() {
-            text += &format!("\n{sentence}");
+            text += &format!("\n{}", prose(&sentence));
         }
-        text + "\nAccuracies are those after the last epoch: mean ± sample standard deviation over the seeds.\n"
+        let remark = "Accuracies are those after the last epoch: mean ± sample standard deviation over the seeds.";
+        text + &format!("\n{}\n", prose(remark))
     }
 
     /// For a file.

@@ -1,19 +1,18 @@
 //! Runs of an experiment: several at a time, each in a directory of its own, none of them twice.
 
-use std::fs::{self, File, TryLockError};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use convrelu::train::checkpoint::{read_header, read_tensors};
 use convrelu::train::run::{CHECKPOINT, Event};
-use convrelu::train::{Config, Dataset, Epoch, Run, TrainError, files};
+use convrelu::train::{Config, Dataset, Epoch, Moment, Run, Start, TrainError, files};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
+use crate::{Failure, Usage};
 
 /// A network to train.
 pub(crate) struct Job {
@@ -46,8 +45,6 @@ impl Outcome {
 
 /// Name of the record of a run that diverged.
 const DIVERGED: &str = "diverged.json";
-/// Name of the file that the process which trains holds locked.
-const LOCK: &str = "lock";
 
 /// Contents of [`DIVERGED`].
 #[derive(Serialize, Deserialize)]
@@ -82,11 +79,12 @@ impl Job {
         let header = read_header(&path)?;
         if !header.config.is_same_run(&self.config) {
             let directory = self.directory.display();
-            return Err(format!("{directory}: it holds a run with another configuration, remove it").into());
+            return Err(Usage(format!("{directory}: it holds a run with another configuration, remove it")).into());
         }
         if diverged.is_none() && header.history.len() < self.config.train.epochs {
             return Ok(None);
         }
+        let diverged = diverged.or(poisoned(&header.history));
         // Every trained value has a velocity.
         let velocities = read_tensors(&path, |name| name.starts_with("velocity/"))?;
         let parameters = velocities.iter().map(|tensor| tensor.values.len()).sum();
@@ -100,17 +98,15 @@ impl Job {
         test: &Dataset,
         observe: impl FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Outcome>, Failure> {
-        let _lock = lock(&self.directory)?;
+        let mut run = Run::open(&self.directory, &self.config, [train, test], Start::Resume)?;
         // Another process may have finished it in the meantime.
         if let Some(outcome) = self.outcome()? {
             return Ok(Some(outcome));
         }
-        let mut run = Run::open(&self.directory, &self.config, train, true)?;
         match run.train(train, test, observe) {
             Ok(_) => {}
-            // Thresholds that are NaN are what is left of a step that diverged.
-            Err(error @ (TrainError::Diverged { .. } | TrainError::Kernel(convrelu::Error::NanThreshold { .. }))) => {
-                let record = Diverged { epoch: run.trainer().progress().epochs + 1, message: error.to_string() };
+            Err(error @ TrainError::Diverged { epoch }) => {
+                let record = Diverged { epoch, message: error.to_string() };
                 files::write(&self.directory.join(DIVERGED), serde_json::to_string(&record)?.as_bytes())?;
             }
             Err(error) => return Err(error.into()),
@@ -119,18 +115,10 @@ impl Job {
     }
 }
 
-/// Keeps other processes from training in a directory, until it is dropped or this process ends, however it does.
-fn lock(directory: &Path) -> Result<File, Failure> {
-    let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
-    fs::create_dir_all(directory).map_err(failed)?;
-    let file = File::create(directory.join(LOCK)).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(format!("{}: another process trains this run, wait for it", directory.display()).into())
-        }
-        Err(TryLockError::Error(error)) => Err(failed(error).into()),
-    }
+/// The epoch in which a run diverged that went on all the same: versions before 0.2 noted the greatest number where the
+/// test loss was none.
+fn poisoned(history: &[Epoch]) -> Option<usize> {
+    history.iter().find(|epoch| epoch.test_loss == f64::MAX).map(|epoch| epoch.epoch)
 }
 
 /// Brings all jobs to their end, `at_once` of them at a time, and tells `ended` of each, in the order in which they end.
@@ -144,11 +132,11 @@ pub(crate) fn complete(
     at_once: usize,
     stop: &(dyn Fn() -> bool + Sync),
     load: impl FnOnce(&Config) -> Result<(Dataset, Dataset), Failure>,
-    ended: &(dyn Fn(&Job, &Outcome) -> Result<(), Failure> + Sync),
+    ended: &(dyn Fn(&Job, &Outcome) + Sync),
 ) -> Result<Option<Vec<Outcome>>, Failure> {
     let mut outcomes = jobs.iter().map(Job::outcome).collect::<Result<Vec<_>, _>>()?;
     for (job, outcome) in jobs.iter().zip(&outcomes) {
-        outcome.as_ref().map_or(Ok(()), |outcome| ended(job, outcome))?;
+        outcome.iter().for_each(|outcome| ended(job, outcome));
     }
     let open: Vec<usize> = (0..jobs.len()).filter(|&job| outcomes[job].is_none()).collect();
     let Some(&first) = open.first() else { return Ok(outcomes.into_iter().collect()) };
@@ -169,10 +157,9 @@ pub(crate) fn complete(
     let work = || {
         while let Some(&job) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
             let result = follow(&jobs[job], &train, &test, &bar, &|| stop() || failed.load(Ordering::Relaxed));
-            let result = result.and_then(|outcome| {
-                let told = outcome.as_ref().map(|outcome| bar.suspend(|| ended(&jobs[job], outcome)));
-                told.transpose().map(|_| outcome)
-            });
+            if let Ok(Some(outcome)) = &result {
+                bar.suspend(|| ended(&jobs[job], outcome));
+            }
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             let end = !matches!(result, Ok(Some(_)));
             results.lock().unwrap_or_else(PoisonError::into_inner).push((job, result));
@@ -209,7 +196,8 @@ fn follow(
     let mut left = epochs - job.epochs_done()?.min(epochs);
     let outcome = job.train(train, test, |event| {
         match event {
-            Event::Step(step) => {
+            Event::Within(Moment::Test { .. }) => {}
+            Event::Within(Moment::Step(step)) => {
                 bar.set_message(format!("{label}, seed {seed}, epoch {}: loss {:.3}{tested}", step.epoch, step.loss));
             }
             Event::Epoch(epoch) => {
@@ -260,7 +248,7 @@ mod tests {
 
     impl Drop for Scratch {
         fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
+            let _ = std::fs::remove_dir_all(&self.0);
         }
     }
 
@@ -285,7 +273,6 @@ mod tests {
         let ended = Mutex::new(Vec::new());
         let note = |job: &Job, outcome: &Outcome| {
             ended.lock().unwrap().push((job.row, outcome.history.len()));
-            Ok(())
         };
         let outcomes = complete(&whole.jobs(), 2, &|| false, load, &note).unwrap().unwrap();
         assert!(outcomes.iter().all(|outcome| outcome.history.len() == 2 && outcome.accuracy().is_some()));
@@ -295,18 +282,18 @@ mod tests {
 
         // Broken off in the second epoch of the first run: behind its first step, then behind its last.
         let asked = AtomicUsize::new(0);
-        let stop = || asked.fetch_add(1, Ordering::Relaxed) >= 6;
-        assert!(complete(&broken.jobs(), 1, &stop, load, &|_, _| Ok(())).unwrap().is_none());
+        let stop = || asked.fetch_add(1, Ordering::Relaxed) >= 8;
+        assert!(complete(&broken.jobs(), 1, &stop, load, &|_, _| ()).unwrap().is_none());
         let first = &broken.jobs()[0];
         assert_eq!((first.outcome().unwrap(), first.epochs_done().unwrap()), (None, 1));
-        asked.store(3, Ordering::Relaxed);
-        assert!(complete(&broken.jobs(), 1, &stop, load, &|_, _| Ok(())).unwrap().is_none());
+        asked.store(5, Ordering::Relaxed);
+        assert!(complete(&broken.jobs(), 1, &stop, load, &|_, _| ()).unwrap().is_none());
         assert_eq!((first.outcome().unwrap(), first.epochs_done().unwrap()), (None, 1));
-        let again = complete(&broken.jobs(), 1, &|| false, load, &|_, _| Ok(())).unwrap().unwrap();
+        let again = complete(&broken.jobs(), 1, &|| false, load, &|_, _| ()).unwrap().unwrap();
         for (one, other) in whole.jobs().iter().zip(&broken.jobs()) {
             assert!(state(one) == state(other), "{}", one.label);
         }
-        let known = complete(&broken.jobs(), 1, &|| true, loaded_already, &|_, _| Ok(())).unwrap();
+        let known = complete(&broken.jobs(), 1, &|| true, loaded_already, &|_, _| ()).unwrap();
         assert_eq!(known, Some(again));
     }
 
@@ -318,25 +305,31 @@ mod tests {
             jobs[1].config.train.learning_rate = 1e30;
             jobs
         };
-        let outcomes = complete(&jobs(), 2, &|| false, load, &|_, _| Ok(())).unwrap().unwrap();
+        let outcomes = complete(&jobs(), 2, &|| false, load, &|_, _| ()).unwrap().unwrap();
         assert!(outcomes[0].accuracy().is_some());
         assert_eq!((outcomes[1].diverged, outcomes[1].accuracy()), (Some(1), None));
-        assert_eq!(complete(&jobs(), 2, &|| false, loaded_already, &|_, _| Ok(())).unwrap(), Some(outcomes));
+        let mut history = outcomes[0].history.clone();
+        assert_eq!(complete(&jobs(), 2, &|| false, loaded_already, &|_, _| ()).unwrap(), Some(outcomes));
+        assert_eq!(poisoned(&history), None);
+        history[1].test_loss = f64::MAX;
+        assert_eq!(poisoned(&history), Some(2));
     }
 
     #[test]
     fn failures_stop_all_runs() {
         let scratch = Scratch::new("failed");
-        let message = |jobs: &[Job]| complete(jobs, 1, &|| false, load, &|_, _| Ok(())).unwrap_err().to_string();
+        let message = |jobs: &[Job]| complete(jobs, 1, &|| false, load, &|_, _| ()).unwrap_err().to_string();
         let mut jobs = scratch.jobs();
         jobs[0].config.train.batch = 0;
         assert_eq!(message(&jobs), "batch is 0: it must be at least 1");
         assert!(!jobs[1].directory.exists());
-        let held = lock(&scratch.0.join("relu")).unwrap();
-        let refusal = message(&scratch.jobs());
-        assert!(refusal.ends_with("relu: another process trains this run, wait for it"), "{refusal}");
+        let jobs = scratch.jobs();
+        let (train, test) = load(&jobs[0].config).unwrap();
+        let held = Run::open(&jobs[0].directory, &jobs[0].config, [&train, &test], Start::New).unwrap();
+        let refusal = message(&jobs);
+        assert!(refusal.starts_with(&format!("process {} writes the run in ", std::process::id())), "{refusal}");
         drop(held);
-        assert!(complete(&scratch.jobs(), 1, &|| false, load, &|_, _| Ok(())).unwrap().is_some());
+        assert!(complete(&scratch.jobs(), 1, &|| false, load, &|_, _| ()).unwrap().is_some());
         let mut other = scratch.jobs();
         other[0].config.train.epochs = 9;
         assert!(message(&other).ends_with("relu: it holds a run with another configuration, remove it"));

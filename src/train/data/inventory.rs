@@ -1,0 +1,96 @@
+//! What a run remembers of its data, to tell other data from them.
+
+use serde::{Deserialize, Serialize};
+
+use super::dataset::Dataset;
+use crate::train::error::TrainError;
+
+/// Names and numbers of a data set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Inventory {
+    /// Number of classes.
+    pub classes: usize,
+    /// Their names; empty where they have numbers only.
+    pub class_names: Vec<String>,
+    /// Training examples.
+    pub train: usize,
+    /// Test examples.
+    pub test: usize,
+    /// Words with numbers of their own; empty where the examples are not made of words.
+    pub vocabulary: Vec<String>,
+}
+
+impl Inventory {
+    /// That of two parts.
+    pub fn of(train: &Dataset, test: &Dataset) -> Self {
+        Self {
+            classes: train.classes(),
+            class_names: train.class_names().to_vec(),
+            train: train.len(),
+            test: test.len(),
+            vocabulary: train.vocabulary().to_vec(),
+        }
+    }
+
+    /// Refuses other data than these. `place` is where they come from, for the message.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Setting`] that says what differs first: classes, numbers of examples, or vocabulary.
+    pub fn check(&self, found: &Self, place: &str) -> Result<(), TrainError> {
+        let refused = |rule: String| Err(TrainError::setting("data", place, rule));
+        if self.classes != found.classes {
+            return refused(format!("the run has {} classes, these data have {}", self.classes, found.classes));
+        }
+        for (what, ours, theirs) in
+            [("class", &self.class_names, &found.class_names), ("word", &self.vocabulary, &found.vocabulary)]
+        {
+            let pair = |at: usize| (ours.get(at).map_or("", |s| s), theirs.get(at).map_or("", |s| s));
+            let differ = |&at: &usize| pair(at).0 != pair(at).1;
+            if let Some(at) = (0..ours.len().max(theirs.len())).find(differ) {
+                let (run, here) = pair(at);
+                return refused(format!("{what} {at} of the run is '{run}', of these data '{here}'"));
+            }
+        }
+        for (what, ours, theirs) in [("training", self.train, found.train), ("test", self.test, found.test)] {
+            if ours != theirs {
+                return refused(format!("the run has {ours} {what} examples, these data have {theirs}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_named() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let run = Inventory {
+            classes: 2,
+            class_names: names(&["cat", "dog"]),
+            train: 10,
+            test: 5,
+            vocabulary: names(&["a", "b"]),
+        };
+        assert!(run.check(&run.clone(), "d").is_ok());
+        for (found, expected) in [
+            (Inventory { classes: 3, ..run.clone() }, "data is d: the run has 2 classes, these data have 3"),
+            (
+                Inventory { class_names: names(&["cat", "emu"]), ..run.clone() },
+                "data is d: class 1 of the run is 'dog', of these data 'emu'",
+            ),
+            (
+                Inventory { vocabulary: names(&["a"]), ..run.clone() },
+                "data is d: word 1 of the run is 'b', of these data ''",
+            ),
+            (Inventory { train: 9, ..run.clone() }, "data is d: the run has 10 training examples, these data have 9"),
+            (Inventory { test: 6, ..run.clone() }, "data is d: the run has 5 test examples, these data have 6"),
+        ] {
+            assert_eq!(run.check(&found, "d").unwrap_err().to_string(), expected);
+        }
+    }
+}

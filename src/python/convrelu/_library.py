@@ -75,6 +75,13 @@ def _load() -> tuple[Header, ctypes.CDLL]:
         function = getattr(library, name)
         function.argtypes = arguments
         function.restype = ctypes.c_uint32
+    abi = ctypes.c_uint32()
+    library.convrelu_abi(ctypes.byref(abi), None)
+    if abi.value != header.constants["CONVRELU_ABI"]:
+        wanted = header.constants["CONVRELU_ABI"]
+        raise ImportError(
+            f"{LIBRARY} has the interface {abi.value}: it must be {wanted}, that of {HEADER}; install the package anew"
+        )
     return header, library
 
 

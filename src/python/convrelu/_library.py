@@ -79,9 +79,7 @@ def _load() -> tuple[Header, ctypes.CDLL]:
     library.convrelu_abi(ctypes.byref(abi), None)
     if abi.value != header.constants["CONVRELU_ABI"]:
         wanted = header.constants["CONVRELU_ABI"]
-        raise ImportError(
-            f"{LIBRARY} has the interface {abi.value}: it must be {wanted}, that of {HEADER}; install the package anew"
-        )
+        raise ImportError(f"{LIBRARY} has the interface {abi.value}: it must be {wanted}; install the package anew")
     return header, library
 
 

@@ -1,0 +1,75 @@
+"""Two processes on this machine train as one does; the example under torchrun, with resume."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from distributed_worker import step
+
+HERE = Path(__file__).resolve().parent
+TRAIN = HERE.parent / "examples/train.py"
+
+
+def torchrun(processes: int, *arguments: object) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_processes_step_as_one(tmp_path, capsys) -> None:
+    torchrun(2, HERE / "distributed_worker.py", tmp_path)
+    alone = step(0, 1)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    worst, thresholds = 0.0, 0
+    for name, exact in alone.items():
+        assert torch.equal(first[name], second[name]), f"{name}: both processes have the same"
+        error = ((first[name] - exact).abs().max() / exact.abs().max().clamp_min(1e-12)).item()
+        assert error < 1e-5, f"{name}: off by {error}"
+        worst, thresholds = max(worst, error), thresholds + name.endswith("thresholds")
+    assert thresholds == 3 and alone["conv2.thresholds"].abs().max() > 0
+    losses = [f"{a.item():.7f} and {b.item():.7f}" for a, b in zip(first["losses"], alone["losses"], strict=True)]
+    with capsys.disabled():
+        print(
+            f"\ntwo processes and one: losses {losses[0]}, after a step {losses[1]}; {len(alone) - 1} gradients, {thresholds} of "
+            f"thresholds, differ by at most {worst:.1e} of the largest value"
+        )
+
+
+def metrics(folder: Path) -> list[list[float]]:
+    with open(folder / "metrics.csv") as file:
+        return [[float(cell) for cell in row] for row in list(csv.reader(file))[1:]]
+
+
+def test_example_on_one_process_and_on_two_and_resumed(tmp_path) -> None:
+    options = ["--dataset", "digits", "--learning-rate", "0.05", "--batch", "32", "--threads", "1"]
+    subprocess.run([sys.executable, TRAIN, *options, "--epochs", "7", "--out", tmp_path / "one"], check=True, timeout=300)
+    output = torchrun(2, TRAIN, *options, "--epochs", "7", "--out", tmp_path / "two")
+    assert "2 process(es)" in output and "epoch   7/7" in output
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert len(one) == len(two) == 7 and one[-1][3] > 80
+    # Rounding grows from step to step; the first epoch is close.
+    assert abs(one[0][1] - two[0][1]) < 1e-3 and abs(one[-1][3] - two[-1][3]) < 5
+    # A run that was cut off after two epochs goes on to the same bits: its schedule must know all seven.
+    script = f"""
+import runpy, sys, torch
+saves = []
+real = torch.save
+def save(state, path):
+    real(state, path)
+    saves.append(path)
+    if len(saves) == 3:
+        raise KeyboardInterrupt
+torch.save = save
+sys.argv = [{str(TRAIN)!r}, *{options!r}, "--epochs", "7", "--out", {str(tmp_path / "cut")!r}]
+runpy.run_path({str(TRAIN)!r}, run_name="__main__")
+"""
+    cut = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert "KeyboardInterrupt" in cut.stderr and len(metrics(tmp_path / "cut")) == 2
+    command = [sys.executable, TRAIN, *options, "--epochs", "7", "--out", tmp_path / "cut", "--resume"]
+    subprocess.run(command, check=True, timeout=300)
+    assert metrics(tmp_path / "cut") == one

@@ -1,0 +1,100 @@
+"""Transposed convolutions against PyTorch's."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from conftest import close
+from torch.nn import functional as plain
+
+from convrelu.torch import functional
+
+THEIRS = {1: plain.conv_transpose1d, 2: plain.conv_transpose2d, 3: plain.conv_transpose3d}
+
+
+def random_layer(seed: int) -> tuple[list, dict]:
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    rank = 1 + seed % 3
+    groups = rng.choice([1, 1, 2, 3])
+    channels, out = groups * rng.choice([1, 3, 8, 17]), groups * rng.choice([1, 2, 5, 16])
+    kernel = [rng.choice([1, 2, 3, 4]) for _ in range(rank)]
+    stride = [rng.choice([1, 2, 3]) for _ in range(rank)]
+    dilation = [rng.choice([1, 1, 2]) for _ in range(rank)]
+    extra = [rng.randrange(max(s, d)) for s, d in zip(stride, dilation, strict=True)]
+    size = [rng.randrange(3, 9 if rank < 3 else 6) for _ in range(rank)]
+    spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    padding = [rng.randrange(min(2, span) + 1) for span in spans]
+    x = torch.randn(rng.choice([1, 2, 3]), channels + 2 * (seed % 2), *size)
+    if seed % 4 >= 2:
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    x = x[:, :channels]
+    weight, bias = torch.randn(channels, out // groups, *kernel), torch.randn(out) if rng.random() < 0.7 else None
+    options = dict(stride=stride, padding=padding, output_padding=extra, groups=groups, dilation=dilation)
+    return [x, weight, bias], options
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_random_layers(part: int) -> None:
+    for seed in range(part, 150, 5):
+        operands, options = random_layer(seed)
+        results = []
+        for function, dtype in ((functional.conv_transpose, torch.float32), (None, torch.float64)):
+            function = function or THEIRS[operands[0].dim() - 2]
+            leaves = [None if t is None else t.detach().to(dtype).requires_grad_() for t in operands]
+            y = function(*leaves, **options)
+            torch.manual_seed(seed)
+            grad = torch.randn(y.shape)
+            tensors = [leaf for leaf in leaves if leaf is not None]
+            results.append([y.detach(), *torch.autograd.grad(y, tensors, grad.to(dtype))])
+        magnitudes = [None if t is None else t.detach().double().abs().requires_grad_() for t in operands]
+        y = THEIRS[operands[0].dim() - 2](*magnitudes, **options)
+        tensors = [leaf for leaf in magnitudes if leaf is not None]
+        sums = [y.detach(), *torch.autograd.grad(y, tensors, grad.double().abs())]
+        for number, (ours, exact, most) in enumerate(zip(*results, sums, strict=True)):
+            close(ours, exact, most, f"layer {seed}: result {number}")
+
+
+def test_second_derivatives_and_operators() -> None:
+    for dtype in (torch.float32, torch.float64):
+        x = torch.randn(2, 4, 5, 4, dtype=dtype, requires_grad=True)
+        w = torch.randn(4, 3, 3, 2, dtype=dtype, requires_grad=True)
+        b = torch.randn(6, dtype=dtype, requires_grad=True)
+        options = dict(stride=2, padding=1, output_padding=1, groups=2)
+        rows = []
+        for function in (functional.conv_transpose, plain.conv_transpose2d):
+            y = function(x, w, b, **options)
+            gradients = torch.autograd.grad(y.square().sum(), (x, w, b), create_graph=True)
+            rows.append(torch.autograd.grad(sum(g.square().sum() for g in gradients), (x, w, b)))
+        for ours, theirs in zip(*rows, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+        arguments = [[2, 2], [1, 1], [1, 1], [1, 1], 2]
+        torch.library.opcheck(torch.ops.convrelu.conv_transpose.default, (x, w, b, *arguments))
+        grad = torch.randn_like(y)
+        torch.library.opcheck(torch.ops.convrelu.conv_transpose_backward.default, (grad, x, w, *arguments, [True, True, True]))
+        if dtype is torch.float64:
+
+            def layer(*leaves: torch.Tensor) -> torch.Tensor:
+                return functional.conv_transpose(*leaves, 2, 1, 1, 2)
+
+            assert torch.autograd.gradgradcheck(layer, (x, w, b), fast_mode=True)
+
+
+def test_unbatched_empty_and_mistakes() -> None:
+    x, w = torch.randn(2, 4, 5, 5), torch.randn(4, 3, 3, 3)
+    torch.testing.assert_close(functional.conv_transpose(x[0], w), plain.conv_transpose2d(x[0], w), rtol=1e-4, atol=1e-4)
+    assert functional.conv_transpose(x[:0], w).shape == (0, 3, 7, 7)
+    last = functional.conv_transpose(x.contiguous(memory_format=torch.channels_last), w)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    for mistake, words in (
+        (lambda: functional.conv_transpose(x, w[:3]), ["input", "(2, 4, 5, 5)", "3 channels"]),
+        (lambda: functional.conv_transpose(x, w, torch.zeros(4)), ["bias", "(4,)", "3"]),
+        (lambda: functional.conv_transpose(x, w, output_padding=1), ["output_padding", "1", "stride"]),
+        (lambda: functional.conv_transpose(x, w, groups=3), ["groups", "3", "4"]),
+        (lambda: functional.conv_transpose(x, w, padding=4), ["padding", "8", "7"]),
+    ):
+        with pytest.raises(ValueError) as caught:
+            mistake()
+        assert all(word in str(caught.value) for word in words), caught.value

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import runpy
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -159,11 +161,11 @@ def test_threshold_statistics() -> None:
     assert threshold_statistics(model)[0].dead is None
 
 
-def test_weights_of_the_crates_trainer() -> None:
+def test_weights_of_the_crates_trainer(tmp_path) -> None:
     """Files move both ways: names and shapes of a network are those that the crate's trainer writes.
 
     With `CONVRELU_RUN`, the folder of a run (`convrelu train --dataset digits --network small-cnn --activation convrelu`), the
-    loss is compared, too.
+    loss is compared, too; with `CONVRELU_PROGRAM`, the crate's program, also that of other weights, which PyTorch writes.
     """
     model = convert(small_cnn(), "first").model
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -171,18 +173,32 @@ def test_weights_of_the_crates_trainer() -> None:
     run = os.environ.get("CONVRELU_RUN")
     if run is None:
         pytest.skip("CONVRELU_RUN names no run of the crate's trainer")
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file, save_file
 
     weights = load_file(Path(run) / "weights.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == shapes
     model.load_state_dict(weights)
     example = runpy.run_path(str(Path(__file__).resolve().parents[1] / "examples/train.py"))
     _, (images, labels) = example["digits"]()
-    with torch.no_grad():
-        loss = functional.cross_entropy(model.eval()(images), labels).item()
+
+    def loss() -> float:
+        with torch.no_grad():
+            return functional.cross_entropy(model.eval()(images), labels).item()
+
     with open(Path(run) / "metrics.csv") as file:
         expected = float(list(csv.DictReader(file))[-1]["test_loss"])
-    assert loss == pytest.approx(expected, rel=5e-7)
+    assert loss() == pytest.approx(expected, rel=5e-7)
+
+    program = os.environ.get("CONVRELU_PROGRAM")
+    if program is None:
+        return
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.125)
+    file = tmp_path / "weights.safetensors"
+    save_file(model.state_dict(), file)
+    printed = subprocess.run([program, "eval", "--json", "--weights", str(file), run], check=True, capture_output=True, text=True)
+    assert json.loads(printed.stdout)["loss"] == pytest.approx(loss(), rel=5e-7)
 
 
 def run_onnx(model: nn.Module, x: torch.Tensor, path) -> tuple[list[str], np.ndarray]:

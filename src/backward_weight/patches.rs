@@ -24,7 +24,7 @@ use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Interval, Lattice, Panels, Reads, Segments, Steps, chunks};
 use crate::kernel::{ClampLines, Kernels, StripeProducts};
 use crate::layout::Layout;
-use crate::pixels::{Blocks, Budget, Pixels, Reading, Window};
+use crate::pixels::{Blocks, Budget, Copies, Pixels, Reading, Source, Window};
 use crate::stage::{Block, blocks};
 use crate::strided;
 use crate::sums::Positions;
@@ -63,8 +63,8 @@ pub(super) struct Patches {
     pitch: usize,
     most_vectors: usize,
     most_rows: usize,
-    /// Most pixels of a window of the input where it and the gradients are copied.
-    window: Option<usize>,
+    /// How windows of the input are copied, a group's channels at a time, where they and the gradients are.
+    copies: Option<Copies>,
 }
 
 /// A thread's buffers.
@@ -81,12 +81,6 @@ struct Scratch<'a> {
     /// Copies of a window of the input and of a block's gradients, if any.
     window: &'a mut [f32],
     grad_output: &'a mut [f32],
-}
-
-/// Data and where the pixels of a block lie in it.
-struct Source<'a> {
-    data: &'a [f32],
-    pixels: Pixels,
 }
 
 /// Taps × channels of a patch.
@@ -136,15 +130,16 @@ impl Patches {
         // Whatever the threads: the order of the sums follows from the blocks.
         let len = min(BLOCK_LEN, tuning.staging_len);
         let positions = min(clamp(len / (pitch + all), LEAST_POSITIONS, MOST_POSITIONS), tuning.positions);
-        let (block, window) = match desc.tensor_layout() {
+        let (block, copies) = match desc.tensor_layout() {
             Layout::Nhwc => (block_of(desc, positions), None),
             Layout::Nchw => {
                 let channels = desc.group_in_channels();
                 let per_position = pitch + 2 * all;
                 let most = min(4 * BLOCK_LEN, tuning.staging_len.saturating_mul(2));
                 let budget = Budget { per_group: channels, per_position, most, positions };
-                match Blocks::new(desc, Reading::Forward, budget) {
-                    Some(Blocks { images, block: [d, h, w], copies }) => ([images, d, h, w], Some(copies.window())),
+                let groups = Panels::into_parts(desc.groups(), desc.groups());
+                match Blocks::of_groups(desc, Reading::Forward, groups, budget) {
+                    Some(Blocks { images, block: [d, h, w], copies }) => ([images, d, h, w], Some(copies)),
                     None => return None,
                 }
             }
@@ -156,7 +151,7 @@ impl Patches {
             pitch,
             most_vectors,
             most_rows: min(kernels.stripe_rows, tuning.panel),
-            window,
+            copies,
         })
     }
 
@@ -176,13 +171,10 @@ impl Patches {
         let [rows, lanes] = self.sums(desc, kernels);
         // Of patches, the only one of a block is copied.
         let copied = if self.outputs_in_lanes { positions } else { 1 };
-        let (window, grad_output) = match self.window {
+        let (window, grad_output) = match &self.copies {
             None => (0, 0),
             // A vector of lanes may read beyond the last position's channels.
-            Some(window) => (
-                window.saturating_mul(desc.group_in_channels()),
-                positions.saturating_mul(self.slab).saturating_add(kernels.lanes),
-            ),
+            Some(copies) => (copies.len(), positions.saturating_mul(self.slab).saturating_add(kernels.lanes)),
         };
         let patches = positions.saturating_mul(self.pitch);
         let steps = steps(desc);
@@ -264,42 +256,40 @@ impl Patches {
     ) {
         let (desc, kernels) = (call.desc, call.kernels);
         let inputs = group * desc.group_in_channels()..(group + 1) * desc.group_in_channels();
-        let mut input = Source { data: call.input, pixels: Pixels::of(&desc.input_tensor()) };
-        let mut gradients = Source { data: call.grad_output, pixels: Pixels::of(&desc.output_tensor()) };
+        let axes = Reading::Forward.read(&Reads::all_forward(desc), block);
+        let mut source = Source::new(self.copies, &desc.input_tensor(), images.clone(), axes);
+        let input = source.of_group(group, kernels, &desc.input_tensor(), call.input, scratch.window);
+        let thresholds = (!call.thresholds.is_linear()).then_some(&*scratch.thresholds);
+        let clamps = (thresholds, &*scratch.padding);
+        self.copy_patches(call, (input, source.pixels()), inputs, (images, block), clamps, scratch.patches);
+
+        let mut gradients = (call.grad_output, Pixels::of(&desc.output_tensor()));
         let mut readable =
             if desc.output_pitch() > desc.out_channels() { desc.out_channels() - slab.start } else { usize::MAX };
-        if self.window.is_some() {
-            let axes = Reading::Forward.read(&Reads::all_forward(desc), block);
-            let pitch = inputs.len();
-            let window = Window { images: images.clone(), axes, channels: inputs.clone(), pitch };
-            window.copy(kernels, &desc.input_tensor(), call.input, scratch.window);
-            input = Source { data: &*scratch.window, pixels: window.pixels() };
+        if self.copies.is_some() {
             let axes = [0, 1, 2].map(|axis| Steps { first: block.start[axis], step: 1, count: block.size[axis] });
             let window = Window { images: images.clone(), axes, channels: slab.clone(), pitch: slab.len() };
             window.copy(kernels, &desc.output_tensor(), call.grad_output, scratch.grad_output);
-            gradients = Source { data: &*scratch.grad_output, pixels: window.pixels() };
-            readable = usize::MAX;
+            (gradients, readable) = ((&*scratch.grad_output, window.pixels()), usize::MAX);
         }
-        let thresholds = (!call.thresholds.is_linear()).then_some(&*scratch.thresholds);
-        self.copy_patches(call, &input, inputs, (images, block), [thresholds, Some(scratch.padding)], scratch.patches);
-
         let [d, h, w] = block.size;
         let own = [d * h * w, h * w, w, 1].map(|step| step * self.pitch);
-        let others = gradients.pixels.steps([1; 3]);
-        let counts = [images.len(), d, h, w];
-        let gradients = &gradients.data[gradients.pixels.at(images.start, block.start, slab.start)..];
-        let patches = &*scratch.patches;
+        let (gradients, pixels) = gradients;
+        let gradients = &gradients[pixels.at(images.start, block.start, slab.start)..];
+        let (patches, others) = (&*scratch.patches, pixels.steps([1; 3]));
+        let (outputs, elements) = (slab.len(), steps(desc) + 1);
+        let ([lanes, rows], [from_lanes, from_rows], steps, readable) = if self.outputs_in_lanes {
+            ([outputs, elements], [gradients, patches], [others, own], readable)
+        } else {
+            ([elements, outputs], [patches, gradients], [own, others], usize::MAX)
+        };
         let [_, pitch] = self.sums(desc, kernels);
-        let (outputs, steps) = (slab.len(), steps(desc) + 1);
-        let (lanes, rows) = if self.outputs_in_lanes { (outputs, steps) } else { (steps, outputs) };
-        let [from_lanes, from_rows] = if self.outputs_in_lanes { [gradients, patches] } else { [patches, gradients] };
-        let steps = if self.outputs_in_lanes { [others, own] } else { [own, others] };
         kernels.stripe_products(StripeProducts {
             input: from_lanes,
-            positions: Lattice { counts, steps },
+            positions: Lattice { counts: [images.len(), d, h, w], steps },
             first: 0,
             channels: lanes,
-            readable: if self.outputs_in_lanes { readable } else { usize::MAX },
+            readable,
             stripes: Panels::of_at_most(lanes.div_ceil(kernels.lanes), self.most_vectors),
             thresholds: None,
             copy: &mut *scratch.copy,
@@ -319,10 +309,10 @@ impl Patches {
     fn copy_patches(
         &self,
         call: &BackwardWeightCall<'_>,
-        input: &Source<'_>,
+        (input, pixels): (&[f32], &Pixels),
         channels: Range<usize>,
         (images, block): (&Range<usize>, &Block),
-        [thresholds, padding]: [Option<&[f32]>; 2],
+        (thresholds, padding): (Option<&[f32]>, &[f32]),
         patches: &mut [f32],
     ) {
         let (desc, kernels) = (call.desc, call.kernels);
@@ -330,10 +320,10 @@ impl Patches {
         let intervals = |axis: usize| reads[axis].intervals_in(block.start[axis]..block.start[axis] + block.size[axis]);
         let [d, h, w] = block.size;
         let own = [d * h * w, h * w, w, 1].map(|step| step * self.pitch);
-        let theirs = input.pixels.steps(desc.stride());
+        let theirs = pixels.steps(desc.stride());
         let [_, heights, widths] = desc.kernel();
         // Taps along the width that read side by side are one line.
-        let adjacent = input.pixels.steps(desc.dilation().map(|dilation| max(dilation, 1)))[3] == channels.len();
+        let adjacent = pixels.steps(desc.dilation().map(|dilation| max(dilation, 1)))[3] == channels.len();
         for interval in intervals(0).flat_map(|d| intervals(1).flat_map(move |h| intervals(2).map(move |w| [d, h, w])))
         {
             let positions = interval.map(|Interval { positions, .. }| positions.range());
@@ -341,9 +331,7 @@ impl Patches {
             let counts = [images.len(), positions[0].len(), positions[1].len(), positions[2].len()];
             let at = [0, 1, 2].map(|axis| (positions[axis].start - block.start[axis]) * own[1 + axis]);
             let to = &mut patches[at.iter().sum()..];
-            if let Some(padding) =
-                padding.filter(|_| taps.iter().zip(desc.kernel()).any(|(taps, all)| taps.len() < all))
-            {
+            if taps.iter().zip(desc.kernel()).any(|(taps, all)| taps.len() < all) {
                 let places = Lattice { counts, steps: [[0; 4], own] };
                 kernels.clamp_lines(ClampLines { from: padding, places, len: padding.len(), thresholds: None, to });
             }
@@ -354,7 +342,7 @@ impl Patches {
                         .map(|axis| reads[axis].source_of(positions[axis].start, [d, h, w][axis]).unwrap_or(0));
                     let step = ((d * heights + h) * widths + w) * channels.len();
                     kernels.clamp_lines(ClampLines {
-                        from: &input.data[input.pixels.at(images.start, reads, channels.start)..],
+                        from: &input[pixels.at(images.start, reads, channels.start)..],
                         places: Lattice { counts, steps: [theirs, own] },
                         len: together * channels.len(),
                         thresholds: thresholds.map(|thresholds| &thresholds[step..]),

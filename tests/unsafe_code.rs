@@ -14,13 +14,15 @@ fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Sources below a folder, by their paths in it.
+/// Sources below a folder, by their paths in it. What Cargo writes beside a crate's sources, in `target`, is not among them.
 fn sources(folder: &Path, prefix: &str, found: &mut BTreeMap<String, String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = format!("{prefix}{}", path.file_name().unwrap().to_str().unwrap());
         if path.is_dir() {
-            sources(&path, &format!("{name}/"), found);
+            if path.file_name().unwrap() != "target" {
+                sources(&path, &format!("{name}/"), found);
+            }
         } else if name.ends_with(".rs") {
             found.insert(name, std::fs::read_to_string(path).unwrap());
         }

@@ -4,37 +4,48 @@ use core::ops::Range;
 
 use crate::desc::ConvDesc;
 use crate::geometry::Reads;
-use crate::sums::add_positions;
+use crate::sums::{Positions, add_positions};
+
+/// All output positions.
+pub(crate) fn all(desc: &ConvDesc) -> Positions {
+    desc.output_size().map(|size| 0..size)
+}
 
 /// The output positions, a range per axis, that read inside the input through a tap.
-pub(crate) fn unpadded(desc: &ConvDesc, tap: usize) -> [Range<usize>; 3] {
+pub(crate) fn unpadded(desc: &ConvDesc, tap: usize) -> Positions {
     let k = desc.kernel_position(tap);
     [0, 1, 2].map(|axis| Reads::forward(desc, axis).unpadded(k[axis]).range())
 }
 
-/// Whether all output positions do.
-pub(crate) fn is_inside(desc: &ConvDesc, unpadded: &[Range<usize>; 3]) -> bool {
-    unpadded.iter().zip(desc.output_size()).all(|(range, size)| range.len() == size)
+/// Whether all of some output positions are in the box `unpadded`.
+pub(crate) fn is_inside(positions: &Positions, unpadded: &Positions) -> bool {
+    positions.iter().zip(unpadded).all(|(own, inside)| inside.start <= own.start && own.end <= inside.end)
 }
 
-/// Adds to `sums`, one for each of some output channels, the gradients of the positions outside the box `unpadded`.
+/// Adds to `sums`, one for each of some output channels, the gradients of the `positions` outside the box `unpadded`.
 pub(crate) fn sum_outside(
     desc: &ConvDesc,
     grad_output: &[f32],
-    [d, h, w]: &[Range<usize>; 3],
+    positions: &Positions,
+    unpadded: &Positions,
     channels: Range<usize>,
     sums: &mut [f32],
 ) {
-    let size = desc.output_size();
-    let [_, rows, columns] = size.map(|size| 0..size);
+    let [planes, rows, columns] = positions.clone();
+    // The part of the box that is among the positions.
+    let [d, h, w] = [0, 1, 2].map(|axis| {
+        let (own, inside) = (&positions[axis], &unpadded[axis]);
+        let start = inside.start.clamp(own.start, own.end);
+        start..inside.end.clamp(start, own.end)
+    });
     // Planes before and after, rows of the planes between, columns of the rows between.
     let mut boxes = [
-        [0..d.start, rows.clone(), columns.clone()],
-        [d.end.max(d.start)..size[0], rows, columns.clone()],
-        [d.clone(), 0..h.start, columns.clone()],
-        [d.clone(), h.end.max(h.start)..size[1], columns],
-        [d.clone(), h.clone(), 0..w.start],
-        [d.clone(), h.clone(), w.end.max(w.start)..size[2]],
+        [planes.start..d.start, rows.clone(), columns.clone()],
+        [d.end..planes.end, rows.clone(), columns.clone()],
+        [d.clone(), rows.start..h.start, columns.clone()],
+        [d.clone(), h.end..rows.end, columns.clone()],
+        [d.clone(), h.clone(), columns.start..w.start],
+        [d, h, w.end..columns.end],
     ];
     // Most are empty; each channel of each image looks at those that are not.
     let mut used = 0;

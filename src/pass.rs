@@ -8,7 +8,7 @@ use crate::calls::{BackwardInputCall, BackwardWeightCall, ForwardCall};
 use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::forward::ForwardPlan;
-use crate::geometry::parts;
+use crate::geometry::{THREADS, parts};
 use crate::kernel::{self, Kernels};
 use crate::operands::{
     BackwardInput, BackwardWeight, Forward, Gradient, InputGradients, Weight, WeightGradients, checked, checked_mut,
@@ -141,16 +141,28 @@ impl<'l> Packer<'l> {
     }
 
     /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.
-    fn packed<'a>(&self, weight: Weight<'a>, workspace: &'a mut [f32]) -> (&'a [f32], &'a mut [f32]) {
+    fn packed<'a>(
+        &self,
+        weight: Weight<'a>,
+        workspace: &'a mut [f32],
+        executor: &dyn Executor,
+    ) -> Result<(&'a [f32], &'a mut [f32]), Error> {
+        /// Multiply-adds that take as long as it takes to pack a weight.
+        const PRODUCTS_PER_WEIGHT: usize = 16;
         let Layer { desc, kernels, .. } = self.layer;
         let workspace = aligned(workspace, kernels.lanes);
         match weight {
             Weight::Plain(weight) => {
                 let ([packed], rest) = self.apart().carve(workspace);
-                self.packing.pack(desc, kernels, weight, packed);
-                (packed, rest)
+                let threads = self.layer.parts_of(packed.len().saturating_mul(PRODUCTS_PER_WEIGHT));
+                if THREADS && threads > 1 {
+                    self.packing.pack_in_parts((desc, kernels), weight, packed, threads, executor)?;
+                } else {
+                    self.packing.pack(desc, kernels, weight, packed);
+                }
+                Ok((packed, rest))
             }
-            Weight::Packed(weight) => (weight.data, workspace),
+            Weight::Packed(weight) => Ok((weight.data, workspace)),
         }
     }
 }
@@ -195,7 +207,7 @@ impl<'l> Planned<'l, ForwardPlan> {
             tiny.forward(input, &tiny.weight(desc, weight), &thresholds, bias, epilogue.as_ref(), output);
             return Ok(());
         }
-        let (weight, workspace) = self.packer().packed(weight, workspace);
+        let (weight, workspace) = self.packer().packed(weight, workspace, executor)?;
         let call = ForwardCall { desc, kernels, input, weight, thresholds, bias, epilogue: epilogue.as_ref() };
         self.plan.run(&call, output, workspace, executor)
     }
@@ -262,7 +274,7 @@ impl<'l> Planned<'l, BackwardInputPlan> {
             tiny.backward_input(input, &weight, &thresholds, grad_output, grad_input, grad_thresholds);
             return Ok(());
         }
-        let (weight, workspace) = self.packer().packed(weight, workspace);
+        let (weight, workspace) = self.packer().packed(weight, workspace, executor)?;
         let call = BackwardInputCall { desc, kernels, input, weight, thresholds, grad_output, start };
         self.plan.run(&call, grad_input, grad_thresholds, workspace, executor)
     }

@@ -1,10 +1,14 @@
 //! Packed weights: the order in which the kernels read them.
 
+use core::ops::Range;
+
 use crate::desc::ConvDesc;
+use crate::error::Error;
 use crate::geometry::Panels;
 use crate::isa::Isa;
 use crate::kernel::{Kernels, RowsMut, TransposeBlock, VECTORS};
 use crate::strided;
+use crate::threads::{Executor, Rest, for_each};
 
 /// Weights packed for many calls: by [`ConvRelu::pack_weight`](crate::ConvRelu::pack_weight) for the forward pass, or by
 /// [`ConvRelu::pack_weight_transposed`](crate::ConvRelu::pack_weight_transposed) for the backward pass of the input.
@@ -187,55 +191,87 @@ impl Packing {
 
     /// Packs all of a layer's weights.
     pub(crate) fn pack(&self, desc: &ConvDesc, kernels: &Kernels, weight: &[f32], packed: &mut [f32]) {
+        self.pack_panels(desc, kernels, weight, 0..self.all_panels(desc), &mut packed[..self.len(desc)]);
+    }
+
+    /// The same; threads share the panels.
+    pub(crate) fn pack_in_parts(
+        &self,
+        layer: (&ConvDesc, &Kernels),
+        weight: &[f32],
+        packed: &mut [f32],
+        threads: usize,
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
+        let (desc, kernels) = layer;
+        let parts = Panels::into_parts(self.all_panels(desc), threads);
+        let mut rest = Rest::of(packed);
+        let jobs = parts.iter().map(move |panels| {
+            let lanes = self.lane_of_all(panels.end) - self.lane_of_all(panels.start);
+            (rest.cut(lanes * self.depth(desc)), panels)
+        });
+        for_each(executor, parts.count(), jobs, &|(packed, panels): (&mut [f32], _)| {
+            self.pack_panels(desc, kernels, weight, panels, packed);
+        })
+    }
+
+    /// Packs some panels, counted over all groups.
+    fn pack_panels(
+        &self,
+        desc: &ConvDesc,
+        kernels: &Kernels,
+        weight: &[f32],
+        panels: Range<usize>,
+        mut packed: &mut [f32],
+    ) {
         let (in_channels, taps) = (desc.group_in_channels(), desc.taps());
         let (channel, tap) = channel_and_tap_strides(desc);
         let filter = in_channels * taps;
-        let depth = self.depth(desc);
-        let groups = packed[..self.len(desc)].chunks_exact_mut(self.group_width() * depth);
-        for (packed, weight) in groups.zip(weight.chunks_exact(self.group_filters(desc) * filter)) {
-            for panel in 0..self.panels.count() {
-                let lanes = self.lane(panel)..self.lane(panel + 1);
-                let (first, width) = (lanes.start, lanes.len());
-                let used = self.channel(desc, panel + 1) - first;
-                let out = &mut packed[first * depth..lanes.end * depth];
-                if used < width {
-                    out.fill(0.0);
+        let group_len = self.group_filters(desc) * filter;
+        for panel in panels {
+            let (group, panel) = self.panel_of_all(panel);
+            let weight = &weight[group * group_len..][..group_len];
+            let (first, width) = (self.lane(panel), self.lane(panel + 1) - self.lane(panel));
+            let used = self.channel(desc, panel + 1) - first;
+            let (out, rest) = packed.split_at_mut(width * self.depth(desc));
+            packed = rest;
+            if used < width {
+                out.fill(0.0);
+            }
+            match self.order {
+                Order::Depthwise { .. } if VECTORS => {
+                    transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
                 }
-                match self.order {
-                    Order::Depthwise { .. } if VECTORS => {
-                        transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
-                    }
-                    // Where there are no vectors, it is not planned.
-                    Order::Depthwise { .. } => (),
-                    // The steps are in the order of the layout: one transposition.
-                    Order::ChannelTap if tap == 1 => {
-                        transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
-                    }
-                    Order::TapChannel if VECTORS && channel == 1 => {
-                        transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
-                    }
-                    Order::ChannelTap | Order::TapChannel => {
-                        let (channel_step, tap_step) =
-                            if !VECTORS || self.order == Order::ChannelTap { (taps, 1) } else { (1, in_channels) };
-                        for t in 0..taps {
-                            for d in 0..used {
-                                let out = &mut out[t * tap_step * width + d..];
-                                let weight = &weight[(first + d) * filter + t * tap..];
-                                strided::copy(weight, channel, out, channel_step * width, in_channels);
-                            }
+                // Where there are no vectors, it is not planned.
+                Order::Depthwise { .. } => (),
+                // The steps are in the order of the layout: one transposition.
+                Order::ChannelTap if tap == 1 => {
+                    transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
+                }
+                Order::TapChannel if VECTORS && channel == 1 => {
+                    transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
+                }
+                Order::ChannelTap | Order::TapChannel => {
+                    let (channel_step, tap_step) =
+                        if !VECTORS || self.order == Order::ChannelTap { (taps, 1) } else { (1, in_channels) };
+                    for t in 0..taps {
+                        for d in 0..used {
+                            let out = &mut out[t * tap_step * width + d..];
+                            let weight = &weight[(first + d) * filter + t * tap..];
+                            strided::copy(weight, channel, out, channel_step * width, in_channels);
                         }
                     }
-                    Order::Transposed => {
-                        let tap_pitch = desc.group_out_channels() * width;
-                        for (d, filter) in weight.chunks_exact(filter).enumerate() {
-                            let (filter, out) = (&filter[first * channel..], &mut out[d * width..]);
-                            if channel == 1 {
-                                for t in 0..taps {
-                                    strided::copy(&filter[t * tap..], 1, &mut out[t * tap_pitch..], 1, used);
-                                }
-                            } else {
-                                transpose(kernels, filter, channel, out, tap_pitch, [used, taps]);
+                }
+                Order::Transposed => {
+                    let tap_pitch = desc.group_out_channels() * width;
+                    for (d, filter) in weight.chunks_exact(filter).enumerate() {
+                        let (filter, out) = (&filter[first * channel..], &mut out[d * width..]);
+                        if channel == 1 {
+                            for t in 0..taps {
+                                strided::copy(&filter[t * tap..], 1, &mut out[t * tap_pitch..], 1, used);
                             }
+                        } else {
+                            transpose(kernels, filter, channel, out, tap_pitch, [used, taps]);
                         }
                     }
                 }

@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use crate::arith::max;
-use crate::border::{is_inside, sum_outside, unpadded};
+use crate::border::{self, is_inside, sum_outside, unpadded};
 use crate::calls::BackwardInputCall;
 use crate::desc::ConvDesc;
 use crate::error::Error;
@@ -36,6 +36,7 @@ pub(super) fn add(
     if workspace.is_empty() {
         return Ok(());
     }
+    let all = border::all(desc);
     let (sums, row) = workspace.split_at_mut(desc.taps() * desc.out_channels());
     let parts = Panels::into_parts(desc.taps(), threads);
     let mut rest = Rest::of(&mut *sums);
@@ -43,13 +44,13 @@ pub(super) fn add(
     for_each(executor, parts.count(), jobs, &|(sums, taps): (&mut [f32], Range<usize>)| {
         for (tap, sums) in taps.zip(sums.chunks_exact_mut(desc.out_channels())) {
             sums.fill(0.0);
-            sum_outside(desc, call.grad_output, &unpadded(desc, tap), 0..desc.out_channels(), sums);
+            sum_outside(desc, call.grad_output, &all, &unpadded(desc, tap), 0..desc.out_channels(), sums);
         }
     })?;
 
     let depth = desc.group_out_channels();
     for (tap, sums) in sums.chunks_exact(desc.out_channels()).enumerate() {
-        if is_inside(desc, &unpadded(desc, tap)) {
+        if is_inside(&all, &unpadded(desc, tap)) {
             continue;
         }
         for panel in 0..packing.all_panels(desc) {

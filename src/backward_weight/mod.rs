@@ -15,6 +15,7 @@ mod stripes;
 use core::ops::Range;
 
 use crate::arith::{max, min};
+use crate::border;
 use crate::calls::BackwardWeightCall;
 use crate::depthwise::backward_weight as depthwise;
 use crate::desc::{ConvDesc, volume};
@@ -39,8 +40,7 @@ pub(crate) struct BackwardWeightPlan {
     driver: Driver,
     /// Output channels that are not cut.
     unit: usize,
-    /// Parts of the images, and of the positions of each, that are summed apart, so that threads may share them out; the sums of
-    /// several meet in the end.
+    /// Parts of the images, and of the positions of each, that are summed apart, so that threads may share them out.
     segments: u8,
     cuts: u8,
     /// What the threads share out: segments, and units of output channels of all groups.
@@ -49,27 +49,31 @@ pub(crate) struct BackwardWeightPlan {
     part_len: usize,
 }
 
-/// Elements of the sums of all segments, 256 KiB. Layers of larger gradients have channels enough to share out.
-const MOST_SUMS: usize = 64 * 1024;
+/// Elements of the sums of all segments, 2 MiB. Layers of larger gradients have channels enough to share out.
+const MOST_SUMS: usize = 512 * 1024;
 
-/// The same where parts of an image may be summed apart, 2 MiB, and how many parts of few images there may be.
-const MOST_SUMS_OF_CUTS: usize = 512 * 1024;
-const MOST_CUTS: usize = 4;
+/// Elements of sums that one thread adds up faster than others would wake.
+const ADDED_ALONE: usize = 64 * 1024;
 
-/// Positions of a segment for which to add its sums to others costs little: a hundredth of them.
+/// Positions of a segment for which to add its sums to others costs little, one or two hundredths of the time. [`outer`] transposes
+/// the sums first.
 const LEAST_POSITIONS: usize = 256;
+const LEAST_POSITIONS_OF_OUTER: usize = 768;
+
+/// Segments of few images, into which parts of each are cut: they cost a thread on its own one or two hundredths of its time, and
+/// more than eight threads share out channels as well.
+const MOST_CUTS: usize = 8;
 
 /// Images that are summed apart, and, where each is on its own, parts of its positions along the first long axis: a power of two, as
 /// threads often are. Independent of the number of threads: they decide the order of sums.
-const fn segments(desc: &ConvDesc, tuning: &Tuning, cuts_images: bool) -> (Panels, usize) {
+const fn segments(desc: &ConvDesc, tuning: &Tuning, least_positions: usize) -> (Panels, usize) {
     let (batch, size) = (desc.batch(), desc.output_size());
     let pay = paying_segments(desc.multiply_adds(), tuning.part);
-    let positions = batch.saturating_mul(volume(size)) / LEAST_POSITIONS;
-    let most_sums = if cuts_images { MOST_SUMS_OF_CUTS } else { MOST_SUMS };
-    let sums = most_sums / max(gradient_len(desc, desc.out_channels()), 1);
+    let positions = batch.saturating_mul(volume(size)) / least_positions;
+    let sums = MOST_SUMS / max(gradient_len(desc, desc.out_channels()), 1);
     let most = max(min(pay, min(positions, sums)), 1);
     let images = Panels::of_at_most(batch, max(batch.div_ceil(most), 1));
-    if !cuts_images || images.max() > 1 || batch == 0 {
+    if images.max() > 1 || batch == 0 {
         return (images, 1);
     }
     let cuts = min(min(most, MOST_CUTS) / batch, size[long_axis(size)]);
@@ -110,10 +114,45 @@ struct WeightPart<'a> {
 
 /// Where the gradients of some output channels go.
 enum Gradients<'a> {
-    /// To the caller, from all images; that of the bias is added to.
+    /// To the caller, from the only segment; that of the bias is added to.
     Whole(Option<Gradient<'a>>, Option<&'a mut [f32]>),
+    /// There, too, but each segment is summed in the last buffer first, `[weight, then bias][channel]`.
+    InTurn(Option<Gradient<'a>>, Option<&'a mut [f32]>, &'a mut [f32]),
     /// To sums of each segment, `[segment][weight, then bias][channel]`, of those that are wanted.
     Apart(&'a mut [f32], [bool; 2]),
+}
+
+/// The sums of segments, and the gradients of some of their channels.
+struct SegmentSums<'a> {
+    /// `[segment][weight, then bias][channel]`, `len` elements of a segment's `all` channels.
+    sums: &'a [f32],
+    len: usize,
+    all: usize,
+    /// Of those, and their gradients.
+    channels: Range<usize>,
+    weights: Option<(&'a mut [f32], Accumulation)>,
+    biases: Option<&'a mut [f32]>,
+}
+
+impl SegmentSums<'_> {
+    /// Adds one segment after another, or replaces the gradients of the weights with the first one. `filter` is the number of
+    /// weights of a channel.
+    fn add(self, filter: usize) {
+        let Self { sums, len, all, channels, mut weights, mut biases } = self;
+        for segment in sums.chunks_exact(len) {
+            let (of_weights, of_biases) = segment.split_at(all * filter);
+            if let Some((values, accumulation)) = &mut weights {
+                let sums = &of_weights[channels.start * filter..channels.end * filter];
+                match core::mem::replace(accumulation, Accumulation::Add) {
+                    Accumulation::Overwrite => values.copy_from_slice(sums),
+                    Accumulation::Add => strided::add(sums, values, 1),
+                }
+            }
+            if let Some(values) = &mut biases {
+                strided::add(&of_biases[channels.clone()], values, 1);
+            }
+        }
+    }
 }
 
 impl BackwardWeightPlan {
@@ -145,8 +184,10 @@ impl BackwardWeightPlan {
             1
         };
         let units = desc.out_channels().div_ceil(unit);
+        let transposes = !by_patches && !suits_stripes(desc);
+        let least_positions = if transposes { LEAST_POSITIONS_OF_OUTER } else { LEAST_POSITIONS };
         let (segments, cuts) = match depthwise {
-            None if THREADS => segments(desc, tuning, by_patches),
+            None if THREADS => segments(desc, tuning, least_positions),
             _ => (Panels::into_parts(desc.batch(), 1), 1),
         };
         // Channels share copies of the input, which cost about as much as three of them.
@@ -209,10 +250,23 @@ impl BackwardWeightPlan {
         self.parts.count().saturating_mul(self.part_len).saturating_add(self.sums_len(desc))
     }
 
-    /// Elements of the sums of all segments.
+    /// Parts of the images and their positions that are summed apart.
+    const fn segments(&self) -> usize {
+        self.segments as usize * self.cuts as usize
+    }
+
+    /// Segments whose sums are kept at a time: all, if threads share them, else one after another.
+    const fn kept(&self) -> usize {
+        if self.parts.images().count() > 1 { self.segments() } else { 1 }
+    }
+
+    /// Elements of the sums of segments.
     const fn sums_len(&self, desc: &ConvDesc) -> usize {
-        let segments = self.segments as usize * self.cuts as usize;
-        if THREADS && segments > 1 { gradient_len(desc, desc.out_channels()).saturating_mul(segments) } else { 0 }
+        if THREADS && self.segments() > 1 {
+            gradient_len(desc, desc.out_channels()).saturating_mul(self.kept())
+        } else {
+            0
+        }
     }
 
     /// The images of a segment, and their positions.
@@ -249,17 +303,23 @@ impl BackwardWeightPlan {
         let (workspace, sums) = workspace.split_at_mut(self.parts.count() * part_len);
         let sums = &mut sums[..self.sums_len(desc)];
         let mut workspace = Rest::of(workspace);
-        if !THREADS || sums.is_empty() {
+        if !THREADS || self.kept() == 1 {
             let filter = desc.group_in_channels() * desc.taps();
             let mut weights = grad_weight.map(|Gradient { values, accumulation }| (Rest::of(values), accumulation));
             let mut biases = grad_bias.map(Rest::of);
+            let mut sums = Rest::of(sums);
+            let in_turn = THREADS && self.segments() > 1;
             let jobs = self.parts.iter().map(move |[segments, _, units]| {
                 let channels = self.channels(desc, &units);
                 let weights = weights
                     .as_mut()
                     .map(|(rest, accumulation)| Gradient::new(rest.cut(channels.len() * filter), *accumulation));
                 let biases = biases.as_mut().map(|rest| rest.cut(channels.len()));
-                let gradients = Gradients::Whole(weights, biases);
+                let gradients = if in_turn {
+                    Gradients::InTurn(weights, biases, sums.cut(gradient_len(desc, channels.len())))
+                } else {
+                    Gradients::Whole(weights, biases)
+                };
                 WeightPart { segments, channels, gradients, workspace: workspace.cut(part_len) }
             });
             return for_each(executor, self.parts.count(), jobs, &|part| self.run_part(call, part));
@@ -273,69 +333,98 @@ impl BackwardWeightPlan {
             WeightPart { segments, channels, gradients, workspace: workspace.cut(part_len) }
         });
         for_each(executor, self.parts.count(), jobs, &|part| self.run_part(call, part))?;
-        self.add_segments(desc, sums, grad_weight, grad_bias);
-        Ok(())
+        self.add_segments(desc, sums, (grad_weight, grad_bias), executor)
     }
 
-    /// Adds the sums of all segments to the gradients, one after another. They lie as parts of channels have them.
+    /// Adds the sums of all segments to the gradients, one segment after another; threads share the channels. The sums lie as parts
+    /// of channels have them.
     fn add_segments(
         &self,
         desc: &ConvDesc,
         sums: &[f32],
-        mut grad_weight: Option<Gradient<'_>>,
-        mut grad_bias: Option<&mut [f32]>,
-    ) {
+        (grad_weight, grad_bias): (Option<Gradient<'_>>, Option<&mut [f32]>),
+        executor: &dyn Executor,
+    ) -> Result<(), Error> {
         let filter = desc.group_in_channels() * desc.taps();
+        let panels = self.parts.panels();
+        // No more tasks than threads.
+        let each = max(min(self.parts.count(), sums.len() / ADDED_ALONE) / panels.count(), 1);
+        let mut weights = grad_weight.map(|Gradient { values, accumulation }| (Rest::of(values), accumulation));
+        let mut biases = grad_bias.map(Rest::of);
         let mut rest = sums;
-        for units in self.parts.panels().iter() {
-            let channels = self.channels(desc, &units);
+        let jobs = (0..panels.count() * each).map(move |index| {
+            let channels = self.channels(desc, &panels.get(index / each));
             let len = gradient_len(desc, channels.len());
-            let (own, others) = rest.split_at(len * usize::from(self.segments) * usize::from(self.cuts));
-            rest = others;
-            for (index, segment) in own.chunks_exact(len).enumerate() {
-                let (weights, biases) = segment.split_at(channels.len() * filter);
-                if let Some(Gradient { values, accumulation }) = &mut grad_weight {
-                    let values = &mut values[channels.start * filter..channels.end * filter];
-                    if index == 0 && *accumulation == Accumulation::Overwrite {
-                        values.copy_from_slice(weights);
-                    } else {
-                        strided::add(weights, values, 1);
-                    }
-                }
-                if let Some(values) = &mut grad_bias {
-                    strided::add(biases, &mut values[channels.clone()], 1);
-                }
+            let own = &rest[..len * self.segments()];
+            if index % each == each - 1 {
+                rest = &rest[own.len()..];
             }
-        }
+            let parts = Panels::into_parts(channels.len(), each);
+            let part = parts.start(min(index % each, parts.count()))..parts.start(min(index % each + 1, parts.count()));
+            let weights = weights.as_mut().map(|(rest, accumulation)| (rest.cut(part.len() * filter), *accumulation));
+            let biases = biases.as_mut().map(|rest| rest.cut(part.len()));
+            SegmentSums { sums: own, len, all: channels.len(), channels: part, weights, biases }
+        });
+        for_each(executor, panels.count() * each, jobs, &|part: SegmentSums<'_>| part.add(filter))
     }
 
     fn run_part(&self, call: &BackwardWeightCall<'_>, part: WeightPart<'_>) {
         let WeightPart { segments, channels, gradients, workspace } = part;
         match gradients {
             Gradients::Whole(weights, biases) => {
-                let all = call.desc.output_size().map(|size| 0..size);
+                let all = border::all(call.desc);
                 self.run_channels(call, &all, channels, weights, biases, workspace);
             }
-            Gradients::Apart(sums, [weight, bias]) if THREADS => {
-                let len = gradient_len(call.desc, channels.len());
-                for (segment, sums) in segments.zip(sums.chunks_exact_mut(len)) {
-                    let (images, positions) = self.segment(call.desc, segment);
-                    let [input, output] = [call.desc.input_tensor(), call.desc.output_tensor()];
-                    let call = BackwardWeightCall {
-                        desc: &call.desc.of_images(images.len()),
-                        input: &call.input[images.start * input.image_stride..],
-                        grad_output: &call.grad_output[images.start * output.image_stride..],
-                        ..*call
+            Gradients::InTurn(mut weights, mut biases, sums) if THREADS => {
+                let wanted = [weights.is_some(), biases.is_some()];
+                for segment in segments {
+                    self.run_segment(call, segment, &channels, (&mut *sums, wanted), &mut *workspace);
+                    let part = SegmentSums {
+                        sums: &*sums,
+                        len: sums.len(),
+                        all: channels.len(),
+                        channels: 0..channels.len(),
+                        weights: weights.as_mut().map(|gradient| (&mut *gradient.values, gradient.accumulation)),
+                        biases: biases.as_deref_mut(),
                     };
-                    let (weights, biases) = sums.split_at_mut(len - channels.len());
-                    biases.fill(0.0);
-                    let weights = weight.then_some(Gradient::overwrite(weights));
-                    let biases = bias.then_some(biases);
-                    self.run_channels(&call, &positions, channels.clone(), weights, biases, &mut *workspace);
+                    part.add(call.desc.group_in_channels() * call.desc.taps());
+                    if let Some(gradient) = &mut weights {
+                        gradient.accumulation = Accumulation::Add;
+                    }
                 }
             }
-            Gradients::Apart(..) => unreachable!("segments are never planned"),
+            Gradients::Apart(sums, wanted) if THREADS => {
+                let len = gradient_len(call.desc, channels.len());
+                for (segment, sums) in segments.zip(sums.chunks_exact_mut(len)) {
+                    self.run_segment(call, segment, &channels, (sums, wanted), &mut *workspace);
+                }
+            }
+            Gradients::InTurn(..) | Gradients::Apart(..) => unreachable!("segments are never planned"),
         }
+    }
+
+    /// Replaces `sums` with those of a segment.
+    fn run_segment(
+        &self,
+        call: &BackwardWeightCall<'_>,
+        segment: usize,
+        channels: &Range<usize>,
+        (sums, [weight, bias]): (&mut [f32], [bool; 2]),
+        workspace: &mut [f32],
+    ) {
+        let (images, positions) = self.segment(call.desc, segment);
+        let [input, output] = [call.desc.input_tensor(), call.desc.output_tensor()];
+        let call = BackwardWeightCall {
+            desc: &call.desc.of_images(images.len()),
+            input: &call.input[images.start * input.image_stride..],
+            grad_output: &call.grad_output[images.start * output.image_stride..],
+            ..*call
+        };
+        let (weights, biases) = sums.split_at_mut(sums.len() - channels.len());
+        biases.fill(0.0);
+        let weights = weight.then_some(Gradient::overwrite(weights));
+        let biases = bias.then_some(biases);
+        self.run_channels(&call, &positions, channels.clone(), weights, biases, workspace);
     }
 
     /// Computes the gradients of some output channels, at some positions: all of them but where images are cut.
@@ -354,7 +443,7 @@ impl BackwardWeightPlan {
             return;
         }
         if VECTORS && let Driver::Stripes(driver) = &self.driver {
-            driver.run(call, channels, grad_weight, grad_bias, workspace);
+            driver.run(call, positions, channels, grad_weight, grad_bias, workspace);
             return;
         }
         if VECTORS
@@ -370,7 +459,7 @@ impl BackwardWeightPlan {
         }
         let Some(grad_weight) = grad_weight.map(Gradient::zeroed) else { return };
         match &self.driver {
-            Driver::Outer(driver) => driver.run(call, channels, grad_weight, workspace),
+            Driver::Outer(driver) => driver.run(call, positions, channels, grad_weight, workspace),
             Driver::Depthwise(_) | Driver::Patches(_) | Driver::Stripes(_) | Driver::Tiny(_) => {
                 unreachable!("never planned, or done above")
             }

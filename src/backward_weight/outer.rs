@@ -18,6 +18,7 @@ use crate::geometry::{Panels, Segments, chunks};
 use crate::kernel::{Kernels, Offsets, RowsMut, TransposeBlock, WeightPanels};
 use crate::stage::{Block, Image, Staging, blocks};
 use crate::strided;
+use crate::sums::Positions;
 use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;
 use crate::weight::channel_and_tap_strides;
@@ -152,10 +153,11 @@ impl Outer {
         Buffers::new(lens, kernels.lanes)
     }
 
-    /// Adds the gradients of the weights of some output channels, in the order of the layout.
+    /// Adds the gradients of the weights of some output channels, in the order of the layout, at some positions.
     pub(super) fn run(
         &self,
         call: &BackwardWeightCall<'_>,
+        all_positions: &Positions,
         channels: Range<usize>,
         all_grad_weight: &mut [f32],
         workspace: &mut [f32],
@@ -179,7 +181,7 @@ impl Outer {
                     buffers.grad_weight.fill(0.0);
                     let mut segments = Segments::default();
                     for images in chunks(0..desc.batch(), self.images) {
-                        for block in blocks(desc.output_size().map(|size| 0..size), self.block) {
+                        for block in blocks(all_positions.clone(), self.block) {
                             self.run_block(call, &slab, images.clone(), block, &mut buffers);
                             if segments.advance(images.len() * block.len()) {
                                 self.unpack(call, &slab, &mut buffers, out);

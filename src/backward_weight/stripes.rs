@@ -32,7 +32,7 @@ use crate::layout::Layout;
 use crate::operands::{Accumulation, Gradient};
 use crate::pixels::{Blocks, Budget, Pixels, Reading, Window};
 use crate::strided;
-use crate::sums::add_positions;
+use crate::sums::{Positions, add_positions};
 use crate::tuning::Tuning;
 use crate::workspace::Buffers;
 
@@ -271,10 +271,12 @@ impl Stripes {
         Buffers::new([copy, gradients, lanes, outside, self.sums, window, grad_output], kernels.lanes)
     }
 
-    /// Computes the gradients of some output channels, the weights' in the order of the layout; adds to the biases'.
+    /// Computes the gradients of some output channels at some positions, the weights' in the order of the layout; adds to the
+    /// biases'.
     pub(super) fn run(
         &self,
         call: &BackwardWeightCall<'_>,
+        positions: &Positions,
         channels: Range<usize>,
         grad_weight: Option<Gradient<'_>>,
         mut grad_bias: Option<&mut [f32]>,
@@ -301,12 +303,12 @@ impl Stripes {
                     grad_bias: grad_bias.as_mut().map(|all| &mut all[first..][..slab.len()]),
                     channels: slab,
                 };
-                self.sum_outside(call, &slab, scratch.taps.outside);
+                self.sum_outside(call, positions, &slab, scratch.taps.outside);
                 for vectors in chunks(0..self.vectors, self.at_once) {
                     let lanes = |vector: usize| (vector * call.kernels.lanes).min(desc.group_in_channels());
                     slab.inputs = lanes(vectors.start)..lanes(vectors.end);
                     (slab.vectors, slab.replaces) = (vectors, replaces);
-                    self.run_slab(call, &mut slab, &mut scratch);
+                    self.run_slab(call, positions, &mut slab, &mut scratch);
                     // It has been summed.
                     slab.grad_bias = None;
                 }
@@ -314,19 +316,18 @@ impl Stripes {
         }
     }
 
-    fn run_slab(&self, call: &BackwardWeightCall<'_>, slab: &mut Slab<'_>, scratch: &mut Scratch<'_>) {
-        let [depth, height, width] = call.desc.output_size();
+    fn run_slab(&self, call: &BackwardWeightCall<'_>, all: &Positions, slab: &mut Slab<'_>, scratch: &mut Scratch<'_>) {
         let tiles = Panels::of_at_most(slab.channels.len(), self.most_rows);
         let (mut first, mut segments) = (true, Segments::default());
         for images in chunks(0..call.desc.batch(), self.block[0]) {
-            for depths in chunks(0..depth, self.block[1]) {
-                for rows in chunks(0..height, self.block[2]) {
-                    for columns in chunks(0..width, self.block[3]) {
+            for depths in chunks(all[0].clone(), self.block[1]) {
+                for rows in chunks(all[1].clone(), self.block[2]) {
+                    for columns in chunks(all[2].clone(), self.block[3]) {
                         let positions = [images.clone(), depths.clone(), rows.clone(), columns];
                         let count = positions.iter().map(Range::len).product();
                         let packed = if self.by_column { 0..0 } else { positions[3].clone() };
                         let begins = segments.is_new();
-                        let mut block = Block { positions, packed, tiles, first, begins };
+                        let mut block = Block { all, positions, packed, tiles, first, begins };
                         self.run_block(call, slab, &mut block, scratch);
                         first = false;
                         if segments.advance(count) {
@@ -342,16 +343,17 @@ impl Stripes {
     }
 
     /// Sums the gradients where taps read padding.
-    fn sum_outside(&self, call: &BackwardWeightCall<'_>, slab: &Slab<'_>, sums: &mut [f32]) {
+    fn sum_outside(&self, call: &BackwardWeightCall<'_>, positions: &Positions, slab: &Slab<'_>, sums: &mut [f32]) {
         if slab.grad_weight.is_none() || call.thresholds.is_linear() {
             return;
         }
         for (tap, sums) in sums.chunks_exact_mut(self.slab).enumerate() {
             let unpadded = border::unpadded(call.desc, tap);
-            if !border::is_inside(call.desc, &unpadded) {
+            if !border::is_inside(positions, &unpadded) {
                 let sums = &mut sums[..slab.channels.len()];
                 sums.fill(0.0);
-                border::sum_outside(call.desc, call.grad_output, &unpadded, slab.channels.clone(), sums);
+                let channels = slab.channels.clone();
+                border::sum_outside(call.desc, call.grad_output, positions, &unpadded, channels, sums);
             }
         }
     }
@@ -361,7 +363,7 @@ impl Stripes {
         &self,
         call: &BackwardWeightCall<'_>,
         slab: &mut Slab<'_>,
-        block: &mut Block,
+        block: &mut Block<'_>,
         scratch: &mut Scratch<'_>,
     ) {
         let desc = call.desc;
@@ -380,8 +382,8 @@ impl Stripes {
         if let Some(sums) = slab.grad_bias.as_deref_mut() {
             if self.by_column || self.sums > 0 {
                 if block.first {
-                    let all = desc.output_size().map(|size| 0..size);
-                    add_positions(&tensor, call.grad_output, &[all], slab.channels.clone(), sums);
+                    let all = core::slice::from_ref(block.all);
+                    add_positions(&tensor, call.grad_output, all, slab.channels.clone(), sums);
                 }
             } else {
                 call.kernels.sum_tiles(SumTiles {
@@ -420,7 +422,7 @@ impl Stripes {
         &self,
         call: &BackwardWeightCall<'_>,
         slab: &mut Slab<'_>,
-        block: &mut Block,
+        block: &mut Block<'_>,
         input: &Input<'_>,
         grad_output: (&[f32], Pixels),
         buffers: &mut TapBuffers<'_>,
@@ -446,7 +448,7 @@ impl Stripes {
         &self,
         call: &BackwardWeightCall<'_>,
         slab: &mut Slab<'_>,
-        block: &Block,
+        block: &Block<'_>,
         tap: [usize; 3],
         &Input { data: input, pixels, ref vectors }: &Input<'_>,
         scratch: &mut TapBuffers<'_>,
@@ -463,8 +465,9 @@ impl Stripes {
             sums => (&mut sums[..own.len() * filter], block.begins),
         };
         let (channels, index) = (desc.group_in_channels(), tap_index(desc, tap));
-        let pads =
-            block.first && !call.thresholds.is_linear() && !border::is_inside(desc, &border::unpadded(desc, index));
+        let pads = block.first
+            && !call.thresholds.is_linear()
+            && !border::is_inside(block.all, &border::unpadded(desc, index));
         let outside = pads.then(|| &scratch.outside[index * self.slab..][..own.len()]);
         let Inside { positions, reads, packed } = inside(desc, block, tap, &pixels);
         if positions.len() == 0 && outside.is_none() && !replaces {
@@ -514,7 +517,9 @@ struct Input<'a> {
 }
 
 /// A block of positions.
-struct Block {
+struct Block<'a> {
+    /// Those of all blocks.
+    all: &'a Positions,
     /// Along [image, depth, height, width].
     positions: [Range<usize>; 4],
     /// The columns whose gradients are packed.
@@ -554,7 +559,7 @@ impl Slab<'_> {
     }
 }
 
-impl Block {
+impl Block<'_> {
     /// Positions whose gradients are packed.
     fn packed_len(&self) -> usize {
         let [images, depths, rows, _] = &self.positions;
@@ -578,7 +583,7 @@ fn pack(
     call: &BackwardWeightCall<'_>,
     (grad_output, pixels): (&[f32], Pixels),
     slab: &Slab<'_>,
-    block: &Block,
+    block: &Block<'_>,
     gradients: &mut [f32],
 ) {
     let [images, depths, rows, _] = &block.positions;
@@ -601,7 +606,7 @@ struct Inside {
     packed: usize,
 }
 
-fn inside(desc: &ConvDesc, block: &Block, tap: [usize; 3], pixels: &Pixels) -> Inside {
+fn inside(desc: &ConvDesc, block: &Block<'_>, tap: [usize; 3], pixels: &Pixels) -> Inside {
     let [images, ..] = &block.positions;
     let mut counts = [images.len(), 0, 0, 0];
     let (mut first, mut packed) = ([0; 3], 0);

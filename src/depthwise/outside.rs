@@ -7,7 +7,7 @@ use core::ops::Range;
 use super::geometry::{Direction, Rows, Strips};
 use super::{Blocking, Field, Plane, Tables, axes_of, ranges_of};
 use crate::arith::min;
-use crate::border::{is_inside, unpadded};
+use crate::border::{self, is_inside, unpadded};
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, SEGMENT, Segments, chunks};
 use crate::kernel::{DepthwiseBackwardWeight, Kernels};
@@ -151,7 +151,7 @@ impl<'a> Outside<'a> {
         }
         let (desc, lanes) = (self.desc, self.kernels.lanes);
         let taps = desc.taps();
-        let padded = |tap: &usize| !is_inside(desc, &unpadded(desc, *tap));
+        let padded = |tap: &usize| !is_inside(&border::all(desc), &unpadded(desc, *tap));
         let mut next = 0;
         while let Some(start) = (next..taps).find(padded) {
             let end = (start..taps).find(|tap| !padded(tap)).unwrap_or(taps);

@@ -111,6 +111,11 @@ impl Split {
         [self.axis(0).max(), self.axis(1).max(), self.axis(2).max()]
     }
 
+    /// Parts of the images.
+    pub(crate) const fn images(&self) -> Panels {
+        self.axis(0)
+    }
+
     /// Parts of the panels.
     pub(crate) const fn panels(&self) -> Panels {
         self.axis(2)

@@ -278,14 +278,20 @@ fn wrong_executors_are_reported() {
             let never = call(|tasks, task| (1..tasks).for_each(task));
             let beyond = call(|tasks, task| (0..=tasks).for_each(task));
             let nothing = call(|_, _| ());
-            for (results, task, never) in [(twice, 1, false), (never, 0, true), (beyond, 3, false), (nothing, 0, true)]
+            for (results, task, never) in
+                [(twice, Some(1), false), (never, Some(0), true), (beyond, None, false), (nothing, Some(0), true)]
             {
                 for result in results {
                     let done = if never { "never ran" } else { "ran more than once" };
+                    // Threads share the panels of a weight that the call packs, of which there may be two.
+                    let Err(Error::Executor { tasks: tasks @ 2..=3, .. }) = result else {
+                        panic!("{result:?} on {isa}");
+                    };
+                    let task = task.unwrap_or(tasks);
                     assert_error(
                         result,
-                        Error::Executor { tasks: 3, task, never },
-                        &format!("executor {done} task {task}: it must run each of tasks 0 to 2 once"),
+                        Error::Executor { tasks, task, never },
+                        &format!("executor {done} task {task}: it must run each of tasks 0 to {} once", tasks - 1),
                     );
                 }
             }

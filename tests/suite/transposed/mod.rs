@@ -134,7 +134,11 @@ fn output_padding_beyond_the_stride() {
         }
     }
     for (seed, (axes, output_padding)) in (0..).zip(layers) {
-        for [groups, group_in, group_out] in [[1, 3, 2], [1, 20, 33], [2, 8, 5], [9, 1, 1], [40, 1, 1]] {
+        // Rows alone meet every vector and tile; layers of more axes would take minutes with that many channels.
+        let few = if axes.len() == 1 { 5 } else { 2 };
+        for [groups, group_in, group_out] in
+            [[1, 3, 2], [9, 1, 1], [2, 8, 5], [1, 20, 33], [40, 1, 1]].into_iter().take(few)
+        {
             for layout in [Layout::Nchw, Layout::Nhwc] {
                 let shape = Shape::new(2, group_in, group_out, &axes).groups(groups).layout(layout);
                 let case = Case::new(Layer::new(shape).output_padding(&output_padding), Values::Continuous, seed);

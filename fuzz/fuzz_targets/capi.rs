@@ -787,7 +787,13 @@ impl Made<'_> {
         let done = passes(input, &memory, &[4, 5], |error| unsafe { convrelu_forward(plan, args, error) });
         let Some(safe) = safe.filter(|_| done && sound && self.is_intact() && memory.is_own(4)) else { return };
         let read = [0, 1, 2, 3, 6, 7, 8];
-        let read = read.map(|index| if index == 2 && !per_tap { vec![] } else { memory.values(index) });
+        // What the call is not given, it has not accepted.
+        let given = |index: usize| match index {
+            2 => per_tap,
+            6.. => input.ended,
+            _ => true,
+        };
+        let read = read.map(|index| if given(index) { memory.values(index) } else { vec![] });
         let [x, w, theta, b, scale, shift, residual] = &read;
         let optional = |index: usize, values| (!memory.given[index].0.is_null()).then_some(values);
         let (bias, plain) = (optional(3, &b[..]), vec![0.5; lens.weight]);

@@ -26,7 +26,7 @@ use crate::layout::Layout;
 use crate::operands::{Accumulation, Gradient};
 use crate::strided;
 use crate::sums::{Positions, add_positions};
-use crate::threads::{Executor, Rest, for_each};
+use crate::threads::{Executor, Rest, Serial, for_each};
 use crate::tiny::Tiny;
 use crate::tuning::Tuning;
 
@@ -347,8 +347,9 @@ impl BackwardWeightPlan {
     ) -> Result<(), Error> {
         let filter = desc.group_in_channels() * desc.taps();
         let panels = self.parts.panels();
-        // No more tasks than threads.
-        let each = max(min(self.parts.count(), sums.len() / ADDED_ALONE) / panels.count(), 1);
+        let threads = min(self.parts.count(), sums.len() / ADDED_ALONE);
+        let each = max(threads / panels.count(), 1);
+        let executor = if threads > 1 { executor } else { &Serial };
         let mut weights = grad_weight.map(|Gradient { values, accumulation }| (Rest::of(values), accumulation));
         let mut biases = grad_bias.map(Rest::of);
         let mut rest = sums;

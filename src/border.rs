@@ -6,13 +6,13 @@ use crate::desc::ConvDesc;
 use crate::geometry::Reads;
 use crate::sums::add_positions;
 
-/// The output positions, a range per axis, that read inside the input through a tap.
+/// The output positions that read the input, not padding, through a tap: a range per axis.
 pub(crate) fn unpadded(desc: &ConvDesc, tap: usize) -> [Range<usize>; 3] {
     let k = desc.kernel_position(tap);
     [0, 1, 2].map(|axis| Reads::forward(desc, axis).unpadded(k[axis]).range())
 }
 
-/// Whether all output positions do.
+/// Whether no output position reads padding through the tap that `unpadded` belongs to.
 pub(crate) fn is_inside(desc: &ConvDesc, unpadded: &[Range<usize>; 3]) -> bool {
     unpadded.iter().zip(desc.output_size()).all(|(range, size)| range.len() == size)
 }
@@ -36,7 +36,7 @@ pub(crate) fn sum_outside(
         [d.clone(), h.clone(), 0..w.start],
         [d.clone(), h.clone(), w.end.max(w.start)..size[2]],
     ];
-    // Most are empty; each channel of each image looks at those that are not.
+    // Most boxes are empty. They are dropped here, so that not every channel of every image looks at them.
     let mut used = 0;
     for index in 0..boxes.len() {
         if !boxes[index].iter().any(Range::is_empty) {

@@ -12,8 +12,8 @@ pub(crate) const AXES: [&str; 3] = ["depth", "height", "width"];
 /// The most elements a buffer may hold: its size in bytes must fit `isize`.
 const MAX_LEN: usize = isize::MAX as usize / size_of::<f32>();
 
-/// The largest extent, padding, stride or dilated kernel. A coordinate is a sum of at most four of these (input extent, padding,
-/// and a stride or a dilated kernel beyond), and must fit `isize`. So each is at most a quarter of it.
+/// The largest input extent, padding and dilated kernel. Coordinates run from −padding to the input's extent + padding − 1, plus
+/// at most one stride or one dilated kernel. All of it must fit `isize`, so each part is at most a quarter of it.
 pub(crate) const MAX_EXTENT: usize = isize::MAX as usize / 4;
 
 /// `?` for `const fn`.
@@ -505,8 +505,8 @@ impl<const R: usize> ConvDescBuilder<R> {
     ///
     /// [`Error::ZeroChannels`], [`Error::ZeroGroups`], [`Error::ChannelsNotDivisible`], [`Error::ZeroSize`],
     /// [`Error::ZeroKernel`], [`Error::ZeroStride`], [`Error::ZeroDilation`], [`Error::KernelTooLarge`],
-    /// [`Error::PitchTooSmall`], and
-    /// [`Error::Overflow`] if a tensor or the padded input would not fit the address space, or if a count would overflow.
+    /// [`Error::PitchTooSmall`]. [`Error::Overflow`] if a tensor, the padded input or the dilated kernel would not fit the
+    /// address space, or if the kernel has more than 2²⁴ taps.
     pub const fn build(self) -> Result<ConvDesc, Error> {
         self.build_of(None)
     }

@@ -290,8 +290,8 @@ impl<const R: usize> ConvTransposeDescBuilder<R> {
     ///
     /// [`Error::ZeroChannels`], [`Error::ZeroGroups`], [`Error::ChannelsNotDivisible`], [`Error::ZeroSize`],
     /// [`Error::ZeroKernel`], [`Error::ZeroStride`], [`Error::ZeroDilation`], [`Error::OutputPaddingTooLarge`],
-    /// [`Error::PaddingTooLarge`] if no output is left, [`Error::PitchTooSmall`], and [`Error::Overflow`] if a tensor would not
-    /// fit the address space, or if a count would overflow.
+    /// [`Error::PaddingTooLarge`] if no output is left, [`Error::PitchTooSmall`]. [`Error::Overflow`] if a tensor, the output
+    /// before padding is cut off or the dilated kernel would not fit the address space, or if the kernel has more than 2²⁴ taps.
     pub const fn build(self) -> Result<ConvTransposeDesc, Error> {
         let (mut mirrored, mut axis) = (self.mirrored, 0);
         while axis < R {

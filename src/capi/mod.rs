@@ -45,18 +45,18 @@
 //!
 //! # What callers promise
 //!
-//! What no function can check is a contract. Each has a name, by which functions and safety comments cite it:
+//! No function can check the following. So each is a contract with a name, which functions and safety comments cite:
 //!
-//! - **Struct pointer**: null, misaligned, or to a struct that begins with its size and is as long as that says. Where a
-//!   function takes the size as an argument, the pointer is to room for as many bytes. Nobody else writes the struct during
-//!   the call; nobody else reads it where the call writes it. It is followed where it is neither null nor misaligned, and
-//!   beyond the size where that is this version's.
-//! - **Number pointer**: null, misaligned, or to room for one value of its type, which nobody else reads or writes during the
-//!   call. It is followed where it is neither null nor misaligned.
-//! - **Buffer pointer**: null, misaligned, or to as many elements as the length beside it says, all of one allocation. Nobody
-//!   else writes them during the call; nobody else reads them where the call writes them. What lies between the pixels or
-//!   images of a tensor with a pitch counts among them. The pointer is followed where it is neither null nor misaligned, its
-//!   buffer is not longer than an allocation can be, and lies apart from all that the call writes.
+//! - **Struct pointer**: null, misaligned, or a pointer to a struct that begins with its size and is as long as that size says.
+//!   If a function takes the size as an argument, the pointer points to room for so many bytes. During the call, nobody else
+//!   writes the struct, and nobody else reads it if the call writes it. The library follows the pointer if it is neither null nor
+//!   misaligned. It reads or writes beyond the size field only if the size is that of this version.
+//! - **Number pointer**: null, misaligned, or a pointer to room for one value of its type, which nobody else reads or writes
+//!   during the call. The library follows it if it is neither null nor misaligned.
+//! - **Buffer pointer**: null, misaligned, or a pointer to as many elements as the length beside it says, all of one allocation.
+//!   During the call, nobody else writes them, and nobody else reads them if the call writes them. The gaps between the pixels or
+//!   images of a tensor with a pitch count as elements. The library follows the pointer if it is neither null nor misaligned, and
+//!   if its buffer is not longer than an allocation can be and lies apart from all that the call writes.
 //! - **Callback**: [`convrelu_parallel_for`] is null, or a function that may be called with the `context` beside it on the
 //!   thread of the call. It passes the `task_context` that it is given, or null, to the `task` that it is given. It returns
 //!   when every `task` that it has begun has returned, begins none afterwards, and throws nothing. What the tasks run on, in

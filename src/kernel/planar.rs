@@ -523,7 +523,7 @@ impl ForwardPanels<'_> {
     /// addresses.
     #[inline(always)]
     fn ask_for<S: Vector, const MR: usize, const NR: usize>(&self, simd: S, row: *const f32) {
-        /// With fewer steps, a prefetch would not be finished before the tile writes.
+        /// With fewer steps, tiles do not wait for their writes, so no prefetch is needed.
         const FEW_STEPS: usize = 48;
         if self.offsets.table().len() < FEW_STEPS {
             return;

@@ -586,7 +586,7 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize, const CLAMPS:
     let ([na, nb, nc, count], [x_steps, steps]) = (tile.positions.counts, tile.positions.steps);
     let steps = steps.map(|step| step * tile.unit);
     let (x_step, step) = (x_steps[3], steps[3]);
-    // A single outer loop around that over positions. The compiler would move all sums through memory for each nested loop.
+    // A single outer loop around that over positions. With nested loops, the compiler would copy all sums at each level.
     let (mut a, mut b, mut c) = (0, 0, 0);
     let mut lines = na * nb * nc;
     while lines > 0 {

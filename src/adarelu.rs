@@ -1,7 +1,7 @@
 //! AdaReLU as an elementwise operation (eq. 4 to 6), with thresholds per layer, per channel or per element.
 //!
-//! One shape serves all three: the thresholds repeat over the tensor, each covering `inner` elements in a row, so
-//! element `e` sees `thresholds[(e / inner) % thresholds.len()]`.
+//! Two numbers describe all three: each threshold covers `inner` elements in a row, and the thresholds repeat over the tensor.
+//! So the threshold of element `e` is `thresholds[(e / inner) % thresholds.len()]`.
 //!
 //! | thresholds per | `thresholds.len()` | `inner` |
 //! |---|---|---|
@@ -47,7 +47,7 @@ pub fn forward(input: &[f32], thresholds: &[f32], inner: usize, output: &mut [f3
     check(input.len(), thresholds, inner)?;
     check_len("output", output.len(), input.len())?;
     if inner == 1 {
-        // The same in longer loops, which become vectors.
+        // The loop below would have one iteration per run. This one is long, so the compiler makes vectors of it.
         let rows = input.chunks_exact(thresholds.len()).zip(output.chunks_exact_mut(thresholds.len()));
         for (x, y) in rows {
             for ((x, y), theta) in x.iter().zip(y).zip(thresholds) {
@@ -90,7 +90,7 @@ pub fn backward(
         grad_thresholds.fill(0.0);
     }
     if inner == 1 {
-        // As in the forward pass.
+        // A long loop, of which the compiler makes vectors.
         let step = thresholds.len();
         let rows = input.chunks_exact(step).zip(grad_output.chunks_exact(step)).zip(grad_input.chunks_exact_mut(step));
         for ((x, g), dx) in rows {

@@ -1,5 +1,5 @@
-//! What `Ord` offers for `usize`, for `const fn`: plans are made at compile time where sizes of static buffers follow
-//! from them.
+//! Arithmetic on sizes in `const fn`, where the methods of `Ord` cannot be called. Plans are constants where the sizes of static
+//! buffers follow from them.
 
 pub(crate) const fn min(a: usize, b: usize) -> usize {
     if a < b { a } else { b }
@@ -9,7 +9,7 @@ pub(crate) const fn max(a: usize, b: usize) -> usize {
     if a < b { b } else { a }
 }
 
-/// `value`, or the bound it lies beyond; `low` is at most `high`.
+/// `value`, or the nearer bound if it lies outside of `low..=high`. `low` is at most `high`.
 pub(crate) const fn clamp(value: usize, low: usize, high: usize) -> usize {
     max(low, min(value, high))
 }

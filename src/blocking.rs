@@ -6,11 +6,12 @@ use crate::stage::plane_pitch;
 use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;
 
-/// Positions below which a block is not shrunk for the cache's sake: fewer make the kernels' prologues show.
+/// A block of at most so many positions is not shrunk to fit a cache: with fewer, what a kernel does before and after its loop
+/// would take a noticeable share of the time. (Chosen by measuring; the log has no table of it.)
 const FEW_POSITIONS: usize = 64;
 
-/// A single channel's staged copy is kept below this by shrinking blocks to single positions if need be, so that
-/// offsets fit 32 bits.
+/// The most elements of a single channel's staged copy, so that offsets fit 32 bits. Blocks shrink to single positions if they
+/// must.
 const MOST_STAGED: usize = 1 << 24;
 
 /// What a block costs, and the most that it may.
@@ -33,7 +34,8 @@ impl Budget {
     }
 }
 
-/// Halving, then balancing: 30 rows in blocks of at most 16 are two blocks of 15.
+/// Finds the size of a block: halves it until it fits, then makes the blocks equal. 30 rows in blocks of at most 16 become two
+/// blocks of 15.
 pub(crate) struct Halving<'a> {
     axes: &'a [Axis; 3],
     most: usize,
@@ -41,7 +43,7 @@ pub(crate) struct Halving<'a> {
 }
 
 impl<'a> Halving<'a> {
-    /// Begins with the largest block (one position deep). It will have at most `most` positions.
+    /// Begins with the largest block that is one position deep. The final block has at most `most` positions.
     pub(crate) const fn new(axes: &'a [Axis; 3], most: usize) -> Self {
         Self { axes, most: max(most, 1), block: [1, axes[1].positions, axes[2].positions] }
     }
@@ -54,7 +56,7 @@ impl<'a> Halving<'a> {
         self.block[1] * self.block[2]
     }
 
-    /// Whether the block will do, given whether it `fits` the caches.
+    /// Whether the block is small enough, given whether it `fits` the caches.
     pub(crate) const fn done(&self, fits: bool) -> bool {
         let positions = self.positions();
         positions == 1
@@ -100,7 +102,7 @@ pub(crate) struct Planar {
 }
 
 impl Planar {
-    /// `most` bounds the positions of a block beside the tuning.
+    /// A block has at most `most` positions, and at most those that the tuning allows.
     pub(crate) const fn new(axes: &[Axis; 3], channels: usize, most: usize, tuning: &Tuning) -> Self {
         let block = block_size(axes, Budget::staged(min(most, tuning.positions), tuning.staging_len, channels));
         let pitch = plane_pitch(Grid::new(*axes, block).len());
@@ -108,7 +110,7 @@ impl Planar {
         Self { block, chunk: Panels::of_at_most(channels, chunk).max(), pitch }
     }
 
-    /// Elements of the staged planes, with room for the last vector to run over.
+    /// Elements of the staged planes. The last vector may read beyond the last plane, so there is room for it.
     pub(crate) const fn staged_len(&self, lanes: usize) -> usize {
         self.chunk * self.pitch + lanes - 1
     }

@@ -11,13 +11,13 @@ pub(crate) fn all(desc: &ConvDesc) -> Positions {
     desc.output_size().map(|size| 0..size)
 }
 
-/// The output positions, a range per axis, that read inside the input through a tap.
+/// The output positions that read the input, not padding, through a tap: a range per axis.
 pub(crate) fn unpadded(desc: &ConvDesc, tap: usize) -> Positions {
     let k = desc.kernel_position(tap);
     [0, 1, 2].map(|axis| Reads::forward(desc, axis).unpadded(k[axis]).range())
 }
 
-/// Whether all of some output positions are in the box `unpadded`.
+/// Whether none of some output positions reads padding through the tap that the box `unpadded` belongs to.
 pub(crate) fn is_inside(positions: &Positions, unpadded: &Positions) -> bool {
     positions.iter().zip(unpadded).all(|(own, inside)| inside.start <= own.start && own.end <= inside.end)
 }
@@ -47,7 +47,7 @@ pub(crate) fn sum_outside(
         [d.clone(), h.clone(), columns.start..w.start],
         [d, h, w.end..columns.end],
     ];
-    // Most are empty; each channel of each image looks at those that are not.
+    // Most boxes are empty. They are dropped here, so that not every channel of every image looks at them.
     let mut used = 0;
     for index in 0..boxes.len() {
         if !boxes[index].iter().any(Range::is_empty) {

@@ -1,10 +1,10 @@
-//! What the drivers of a pass are given: the operands of a call, lengths checked.
+//! What the drivers of a pass receive: the operands of a call, whose lengths have been checked.
 
 use crate::desc::ConvDesc;
 use crate::kernel::{Epilogue, Kernels};
 use crate::thresholds::ThresholdTable;
 
-/// Of the forward pass.
+/// Operands of the forward pass.
 pub(crate) struct ForwardCall<'a> {
     pub(crate) desc: &'a ConvDesc,
     pub(crate) kernels: &'static Kernels,
@@ -16,7 +16,7 @@ pub(crate) struct ForwardCall<'a> {
     pub(crate) epilogue: Option<&'a Epilogue<'a>>,
 }
 
-/// Of the backward pass of the input.
+/// Operands of the backward pass of the input.
 pub(crate) struct BackwardInputCall<'a> {
     pub(crate) desc: &'a ConvDesc,
     pub(crate) kernels: &'static Kernels,
@@ -26,11 +26,12 @@ pub(crate) struct BackwardInputCall<'a> {
     pub(crate) weight: &'a [f32],
     pub(crate) thresholds: ThresholdTable<'a>,
     pub(crate) grad_output: &'a [f32],
-    /// What the gradients of each input channel begin with, instead of zero. None where they are added to what is there.
+    /// The value from which the gradients of each input channel start, instead of zero. None where they are added to what the
+    /// buffer holds.
     pub(crate) start: Option<&'a [f32]>,
 }
 
-/// Of the backward pass of the weight.
+/// Operands of the backward pass of the weight.
 pub(crate) struct BackwardWeightCall<'a> {
     pub(crate) desc: &'a ConvDesc,
     pub(crate) kernels: &'static Kernels,

@@ -12,8 +12,8 @@ pub(crate) const AXES: [&str; 3] = ["depth", "height", "width"];
 /// The most elements a buffer may hold: its size in bytes must fit `isize`.
 const MAX_LEN: usize = isize::MAX as usize / size_of::<f32>();
 
-/// Coordinates run from −padding to the input's extent + padding − 1, plus at most one stride or one dilated kernel beyond:
-/// all of it must fit `isize`, so each part is held to a quarter.
+/// The largest input extent, padding and dilated kernel. Coordinates run from −padding to the input's extent + padding − 1, plus
+/// at most one stride or one dilated kernel. All of it must fit `isize`, so each part is at most a quarter of it.
 pub(crate) const MAX_EXTENT: usize = isize::MAX as usize / 4;
 
 /// `?` for `const fn`.
@@ -29,8 +29,8 @@ pub(crate) use check;
 
 /// A validated convolution: shapes, stride, padding, dilation, groups and [`Layout`].
 ///
-/// Made by [`conv1d`](Self::conv1d), [`conv2d`](Self::conv2d) or [`conv3d`](Self::conv3d) and
-/// [`build`](ConvDescBuilder::build); all of it is `const`.
+/// [`conv1d`](Self::conv1d), [`conv2d`](Self::conv2d) or [`conv3d`](Self::conv3d) begin one, and
+/// [`build`](ConvDescBuilder::build) checks it. All of these are `const fn`.
 ///
 /// ```
 /// use convrelu::{ConvDesc, Layout};
@@ -118,18 +118,18 @@ impl ConvDesc {
         ConvDescBuilder::new(batch, in_channels, out_channels, size, kernel)
     }
 
-    /// The same layer for another batch.
+    /// The same layer with `batch` images.
     ///
     /// # Errors
     ///
-    /// [`Error::Overflow`] where the input or output would not be addressable.
+    /// [`Error::Overflow`] if the input or the output would not fit the address space.
     pub const fn with_batch(mut self, batch: usize) -> Result<Self, Error> {
         self.batch = batch;
         check!(self.check_lens());
         Ok(self)
     }
 
-    /// The same layer with an output as a range of channels of a wider tensor, whose pitch is not less than the packed one.
+    /// The same layer, whose output is a range of channels of a wider tensor. The pitch is at least that of a packed tensor.
     #[cfg(feature = "std")]
     pub(crate) const fn with_output_pitch(mut self, pitch: usize) -> Result<Self, Error> {
         self.output_pitch = pitch;
@@ -137,21 +137,21 @@ impl ConvDesc {
         Ok(self)
     }
 
-    /// Whether every tensor is addressable.
+    /// Checks that every tensor fits the address space.
     const fn check_lens(&self) -> Result<(), Error> {
         let kernel = self.kernel;
         check!(self.check_tensor("input", self.in_channels, self.input, self.input_pitch));
         check!(self.check_tensor("output", self.out_channels, self.output, self.output_pitch));
         check!(checked_len("thresholds", &[kernel[0], kernel[1], kernel[2], self.in_channels]));
         check!(checked_len("weight", &[kernel[0], kernel[1], kernel[2], self.group_in_channels(), self.out_channels]));
-        // The kernels address staged copies with 32-bit offsets, one element and more per tap.
+        // The kernels address staged copies with 32-bit offsets, and each tap takes at least one element of them.
         if self.taps() > 1 << 24 {
             return Err(Error::Overflow { quantity: "kernel" });
         }
         Ok(())
     }
 
-    /// Whether a tensor is addressable, gaps and all.
+    /// Checks that a tensor fits the address space, its gaps included.
     const fn check_tensor(
         &self,
         quantity: &'static str,
@@ -172,7 +172,7 @@ impl ConvDesc {
         self.rank
     }
 
-    /// The same layer for some of its images.
+    /// The same layer with fewer images.
     pub(crate) const fn of_images(&self, images: usize) -> Self {
         let mut desc = *self;
         desc.batch = images;
@@ -283,7 +283,7 @@ impl ConvDesc {
         self.out_channels
     }
 
-    /// Multiply-adds of one pass; saturates.
+    /// Multiply-adds of one pass. Saturates.
     pub(crate) const fn multiply_adds(&self) -> usize {
         let outputs = (self.batch * self.out_channels).saturating_mul(volume(self.output));
         outputs.saturating_mul(self.group_in_channels() * self.taps())
@@ -304,21 +304,22 @@ impl ConvDesc {
         self.out_channels / self.groups
     }
 
-    /// Where the input lies, and its gradient.
+    /// How the input lies in memory, and its gradient.
     pub(crate) const fn input_tensor(&self) -> TensorLayout {
         TensorLayout::new(self.tensor_layout(), self.batch, self.in_channels, self.input, self.input_pitch)
     }
 
-    /// Where the output lies, and its gradient.
+    /// How the output lies in memory, and its gradient.
     pub(crate) const fn output_tensor(&self) -> TensorLayout {
         TensorLayout::new(self.tensor_layout(), self.batch, self.out_channels, self.output, self.output_pitch)
     }
 
-    /// The layout of the tensors as the passes see them: where images have a single position each, both are the same memory, and
-    /// channels last is the better way to read it. (Weights and thresholds keep their own.)
+    /// The layout of the tensors as the passes see them. Where each image has a single position, both layouts are the same
+    /// memory. The passes then treat it as channels last, which is faster. Weights and thresholds keep the layout of the
+    /// descriptor.
     pub(crate) const fn tensor_layout(&self) -> Layout {
         let single = equal(self.input, [1; 3]) && equal(self.output, [1; 3]);
-        // Algorithms for one channel per group tell layouts apart by the descriptor's.
+        // The algorithms for one channel per group look at the descriptor's own layout.
         if single && self.groups == 1 && self.in_channels > 1 { Layout::Nhwc } else { self.layout }
     }
 
@@ -332,7 +333,7 @@ impl ConvDesc {
         self.layout.strides(self.group_in_channels(), self.kernel)
     }
 
-    /// Whether the forward pass reads each plane of the input from its start on, one position after the other.
+    /// Whether the forward pass may read the planes of the input in place: no padding, stride 1, channels first.
     pub(crate) const fn reads_whole_planes(&self) -> bool {
         matches!(self.layout, Layout::Nchw)
             && equal(self.stride, [1; 3])
@@ -344,7 +345,7 @@ impl ConvDesc {
         !(equal(self.padding_before, [0; 3]) && equal(self.padding_after, [0; 3]))
     }
 
-    /// Whether each output position reads the input position of its own number, and no other.
+    /// Whether each output position reads exactly the input position with the same number.
     pub(crate) const fn is_pointwise(&self) -> bool {
         self.taps() == 1 && equal(self.stride, [1; 3]) && !self.has_padding() && equal(self.input, self.output)
     }
@@ -355,7 +356,7 @@ impl ConvDesc {
         [tap / (height * width), tap / width % height, tap % width]
     }
 
-    /// Whether two layers are the same but for batch, image size and pitch. Without copies of both, for calls ask.
+    /// Whether two layers differ at most in batch, image size and pitch. Every call asks this, so it makes no copy of either.
     pub(crate) const fn is_layer_of(&self, other: &Self) -> bool {
         self.rank == other.rank
             && self.in_channels == other.in_channels
@@ -369,7 +370,7 @@ impl ConvDesc {
             && equal(self.padding_after, other.padding_after)
     }
 
-    /// The same layer for any batch, image size and pitch: what packed weights depend on.
+    /// The layer without batch, image size and pitch. Packed weights depend on these fields only.
     pub(crate) const fn layer(&self) -> Self {
         let mut layer = *self;
         layer.batch = 0;
@@ -394,7 +395,7 @@ const fn checked_len(quantity: &'static str, factors: &[usize]) -> Result<usize,
     while i < factors.len() {
         match product.checked_mul(factors[i]) {
             Some(next) if next <= MAX_LEN => product = next,
-            // A later factor of zero (an empty batch) does not make the image itself addressable.
+            // A later factor may be zero (an empty batch). Still a single image has to fit the address space.
             _ => overflow = true,
         }
         i += 1;
@@ -427,7 +428,7 @@ impl<const R: usize> ConvDescBuilder<R> {
         }
     }
 
-    /// With the channels and the pitch of the output where those of the input were, and the other way round.
+    /// The builder with the channels and pitches of input and output exchanged.
     pub(crate) const fn mirrored(self) -> Self {
         Self {
             in_channels: self.out_channels,
@@ -462,7 +463,7 @@ impl<const R: usize> ConvDescBuilder<R> {
         self
     }
 
-    /// Groups: output channels of a group see its input channels only.
+    /// Number of groups. The output channels of a group read the input channels of the same group only.
     pub const fn groups(mut self, groups: usize) -> Self {
         self.groups = groups;
         self
@@ -498,24 +499,24 @@ impl<const R: usize> ConvDescBuilder<R> {
         self
     }
 
-    /// Checks everything once.
+    /// Checks all numbers and makes the descriptor.
     ///
     /// # Errors
     ///
     /// [`Error::ZeroChannels`], [`Error::ZeroGroups`], [`Error::ChannelsNotDivisible`], [`Error::ZeroSize`],
     /// [`Error::ZeroKernel`], [`Error::ZeroStride`], [`Error::ZeroDilation`], [`Error::KernelTooLarge`],
-    /// [`Error::PitchTooSmall`], and
-    /// [`Error::Overflow`] where a tensor, the padded input or the work would not be addressable.
+    /// [`Error::PitchTooSmall`]. [`Error::Overflow`] if a tensor, the padded input or the dilated kernel would not fit the
+    /// address space, or if the kernel has more than 2²⁴ taps.
     pub const fn build(self) -> Result<ConvDesc, Error> {
         self.build_of(None)
     }
 
-    /// The same with an output that ends earlier, perhaps, than the padded input would let it: what lies behind is read by
-    /// nobody.
+    /// As [`build`](Self::build), but with a given output size, which may be smaller than the padded input allows. Nothing then
+    /// reads the end of the input.
     ///
     /// # Panics
     ///
-    /// If it ends later.
+    /// If the given output is larger than the padded input allows.
     pub(crate) const fn build_with_output(self, size: [usize; R]) -> Result<ConvDesc, Error> {
         self.build_of(Some(size))
     }
@@ -584,7 +585,7 @@ impl<const R: usize> ConvDescBuilder<R> {
     }
 }
 
-/// The pitch of a tensor: the packed one, or a larger one that is asked for.
+/// The pitch of a tensor: the requested one, or that of a packed tensor.
 const fn pitch(
     argument: &'static str,
     layout: Layout,
@@ -626,7 +627,7 @@ const fn output_extent(
     Ok((padded - extent) / stride + 1)
 }
 
-/// Whether nothing is zero along one axis that must not be.
+/// Checks that size, kernel, stride and dilation of an axis are not zero.
 pub(crate) const fn check_axis(
     axis: &'static str,
     size: usize,
@@ -649,7 +650,7 @@ pub(crate) const fn check_axis(
     Ok(())
 }
 
-/// From a kernel's first tap to its last, both included.
+/// The distance from a kernel's first tap to its last, both included.
 pub(crate) const fn dilated_extent(kernel: usize, dilation: usize) -> Result<usize, Error> {
     match dilation.checked_mul(kernel - 1) {
         Some(reach) if reach < MAX_EXTENT => Ok(reach + 1),

@@ -55,7 +55,7 @@ pub enum Error {
         /// The output's extent without padding.
         unpadded: usize,
     },
-    /// The output padding of a transposed convolution is no less than stride and dilation.
+    /// The output padding of a transposed convolution is not less than the larger of stride and dilation.
     OutputPaddingTooLarge {
         /// `"depth"`, `"height"` or `"width"`.
         axis: &'static str,
@@ -64,21 +64,21 @@ pub enum Error {
         /// The larger of stride and dilation.
         step: usize,
     },
-    /// A channel count is no multiple of the number of groups.
+    /// A number of channels is not a multiple of the number of groups.
     ChannelsNotDivisible {
         /// `"in_channels"` or `"out_channels"`.
         argument: &'static str,
-        /// The channel count.
+        /// The number of channels.
         channels: usize,
         /// The number of groups.
         groups: usize,
     },
-    /// A size computed from the descriptor does not fit the address space.
+    /// A size that follows from the descriptor does not fit the address space.
     Overflow {
         /// The quantity that overflows.
         quantity: &'static str,
     },
-    /// A pitch is smaller than what it must step over.
+    /// A pitch is smaller than the pixel or the image that it must step over.
     PitchTooSmall {
         /// `"input_pitch"` or `"output_pitch"`.
         argument: &'static str,
@@ -87,16 +87,16 @@ pub enum Error {
         /// The least: the channels of a pixel (channels last), or the elements of an image (channels first).
         packed: usize,
     },
-    /// The backward pass of the input was given no input, which only a linear layer
-    /// ([`Thresholds::LINEAR`](crate::Thresholds::LINEAR)) can do without.
+    /// The backward pass of the input was called without an input. Only a linear layer
+    /// ([`Thresholds::LINEAR`](crate::Thresholds::LINEAR)) needs none.
     MissingInput,
-    /// An [`Executor`](crate::Executor) did not run each of its tasks once. What the call was to write is undefined then.
+    /// An [`Executor`](crate::Executor) did not run each of its tasks exactly once. The results of the call are undefined.
     Executor {
         /// The number of tasks.
         tasks: usize,
-        /// A task that was run never, or more than once, or that there is not.
+        /// A task that never ran, or that ran more than once, or a number that no task has.
         task: usize,
-        /// Whether it was never run.
+        /// Whether the task never ran.
         never: bool,
     },
     /// A buffer holds fewer `f32` than the call reads or writes.
@@ -108,7 +108,7 @@ pub enum Error {
         /// The length the call needs.
         required: usize,
     },
-    /// A threshold is NaN: `x > NaN` orders nothing, so the layer has no meaning.
+    /// A threshold is NaN. `x > NaN` is never true, so the layer has no meaning.
     NanThreshold {
         /// Position in the threshold buffer (0 for a uniform threshold).
         index: usize,
@@ -118,7 +118,7 @@ pub enum Error {
         /// `"low"` or `"high"`.
         argument: &'static str,
     },
-    /// The bounds of an [`Epilogue`](crate::Epilogue) leave nothing between them.
+    /// The lower bound of an [`Epilogue`](crate::Epilogue) is above the upper bound.
     BoundsCrossed {
         /// The least output.
         low: f32,
@@ -130,14 +130,14 @@ pub enum Error {
         /// The instruction set asked for.
         isa: Isa,
     },
-    /// Packed weights were made by a plan of another layer or another instruction set.
+    /// A plan of another layer, another pass or another instruction set packed the weight.
     PackedElsewhere {
         /// Instruction set of the plan that packed them.
         packed: Isa,
         /// Instruction set of the plan they were given to.
         plan: Isa,
     },
-    /// AdaReLU thresholds neither divide nor cover the elements.
+    /// The number of elements is not a multiple of what the AdaReLU thresholds cover, or they cover nothing.
     ThresholdShape {
         /// Number of elements of the tensor.
         elements: usize,
@@ -148,7 +148,7 @@ pub enum Error {
     },
 }
 
-// The only floats are bounds, and those that are NaN have an error of their own.
+// The only floats are the bounds of `BoundsCrossed`. They are never NaN, because NaN bounds have an error of their own.
 impl Eq for Error {}
 
 impl fmt::Display for Error {

@@ -1,5 +1,5 @@
-//! Instruction sets: which there are, their names, and the one that a build can count on. What finds out which of them a
-//! machine has lies with the kernels.
+//! Instruction sets: their names, and the best one that a build can rely on. `kernel/detect.rs` finds out which of them a machine
+//! offers.
 
 use core::fmt;
 use core::str::FromStr;
@@ -12,8 +12,8 @@ use core::str::FromStr;
 pub enum Isa {
     /// Plain Rust, on every target.
     Scalar,
-    /// Sixteen lanes of plain Rust: the vectors of AVX-512, in smaller tiles, on machines that lack it. For tests; never
-    /// detected.
+    /// Sixteen lanes of plain Rust: vectors as long as those of AVX-512, in smaller tiles. Tests use it on machines without
+    /// AVX-512. Detection never finds it.
     #[cfg(feature = "internal-testing")]
     #[doc(hidden)]
     Emulated512,
@@ -30,17 +30,18 @@ pub enum Isa {
 /// Every instruction set that detection may find, least preferred first.
 pub(crate) const DETECTABLE: [Isa; 5] = [Isa::Scalar, Isa::Simd128, Isa::Neon, Isa::Avx2, Isa::Avx512];
 
-/// Part of the baseline of every AArch64 target with hardware floating point.
+/// Whether the build has NEON. Every AArch64 target with hardware floating point has it.
 pub(crate) const NEON: bool = cfg!(all(target_arch = "aarch64", target_feature = "neon"));
 
-/// A WebAssembly module is refused where the engine lacks an instruction of it, so there is nothing to detect.
+/// Whether the build has WebAssembly's SIMD. There is nothing to detect at run time: an engine that lacks an instruction refuses
+/// the whole module.
 pub(crate) const SIMD128: bool = cfg!(all(target_arch = "wasm32", target_feature = "simd128"));
 
 impl Isa {
     /// The best instruction set that every machine of the build's target has: what the target (and `-C target-feature`,
     /// `-C target-cpu`) promises the compiler.
     pub const BASELINE: Self = {
-        // What the tokens of `pulp` stand for.
+        // The features that `pulp` requires for its instruction sets.
         const AVX2: bool = cfg!(all(
             target_arch = "x86_64",
             target_feature = "avx2",
@@ -90,7 +91,7 @@ impl fmt::Display for Isa {
     }
 }
 
-/// A name that is no [`Isa`].
+/// A name that no [`Isa`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseIsaError;
 

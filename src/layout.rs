@@ -35,20 +35,21 @@ impl Layout {
     }
 }
 
-/// A batch of images in memory, perhaps some channels of a wider tensor: gaps follow each pixel (channels last) or each
-/// image (channels first), and belong to nobody here.
+/// A batch of images in memory, which may be some channels of a wider tensor. Then a gap follows each pixel (channels last) or
+/// each image (channels first). The gaps are neither read nor written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TensorLayout {
     pub(crate) images: usize,
     pub(crate) channels: usize,
     pub(crate) size: [usize; 3],
-    /// Distance of images.
+    /// Elements from an image to the next.
     pub(crate) image_stride: usize,
     pub(crate) strides: Strides,
 }
 
 impl TensorLayout {
-    /// `pitch` is the distance of pixels with channels last, and of images with channels first; at least the packed one.
+    /// `pitch` is the distance of two pixels (channels last) or of two images (channels first). It is at least that of a packed
+    /// tensor.
     pub(crate) const fn new(layout: Layout, images: usize, channels: usize, size: [usize; 3], pitch: usize) -> Self {
         let [d, h, w] = size;
         let (image_stride, strides) = match layout {
@@ -76,13 +77,14 @@ impl TensorLayout {
         }
     }
 
-    /// Distances of images, and of positions that are so many apart along each axis. Saturates, where there is but one.
+    /// Elements from an image to the next, and between positions that are `positions` apart along each axis. Saturates: a step
+    /// along an axis with a single position is never taken.
     pub(crate) fn steps(&self, positions: [usize; 3]) -> [usize; 4] {
         let [d, h, w] = [0, 1, 2].map(|axis| positions[axis].saturating_mul(self.strides.spatial[axis]));
         [self.image_stride, d, h, w]
     }
 
-    /// Whether each position has its channels together. (Planes of one position are not taken for it.)
+    /// Whether the channels of a position lie together. False for planes of a single position, where it would be true as well.
     pub(crate) const fn channels_last(&self) -> bool {
         self.strides.channel == 1 && self.strides.spatial[2] >= self.channels
     }

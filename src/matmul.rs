@@ -11,7 +11,7 @@ pub(crate) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Rows of `columns` elements, one after the other.
+    /// A matrix whose rows of `columns` elements lie one after another.
     pub(crate) fn rows(data: &'a [f32], columns: usize) -> Self {
         Self { data, row_step: columns, column_step: 1 }
     }

@@ -1,4 +1,4 @@
-//! What calls take: tensors and parameters, and how each is checked.
+//! The operands of calls: tensors and parameters, and how each is checked.
 
 use crate::desc::ConvDesc;
 use crate::error::Error;
@@ -6,7 +6,7 @@ use crate::kernel;
 use crate::thresholds::{ThresholdStrides, ThresholdTable};
 use crate::weight::PackedWeight;
 
-/// The calls of a plan, each with its own workspace ([`ConvRelu::workspace_len`](crate::ConvRelu::workspace_len)).
+/// The calls of a plan. Each needs a workspace of its own length ([`ConvRelu::workspace_len`](crate::ConvRelu::workspace_len)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
     /// [`ConvRelu::forward`](crate::ConvRelu::forward) with [`Weight::Plain`].
@@ -31,7 +31,8 @@ pub enum Thresholds<'a> {
 }
 
 impl<'a> Thresholds<'a> {
-    /// θ = −∞: a plain convolution. The gradient always goes to the input, NaN and −∞ included; that of the threshold is 0.
+    /// θ = −∞: a plain convolution. The gradient always goes to the input, also where the input is NaN or −∞. The gradient of the
+    /// threshold is 0.
     pub const LINEAR: Self = Self::Uniform(f32::NEG_INFINITY);
     /// θ = 0: ReLU, then convolution.
     pub const RELU: Self = Self::Uniform(0.0);
@@ -60,13 +61,13 @@ impl<'a> Thresholds<'a> {
         }
     }
 
-    /// The thresholds that a layer uses, or why it cannot.
+    /// The thresholds that a layer uses, checked.
     pub(crate) fn checked(&'a self, desc: &ConvDesc) -> Result<ThresholdTable<'a>, Error> {
         let used = match self {
             Self::Uniform(theta) => core::slice::from_ref(theta),
             Self::PerTap(thetas) => checked("thresholds", thetas, desc.threshold_len())?,
         };
-        // All of them, not up to the first one: such a loop takes vectors.
+        // The loop looks at all of them, also after the first NaN: so the compiler can make vectors of it.
         if used.iter().fold(false, |any, theta| any | theta.is_nan())
             && let Some(index) = used.iter().position(|theta| theta.is_nan())
         {
@@ -79,51 +80,51 @@ impl<'a> Thresholds<'a> {
 /// Weights in the order of the layout, or packed once for many calls.
 #[derive(Clone, Copy, Debug)]
 pub enum Weight<'a> {
-    /// `O I D H W` or `O D H W I`, see [`Layout`](crate::Layout); packed into the workspace at every call.
+    /// `O I D H W` or `O D H W I`, see [`Layout`](crate::Layout). Every call packs it into the workspace.
     Plain(&'a [f32]),
     /// Packed for the same layer and pass.
     Packed(&'a PackedWeight<'a>),
 }
 
 impl Weight<'_> {
-    /// Whether a call with this weight is the pass with packed weights.
+    /// Whether the weight is packed, so that the call needs the workspace of a `…Packed` pass.
     pub(crate) const fn is_packed(&self) -> bool {
         matches!(self, Self::Packed(_))
     }
 }
 
-/// What a backward pass does with the gradient already in a buffer.
+/// What a backward pass does with the values that a gradient's buffer holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Accumulation {
-    /// Replaces it.
+    /// It replaces them.
     #[default]
     Overwrite,
-    /// Adds to it.
+    /// It adds to them.
     Add,
 }
 
-/// A buffer for a gradient, and what becomes of the values that it holds.
+/// A buffer for a gradient, and whether the pass replaces its values or adds to them.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Gradient<'a> {
     /// The buffer.
     pub values: &'a mut [f32],
-    /// Whether its values are replaced or added to.
+    /// Whether the pass replaces its values or adds to them.
     pub accumulation: Accumulation,
 }
 
 impl<'a> Gradient<'a> {
-    /// Replaces or adds to the values of a buffer.
+    /// A gradient that replaces the values of a buffer or is added to them.
     pub const fn new(values: &'a mut [f32], accumulation: Accumulation) -> Self {
         Self { values, accumulation }
     }
 
-    /// Replaces the values of a buffer.
+    /// A gradient that replaces the values of a buffer.
     pub const fn overwrite(values: &'a mut [f32]) -> Self {
         Self::new(values, Accumulation::Overwrite)
     }
 
-    /// Adds to the values of a buffer.
+    /// A gradient that is added to the values of a buffer.
     pub const fn add(values: &'a mut [f32]) -> Self {
         Self::new(values, Accumulation::Add)
     }
@@ -133,7 +134,7 @@ impl<'a> Gradient<'a> {
         Ok(Self::new(checked_mut(argument, self.values, required)?, self.accumulation))
     }
 
-    /// Zeroes a buffer that is to be replaced; what is added to it then is the gradient.
+    /// The buffer, zeroed if its values are to be replaced. The pass can then add in both cases.
     pub(crate) fn zeroed(self) -> &'a mut [f32] {
         if self.accumulation == Accumulation::Overwrite {
             self.values.fill(0.0);
@@ -154,48 +155,48 @@ pub struct Forward<'a> {
     pub thresholds: Thresholds<'a>,
     /// `b`, [`ConvDesc::bias_len`] elements.
     pub bias: Option<&'a [f32]>,
-    /// What becomes of the sums before they are stored.
+    /// What changes the sums before they are stored.
     pub epilogue: Option<Epilogue<'a>>,
 }
 
 impl<'a> Forward<'a> {
-    /// Without bias and epilogue.
+    /// Operands without bias and epilogue.
     pub const fn new(input: &'a [f32], weight: Weight<'a>, thresholds: Thresholds<'a>) -> Self {
         Self { input, weight, thresholds, bias: None, epilogue: None }
     }
 
-    /// With a bias, one value per output channel.
+    /// Adds a bias, one value per output channel.
     #[must_use]
     pub const fn bias(self, bias: &'a [f32]) -> Self {
         Self { bias: Some(bias), ..self }
     }
 
-    /// With what becomes of the sums before they are stored.
+    /// Adds an epilogue, which changes the sums before they are stored.
     #[must_use]
     pub const fn epilogue(self, epilogue: Epilogue<'a>) -> Self {
         Self { epilogue: Some(epilogue), ..self }
     }
 }
 
-/// What [`ConvRelu::forward`](crate::ConvRelu::forward) makes of its sums before it stores them:
+/// What [`ConvRelu::forward`](crate::ConvRelu::forward) does with its sums before it stores them:
 ///
 /// ```text
 /// y = clamp(scale · (Σ + bias) + shift + residual, low, high)
 /// ```
 ///
-/// Each part may be left out. Scale and shift are one value per output channel, as batch normalisation folds into. The sums never
-/// reach memory, so that this costs little more than to store them.
+/// Each part is optional. Scale and shift are one value per output channel: batch normalisation folds into them. The sums do not
+/// pass through memory before the epilogue, so it costs little more than storing them.
 ///
 /// # Rounding
 ///
-/// Each step is rounded to f32, but product and shift may be fused. The result lies within
-/// [`reference::error_bound`](crate::reference::error_bound) of two terms more than the sum's, for the magnitude that
+/// Each step is rounded to f32, except that the product and the shift may be fused. The bound of the error is
+/// [`reference::error_bound`](crate::reference::error_bound) with two terms more than the sum has, and with the magnitude that
 /// [`reference::epilogue`](crate::reference::epilogue) gives.
 ///
 /// # NaN
 ///
-/// A NaN stays one: the clamp does not hide it (as PyTorch's does not). NaN and infinities of scale, shift and residual reach the
-/// outputs that they belong to, and no others.
+/// The clamp keeps a NaN, as PyTorch's does. A NaN or an infinity in scale, shift or residual reaches only the outputs that it
+/// belongs to.
 ///
 /// # Example
 ///
@@ -204,7 +205,7 @@ impl<'a> Forward<'a> {
 /// ```
 /// use convrelu::{ConvDesc, ConvRelu, Epilogue, Forward, Pass, Residual, Serial, Thresholds, Weight};
 ///
-/// // Of each channel.
+/// // The statistics and parameters of two channels.
 /// let (mean, variance, gamma, beta) = ([1.0, 2.0], [4.0, 1.0], [1.0, 3.0], [0.5, 0.0]);
 /// let scale: [f32; 2] = core::array::from_fn(|d| gamma[d] / f32::sqrt(variance[d]));
 /// let shift: [f32; 2] = core::array::from_fn(|d| beta[d] - mean[d] * scale[d]);
@@ -226,7 +227,7 @@ pub struct Epilogue<'a> {
     pub scale: Option<&'a [f32]>,
     /// One summand per output channel: [`ConvDesc::out_channels`] elements.
     pub shift: Option<&'a [f32]>,
-    /// A summand per output.
+    /// A summand for each output.
     pub residual: Option<Residual<'a>>,
     /// The least output, or −∞.
     pub low: f32,
@@ -237,44 +238,44 @@ pub struct Epilogue<'a> {
 /// What an [`Epilogue`] adds to each output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Residual<'a> {
-    /// A tensor that lies as the output does, pitch and all: [`ConvDesc::output_len`] elements. Gaps are not read.
+    /// A tensor with the layout and the pitch of the output: [`ConvDesc::output_len`] elements. Gaps are not read.
     Tensor(&'a [f32]),
     /// What the output holds before the call.
     Output,
 }
 
 impl<'a> Epilogue<'a> {
-    /// One that changes nothing so far.
+    /// An epilogue that changes nothing yet.
     pub fn new() -> Self {
         kernel::make_epilogues();
         Self { scale: None, shift: None, residual: None, low: f32::NEG_INFINITY, high: f32::INFINITY }
     }
 
-    /// With a factor per output channel.
+    /// Adds a factor per output channel.
     #[must_use]
     pub const fn scale(self, scale: &'a [f32]) -> Self {
         Self { scale: Some(scale), ..self }
     }
 
-    /// With a summand per output channel.
+    /// Adds a summand per output channel.
     #[must_use]
     pub const fn shift(self, shift: &'a [f32]) -> Self {
         Self { shift: Some(shift), ..self }
     }
 
-    /// With a summand per output.
+    /// Adds a summand for each output.
     #[must_use]
     pub const fn residual(self, residual: Residual<'a>) -> Self {
         Self { residual: Some(residual), ..self }
     }
 
-    /// With bounds. `clamp(0.0, f32::INFINITY)` is ReLU.
+    /// Clamps the result between two bounds. `clamp(0.0, f32::INFINITY)` is ReLU.
     #[must_use]
     pub const fn clamp(self, low: f32, high: f32) -> Self {
         Self { low, high, ..self }
     }
 
-    /// As kernels take it; None where it changes nothing.
+    /// The epilogue as kernels take it, checked. None if it changes nothing.
     pub(crate) fn checked(&self, desc: &ConvDesc) -> Result<Option<kernel::Epilogue<'a>>, Error> {
         let Self { scale, shift, residual, low, high } = *self;
         let per_channel = |argument, values: Option<&'a [f32]>| {
@@ -312,8 +313,8 @@ impl Default for Epilogue<'_> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BackwardInput<'a> {
-    /// `x`, [`ConvDesc::input_len`] elements: it decides which side of the threshold gets the gradient. With
-    /// [`Thresholds::LINEAR`] it is not read and may be left out.
+    /// `x`, [`ConvDesc::input_len`] elements. It decides whether the gradient goes to the input or to the threshold. With
+    /// [`Thresholds::LINEAR`] the call does not read it, and it may be left out.
     pub input: Option<&'a [f32]>,
     /// `w`, [`ConvDesc::weight_len`] elements, or packed by
     /// [`ConvRelu::pack_weight_transposed`](crate::ConvRelu::pack_weight_transposed).
@@ -325,18 +326,18 @@ pub struct BackwardInput<'a> {
 }
 
 impl<'a> BackwardInput<'a> {
-    /// Of a layer with thresholds.
+    /// Operands of a layer with thresholds.
     pub const fn new(input: &'a [f32], weight: Weight<'a>, thresholds: Thresholds<'a>, grad_output: &'a [f32]) -> Self {
         Self { input: Some(input), weight, thresholds, grad_output }
     }
 
-    /// Of a plain convolution, whose gradient does not depend on the input.
+    /// Operands of a plain convolution, whose gradient does not depend on the input.
     pub const fn linear(weight: Weight<'a>, grad_output: &'a [f32]) -> Self {
         Self { input: None, weight, thresholds: Thresholds::LINEAR, grad_output }
     }
 }
 
-/// The gradients that [`ConvRelu::backward_input`](crate::ConvRelu::backward_input) is asked for: any of them.
+/// The gradients that [`ConvRelu::backward_input`](crate::ConvRelu::backward_input) is asked for: one, both or none.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct InputGradients<'a> {
@@ -352,13 +353,13 @@ impl<'a> InputGradients<'a> {
         Self { grad_input: None, grad_thresholds: None }
     }
 
-    /// With that of the input.
+    /// Asks for the gradient of the input.
     #[must_use]
     pub fn input(self, gradient: Gradient<'a>) -> Self {
         Self { grad_input: Some(gradient), ..self }
     }
 
-    /// With that of the thresholds.
+    /// Asks for the gradient of the thresholds.
     #[must_use]
     pub fn thresholds(self, gradient: Gradient<'a>) -> Self {
         Self { grad_thresholds: Some(gradient), ..self }
@@ -378,13 +379,13 @@ pub struct BackwardWeight<'a> {
 }
 
 impl<'a> BackwardWeight<'a> {
-    /// All there are.
+    /// All operands of the call.
     pub const fn new(input: &'a [f32], thresholds: Thresholds<'a>, grad_output: &'a [f32]) -> Self {
         Self { input, thresholds, grad_output }
     }
 }
 
-/// The gradients that [`ConvRelu::backward_weight`](crate::ConvRelu::backward_weight) is asked for: any of them.
+/// The gradients that [`ConvRelu::backward_weight`](crate::ConvRelu::backward_weight) is asked for: one, both or none.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct WeightGradients<'a> {
@@ -400,13 +401,13 @@ impl<'a> WeightGradients<'a> {
         Self { grad_weight: None, grad_bias: None }
     }
 
-    /// With that of the weight.
+    /// Asks for the gradient of the weight.
     #[must_use]
     pub fn weight(self, gradient: Gradient<'a>) -> Self {
         Self { grad_weight: Some(gradient), ..self }
     }
 
-    /// With that of the bias.
+    /// Asks for the gradient of the bias.
     #[must_use]
     pub fn bias(self, gradient: Gradient<'a>) -> Self {
         Self { grad_bias: Some(gradient), ..self }
@@ -418,7 +419,7 @@ pub(crate) fn checked<'a>(argument: &'static str, buffer: &'a [f32], required: u
     buffer.get(..required).ok_or(Error::BufferTooShort { argument, len: buffer.len(), required })
 }
 
-/// The first `required` elements of an argument that is written.
+/// The first `required` elements of an argument that the call writes.
 pub(crate) fn checked_mut<'a>(
     argument: &'static str,
     buffer: &'a mut [f32],

@@ -1,6 +1,6 @@
-//! One pass of a planned layer: its workspace, its packed weight, and its call, from the operands on.
+//! One pass of a planned layer: its workspace, its packed weight, and its call, which begins with the check of the operands.
 //!
-//! [`ConvRelu`](crate::ConvRelu) holds the plans of all passes. The C interface plans the pass of a call, and no other.
+//! [`ConvRelu`](crate::ConvRelu) holds the plans of all passes. The C interface plans only the pass that is called.
 
 use crate::backward_input::BackwardInputPlan;
 use crate::backward_weight::BackwardWeightPlan;
@@ -20,7 +20,7 @@ use crate::tuning::Tuning;
 use crate::weight::{PackedWeight, Packing, plain_strides};
 use crate::workspace::{Buffers, aligned, slack};
 
-/// What the passes of a layer are planned from.
+/// What a plan of a pass is made from.
 #[derive(Clone, Copy)]
 pub(crate) struct Layer<'a> {
     pub(crate) desc: &'a ConvDesc,
@@ -31,12 +31,12 @@ pub(crate) struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
-    /// Most parts of a pass.
+    /// The most parts of a pass.
     const fn parts(&self) -> usize {
         self.parts_of(self.desc.multiply_adds())
     }
 
-    /// How many tasks pay for so much work.
+    /// How many tasks are worth their cost for `work` multiply-adds.
     pub(crate) const fn parts_of(&self, work: usize) -> usize {
         parts(self.threads, work, self.tuning.part)
     }
@@ -103,13 +103,13 @@ impl<'l> Packer<'l> {
         self.layer.kernels.isa
     }
 
-    /// What packed weights belong to: equal for passes that may share them.
+    /// A value that is equal for two passes exactly if they may share packed weights.
     #[cfg(feature = "capi")]
     pub(crate) fn identity(&self) -> impl core::hash::Hash + use<> {
         (self.layer.desc.layer(), self.layer.kernels.isa, self.packing)
     }
 
-    /// Elements that the caller knows to be packed for this pass, unless they are too few.
+    /// A buffer whose contents the caller knows to be packed for this pass. None if it is too short.
     #[cfg(feature = "capi")]
     pub(crate) fn packed_before<'a>(&self, elements: &'a [f32]) -> Option<PackedWeight<'a>> {
         let Layer { desc, .. } = self.layer;
@@ -117,18 +117,18 @@ impl<'l> Packer<'l> {
         Some(PackedWeight { data, layer: desc.layer(), isa: self.layer.kernels.isa, packing: self.packing })
     }
 
-    /// Weights that a call packs, before the rest of its workspace.
+    /// The buffer for a weight that the call packs, at the start of its workspace.
     const fn apart(&self) -> Buffers<1> {
         Buffers::new([self.packing.len(self.layer.desc)], self.layer.kernels.lanes)
     }
 
-    /// Elements of a workspace: `len`, and room for a weight that the call packs.
+    /// Elements of a workspace: `len`, room for a weight if the call packs it, and room for alignment.
     const fn workspace_len(&self, len: usize, packs: bool) -> usize {
         let packed = if packs { self.apart().len() } else { 0 };
         len.saturating_add(packed).saturating_add(slack(self.layer.kernels.lanes))
     }
 
-    /// The weight of a call, long enough, or packed for it.
+    /// The weight of a call, checked: a plain one is long enough, a packed one was packed for this pass.
     pub(crate) fn checked<'a>(&self, weight: Weight<'a>) -> Result<Weight<'a>, Error> {
         let (desc, isa) = (self.layer.desc, self.layer.kernels.isa);
         match weight {
@@ -140,7 +140,7 @@ impl<'l> Packer<'l> {
         }
     }
 
-    /// The weight as a pass reads it, packed into the workspace if need be, and the rest of the workspace.
+    /// The weight as the pass reads it, and the rest of the workspace. A plain weight is packed into the workspace.
     fn packed<'a>(
         &self,
         weight: Weight<'a>,
@@ -229,7 +229,7 @@ impl<'l> Planned<'l, BackwardInputPlan> {
         self.plan.begins()
     }
 
-    /// The weight and the workspace of a call, both long enough.
+    /// The weight and the workspace of a call, checked.
     pub(crate) fn checked<'a>(
         &self,
         weight: Weight<'a>,
@@ -239,8 +239,8 @@ impl<'l> Planned<'l, BackwardInputPlan> {
         Ok((weight, checked_mut("workspace", workspace, self.workspace_len(weight.is_packed()))?))
     }
 
-    /// [`ConvRelu::backward_input`](crate::ConvRelu::backward_input), whose gradient of the input begins with values of each channel,
-    /// if there are any. They need a plan that [can](Self::begins), and replace what is there.
+    /// [`ConvRelu::backward_input`](crate::ConvRelu::backward_input). With `start`, the gradients of each input channel start
+    /// from its value, and replace what the buffer holds. That needs a plan that [can do it](Self::begins).
     pub(crate) fn backward_input(
         &self,
         start: Option<&[f32]>,
@@ -252,7 +252,7 @@ impl<'l> Planned<'l, BackwardInputPlan> {
         let Layer { desc, kernels, .. } = self.layer;
         let BackwardInput { input, weight, thresholds, grad_output } = operands;
         let input = match input {
-            // Not even looked at.
+            // A linear layer needs no input, so the length is not even checked.
             _ if thresholds.is_linear() => None,
             Some(input) => Some(checked("input", input, desc.input_len())?),
             None => return Err(Error::MissingInput),
@@ -268,7 +268,7 @@ impl<'l> Planned<'l, BackwardInputPlan> {
         let strides = thresholds.strides();
         let grad_thresholds = grad_thresholds.map(|gradient| ThresholdGradient { values: gradient.zeroed(), strides });
         if let Some(tiny) = self.plan.tiny() {
-            // Without gaps, so all of it may be zeroed.
+            // There are no gaps, so all of the buffer may be zeroed.
             let grad_input = grad_input.map(Gradient::zeroed);
             let weight = tiny.weight(desc, weight);
             tiny.backward_input(input, &weight, &thresholds, grad_output, grad_input, grad_thresholds);

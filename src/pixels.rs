@@ -1,5 +1,5 @@
-//! Pixels as kernels with channels in lanes read and write them: a tensor's own where its channels come last, and copies of
-//! windows of it where they come first, or where its pixels lie too far apart.
+//! Pixels with their channels together, as kernels with channels in lanes read and write them. A tensor with channels last has
+//! them already. Of a tensor with channels first, or with pixels that lie too far apart, windows are copied.
 //!
 //! ```text
 //! for each block of positions
@@ -9,8 +9,9 @@
 //!     store the results                   transposed back
 //! ```
 //!
-//! A block is as large as fits the second-level cache together with its window ([`Blocks`]). A transposed element costs about a
-//! cycle, and serves a multiply-add per tap and channel of the other tensor: where these are few, positions in lanes are faster.
+//! A block is as large as fits the second-level cache together with its window ([`Blocks`]). To transpose an element costs about
+//! a cycle, and the element then serves one multiply-add for each tap and each channel of the other tensor. Where these are few,
+//! kernels with positions in lanes are faster.
 
 use core::ops::Range;
 
@@ -42,15 +43,15 @@ impl Pixels {
         Self { image: 0, first: [0; 3], channel: 0, step: [1; 3], strides: tensor.steps([1; 3]) }
     }
 
-    /// Where a channel of one of them lies.
+    /// The offset of a channel of one pixel.
     pub(crate) fn at(&self, image: usize, coordinates: [usize; 3], channel: usize) -> usize {
         let [i, d, h, w] = self.strides;
         let along = |axis: usize| steps_of(coordinates[axis] - self.first[axis], self.step[axis]);
         (image - self.image) * i + along(0) * d + along(1) * h + along(2) * w + channel - self.channel
     }
 
-    /// Elements from an image to the next one, and to pixels whose coordinates are so much greater. Saturates, where there is
-    /// but one.
+    /// Elements from an image to the next, and to the pixels that are `apart` coordinates away along each axis. Saturates: a step
+    /// along an axis with a single pixel is never taken.
     pub(crate) fn steps(&self, apart: [usize; 3]) -> [usize; 4] {
         let [i, strides @ ..] = self.strides;
         let [d, h, w] = [0, 1, 2].map(|axis| steps_of(apart[axis], self.step[axis]).saturating_mul(strides[axis]));
@@ -58,7 +59,7 @@ impl Pixels {
     }
 }
 
-/// A division, which takes long, only where it is one.
+/// `coordinates / step`. Skips the division, which is slow, where the step is 1.
 const fn steps_of(coordinates: usize, step: usize) -> usize {
     if step == 1 { coordinates } else { coordinates / step }
 }
@@ -75,7 +76,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// How the copy lies.
+    /// How the copy lies in memory.
     pub(crate) fn pixels(&self) -> Pixels {
         let [depth, height, width] = self.axes.map(|axis| axis.count);
         let row = width * self.pitch;
@@ -95,7 +96,7 @@ impl Window {
         if len == 0 || heights.count == 0 || widths.count == 0 {
             return;
         }
-        // Rows that follow one another without a gap are one.
+        // Rows that follow one another without a gap are copied as one row.
         let whole = heights.step == 1 && widths.step == 1 && widths.count == tensor.size[2];
         let (rows, row) = if whole { (1, heights.count * widths.count) } else { (heights.count, widths.count) };
         let slab = rows * row * self.pitch;
@@ -134,7 +135,7 @@ impl Window {
     }
 }
 
-/// What is copied of a tensor for a block of positions: the channels of a few groups at a time.
+/// Which part of a tensor is copied for a block of positions: the channels of a few groups at a time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Copies {
     groups: Panels,
@@ -144,7 +145,8 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    /// Channels below which several groups are copied together: what lies together is read together.
+    /// Groups with fewer channels are copied together with their neighbours, because what lies together in memory is read
+    /// together.
     const LEAST_CHANNELS: usize = 64;
 
     /// Groups that are copied together.
@@ -167,7 +169,7 @@ impl Copies {
         self.window.saturating_mul(self.pitch())
     }
 
-    /// The channels that are copied with those of a group.
+    /// The channels that are copied together with those of a group, these included.
     fn channels(&self, group: usize) -> Range<usize> {
         let Range { start, end } = self.groups.get(self.groups.index(group));
         start * self.per_group..end * self.per_group
@@ -182,7 +184,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Of some images, at some coordinates along each axis.
+    /// The source of a block that reads some images at some coordinates along each axis.
     pub(crate) fn new(copies: Option<Copies>, tensor: &TensorLayout, images: Range<usize>, axes: [Steps; 3]) -> Self {
         match copies {
             None => Self { copied: None, pixels: Pixels::of(tensor) },
@@ -193,7 +195,7 @@ impl Source {
         }
     }
 
-    /// The elements where the pixels of a group lie: `data`, or `copy`, which is filled first if need be.
+    /// The buffer that holds the pixels of a group: `data`, or `copy`. The copy is filled first if it does not hold them yet.
     pub(crate) fn of_group<'a>(
         &mut self,
         group: usize,
@@ -217,7 +219,7 @@ impl Source {
         self.copied.is_some()
     }
 
-    /// Where the pixels of the last group lie.
+    /// How the pixels of the last group lie in their buffer.
     pub(crate) const fn pixels(&self) -> &Pixels {
         &self.pixels
     }
@@ -232,12 +234,12 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// As a tensor of its own, whose first image and positions are the block's.
+    /// The results as a tensor whose first image and first position are those of the block.
     pub(crate) fn tensor(&self) -> TensorLayout {
         TensorLayout::new(Layout::Nhwc, self.images.len(), self.width, self.block.size, self.width)
     }
 
-    /// Loads what [`store`](Self::store) would overwrite.
+    /// Loads the values that [`store`](Self::store) would overwrite.
     pub(crate) fn load(&self, kernels: &Kernels, from: &mut View<'_>, channels: Range<usize>, to: &mut [f32]) {
         self.rows(from.size(), to.len(), |index, image, positions| {
             let to = &mut to[index * positions.len() * self.width..][..positions.len() * self.width];
@@ -262,7 +264,7 @@ impl Results {
         strided::repeat(first, rest);
     }
 
-    /// Stores the first lanes as channels of planes, or what an epilogue makes of them.
+    /// Stores the first lanes of each pixel as channels of planes. An epilogue changes them before.
     pub(crate) fn store(
         &self,
         kernels: &Kernels,
@@ -284,8 +286,8 @@ impl Results {
         });
     }
 
-    /// Stores what an epilogue makes of the first lanes: they are transposed into a copy in the first-level cache, and finished
-    /// from there.
+    /// As [`store`](Self::store), with an epilogue. The first lanes are transposed into a copy in the first-level cache, from
+    /// where the epilogue takes them.
     #[inline(never)]
     fn finish(
         &self,
@@ -297,7 +299,7 @@ impl Results {
     ) {
         /// Elements of the copy, 8 KiB.
         const COPY: usize = 2048;
-        /// Positions that follow one another in it at least, unless there are fewer: squares are transposed.
+        /// The least positions in a row of the copy, unless there are fewer. The transposition works on squares of vectors.
         const LEAST: usize = 16;
         let mut copy = [0.0; COPY];
         self.rows(to.size(), from.len(), |index, image, positions| {
@@ -319,11 +321,12 @@ impl Results {
         });
     }
 
-    /// Visits the positions that follow one another in a plane of some size: which of the block's rows of as many they are.
+    /// Visits the runs of positions of the block that follow one another in a plane of a given size: each with its number and its
+    /// image.
     fn rows(&self, size: [usize; 3], room: usize, mut visit: impl FnMut(usize, usize, Range<usize>)) {
         let ([d, h, w], [depth, height, width]) = (self.block.start, self.block.size);
         let [_, heights, widths] = size;
-        // Rows of whole planes are one.
+        // The rows of a whole plane are one run.
         let (rows, len) = if width == widths { (1, height * width) } else { (height, width) };
         assert!(self.images.len() * self.block.len() * self.width <= room);
         let mut index = 0;
@@ -372,11 +375,13 @@ impl Reading {
     }
 }
 
-/// Positions up to which a block may take [`MOST_FOR_FEW`] times the elements of its budget: all weights of the layer stream by
-/// for each block, and tiles along the images of small planes want several of them.
+/// A block of at most so many positions may take [`MOST_FOR_FEW`] times the elements of its budget. Each block reads all weights
+/// of the layer again, so blocks must not be too small. And where planes are small, tiles run along the images, of which a block
+/// then needs several.
 const FEW_POSITIONS: usize = 192;
 
-/// So many times a second-level cache's part still fit a core's share of the last one.
+/// The factor by which such a block may exceed the second-level cache's part. It then still fits a core's share of the last
+/// cache.
 const MOST_FOR_FEW: usize = 8;
 
 /// Blocks of positions whose windows are copied.
@@ -402,13 +407,13 @@ pub(crate) struct Budget {
 }
 
 impl Blocks {
-    /// The largest blocks that a budget allows: all of the inner axes, some of one (images are the outermost). None where not even
-    /// one position fits.
+    /// The largest blocks that a budget allows. A block holds all positions along the inner axes and some along one axis (images
+    /// are the outermost axis). None if not even one position fits.
     pub(crate) const fn new(desc: &ConvDesc, reading: Reading, budget: Budget) -> Option<Self> {
         Self::of_groups(desc, reading, Copies::groups(desc.groups(), budget.per_group), budget)
     }
 
-    /// The same, where it is known which groups are copied together.
+    /// As [`new`](Self::new), with groups that the caller has chosen to copy together.
     pub(crate) const fn of_groups(desc: &ConvDesc, reading: Reading, groups: Panels, budget: Budget) -> Option<Self> {
         let size = match reading {
             Reading::Forward => desc.output_size(),
@@ -425,7 +430,7 @@ impl Blocks {
                     return None;
                 }
             }
-            // The most along this axis: one, until more are found to fit, and fewer than all.
+            // Bisection for the most positions along this axis: `fit` are known to fit, `over` are known not to.
             let (mut fit, mut over) = (1, block[cut]);
             while over - fit > 1 {
                 let middle = fit + (over - fit) / 2;
@@ -447,7 +452,7 @@ impl Blocks {
     }
 }
 
-/// What the size of a block is found from.
+/// The numbers from which the size of a block follows.
 struct Plan {
     reads: [Reads; 3],
     reading: Reading,
@@ -468,7 +473,7 @@ impl Plan {
         window.saturating_add(product(block).saturating_mul(self.budget.per_position))
     }
 
-    /// Whether so many images and positions along each axis are no more than a budget allows.
+    /// Whether a block of so many images and positions stays within the budget.
     const fn fits(&self, [images, d, h, w]: [usize; 4]) -> bool {
         let positions = product([d, h, w]).saturating_mul(images);
         let elements = self.elements([d, h, w]).saturating_mul(images);

@@ -1,4 +1,4 @@
-//! The plan of a layer: which instruction set, which blocks, how much workspace; and the public calls.
+//! The plan of a layer (instruction set, blocks, workspace) and the public calls.
 
 use crate::arith::max;
 use crate::backward_input::BackwardInputPlan;
@@ -16,12 +16,12 @@ use crate::weight::PackedWeight;
 
 /// A planned ConvReLU layer: descriptor, instruction set, blocking.
 ///
-/// Making one costs arithmetic on the descriptor only; it owns no memory, so it is free to copy and to share.
-/// Every call takes a workspace of at least [`workspace_len`](Self::workspace_len) elements with any contents; every
-/// buffer may be longer than needed, and what lies beyond is neither read nor written. No call allocates.
+/// To make a plan takes only arithmetic on the descriptor. A plan owns no memory, so you may copy and share it freely.
 ///
-/// Calls run on the threads of the [`Executor`] that they are given. Equal plans compute equal bits, whatever the number of
-/// threads.
+/// Every call takes a workspace of at least [`workspace_len`](Self::workspace_len) elements with any contents. Every buffer may
+/// be longer than needed; a call neither reads nor writes the rest. No call allocates.
+///
+/// Calls run on the threads of the [`Executor`] that they receive. Equal plans compute equal bits for any number of threads.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvRelu {
     desc: ConvDesc,
@@ -39,27 +39,11 @@ impl ConvRelu {
         Self::of(desc, Isa::best_kernels(), Tuning::DEFAULT, 1)
     }
 
-    /// A plan for the instruction set that the build's target guarantees ([`Isa::BASELINE`]), for one thread: a constant,
-    /// so that buffers of the lengths it asks for can be statics.
+    /// A plan for the instruction set that every machine of the build's target has ([`Isa::BASELINE`]), for one thread. It can be
+    /// a constant, and so can the lengths that it asks for: buffers can be statics. The guide's page
+    /// [firmware](crate::guide::firmware) has an example.
     ///
-    /// ```
-    /// use convrelu::{ConvDesc, ConvRelu, Error, Forward, Pass, Serial, Thresholds, Weight};
-    ///
-    /// const PLAN: ConvRelu = match ConvDesc::conv1d(1, 2, 4, [16], [3]).build() {
-    ///     Ok(desc) => ConvRelu::baseline(desc),
-    ///     Err(_) => panic!("a constant descriptor"),
-    /// };
-    /// static WEIGHT: [f32; PLAN.desc().weight_len()] = [0.5; PLAN.desc().weight_len()];
-    ///
-    /// let mut workspace = [0.0; PLAN.workspace_len(Pass::Forward)];
-    /// let (input, mut output) = ([1.0; PLAN.desc().input_len()], [0.0; PLAN.desc().output_len()]);
-    /// let operands = Forward::new(&input, Weight::Plain(&WEIGHT), Thresholds::RELU);
-    /// PLAN.forward(operands, &mut output, &mut workspace, &Serial)?;
-    /// assert_eq!(output, [3.0; 4 * 14]);
-    /// # Ok::<(), Error>(())
-    /// ```
-    ///
-    /// Where the CPU is known at run time only, [`new`](Self::new) may find a better one.
+    /// [`new`](Self::new) asks the CPU at run time, and may find a better instruction set.
     pub const fn baseline(desc: ConvDesc) -> Self {
         Self::of(desc, Isa::BASELINE_KERNELS, Tuning::DEFAULT, 1)
     }
@@ -68,13 +52,13 @@ impl ConvRelu {
     ///
     /// # Errors
     ///
-    /// [`Error::IsaUnavailable`] where this CPU, operating system or build does not offer it.
+    /// [`Error::IsaUnavailable`] if this CPU, operating system or build does not offer it.
     pub fn with_isa(desc: ConvDesc, isa: Isa) -> Result<Self, Error> {
         let kernels = isa.kernels().ok_or(Error::IsaUnavailable { isa })?;
         Ok(Self::of(desc, kernels, Tuning::DEFAULT, 1))
     }
 
-    /// A plan with other block and tile limits than the instruction set's own. For tests.
+    /// A plan with given limits of blocks and tiles instead of the instruction set's own. For tests.
     ///
     /// # Errors
     ///
@@ -145,9 +129,11 @@ impl ConvRelu {
         self.backward_weight.algorithm()
     }
 
-    /// The same plan for at most `threads` tasks per call (0 counts as 1), which the caller's [`Executor`] spreads over its
-    /// threads. A plan takes fewer where more would not pay: at most 128, and none of less than 2¹⁶ multiply-adds. Results do
-    /// not depend on it, but [`workspace_len`](Self::workspace_len) does.
+    /// The same plan for at most `threads` tasks per call (0 counts as 1). The caller's [`Executor`] spreads the tasks over its
+    /// threads.
+    ///
+    /// A call makes fewer tasks where more would not pay: at most 128, and each of at least 2¹⁶ multiply-adds. The number of
+    /// threads does not change results, but it changes [`workspace_len`](Self::workspace_len).
     #[must_use]
     pub const fn with_threads(self, threads: usize) -> Self {
         Self::of(self.desc, self.kernels, self.tuning, max(threads, 1))
@@ -168,7 +154,7 @@ impl ConvRelu {
         self.threads
     }
 
-    /// How the threads share out a pass: the work of each part, in a unit of the pass's own.
+    /// Visits the tasks of a pass: the work of each, in a unit that depends on the pass.
     #[cfg(feature = "internal-testing")]
     #[doc(hidden)]
     pub fn for_each_share(&self, pass: Pass, visit: impl FnMut(usize)) {
@@ -180,7 +166,7 @@ impl ConvRelu {
         }
     }
 
-    /// Elements of workspace that a pass needs, exactly.
+    /// The least elements of workspace that a pass needs.
     pub const fn workspace_len(&self, pass: Pass) -> usize {
         match pass {
             Pass::Forward => self.forward_pass().workspace_len(false),
@@ -198,7 +184,7 @@ impl ConvRelu {
 
     /// Packs the weight once for many calls of [`forward`](Self::forward).
     ///
-    /// `weight` holds [`ConvDesc::weight_len`] elements in the order of the layout, `buffer` at least
+    /// `weight` holds at least [`ConvDesc::weight_len`] elements in the order of the layout, `buffer` at least
     /// [`packed_weight_len`](Self::packed_weight_len).
     ///
     /// # Errors
@@ -207,12 +193,13 @@ impl ConvRelu {
     ///
     /// # Example: inference with folded batch normalisation
     ///
-    /// Convolution, batch normalisation and ReLU in one pass over the output. What does not depend on the images is made once.
+    /// Convolution, batch normalisation and ReLU in one pass over the output. The packed weight, scale and shift do not depend on
+    /// the images, so the program makes them once.
     ///
     /// ```
     /// use convrelu::{ConvDesc, ConvRelu, Epilogue, Forward, Pass, Serial, Thresholds, Weight};
     ///
-    /// // What training has left: a weight, and the statistics and parameters of each channel.
+    /// // The results of training: a weight, and the statistics and parameters of each channel.
     /// let desc = ConvDesc::conv2d(4, 3, 8, [16, 16], [3, 3]).padding([1, 1]).build()?;
     /// let weight = vec![0.1; desc.weight_len()];
     /// let (mean, variance, gamma, beta) = ([2.0; 8], [0.25f32; 8], [1.0; 8], [-0.5; 8]);
@@ -227,7 +214,7 @@ impl ConvRelu {
     /// let images = vec![1.0; 10 * 3 * 16 * 16];
     /// let (mut outputs, mut workspace) = (Vec::new(), Vec::new());
     /// for batch in images.chunks(desc.input_len()) {
-    ///     // The last batch is smaller; the packed weight serves plans for any of them.
+    ///     // The last batch is smaller. The packed weight serves plans for any batch.
     ///     let plan = ConvRelu::new(desc.with_batch(batch.len() / (3 * 16 * 16))?);
     ///     workspace.resize(plan.workspace_len(Pass::ForwardPacked), 0.0);
     ///     let mut output = vec![0.0; plan.desc().output_len()];
@@ -251,7 +238,7 @@ impl ConvRelu {
 
     /// Packs the weight once for many calls of [`backward_input`](Self::backward_input).
     ///
-    /// `weight` holds [`ConvDesc::weight_len`] elements in the order of the layout, `buffer` at least
+    /// `weight` holds at least [`ConvDesc::weight_len`] elements in the order of the layout, `buffer` at least
     /// [`packed_weight_transposed_len`](Self::packed_weight_transposed_len).
     ///
     /// # Errors
@@ -263,15 +250,15 @@ impl ConvRelu {
 
     /// Forward pass (eq. 8 with bias): `y[n,d,o] = b[d] + Σ_{c,k} w[d,c,k] · f(x̂[n,c,o·stride + k·dilation − padding]; θ[c,k])`.
     ///
-    /// `output` holds [`ConvDesc::output_len`] elements and is overwritten, gaps between its pixels or images apart. A NaN in
-    /// the input reaches exactly the outputs whose window holds it. An [`Epilogue`](crate::Epilogue) says what becomes of `y`
-    /// before it is stored.
+    /// `x̂` is the input, and 0 where `k` reads padding. The call overwrites [`ConvDesc::output_len`] elements of `output`, but
+    /// not the gaps between pixels or images. A NaN in the input reaches exactly the outputs whose window holds it. An
+    /// [`Epilogue`](crate::Epilogue) changes `y` before it is stored.
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::PackedElsewhere`], and of an epilogue [`Error::NanBound`],
-    /// [`Error::BoundsCrossed`]; nothing is written then.
-    /// [`Error::Executor`].
+    /// - [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::PackedElsewhere`], and for an epilogue [`Error::NanBound`]
+    ///   and [`Error::BoundsCrossed`]. The call has written nothing then.
+    /// - [`Error::Executor`]. The contents of `output` are undefined then.
     ///
     /// # Example: a plain convolution of a framework's tensors
     ///
@@ -317,16 +304,19 @@ impl ConvRelu {
         self.forward_pass().forward(operands, output, workspace, executor)
     }
 
-    /// Gradients of the input and of the thresholds in one pass (eq. 5 and 6), whichever of them are asked for.
+    /// Gradients of the input and of the thresholds in one pass (eq. 5 and 6). `gradients` says which of them to compute.
     ///
-    /// With `G[n,o,c,k] = Σ_d g[n,d,o] · w[d,c,k]`: `∂E/∂x` sums `G` where `x > θ`, `∂E/∂θ` where `x̂ ≤ θ`; a tie goes
-    /// to the threshold, padding counts as `x̂ = 0`, and a NaN input passes its gradient to neither. With
-    /// [`Thresholds::LINEAR`](crate::Thresholds::LINEAR) all of `G` goes to `∂E/∂x`, the input is not read, and `∂E/∂θ` is 0.
+    /// Let `G[n,o,c,k] = Σ_d g[n,d,o] · w[d,c,k]`. Then `∂E/∂x` sums `G` where `x > θ`, and `∂E/∂θ` sums it where `x̂ ≤ θ`. A tie
+    /// so goes to the threshold. Padding counts as `x̂ = 0`. A NaN in the input passes its gradient to neither.
+    ///
+    /// With [`Thresholds::LINEAR`](crate::Thresholds::LINEAR) all of `G` goes to `∂E/∂x`, the call does not read the input, and
+    /// `∂E/∂θ` is 0.
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::MissingInput`], [`Error::PackedElsewhere`]; nothing is
-    /// written then. [`Error::Executor`].
+    /// - [`Error::BufferTooShort`], [`Error::NanThreshold`], [`Error::MissingInput`], [`Error::PackedElsewhere`]. The call has
+    ///   written nothing then.
+    /// - [`Error::Executor`]. The contents of the gradients are undefined then.
     pub fn backward_input(
         &self,
         operands: BackwardInput<'_>,
@@ -338,11 +328,12 @@ impl ConvRelu {
     }
 
     /// Gradients of the weight, `∂E/∂w[d,c,k] = Σ_{n,o} g[n,d,o] · f(x̂; θ[c,k])`, and of the bias,
-    /// `∂E/∂b[d] = Σ_{n,o} g[n,d,o]`, whichever of them are asked for.
+    /// `∂E/∂b[d] = Σ_{n,o} g[n,d,o]`. `gradients` says which of them to compute.
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`], [`Error::NanThreshold`]; nothing is written then. [`Error::Executor`].
+    /// - [`Error::BufferTooShort`], [`Error::NanThreshold`]. The call has written nothing then.
+    /// - [`Error::Executor`]. The contents of the gradients are undefined then.
     ///
     /// # Example: training
     ///
@@ -376,7 +367,7 @@ impl ConvRelu {
     ///     losses.push(errors.iter().map(|error| error * error).sum::<f32>() / count);
     ///     let grad_output: Vec<f32> = errors.iter().map(|error| 2.0 * error / count).collect();
     ///
-    ///     // Below the first layer nothing asks for the gradient of its input, but its thresholds have one.
+    ///     // Nothing needs the gradient of the first layer's input. Its thresholds need theirs.
     ///     let gradients = InputGradients::new().thresholds(Gradient::overwrite(&mut of_thresholds));
     ///     let operands = BackwardInput::new(&input, w, theta, &grad_output);
     ///     plan.backward_input(operands, gradients, &mut workspace, &Serial)?;

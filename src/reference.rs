@@ -1,7 +1,7 @@
 //! Naive eq. 8 and its gradients: an oracle for tests, generic over `f32` and `f64`.
 //!
-//! One loop per index, in the order of the formulas, with no regard for speed. Beside each value stands the sum of
-//! the absolute terms ([`Sum::magnitude`]), which is what a rounding-error bound scales with.
+//! There is one loop per index, in the order of the formulas, with no regard for speed. Each value comes with the sum of its
+//! absolute terms ([`Sum::magnitude`]), because the bound of the rounding error scales with it.
 
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::chain;
@@ -11,9 +11,9 @@ use crate::layout::Strides;
 pub trait Real: Copy + PartialOrd + core::ops::Add<Output = Self> + core::ops::Mul<Output = Self> {
     /// Zero.
     const ZERO: Self;
-    /// The least that is greater than −∞.
+    /// The least finite number.
     const LOWEST: Self;
-    /// `self · b + c` with a single rounding, on every target alike.
+    /// `self · b + c` with a single rounding, the same on every target.
     fn fma(self, b: Self, c: Self) -> Self;
     /// Absolute value.
     fn abs(self) -> Self;
@@ -60,20 +60,23 @@ impl<T: Real> Sum<T> {
     }
 }
 
-/// How far an f32 evaluation of a sum of `terms` products, in any order and with or without FMA, may lie from the
-/// exact value: `γ · magnitude` with `γ = 2 (terms + 8) · 2⁻²⁴` (each term suffers at most two roundings per
-/// position in the sum; 8 covers bias, partial sums and accumulation), plus the underflow of each term.
+/// How far an f32 evaluation of a sum of `terms` products may lie from the exact value, in any order, with or without fused
+/// multiply-adds.
+///
+/// The bound is `γ · magnitude` with `γ = 2 (terms + 8) · 2⁻²⁴`, plus the underflow of each term. The factor 2 stands for the two
+/// roundings, of the product and of the sum, that a term suffers at most at each step. The 8 covers bias, partial sums and the
+/// addition to what a buffer holds.
 pub fn error_bound(terms: usize, magnitude: f64) -> f64 {
     const UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
     const SMALLEST: f64 = f32::MIN_POSITIVE as f64 * f32::EPSILON as f64;
     2.0 * (terms + 8) as f64 * (UNIT_ROUNDOFF * magnitude + SMALLEST)
 }
 
-/// [`error_bound`] of the gradients that sum over `positions` (of all images) of the output: of the weight and of the bias
-/// with 1 term each, of the thresholds with as many as a group has output channels.
+/// [`error_bound`] of a gradient that sums over `positions`, the output positions of all images.
 ///
-/// They are sums of partial sums over segments of at most about 8192 positions, so their error grows with the length of a
-/// segment plus the number of segments, not with the number of positions.
+/// `terms` is the number of products per position: 1 for the gradients of the weight and of the bias, the output channels of a
+/// group for that of the thresholds. The kernels sum segments of about 8192 positions, and then the segments. So the error grows
+/// with the length of a segment plus the number of segments, not with the number of positions.
 pub fn gradient_error_bound(terms: usize, positions: usize, magnitude: f64) -> f64 {
     error_bound(terms.saturating_add(chain(positions)), magnitude)
 }
@@ -83,7 +86,7 @@ pub fn gradient_error_bound(terms: usize, positions: usize, magnitude: f64) -> f
 pub enum Thetas<'a, T> {
     /// One per input channel and tap, in the order of [`Thresholds::PerTap`](crate::Thresholds::PerTap).
     PerTap(&'a [T]),
-    /// The same everywhere; −∞ makes the layer linear: its gradient always goes to the input.
+    /// The same everywhere. −∞ makes the layer linear: then the gradient always goes to the input.
     Uniform(T),
 }
 
@@ -95,7 +98,7 @@ impl<T: Real> Thetas<'_, T> {
         }
     }
 
-    /// Where the gradient of a threshold belongs.
+    /// The index of a threshold's gradient.
     fn gradient_index(&self, index: usize) -> usize {
         match self {
             Self::PerTap(_) => index,
@@ -107,8 +110,8 @@ impl<T: Real> Thetas<'_, T> {
         matches!(self, Self::Uniform(theta) if *theta < T::LOWEST)
     }
 
-    /// The activated input of a term; `None` where it is padding with θ ≤ 0, which contributes nothing, whatever it is
-    /// multiplied by.
+    /// The activated input of a term. `None` where it is padding with θ ≤ 0, which contributes nothing even if it meets an
+    /// infinity or a NaN.
     fn activated(&self, term: &Term, input: &[T]) -> Option<T> {
         let theta = self.at(term.threshold);
         match term.input {

@@ -1,4 +1,5 @@
-//! Padded, transposed copies of blocks of a tensor: the one place where kernels' inputs meet layout and padding.
+//! Padded copies of blocks of a tensor, transposed where the kernel wants it. Kernels that read such a copy know neither layout
+//! nor padding.
 
 use core::ops::Range;
 
@@ -43,7 +44,7 @@ pub(crate) fn blocks(range: [Range<usize>; 3], size: [usize; 3]) -> impl Iterato
         let start = next?;
         let mut block = Block { start, size: [0; 3] };
         let mut following = start;
-        // The last axis that has blocks left moves on, those behind it begin again.
+        // The innermost axis that has blocks left moves on. The axes behind it begin again.
         let mut moved = false;
         for axis in [2, 1, 0] {
             let end = range[axis].end;
@@ -61,7 +62,8 @@ pub(crate) fn blocks(range: [Range<usize>; 3], size: [usize; 3]) -> impl Iterato
     })
 }
 
-/// The largest block of at most `most` positions, cut along one axis: all of the axes behind it, one of those before.
+/// The largest block of at most `most` positions that is cut along one axis only. It holds all positions along the axes behind
+/// that one, and a single position along those before.
 pub(crate) const fn largest_block([depth, height, width]: [usize; 3], most: usize) -> [usize; 3] {
     if width > most {
         [1, 1, Panels::of_at_most(width, most).max()]
@@ -80,11 +82,12 @@ pub(crate) struct Staging {
     pub(crate) lanes: usize,
     /// Distance of consecutive groups of `lanes` channels, at least `grid.len() · lanes`.
     pub(crate) pitch: usize,
-    /// What padding, and lanes without a channel, hold.
+    /// The value of padding, and of lanes without a channel.
     pub(crate) fill: f32,
 }
 
-/// Distance of staged planes of `len`: a multiple of 4096 bytes would map all channels to the same few cache sets.
+/// Distance of staged planes of `len` elements. It avoids multiples of 4096 bytes, which would map all channels to the same few
+/// sets of the cache.
 pub(crate) const fn plane_pitch(len: usize) -> usize {
     if len.is_multiple_of(512) { len.saturating_add(16) } else { len }
 }
@@ -101,7 +104,7 @@ impl Staging {
     ) {
         let axes = &self.grid.axes;
         let segments = self.grid.segments();
-        // Not the grid's own extent: the last block may be smaller than those the grid was laid out for.
+        // The grid's own extent will not do: the last block may be smaller than those that the grid was made for.
         let extent = |axis: usize| block.size[axis] + axes[axis].reach();
         let (depths, heights, width) = (extent(0), extent(1), extent(2));
         for sd in 0..segments[0] {
@@ -132,7 +135,7 @@ impl Staging {
                         let source = Source {
                             data: &image.data[base..],
                             channel: image.strides.channel,
-                            // One row, or one element, is inside where these would overflow.
+                            // Saturates only where a single row or element is inside, so that no step is taken.
                             row: image.strides.spatial[1].saturating_mul(axes[1].stride()),
                             step: image.strides.spatial[2].saturating_mul(axes[2].stride()),
                         };
@@ -149,7 +152,7 @@ impl Staging {
         }
     }
 
-    /// Fills what is not inside of one slab of all channels, and lanes without a channel.
+    /// Fills the padding of one slab of all channels, and the lanes without a channel.
     fn pad(&self, slab: &Slab, inside_h: &Range<usize>, inside_w: &Range<usize>, channels: usize, out: &mut [f32]) {
         let lanes = self.lanes;
         for (index, own) in chunks(0..channels, lanes).enumerate() {
@@ -160,7 +163,7 @@ impl Staging {
                 if partial || !inside_h.contains(&h) {
                     row.fill(self.fill);
                 } else if inside_w.len() < slab.width {
-                    // Loops, not calls: there are few elements.
+                    // A loop each, because a call of `memset` would take longer than these few elements.
                     row[..inside_w.start * lanes].iter_mut().for_each(|v| *v = self.fill);
                     row[inside_w.end * lanes..].iter_mut().for_each(|v| *v = self.fill);
                 }
@@ -168,12 +171,12 @@ impl Staging {
         }
     }
 
-    /// Copies what is inside of one slab of all `channels`.
+    /// Copies the part of one slab of all `channels` that lies inside the source.
     fn copy_slab(&self, kernels: &Kernels, source: &Source<'_>, slab: &Slab, channels: Range<usize>, out: &mut [f32]) {
         let lanes = self.lanes;
         let Source { data, channel, row, step } = *source;
         if lanes == 1 && channel != 1 {
-            // Planes to planes.
+            // From planes to planes.
             kernels.copy(CopyBlock {
                 from: &data[channels.start * channel..],
                 from_plane: channel,
@@ -189,7 +192,7 @@ impl Staging {
             return;
         }
         if lanes == 1 {
-            // Channels last to planes.
+            // From channels last to planes.
             for h in 0..slab.rows {
                 kernels.transpose(TransposeBlock {
                     from: &data[h * row + channels.start..],
@@ -210,7 +213,7 @@ impl Staging {
             let out = &mut out[index * self.pitch + slab.first * lanes..];
             let data = &data[own.start * channel..];
             if channel == 1 {
-                // Channels last to groups of channels.
+                // From channels last to groups of channels.
                 kernels.copy(CopyBlock {
                     from: data,
                     from_plane: row,
@@ -225,7 +228,7 @@ impl Staging {
                 });
                 continue;
             }
-            // Planes to groups of channels; rows that follow one another on both sides are one.
+            // From planes to groups of channels. Rows that follow one another on both sides are copied as one row.
             let (rows, width) = if step == 1 && row == slab.width && slab.row == slab.width {
                 (1, slab.rows * slab.width)
             } else {
@@ -247,15 +250,15 @@ impl Staging {
 /// Rows of a staged copy, in positions.
 struct Slab {
     first: usize,
-    /// Distance of rows.
+    /// Positions from a row to the next.
     row: usize,
     rows: usize,
     width: usize,
 }
 
-/// Where the elements of a slab come from.
+/// The source of a slab's elements.
 struct Source<'a> {
-    /// From the first element inside, channel 0.
+    /// The source from the first element inside on, channel 0.
     data: &'a [f32],
     // Distances in the source of consecutive channels, staged rows, and staged elements.
     channel: usize,

@@ -1,4 +1,4 @@
-//! Strided loops over slices. (`Iterator::step_by` costs some ten instructions per element in such loops.)
+//! Strided loops over slices. `Iterator::step_by` would cost about ten instructions per element here.
 
 /// `to[i · to_step] = from[i · from_step]` for `i < count`.
 #[inline]
@@ -16,8 +16,8 @@ pub(crate) fn copy(from: &[f32], from_step: usize, to: &mut [f32], to_step: usiz
 #[inline]
 pub(crate) fn add(from: &[f32], to: &mut [f32], to_step: usize) {
     if to_step == 1 {
-        // In eights, all sums before the first is stored: for as few elements as a panel's lanes the compiler's own vectors
-        // begin too late.
+        // Eight at a time, and all eight sums before the first store. `from` is no longer than a panel, too short for the
+        // compiler's own vectorised loop to begin.
         let (to, to_rest) = to[..from.len()].as_chunks_mut::<8>();
         let (from, from_rest) = from.as_chunks::<8>();
         for (to, from) in to.iter_mut().zip(from) {
@@ -31,9 +31,10 @@ pub(crate) fn add(from: &[f32], to: &mut [f32], to_step: usize) {
     }
 }
 
-/// Fills `to` with copies of `pattern`, one behind the other; the last one may be cut.
+/// Fills `to` with copies of `pattern`, one after another. The last one may be cut.
 pub(crate) fn repeat(pattern: &[f32], to: &mut [f32]) {
-    /// Elements that are copied at a time: short patterns do not pay a call each, and what is copied stays at hand.
+    /// Elements that are copied at a time. A short pattern would not be worth a call, and a part of this length stays in the
+    /// cache.
     const TOGETHER: usize = 1024;
     let together = pattern.len() * (TOGETHER / pattern.len()).max(1);
     let (first, rest) = to.split_at_mut(together.min(to.len()));
@@ -47,8 +48,8 @@ pub(crate) fn repeat(pattern: &[f32], to: &mut [f32]) {
 
 /// `to[c · to_step + r] = from[r · from_step + c]` for `r < rows`, `c < columns`.
 ///
-/// In squares of four, whose bounds are checked once and whose sixteen elements pass through registers. For the trainer;
-/// the kernels have [`TransposeBlock`](crate::kernel::TransposeBlock).
+/// It works on squares of four, checks the bounds once per square, and moves its sixteen elements through registers. It is for
+/// the trainer. The kernels have [`TransposeBlock`](crate::kernel::TransposeBlock).
 #[cfg(feature = "std")]
 pub(crate) fn transpose(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize, rows: usize, columns: usize) {
     let (whole_rows, whole_columns) = (rows / 4 * 4, columns / 4 * 4);
@@ -65,7 +66,7 @@ pub(crate) fn transpose(from: &[f32], from_step: usize, to: &mut [f32], to_step:
     }
 }
 
-/// The transpose of a square of four. Spelled out: closures over arrays stay calls here.
+/// The transpose of a square of four. It is written out because the compiler does not inline closures over arrays here.
 #[cfg(feature = "std")]
 #[inline(always)]
 fn square(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize) {

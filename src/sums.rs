@@ -1,17 +1,17 @@
-//! Sums over positions, in segments: a single chain of additions over tens of millions of positions loses what it adds once
-//! the sum has grown, for an f32 holds 24 bits (2²⁵ ones, one after another, sum up to 2²⁴).
+//! Sums over positions, in segments. A single chain of additions over tens of millions of positions would lose what it adds once
+//! the sum has grown: an f32 holds 24 bits, so 2²⁵ ones, added one after another, give 2²⁴.
 //!
-//! Every gradient that is a sum over positions (∂b, ∂w, ∂θ) is a sum of partial sums over at most about [`SEGMENT`] positions.
-//! Where segments begin depends on the descriptor and the instruction set, never on threads.
+//! Every gradient that sums over positions (∂b, ∂w, ∂θ) is a sum of partial sums over about [`SEGMENT`] positions each. The
+//! beginnings of segments depend on the descriptor and the instruction set, never on threads.
 
 use core::ops::Range;
 
 use crate::geometry::{SEGMENT, Segments, chunks};
 use crate::layout::TensorLayout;
 
-/// Many sums at a time: those of the current segment of positions, and of all segments before.
+/// Many sums at a time: the sums of the current segment of positions, and those of all segments before it.
 pub(crate) struct SegmentedSums<'a> {
-    /// What is added to.
+    /// The sums of the current segment. Callers add to these.
     pub(crate) current: &'a mut [f32],
     /// As long as `current`, or empty where one segment holds all positions.
     before: &'a mut [f32],
@@ -24,14 +24,14 @@ impl<'a> SegmentedSums<'a> {
         if positions > SEGMENT { len } else { 0 }
     }
 
-    /// Begins with zeros.
+    /// Sums that are zero.
     pub(crate) fn new(current: &'a mut [f32], before: &'a mut [f32]) -> Self {
         current.fill(0.0);
         before.fill(0.0);
         Self { current, before, segments: Segments::default() }
     }
 
-    /// Notes that so many positions have been added to every sum.
+    /// Says that so many more positions have been added to every sum.
     pub(crate) fn advance(&mut self, positions: usize) {
         if self.segments.advance(positions) {
             self.end_segment(0..self.current.len());
@@ -47,7 +47,7 @@ impl<'a> SegmentedSums<'a> {
         }
     }
 
-    /// Multiplies each sum by a number of its own.
+    /// Multiplies each sum by its number in `by`.
     pub(crate) fn multiply(&mut self, by: &[f32]) {
         self.current.iter_mut().zip(by).for_each(|(sum, by)| *sum *= by);
         self.before.iter_mut().zip(by).for_each(|(sum, by)| *sum *= by);
@@ -59,11 +59,11 @@ impl<'a> SegmentedSums<'a> {
     }
 }
 
-/// One sum of rows of elements.
+/// The sum of rows of elements.
 struct SegmentedSum {
-    /// Of short rows.
+    /// The sum of short rows.
     short: f32,
-    /// Of long ones, in sixteen partial sums: one would wait for each addition.
+    /// The sum of long rows, as sixteen partial sums. With a single one, each addition would wait for the one before.
     long: [f32; 16],
     positions: usize,
     before: f32,
@@ -72,7 +72,7 @@ struct SegmentedSum {
 impl SegmentedSum {
     const ZERO: Self = Self { short: 0.0, long: [0.0; 16], positions: 0, before: 0.0 };
 
-    /// Adds rows of planes.
+    /// Adds the elements of rows of planes.
     fn add(&mut self, data: &[f32], Strip { rows, row_step, len }: Strip) {
         if len < self.long.len() {
             let mut sum = 0.0;
@@ -87,7 +87,7 @@ impl SegmentedSum {
         }
         for row in 0..rows {
             for part in data[row * row_step..][..len].chunks(SEGMENT) {
-                // Copies, which stay in registers.
+                // Local copies, which the compiler keeps in registers.
                 let (mut long, mut short) = (self.long, 0.0);
                 let (chunks, rest) = part.as_chunks::<16>();
                 for chunk in chunks {
@@ -156,7 +156,7 @@ pub(crate) fn add_positions(
     }
 }
 
-/// Rows of positions, some distance apart; no more than a segment together, unless there is one alone.
+/// Rows of positions at a constant distance. Together they are no longer than a segment, unless there is only one row.
 #[derive(Clone, Copy)]
 struct Strip {
     rows: usize,
@@ -165,8 +165,8 @@ struct Strip {
     len: usize,
 }
 
-/// Visits the rows of boxes of positions: from the first channel of a strip's first position on, and the strip. Rows that
-/// follow one another without a gap are one.
+/// Visits the rows of boxes of positions, in strips. The visitor gets the data from the first channel of a strip's first position
+/// on, and the strip. Rows that follow one another without a gap are one row.
 #[inline(always)]
 fn for_each_strip(tensor: &TensorLayout, data: &[f32], boxes: &[Positions], mut visit: impl FnMut(&[f32], Strip)) {
     let ([depth_stride, row_step, pixel_stride], [_, _, width]) = (tensor.strides.spatial, tensor.size);

@@ -7,10 +7,10 @@
 //! origin + (t mod segments) · segment_step + stride · (p + (t / segments) · shift)
 //! ```
 //!
-//! A staged copy holds, for each segment, the coordinates `origin + segment · segment_step + stride · e` for
-//! consecutive `e`. In it every gather has stride one, whatever the stride and the dilation of the layer, and a tap is
-//! one constant offset. A stride that shares no factor with the dilation splits the taps into as many segments as the
-//! stride has phases; where the taps are so far apart that the gaps would outweigh them, each has a segment of its own.
+//! A staged copy holds, for each segment, the coordinates `origin + segment · segment_step + stride · e` for consecutive `e`. In
+//! it every gather has stride one, whatever the stride and the dilation of the layer, and a tap is one constant offset. A stride
+//! that shares no factor with the dilation splits the taps into as many segments as the stride has phases. If the taps lie so far
+//! apart that the gaps between them would take more room than the taps, each tap has a segment of its own.
 
 use core::ops::Range;
 
@@ -23,7 +23,7 @@ use crate::geometry::{self, Reads, Steps};
 pub(crate) struct Axis {
     /// Positions of the pass along the axis.
     pub(crate) positions: usize,
-    /// Extent of the source; coordinates outside read padding.
+    /// Extent of the source. Coordinates outside of it are padding.
     pub(crate) source: usize,
     /// Taps, numbered by ascending source coordinate.
     pub(crate) taps: usize,
@@ -81,7 +81,7 @@ impl Axis {
         }
     }
 
-    /// Segments without a tap are not staged.
+    /// The axis without segments that no tap reads, which need not be staged.
     const fn normalized(mut self) -> Self {
         if self.segments > self.taps {
             self.segments = self.taps;
@@ -89,7 +89,7 @@ impl Axis {
         self
     }
 
-    /// The better of shared segments and a segment per tap for blocks of `positions`.
+    /// The smaller of two stagings for blocks of `positions`: taps that share segments, or a segment for each tap.
     const fn for_block(self, positions: usize) -> Self {
         let sparse = Self {
             segments: self.taps,
@@ -98,7 +98,7 @@ impl Axis {
             segment_step: if self.segments == 1 { self.shift * self.stride } else { self.segment_step },
             ..self
         };
-        // Saturating: what is too large to be compared is too large to be computed.
+        // Saturates: what is too large to compare is too large to compute.
         let (apart, shared) = (positions, positions.saturating_add(self.reach()));
         if self.taps.saturating_mul(apart) < self.segments.saturating_mul(shared) { sparse } else { self }
     }
@@ -158,7 +158,7 @@ impl Phase {
         geometry::Phase::count(&Reads::forward(desc, axis))
     }
 
-    /// Which of its inputs lie in a range of the axis.
+    /// The inputs of the phase that lie in a range of the axis.
     pub(crate) fn within(&self, range: &Range<usize>) -> Range<usize> {
         let before = |end: usize| end.saturating_sub(self.first).div_ceil(self.step).min(self.positions);
         before(range.start)..before(range.end)
@@ -192,7 +192,7 @@ impl Phase {
         [Self::widest(desc, 0), Self::widest(desc, 1), Self::widest(desc, 2)]
     }
 
-    /// The kernel position of tap `t`: a later tap reads a later output, that is, lies earlier in the kernel.
+    /// The kernel position of tap `t`. A later tap reads a later output, so it lies earlier in the kernel.
     pub(crate) const fn kernel(&self, tap: usize) -> usize {
         self.taps.at(self.taps.count - 1 - tap)
     }
@@ -223,7 +223,7 @@ impl Grid {
         Self { axes, extent: [axes[0].source, axes[1].source, axes[2].source] }
     }
 
-    /// Elements of one channel; saturates, so that a size that cannot be is seen as too large.
+    /// Elements of one channel. Saturates, so that an impossible size counts as too large.
     pub(crate) const fn len(&self) -> usize {
         let mut len = 1usize;
         let mut i = 0;

@@ -1,43 +1,28 @@
-//! Threads belong to the caller: calls split their work into tasks, and an [`Executor`] runs them.
+//! Threads belong to the caller. A call splits its work into tasks, and an [`Executor`] of the caller runs them.
 
 use crate::error::Error;
 use crate::geometry::MOST_PARTS;
 #[cfg(all(target_has_atomic = "8", not(target_os = "none")))]
 use crate::kernel::Deal;
 
-/// Runs the tasks of a call on threads of the caller's.
+/// Runs the tasks of a call on the caller's threads.
 ///
-/// A call asks for at most as many tasks as its plan has [threads](crate::ConvRelu::with_threads), and at most 128. With one
-/// task it does not ask at all.
+/// A call makes at most as many tasks as its plan has [threads](crate::ConvRelu::with_threads), and at most 128. With one task it
+/// does not ask the executor.
 ///
-/// ```
-/// use convrelu::Executor;
+/// The guide's page [threads](crate::guide::threads) has an executor on threads of the standard library.
 ///
-/// /// Threads of the standard library, made for each call.
-/// struct Scoped;
+/// On targets without an operating system a call never asks the executor. It runs its tasks one after another on the calling
+/// thread, so that firmware links nothing for threads.
 ///
-/// impl Executor for Scoped {
-///     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-///         std::thread::scope(|scope| {
-///             for index in 0..tasks {
-///                 scope.spawn(move || task(index));
-///             }
-///         });
-///     }
-/// }
-/// ```
+/// If an executor runs a task twice or never, the call returns [`Error::Executor`]. The results are undefined then, but the call
+/// reads and writes nothing out of bounds.
 ///
-/// On targets without an operating system calls do not ask either: tasks run one after another on the calling thread, so that
-/// firmware links nothing for threads.
-///
-/// An executor that runs a task twice or never makes the call return [`Error::Executor`]; results are undefined then, but
-/// nothing is read or written out of bounds.
-///
-/// After `fork`, a child has the thread that forked and no other. Whether an executor works there is its host's affair:
-/// [`Serial`] does; the threads of a rayon pool that was in use before do not exist in the child, so a call would wait for
-/// them forever.
+/// After `fork`, a child process has only the thread that forked. [`Serial`] works there. The threads of a rayon pool that the
+/// parent has used do not exist in the child, so a call would wait for them forever.
 pub trait Executor {
-    /// Runs `task(0)`, …, `task(tasks − 1)`, each once, in any order, on any threads; returns when all have returned.
+    /// Runs `task(0)`, …, `task(tasks − 1)`, each exactly once, in any order, on any threads. Returns when all of them have
+    /// returned.
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
 }
 
@@ -70,7 +55,7 @@ pub struct Rayon;
 #[cfg(feature = "rayon")]
 impl Executor for Rayon {
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        /// Halves: joins nest as deep as the logarithm of the tasks.
+        /// Halves the range, so that joins nest only as deep as the logarithm of the number of tasks.
         fn run(first: usize, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
             if tasks <= 1 {
                 (first..first + tasks).for_each(task);
@@ -83,8 +68,8 @@ impl Executor for Rayon {
     }
 }
 
-/// Runs `work` on each of the `count` jobs, at most [`MOST_PARTS`], in any order and at the same time where the executor has
-/// threads. Allocates nothing: jobs wait on the stack of the call.
+/// Runs `work` on each of the `count` jobs, of which there are at most [`MOST_PARTS`]. The executor decides about their order and
+/// runs some at the same time if it has threads. Nothing is allocated: the jobs wait on the stack of the call.
 ///
 /// # Errors
 ///
@@ -100,7 +85,7 @@ pub(crate) fn for_each<J: Send>(
             jobs.for_each(work);
             Ok(())
         }
-        // Few sizes, for each is compiled, and the jobs of many threads take kilobytes of stack.
+        // Three sizes only, because each is compiled. More than one, because the jobs of many threads take kilobytes of stack.
         2..=8 => deal::<J, 8>(executor, count, jobs, work),
         9..=32 => deal::<J, 32>(executor, count, jobs, work),
         _ => deal::<J, MOST_PARTS>(executor, count, jobs, work),
@@ -134,7 +119,7 @@ fn deal<J: Send, const N: usize>(
     }
 }
 
-/// Firmware has one thread, and no flash for more: this would take 1 to 4 KiB.
+/// Firmware has one thread. To deal jobs out would cost it 1 to 4 KiB of flash.
 #[cfg(not(all(target_has_atomic = "8", not(target_os = "none"))))]
 fn deal<J: Send, const N: usize>(
     _executor: &dyn Executor,
@@ -146,7 +131,7 @@ fn deal<J: Send, const N: usize>(
     Ok(())
 }
 
-/// A buffer that is cut from its front on.
+/// A buffer from whose front parts are cut.
 pub(crate) struct Rest<'a>(&'a mut [f32]);
 
 impl<'a> Rest<'a> {

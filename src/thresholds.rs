@@ -1,11 +1,12 @@
-//! Thresholds by channel and tap, and their gradient, whatever the layout and however many there are: the one place that
-//! knows where they lie.
+//! Thresholds by channel and tap, and their gradient. No other module knows how they lie in memory, or whether there is one for
+//! all.
 
 use core::ops::Range;
 
 use crate::strided;
 
-/// Distances of (input channels of all groups, taps in memory order); both 0 where one threshold serves all.
+/// Distances of two input channels (counted over all groups) and of two taps (in memory order). Both are 0 where one threshold
+/// serves all.
 pub(crate) type ThresholdStrides = [usize; 2];
 
 /// Checked thresholds: none of them is NaN.
@@ -21,7 +22,7 @@ impl<'a> ThresholdTable<'a> {
         Self { values, strides, linear }
     }
 
-    /// Whether the layer is a plain convolution: the input decides nothing.
+    /// Whether the layer is a plain convolution, whose gradient does not depend on the input.
     pub(crate) const fn is_linear(&self) -> bool {
         self.linear
     }
@@ -36,7 +37,8 @@ impl<'a> ThresholdTable<'a> {
         self.strides
     }
 
-    /// Whether `max(0, θ)` is zero for every threshold, as far as can be told at once: where there is one for all.
+    /// Whether `max(0, θ)` is known to be zero for every threshold. Only a uniform threshold is looked at: to look at many takes
+    /// time.
     pub(crate) fn adds_nothing_to_padding(&self) -> bool {
         self.is_uniform() && self.values.iter().all(|&theta| theta <= 0.0)
     }
@@ -48,7 +50,7 @@ impl<'a> ThresholdTable<'a> {
         self.values[channel * channel_stride + tap * tap_stride]
     }
 
-    /// Those from an input channel (of all groups) on.
+    /// The thresholds from an input channel (counted over all groups) on.
     pub(crate) fn from(&self, channel: usize) -> &'a [f32] {
         &self.values[channel * self.strides[0]..]
     }
@@ -82,7 +84,7 @@ impl ThresholdGradient<'_> {
         self.values[channel * channel_stride + tap * tap_stride] += value;
     }
 
-    /// Adds to the gradients of θ of some channels at one tap, which come first in `sums`.
+    /// Adds the first elements of `sums` to the gradients of θ of some channels at one tap.
     pub(crate) fn add_channels(&mut self, channels: Range<usize>, tap: usize, sums: &[f32]) {
         let [channel_stride, tap_stride] = self.strides;
         let (sums, to) =

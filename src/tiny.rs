@@ -1,7 +1,7 @@
-//! Layers of so few multiply-adds that to prepare blocks, panels and vectors for them takes longer than to compute them: plain
-//! loops on the calling thread, over the tensors as they lie, without workspace.
+//! Plain loops for layers of so few multiply-adds that preparing blocks, panels and vectors would take longer than computing
+//! them. The loops run on the calling thread, over the tensors as they lie in memory, and need no workspace.
 //!
-//! Taps that read padding multiply nothing, except by thresholds above zero.
+//! A tap that reads padding is multiplied only where its threshold is above zero.
 
 use crate::arith::min;
 use crate::desc::{ConvDesc, volume};
@@ -14,17 +14,18 @@ use crate::thresholds::{ThresholdGradient, ThresholdTable};
 use crate::tuning::Tuning;
 use crate::weight::{Packing, WeightTable, plain_strides};
 
-/// The most multiply-adds of a layer, so of channels times positions in a run, which wait on the stack.
+/// The most multiply-adds of a layer. It also bounds the values of a run (channels times positions), which wait on the stack.
 const MOST: usize = 256;
 
-/// Rows times taps, times pairs of channels and what a row and a tap cost beside them. Measured on Zen 3: beyond it, drivers are
-/// faster.
+/// The most of this estimate of the cost: rows × taps × (pairs of channels + what a row and a tap cost beside them). Measured on
+/// Zen 3: above it the drivers are faster. (A layer of 256 multiply-adds is faster here as one row of positions, and slower as 16
+/// channels of one position.)
 const MOST_VISITS: usize = 100;
 
 /// Most positions of a run.
 const LONGEST: usize = 32;
 
-/// The loops of a layer. Its tensors have no gaps, and it has one group.
+/// The loops of a layer with one group, whose tensors have no gaps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiny {
     images: usize,
@@ -55,8 +56,8 @@ impl Places {
 }
 
 impl Tiny {
-    /// Of a layer that is small enough and has tensors without gaps. Where vectors are left out, so are these loops: there is
-    /// less to prepare there, and code counts.
+    /// The loops of a layer that is small enough and has tensors without gaps. Builds without vectors leave these loops out:
+    /// there the drivers have less to prepare, and the size of the code matters.
     pub(crate) const fn of(desc: &ConvDesc, tuning: &Tuning) -> Option<Self> {
         if !VECTORS || desc.multiply_adds() > min(tuning.tiny, MOST) || desc.batch() == 0 || desc.groups() != 1 {
             return None;
@@ -73,7 +74,7 @@ impl Tiny {
         let (images, axes, [inputs, outputs]) = if !desc.is_pointwise() {
             (batch, Reads::all_forward(desc), [inputs, outputs])
         } else {
-            // All positions are one row; with channels last, those of all images.
+            // All positions of an image are one row. With channels last, the positions of all images are one row.
             let (images, row) = match desc.layout() {
                 Layout::Nchw => (batch, outputs),
                 Layout::Nhwc => (1, batch * outputs),
@@ -93,7 +94,7 @@ impl Tiny {
         })
     }
 
-    /// The same with weights in a packing, if that has one panel.
+    /// The loops that read weights in a given packing. None if it has several panels.
     pub(crate) const fn reading(self, packing: &Packing, desc: &ConvDesc) -> Option<Self> {
         match packing.strides(desc) {
             Some(packed) => Some(Self { packed, ..self }),
@@ -101,7 +102,7 @@ impl Tiny {
         }
     }
 
-    /// Where the weights lie that a call got.
+    /// The weights of a call, with their strides.
     pub(crate) fn weight<'a>(&self, desc: &ConvDesc, weight: Weight<'a>) -> WeightTable<'a> {
         match weight {
             Weight::Plain(values) => WeightTable::new(values, plain_strides(desc)),
@@ -109,8 +110,8 @@ impl Tiny {
         }
     }
 
-    /// Visits, for each tap, the output positions of each row that read inside through it, and those that read padding: the
-    /// tap, and the run of positions.
+    /// Visits each tap with runs of output positions. The positions of a run lie in one row, and either all read inside through
+    /// the tap or all read padding.
     #[inline(always)]
     fn walk(&self, mut visit: impl FnMut(usize, Run)) {
         let [depth, height, width] = &self.axes;
@@ -147,12 +148,12 @@ impl Tiny {
         }
     }
 
-    /// Elements between the inputs of positions next to each other.
+    /// Elements between the inputs of two neighbouring positions.
     const fn read_step(&self) -> usize {
         self.axes[2].stride.saturating_mul(self.input.position)
     }
 
-    /// `f(x; θ)` of a run, `[input channel][position]`. Of padding where it stays zero, it is to be [skipped](Run::skips).
+    /// `f(x; θ)` of a run, `[input channel][position]`. The caller must [skip](Run::skips) padding that stays zero.
     #[inline(always)]
     fn activate(&self, input: &[f32], thresholds: &ThresholdTable<'_>, tap: usize, run: &Run, values: &mut [f32]) {
         for (c, values) in values.chunks_exact_mut(run.count).enumerate() {
@@ -187,7 +188,7 @@ impl Tiny {
     ) {
         let Some(epilogue) = epilogue else { return self.sums(input, weight, thresholds, bias, output) };
         let mut sums = [0.0; MOST];
-        // Each has a multiply-add at least.
+        // Fits: each output has at least one multiply-add, and the layer has at most MOST of them.
         let sums = &mut sums[..output.len()];
         self.sums(input, weight, thresholds, bias, sums);
         let Places { channels, channel, .. } = self.output;
@@ -236,7 +237,7 @@ impl Tiny {
         });
     }
 
-    /// Adds to the gradients that are asked for. Without input the layer is linear.
+    /// Adds to the requested gradients. Without an input, the layer is linear.
     pub(crate) fn backward_input(
         &self,
         input: Option<&[f32]>,
@@ -264,7 +265,7 @@ impl Tiny {
                     if let Some(input) = input {
                         strided::copy(&input[read..], step, inputs, 1, run.count);
                         for (x, sum) in inputs.iter().zip(&mut *sums) {
-                            // NaN passes to neither.
+                            // A NaN passes its gradient to neither.
                             held += if *x <= theta { *sum } else { 0.0 };
                             *sum = if *x > theta { *sum } else { 0.0 };
                         }
@@ -282,7 +283,7 @@ impl Tiny {
         });
     }
 
-    /// Adds to the gradients that are asked for. The weight's is in the order of the layout, with its strides.
+    /// Adds to the requested gradients. That of the weight has the order of the layout.
     pub(crate) fn backward_weight(
         &self,
         input: &[f32],
@@ -318,17 +319,17 @@ impl Tiny {
     }
 }
 
-/// Positions of a row that read through the same tap, at most [`LONGEST`] and at least one.
+/// Positions of a row that read through the same tap: at least one, at most [`LONGEST`].
 struct Run {
-    /// Where the first one's first output channel lies.
+    /// The offset of the first output channel at the first position.
     at: usize,
-    /// Where the first input channel lies that the first one reads, unless they read padding.
+    /// The offset of the first input channel that the first position reads. None if the run reads padding.
     read: Option<usize>,
     count: usize,
 }
 
 impl Run {
-    /// Whether activations are padding that stays zero: it adds nothing, not even times an infinity.
+    /// Whether the activations are padding that stays zero. They then add nothing, even if they meet an infinity.
     #[inline(always)]
     fn skips(&self, activations: &[f32]) -> bool {
         self.read.is_none() && activations[0] == 0.0

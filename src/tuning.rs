@@ -1,12 +1,12 @@
-//! Limits that plans work under, and names of the algorithms among which they choose.
+//! The limits within which plans choose, and the names of the algorithms.
 
 /// An algorithm of the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
 pub enum ForwardAlgorithm {
-    /// Clamped at each load.
+    /// Positions in lanes; inputs are clamped when they are loaded.
     Direct,
-    /// Output channels in lanes, valid taps.
+    /// Output channels in lanes; only taps that read inside are multiplied.
     BatchReduce,
     /// One channel per group.
     Depthwise,
@@ -30,47 +30,49 @@ pub enum BackwardInputAlgorithm {
     Tiny,
 }
 
-/// Limits that a plan works under; tests shrink them so that small layers cross every edge.
+/// The limits of a plan. Tests shrink them, so that small layers reach every edge of blocks, panels and tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "internal-testing"), expect(unreachable_pub, reason = "public for tests alone"))]
 pub struct Tuning {
-    /// Elements of staged source per thread to aim for.
+    /// The elements of staged source that a thread's block aims for.
     pub staging_len: usize,
-    /// Most channels per register panel.
+    /// The most channels per panel.
     pub panel: usize,
-    /// Most vectors of positions per register tile.
+    /// The most vectors of positions, or of channels, per tile.
     pub tile: usize,
-    /// Most positions per block.
+    /// The most positions per block.
     pub positions: usize,
-    /// Most steps of a sum at a time.
+    /// The most steps of a sum at a time.
     pub depth: usize,
-    /// Least multiply-adds of a thread's part.
+    /// The least multiply-adds of a task.
     pub part: usize,
-    /// Most multiply-adds of a layer that plain loops compute, where no algorithm is given; they compute
-    /// no larger ones than by default.
+    /// The most multiply-adds of a layer that plain loops compute, where no algorithm is given. A number above the default has no
+    /// effect.
     pub tiny: usize,
-    /// The algorithm of the forward pass, where it applies.
+    /// The algorithm of the forward pass, if it can compute the layer.
     pub forward: Option<ForwardAlgorithm>,
-    /// The algorithm of the backward pass of the input, where it applies.
+    /// The algorithm of the backward pass of the input, if it can compute the layer.
     pub backward_input: Option<BackwardInputAlgorithm>,
-    /// Whether the forward pass clamps inputs once for all panels of output channels, where it can; where none is given, the CPU
-    /// decides.
+    /// Whether the forward pass clamps inputs once for all panels of output channels, where it can. If None, the CPU decides.
     pub packs: Option<bool>,
-    /// Columns of depthwise layers with channels first from which on these are in lanes.
+    /// The least columns with which depthwise layers with channels first keep columns in lanes.
     pub strips: usize,
     /// Whether the backward pass of the weight has its own algorithm for depthwise layers.
     pub depthwise: bool,
 }
 
 impl Tuning {
-    /// A quarter of a 1 MiB second-level cache for the staged source; beside it lie a panel of weights and the block's
-    /// results. A part of 2¹⁶ multiply-adds takes a core about 2 µs, which is what waking a thread for it costs.
+    /// The limits of plans that are not for tests.
+    ///
+    /// - The staged source, 192 KiB, takes less than a quarter of a second-level cache of 1 MiB. A panel of weights and the
+    ///   results of the block lie beside it.
+    /// - A task of 2¹⁶ multiply-adds takes a core about 2 µs. To wake a thread for it costs about as much.
+    /// - With fewer than 24 columns, too many vectors of columns would read padding or overlap.
     pub(crate) const DEFAULT: Self = Self {
         staging_len: 48 * 1024,
         panel: usize::MAX,
         tile: usize::MAX,
         positions: usize::MAX,
-        // Of fewer, too many vectors read padding or overlap.
         strips: 24,
         depth: usize::MAX,
         part: 1 << 16,

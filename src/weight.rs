@@ -10,12 +10,12 @@ use crate::kernel::{Kernels, RowsMut, TransposeBlock, VECTORS};
 use crate::strided;
 use crate::threads::{Executor, Rest, for_each};
 
-/// Weights packed for many calls: by [`ConvRelu::pack_weight`](crate::ConvRelu::pack_weight) for the forward pass, or by
+/// Weights packed for many calls. [`ConvRelu::pack_weight`](crate::ConvRelu::pack_weight) packs them for the forward pass,
 /// [`ConvRelu::pack_weight_transposed`](crate::ConvRelu::pack_weight_transposed) for the backward pass of the input.
 ///
-/// They belong to the plan that packed them, and to plans of the same layer (all of the descriptor but batch and input size) for
-/// the same instruction set that read weights in the same order, as those do that differ in their batch alone. Every other plan
-/// refuses them ([`Error::PackedElsewhere`](crate::Error::PackedElsewhere)).
+/// A plan accepts them if it has the same instruction set, the same layer (the descriptor without batch and input size), and
+/// reads weights in the same order. Plans that differ only in the batch always do. Every other plan refuses them with
+/// [`Error::PackedElsewhere`](crate::Error::PackedElsewhere).
 #[derive(Clone, Copy, Debug)]
 pub struct PackedWeight<'a> {
     pub(crate) data: &'a [f32],
@@ -37,11 +37,11 @@ pub(crate) struct Packing {
     order: Order,
     /// Panels of the channels side by side, counted in `lanes`.
     panels: Panels,
-    /// 1, or the lanes of a vector: those without a channel hold zeros.
+    /// 1, or the lanes of a vector. Lanes without a channel hold zeros.
     lanes: usize,
 }
 
-/// What lies side by side, and the order of the steps.
+/// Which channels lie side by side, and the order of the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Order {
     /// `[input channel][tap][output channel of the panel]`
@@ -50,8 +50,8 @@ enum Order {
     TapChannel,
     /// `[tap][output channel][input channel of the panel]`
     Transposed,
-    /// `[tap][output channel of the panel]`, output channels of all groups, each of which has one input channel. As every pass has its
-    /// own packed weights, those of the backward pass are told apart.
+    /// `[tap][output channel of the panel]`. The panel holds output channels of all groups, each of which has one input channel.
+    /// The flag tells the weights of the two passes apart, which otherwise have the same order.
     Depthwise { backward: bool },
 }
 
@@ -78,13 +78,13 @@ impl Packing {
         Self { order: Order::Transposed, panels: Panels::of_at_most(vectors, most), lanes }
     }
 
-    /// Vectors of the output channels of all groups, which have an input channel each: `[tap][lane]`.
+    /// Vectors of the output channels of all groups, each of which has one input channel: `[tap][lane]`.
     pub(crate) const fn depthwise(desc: &ConvDesc, lanes: usize, backward: bool) -> Self {
         let vectors = desc.out_channels().div_ceil(lanes);
         Self { order: Order::Depthwise { backward }, panels: Panels::of_at_most(vectors, 1), lanes }
     }
 
-    /// Groups whose panels lie apart.
+    /// The number of groups whose panels lie apart.
     const fn groups(&self, desc: &ConvDesc) -> usize {
         if VECTORS && matches!(self.order, Order::Depthwise { .. }) { 1 } else { desc.groups() }
     }
@@ -108,7 +108,7 @@ impl Packing {
         self.panels
     }
 
-    /// First lane of a panel of a group, lanes without a channel counted; of the last one's successor, the end.
+    /// First lane of a panel of a group, lanes without a channel counted. For the number of panels, it is the end.
     pub(crate) const fn lane(&self, panel: usize) -> usize {
         self.panels.start(panel) * self.lanes
     }
@@ -123,7 +123,7 @@ impl Packing {
         self.panels.len() * self.lanes
     }
 
-    /// First channel of a panel of a group; of the last one's successor, the end.
+    /// First channel of a panel of a group. For the number of panels, it is the end.
     pub(crate) fn channel(&self, desc: &ConvDesc, panel: usize) -> usize {
         self.lane(panel).min(self.channels(desc))
     }
@@ -134,7 +134,7 @@ impl Packing {
         group * self.channels(desc) + self.channel(desc, panel)
     }
 
-    /// Lanes of all groups, those without a channel counted; saturates.
+    /// Lanes of all groups, those without a channel counted. Saturates.
     pub(crate) const fn all_lanes(&self, desc: &ConvDesc) -> usize {
         self.groups(desc).saturating_mul(self.group_width())
     }
@@ -145,7 +145,7 @@ impl Packing {
         group * self.group_width() + self.lane(panel)
     }
 
-    /// Group of a panel that is counted over all of them, and its number there.
+    /// The group of a panel that is counted over all groups, and the panel's number in its group.
     pub(crate) const fn panel_of_all(&self, panel: usize) -> (usize, usize) {
         (panel / self.panels.count(), panel % self.panels.count())
     }
@@ -165,7 +165,7 @@ impl Packing {
         }
     }
 
-    /// Distances of output channels, input channels and taps in the only panel, if there is one alone.
+    /// Distances of output channels, input channels and taps, if there is only one panel.
     pub(crate) const fn strides(&self, desc: &ConvDesc) -> Option<[usize; 3]> {
         if self.panels.count() != 1 || desc.groups() != 1 {
             return None;
@@ -184,7 +184,7 @@ impl Packing {
         self.all_lanes(desc).saturating_mul(self.depth(desc))
     }
 
-    /// Filters of a group whose panels lie apart.
+    /// Filters of a group, where the panels of groups lie apart.
     const fn group_filters(&self, desc: &ConvDesc) -> usize {
         desc.out_channels() / self.groups(desc)
     }
@@ -194,7 +194,7 @@ impl Packing {
         self.pack_panels(desc, kernels, weight, 0..self.all_panels(desc), &mut packed[..self.len(desc)]);
     }
 
-    /// The same; threads share the panels.
+    /// Packs all of a layer's weights, too. Threads share the panels.
     pub(crate) fn pack_in_parts(
         &self,
         layer: (&ConvDesc, &Kernels),
@@ -242,9 +242,9 @@ impl Packing {
                 Order::Depthwise { .. } if VECTORS => {
                     transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
                 }
-                // Where there are no vectors, it is not planned.
+                // Builds without vectors never plan it.
                 Order::Depthwise { .. } => (),
-                // The steps are in the order of the layout: one transposition.
+                // The steps have the order of the layout, so one transposition does it.
                 Order::ChannelTap if tap == 1 => {
                     transpose(kernels, &weight[first * filter..], filter, out, width, [used, filter]);
                 }
@@ -280,7 +280,7 @@ impl Packing {
     }
 }
 
-/// Weights where they lie: in the order of the layout, or packed in one panel.
+/// Weights that are read one by one: in the order of the layout, or packed in one panel.
 pub(crate) struct WeightTable<'a> {
     values: &'a [f32],
     /// Distances of output channels, input channels and taps.

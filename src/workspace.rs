@@ -1,31 +1,32 @@
-//! Carving a caller's workspace into buffers that begin where a vector may: loads that cross cache lines cost twice.
+//! Cuts a caller's workspace into buffers, each aligned to a vector. A load that crosses two cache lines costs twice.
 //!
-//! A driver says once which buffers it works with, as a [`Buffers`] list. Their length and the buffers themselves both come
-//! from it.
+//! A driver lists its buffers once, as [`Buffers`]. Both the length of the workspace and the buffers themselves follow from that
+//! list.
 
 /// Elements that [`aligned`] may skip.
 pub(crate) const fn slack(lanes: usize) -> usize {
     lanes - 1
 }
 
-/// A workspace from the first element on whose address is a multiple of a vector of `lanes`: at most [`slack`] later.
+/// The workspace from its first element on whose address is a multiple of a vector of `lanes`. It skips at most [`slack`]
+/// elements.
 pub(crate) fn aligned(workspace: &mut [f32], lanes: usize) -> &mut [f32] {
     let skipped = workspace.as_ptr().align_offset(lanes * size_of::<f32>()).min(slack(lanes)).min(workspace.len());
     &mut workspace[skipped..]
 }
 
-/// Whole vectors. Saturates, as the layers that no memory could hold show.
+/// `len` rounded up to whole vectors. Saturates, because layers that no memory could hold are planned as well.
 const fn whole(len: usize, lanes: usize) -> usize {
     len.saturating_add(lanes - 1) / lanes * lanes
 }
 
-/// Elements from a row of a buffer to the next one, for rows of `len`: rows a multiple of 4096 bytes apart would share a few cache sets.
-/// Saturates.
+/// Elements from a row of `len` elements to the next. It avoids multiples of 4096 bytes, because such rows would share a few sets
+/// of the cache. Saturates.
 pub(crate) const fn row_pitch(len: usize) -> usize {
     if len.is_multiple_of(1024) { len.saturating_add(ROW_GAP) } else { len }
 }
 
-/// The most that [`row_pitch`] adds: a cache line.
+/// The elements that [`row_pitch`] adds at most: a cache line.
 pub(crate) const ROW_GAP: usize = 16;
 
 /// Lengths of consecutive buffers, each in whole vectors of `lanes`.
@@ -40,7 +41,7 @@ impl<const N: usize> Buffers<N> {
         Self { lens, lanes }
     }
 
-    /// Elements of all of them; saturates.
+    /// Elements of all buffers. Saturates.
     pub(crate) const fn len(&self) -> usize {
         let mut sum = 0usize;
         let mut i = 0;
@@ -51,7 +52,7 @@ impl<const N: usize> Buffers<N> {
         sum
     }
 
-    /// The buffers, with whatever values they hold, and what lies behind them.
+    /// The buffers, with whatever values they hold, and the rest of the workspace.
     ///
     /// # Panics
     ///
@@ -67,7 +68,7 @@ impl<const N: usize> Buffers<N> {
     }
 }
 
-/// A buffer as offsets, pairs of them or other plain data of words. Its length is a multiple of their size.
+/// A buffer seen as offsets, pairs of offsets, or other plain data made of words. Its length must be a multiple of their size.
 pub(crate) fn words<T: bytemuck::Pod>(buffer: &mut [f32]) -> &mut [T] {
     bytemuck::cast_slice_mut(buffer)
 }

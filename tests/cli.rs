@@ -125,7 +125,7 @@ fn mistakes_have_a_message_and_a_status() {
         (vec!["experiment", "table1", "--growth", "4", "--network", "vgg16"], 2, "--growth 4: no network"),
         (vec!["train", "--dataset", "cifar10", "--data", &out], 1, "not found"),
         (vec!["train", "--learning-rate", "1e30", "--epochs", "2", "--out", &out], 3, "training diverged in epoch 1"),
-        (vec!["train", "--resume", &out, "--seed", "3"], 2, "a run goes on with the settings that it began with"),
+        (vec!["train", "--resume", &out, "--seed", "3"], 2, "a run continues with the settings that it began with"),
         (vec!["train", "--resume", &out, "--epochs", "1"], 2, "--epochs may grow"),
         (vec!["train", "--resume", "/nonexistent"], 2, "--resume /nonexistent: "),
         (vec!["eval", "/nonexistent"], 2, "RUN /nonexistent: it holds no run"),
@@ -414,7 +414,7 @@ fn words_keep_the_numbers_of_the_run() {
     let output = run(&[&arguments[..], &network, &begun].concat());
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(message.contains("the words of its run have other numbers than those of these data"), "{message}");
+    assert!(message.contains("its run numbers the words in another way than these data do"), "{message}");
     let output = run(&["eval", &out]);
     assert_eq!(output.status.code(), Some(2));
     assert!(

@@ -1,5 +1,5 @@
-//! What reaches the thresholds from padding: `∂E/∂θ[c,k] += [θ ≥ 0] · Σ_d w[d,c,k] · S[d,k]`, with the sum `S` of the
-//! output's gradient over the positions where the tap reads padding.
+//! The part of the thresholds' gradients that comes from padding: `∂E/∂θ[c,k] += [θ ≥ 0] · Σ_d w[d,c,k] · S[d,k]`. `S` is the sum
+//! of the output's gradient over the positions at which the tap reads padding.
 
 use core::ops::Range;
 
@@ -80,7 +80,7 @@ fn multiply(kernels: &Kernels, sums: &[f32], weight: &[f32], width: usize, row: 
         && width <= ZEROS.len().min(kernels.masked_vectors * kernels.lanes)
     {
         let one = Lattice { counts: [1; 4], steps: [[0; 4]; 2] };
-        // A tie, whose product goes to the threshold.
+        // Input and threshold are both zero. In a tie the product goes to the threshold.
         let (input, thresholds) = (&ZEROS[..width], &ZEROS[..width]);
         kernels.masked(MaskedProducts {
             inputs: one,

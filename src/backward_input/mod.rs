@@ -1,18 +1,18 @@
-//! Gradients of the input and of the thresholds in one gather.
+//! Gradients of the input and of the thresholds, in one pass over the input.
 //!
-//! For each tap, the sum over output channels that reaches it (`G` of the formulas) is finished and added to the input's
-//! gradient or to the threshold's, by the mask of eq. 5 and 6. Every input's gradient is summed in one order; nothing is
-//! scattered.
+//! For each input and each tap, the sum over output channels (`G` of the formulas) is computed first. Then the mask of eq. 5 and
+//! 6 adds it to the input's gradient or to the threshold's. Every gradient is gathered where it is stored, and summed in one
+//! fixed order.
 //!
 //! | algorithm | in lanes | chosen for |
 //! |---|---|---|
 //! | [`progressions`] | input channels | all others |
 //! | [`depthwise`](crate::depthwise) | channels | one channel per group |
-//! | [`planar`] | positions | few input channels, or little work per input of planes |
-//! | [`tiny`](crate::tiny) | nothing | very little work |
+//! | [`planar`] | positions | few input channels; channels first with little work per input |
+//! | [`tiny`](crate::tiny) | nothing | at most 256 multiply-adds |
 //!
-//! Padding has no input position: where a tap reads it, x̂ = 0, so its gradient goes to the threshold if θ ≥ 0 and
-//! nowhere otherwise. That part is one sum per tap over the border ([`border`]), apart from the hot loops.
+//! Padding has no input position. Where a tap reads it, x̂ is 0, so the gradient goes to the threshold if θ ≥ 0 and nowhere
+//! otherwise. That part is one sum per tap over the border ([`border`]), outside of the hot loops.
 
 mod border;
 mod planar;
@@ -45,13 +45,13 @@ use progressions::Progressions;
 pub(crate) struct BackwardInputPlan {
     driver: Driver,
     pub(crate) packing: Packing,
-    /// Parts of the images, and of the positions along the first axis that has several, whose gradients of the thresholds are summed
-    /// apart, so that threads may share them out.
+    /// The numbers of parts of the images, and of the positions along the first axis that has several. The gradients of the
+    /// thresholds are summed separately for each part, so that threads can share the parts.
     segments: [u8; 2],
-    /// What the threads share out: segments, and panels of all groups.
+    /// How threads share the work: segments, and panels of all groups.
     parts: Split,
-    // Elements of workspace: one thread's own, the table of thresholds, the sums of some images, those of the positions
-    // before the current ones, the border's.
+    // Elements of workspace: for one thread; for the table of thresholds; for the sums of a segment; for the sums of the
+    // positions before the current ones; for the border.
     part_len: usize,
     thresholds_len: usize,
     sums_len: usize,
@@ -76,28 +76,31 @@ struct InputPart<'a> {
     grad_input: InputGradient<'a>,
     /// θ of the panels, in the order of the weight: `[panel][tap][channel of the panel]`.
     thresholds: &'a [f32],
-    /// Sums of the gradients of the thresholds, in the same order, of [`Driver::partial`] values each; and those of the
+    /// The sums of the thresholds' gradients, in the same order, with [`Driver::partial`] values each; and the sums of the
     /// positions before.
     sums: [&'a mut [f32]; 2],
     workspace: &'a mut [f32],
 }
 
-/// Where the gradient of the input goes, if anywhere, and whether it is added to what lies there.
+/// Where the gradient of the input is stored, if it is requested, and whether it is added to the values there.
 struct InputGradient<'a> {
     view: Option<View<'a>>,
     add: bool,
 }
 
-/// Elements of the sums of all segments, 320 KiB.
+/// The most elements of the sums of all segments: 320 KiB.
 const MOST_SUMS: usize = 80 * 1024;
 
-/// Segments of images, and of positions along the first axis that has several. Independent of the number of threads: the segments
-/// decide the order of sums. An even number, for two threads to share them equally; as few as leave the most threads the least.
-/// `shared` is what panels [share](Work::shared).
+/// The segments of images, and of positions along the first axis that has several.
+///
+/// They decide the order of sums, so they do not depend on the number of threads. Their number is even (or one), so that two
+/// threads share them equally. Among the numbers that give the largest possible number of threads the smallest share, it is the
+/// least. `shared` is what the panels of a task [share](Work::shared).
 const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &Tuning, shared: usize) -> [Panels; 2] {
-    /// Positions of a segment that keep tiles full, and for which to read the weights again costs little.
+    /// The least positions of a segment. They keep its tiles full, and make it cheap to read the weights again for each segment.
     const LEAST_POSITIONS: usize = 64;
-    /// Elements of weights, 1 MiB, from which on segments that read them again are no better than panels that do not.
+    /// With more elements of weights, 1 MiB, cutting into segments, each of which reads all weights, is no better than cutting
+    /// into panels, each of which reads its own.
     const MANY_WEIGHTS: usize = 256 * 1024;
 
     let (batch, size) = (desc.batch(), desc.input_size());
@@ -112,17 +115,17 @@ const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &
     }
     let (mut least, mut count) = (usize::MAX, 1);
     while count <= most {
-        // Images first; rows of single images.
+        // Images are cut first. Rows are cut only where each segment has a single image.
         let images = Panels::of_at_most(batch, batch.div_ceil(count));
         let positions = Panels::into_parts(rows, if images.max() > 1 { 1 } else { count / images.count() });
         let items = [images.count(), positions.count(), packing.all_panels(desc)];
         let work = Work { items, finest: items[1], shared, consecutive: true };
         let [of_images, of_positions, of_panels] = Split::new(work, MOST_SEGMENTS).largest();
-        // Saturates: plans are made of layers that no memory could hold, too.
+        // Saturates, because layers that no memory could hold are planned as well.
         let images_of_part = of_images.saturating_mul(images.max());
         let positions_of_part = images_of_part.saturating_mul(of_positions.saturating_mul(positions.max()));
         let largest = positions_of_part.saturating_mul(of_panels.saturating_mul(16).saturating_add(shared));
-        // More segments cost a single thread some hundredths.
+        // More segments cost a single thread a few percent, so they have to shrink the largest share by an eighth.
         if largest < least / 8 * 7 {
             (least, best) = (largest, [images, positions]);
         }
@@ -157,7 +160,7 @@ impl BackwardInputPlan {
                 Packing::transposed(kernels.panel.panels(desc.group_in_channels(), tuning.panel)),
             ),
         };
-        // Weights are packed as for larger batches, which may share them.
+        // Weights are packed as for a larger batch, because plans of any batch may share them.
         if let (Some(tiny), None) = (tiny, tuning.backward_input)
             && let Some(tiny) = tiny.reading(&packing, desc)
         {
@@ -171,15 +174,15 @@ impl BackwardInputPlan {
             _ => Driver::Planar(Planar::new(desc, tuning)),
         };
         let panels = packing.all_panels(desc);
-        // A panel of weights has as many rows per output channel.
+        // One threshold for each weight of a single output channel.
         let thresholds_len = packing.len(desc) / desc.group_out_channels();
         let depthwise = matches!(driver, Driver::Depthwise(_));
         let sums_len = thresholds_len.saturating_mul(driver.partial(kernels));
-        // A part's panels share what is copied or staged of the output's gradient.
+        // The panels of a task share the copy of the output's gradient.
         let shared = if depthwise { 1 } else { 1 + 16 / desc.taps() };
         let [images, mut positions] = segments(desc, &packing, sums_len, tuning, shared);
         if depthwise {
-            // Rows of depthwise layers are not cut.
+            // Depthwise layers are not cut along their rows.
             positions = Panels::into_parts(positions.len(), 1);
         }
         let items = [images.count(), positions.count(), panels];
@@ -201,19 +204,19 @@ impl BackwardInputPlan {
                 let positions = images.max().saturating_mul(own);
                 SegmentedSums::before_len(sums_len, positions)
             },
-            // Those of depthwise layers sum them on their way.
+            // The driver of depthwise layers sums the border itself.
             border_len: if depthwise { 0 } else { border::workspace_len(desc, kernels) },
         }
     }
 
-    /// A plan of one task that needs nothing but its operands.
+    /// A plan of one task that needs no workspace.
     const fn without_workspace(driver: Driver, packing: Packing) -> Self {
         let (part_len, thresholds_len, sums_len, before_len, border_len) = (0, 0, 0, 0, 0);
         let (segments, parts) = ([1; 2], Split::whole([1; 3]));
         Self { driver, packing, segments, parts, part_len, thresholds_len, sums_len, before_len, border_len }
     }
 
-    /// Inputs of each part of the threads.
+    /// The number of inputs of each task.
     #[cfg(feature = "internal-testing")]
     pub(crate) fn shares(&self, desc: &ConvDesc) -> impl Iterator<Item = usize> {
         let (desc, inner, packing, [images, positions]) =
@@ -224,7 +227,7 @@ impl BackwardInputPlan {
         })
     }
 
-    /// The plain loops, if they are planned. They take the weight as it is.
+    /// The plain loops, if the plan chose them. They read the weight without packing it.
     pub(crate) const fn tiny(&self) -> Option<&Tiny> {
         match &self.driver {
             Driver::Tiny(tiny) if VECTORS => Some(tiny),
@@ -232,8 +235,8 @@ impl BackwardInputPlan {
         }
     }
 
-    /// Whether gradients can begin with given values: those that are copies first. (Others would be written, then read again, and
-    /// so they may as well be added to.)
+    /// Whether gradients can start from given values. That pays where the driver computes them in a copy. The other drivers would
+    /// have to write the values and read them again, so the caller may as well write them and ask for an addition.
     pub(crate) const fn begins(&self) -> bool {
         match &self.driver {
             Driver::Progressions(driver) => VECTORS && driver.copies(),
@@ -265,7 +268,8 @@ impl BackwardInputPlan {
         [Panels::into_parts(desc.batch(), images), Panels::into_parts(size[long_axis(size)], positions)]
     }
 
-    /// The table of thresholds, sums of all segments, those of the positions before, the border's, all threads' own.
+    /// The buffers: the table of thresholds; the sums of all segments; the sums of the positions before; the border's; those of
+    /// all threads.
     const fn buffers(&self, lanes: usize) -> Buffers<5> {
         let count = self.segment_count();
         if count == 0 {
@@ -276,7 +280,7 @@ impl BackwardInputPlan {
         Buffers::new([self.thresholds_len, sums, before, self.border_len, parts], lanes)
     }
 
-    /// Elements of workspace, packed weights apart.
+    /// Elements of workspace without packed weights.
     pub(crate) const fn workspace_len(&self, lanes: usize) -> usize {
         self.buffers(lanes).len()
     }
@@ -346,7 +350,7 @@ impl BackwardInputPlan {
         Ok(())
     }
 
-    /// Runs the segments of a part one after another, each with its own sums.
+    /// Runs the segments of a task one after another, each with its own sums.
     fn run_part(&self, call: &BackwardInputCall<'_>, part: InputPart<'_>) {
         let InputPart { segments, panels, mut grad_input, thresholds, sums: [sums, before], workspace } = part;
         let [images, positions] = segments;
@@ -404,7 +408,7 @@ impl BackwardInputPlan {
         );
     }
 
-    /// Where some panels lie in the table of thresholds.
+    /// The range of some panels in the table of thresholds.
     fn table(&self, desc: &ConvDesc, panels: Range<usize>) -> Range<usize> {
         let [start, end] = [panels.start, panels.end].map(|panel| self.packing.lane_of_all(panel) * desc.taps());
         start..end
@@ -415,7 +419,7 @@ impl BackwardInputPlan {
         self.packing.channel_of_all(desc, panel)..self.packing.channel_of_all(desc, panel + 1)
     }
 
-    /// The thresholds, in the order of the packed weights; lanes without a channel hold zeros.
+    /// Fills the table of thresholds, in the order of the packed weights. Lanes without a channel hold zeros.
     fn tabulate_thresholds(&self, call: &BackwardInputCall<'_>, table: &mut [f32]) {
         let desc = call.desc;
         table.fill(0.0);
@@ -427,12 +431,13 @@ impl BackwardInputPlan {
         }
     }
 
-    /// Adds the sums of all segments to the gradient of the thresholds. They lie as parts of panels have them:
-    /// `[part][segment][panel][tap][channel]`.
+    /// Adds the sums of all segments to the gradient of the thresholds. Their order is `[part of the
+    /// panels][segment][panel][tap][channel]`.
     fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut ThresholdGradient<'_>) {
         let (desc, count) = (call.desc, self.segment_count());
         let partial = self.driver.partial(call.kernels);
-        // Segment after segment of each panel, however panels are shared out: a single threshold may serve all.
+        // All segments of a panel, then those of the next one, however threads share the panels. So the order of additions is
+        // fixed also where a single threshold collects all sums.
         for panel in 0..self.packing.all_panels(desc) {
             let table = self.table(desc, panel..panel + 1);
             let channels = self.channels(desc, panel);
@@ -467,17 +472,20 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
     }
 }
 
-/// Whether a layer of planes has so few multiply-adds per input that to transpose it would show.
+/// Whether a layer with channels first has so few multiply-adds per input that transposing the input would take a noticeable
+/// share of the time.
 const fn in_planes(desc: &ConvDesc) -> bool {
-    /// Steps of an input's sum: its taps times output channels.
+    /// The most steps of an input's sum: taps times output channels.
     const FEW_STEPS: usize = 128;
-    /// Positions, and those of a row where there are several taps, that fill the vectors of a tile well enough.
+    /// The least positions, and the least positions of a row where there are several taps, that fill the vectors of a tile well
+    /// enough.
     const LEAST_POSITIONS: usize = 32;
     const LEAST_ROW: usize = 16;
 
     let [_, _, width] = desc.input_size();
     let positions = volume(desc.input_size());
-    // Each tap visits a tile's inputs and their gradients: of planes 4096 bytes apart, the first-level cache keeps but eight lines.
+    // Each tap visits the inputs of a tile and their gradients again. If planes lie a multiple of 4096 bytes apart, their lines
+    // share a set of the first-level cache, which holds only eight of them.
     let revisited = desc.is_pointwise() || width >= LEAST_ROW && !positions.is_multiple_of(1024);
     matches!(desc.tensor_layout(), Layout::Nchw)
         && equal(desc.stride(), [1; 3])
@@ -487,7 +495,7 @@ const fn in_planes(desc: &ConvDesc) -> bool {
 }
 
 impl Driver {
-    /// Partial sums per threshold.
+    /// The number of partial sums per threshold.
     const fn partial(&self, kernels: &Kernels) -> usize {
         match self {
             Self::Progressions(_) | Self::Depthwise(_) => 1,
@@ -497,21 +505,21 @@ impl Driver {
     }
 }
 
-/// Images, inputs and panels whose gradients a driver computes.
+/// The images, inputs and panels whose gradients a driver computes.
 struct Segment<'a> {
     images: Range<usize>,
     /// Along each axis.
     space: [Range<usize>; 3],
     /// Of all groups.
     panels: Range<usize>,
-    /// Which weights, thresholds and sums are a panel's.
+    /// Says which weights, thresholds and sums belong to a panel.
     packing: Packing,
     /// θ of the panels: `[panel][tap][channel of the panel]`.
     thresholds: &'a [f32],
 }
 
 impl Segment<'_> {
-    /// Where a panel, counted over all groups, begins in the thresholds, and in sums of one value each.
+    /// The first element of a panel, counted over all groups, in the thresholds, and in the sums where these have one value each.
     fn table_start(&self, desc: &ConvDesc, panel: usize) -> usize {
         let lane = |panel| self.packing.lane_of_all(panel);
         (lane(panel) - lane(self.panels.start)) * desc.taps()

@@ -1,8 +1,8 @@
-//! Positions in lanes.
+//! Driver of the input's gradient with positions in lanes.
 //!
-//! For each block of inputs the kernel finishes, tap by tap, the sum over output channels and adds it to the input's
-//! gradient or to the threshold's, where these lie. A stride splits the inputs into phases, each of which sees the taps of its
-//! own residue.
+//! For each block of inputs the kernel computes, tap by tap, the sum over output channels, and adds it in place to the input's
+//! gradient or to the threshold's. A stride splits the inputs into phases: the inputs with the same residue modulo the stride are
+//! read through the same taps.
 
 use core::ops::Range;
 
@@ -19,19 +19,19 @@ use crate::taps::{Grid, Phase};
 use crate::tuning::Tuning;
 use crate::workspace::{Buffers, words};
 
-/// Positions per block: what the panels read of it stays in the second-level cache.
+/// The most positions per block. What the panels read of it then stays in the second-level cache.
 const MOST_POSITIONS: usize = 512;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planar {
-    /// Blocks of inputs of one phase; channels are output channels.
+    /// Blocks of inputs of one phase. Its channels are output channels.
     blocking: Blocking,
-    /// Taps that reach one input, at most.
+    /// The most taps that read one input.
     taps: usize,
     tile: usize,
 }
 
-/// A thread at work: its part of the gradients and its buffers.
+/// The state of a thread: its part of the gradients and its buffers.
 struct Worker<'a, 'v, 's> {
     plan: &'a Planar,
     call: &'a BackwardInputCall<'a>,
@@ -45,7 +45,7 @@ struct Worker<'a, 'v, 's> {
     staged: &'a mut [f32],
 }
 
-/// One block of one phase of one image, and what it reads.
+/// One block of one phase of one image, and the staged data that it reads.
 #[derive(Clone, Copy)]
 struct Site<'a> {
     phases: &'a [Phase; 3],
@@ -72,7 +72,7 @@ impl Planar {
         }
     }
 
-    /// One thread's: offsets and numbers of a phase's taps, staged output gradients.
+    /// The buffers of one thread: offsets and numbers of a phase's taps, staged output gradients.
     pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<3> {
         Buffers::new([self.taps, self.taps, self.blocking.staged_len(kernels.lanes)], kernels.lanes)
     }
@@ -108,7 +108,7 @@ impl Worker<'_, '_, '_> {
         }
     }
 
-    /// All inputs of one phase, for some panels of one group.
+    /// Computes all inputs of one phase, for some panels of one group.
     fn phase(&mut self, group: usize, panels: Range<usize>, phases: &[Phase; 3]) {
         let desc = self.call.desc;
         let Blocking { block: size, chunk, pitch } = self.plan.blocking;
@@ -139,7 +139,7 @@ impl Worker<'_, '_, '_> {
         }
     }
 
-    /// Fills the table of taps that reach a phase; their number.
+    /// Fills the table of the taps that read a phase. Returns their number.
     fn tabulate(&mut self, phases: &[Phase; 3], grid: &Grid) -> usize {
         let [_, height, width] = self.call.desc.kernel();
         let [depths, heights, widths] = grid.taps();
@@ -147,7 +147,7 @@ impl Worker<'_, '_, '_> {
         for (d, h) in (0..depths).flat_map(|d| (0..heights).map(move |h| (d, h))) {
             for w in 0..widths {
                 let [kd, kh, kw] = [phases[0].kernel(d), phases[1].kernel(h), phases[2].kernel(w)];
-                // Both fit: `block_size` bounds a staged plane, `ConvDesc` the number of taps.
+                // Both fit 32 bits: `block_size` bounds a staged plane, and `ConvDesc` bounds the number of taps.
                 self.offsets[taps] = grid.tap([d, h, w]) as u32;
                 self.weight_taps[taps] = ((kd * height + kh) * width + kw) as u32;
                 taps += 1;
@@ -156,7 +156,7 @@ impl Worker<'_, '_, '_> {
         taps
     }
 
-    /// Some panels of a group over one block, for the staged `chunk` of the group's output channels.
+    /// Computes some panels of a group over one block, for the staged `chunk` of the group's output channels.
     fn panels(&mut self, site: Site<'_>, panels: Range<usize>, chunk: Range<usize>) {
         let (desc, lanes, packing) = (self.call.desc, self.call.kernels.lanes, &self.segment.packing);
         let [first, last] = corners(site.phases, &site.block);
@@ -197,7 +197,7 @@ impl Worker<'_, '_, '_> {
                     rows,
                     columns,
                     source_row: site.grid.extent[2],
-                    // One row lies where this would overflow.
+                    // Saturates only where there is a single row, so that no step is taken.
                     row: site.phases[1].step.saturating_mul(width),
                     column: site.phases[2].step,
                 },
@@ -212,7 +212,7 @@ impl Worker<'_, '_, '_> {
         });
     }
 
-    /// Inputs that no tap reads have no gradient.
+    /// Writes zeros: inputs that no tap reads have a gradient of zero.
     fn write_zeros(&mut self, panels: Range<usize>, phases: &[Phase; 3], image: usize, block: Block) {
         let Some(view) = self.grad_input.view.as_mut().filter(|_| !self.grad_input.add) else { return };
         let [[d, h, w], _] = corners(phases, &block);

@@ -1,5 +1,7 @@
-//! Input channels in lanes. Tensors with channels last are read and written where they lie; of others, the
-//! [window](crate::pixels) of each block is transposed, and each panel's inputs and their gradients.
+//! Driver of the input's gradient with input channels in lanes.
+//!
+//! Tensors with channels last are read and written in place. Of tensors with channels first, the [window](crate::pixels) of each
+//! block is transposed, and so are the inputs of each panel and their gradients.
 //!
 //! ```text
 //! for each panel of input channels, or all at once    whichever moves less through the caches
@@ -10,7 +12,7 @@
 //!           for each tap, each output channel
 //! ```
 //!
-//! Stride, dilation and padding end in the progressions: only taps that read an input are multiplied.
+//! The progressions absorb stride, dilation and padding: the kernel multiplies only by taps that read an input.
 
 use core::ops::Range;
 
@@ -28,21 +30,21 @@ use crate::tuning::Tuning;
 use crate::weight::Packing;
 use crate::workspace::Buffers;
 
-/// Elements of the output's gradient per block: 64 KiB.
+/// Elements of the output's gradient per block: 64 KiB, which stay in the second-level cache.
 const BLOCK: usize = 16 * 1024;
 
-/// Elements of a copied window and of a panel's inputs and their gradients, 160 KiB: beside them the second-level cache holds a
-/// panel's weights.
+/// Elements of a copied window, a panel's inputs and their gradients: 160 KiB, so that a panel's weights fit the second-level
+/// cache beside them.
 const COPIED_LEN: usize = 40 * 1024;
 
-/// Weights that boxes may pass by again and again: half of a second-level cache of 512 KiB.
+/// Elements of weights that every box may read again: 256 KiB, half of a second-level cache of 512 KiB.
 const FEW_WEIGHTS: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progressions {
     /// Images of a block, and inputs along each axis.
     block: [usize; 4],
-    /// Whether all blocks of one panel come before those of the next.
+    /// Whether a panel runs over all blocks before the next panel begins.
     panels_first: bool,
     copies: Option<Copies>,
     /// Elements of a panel's copied inputs, and of their gradients.
@@ -91,7 +93,8 @@ impl Progressions {
         let panels = packing.panels();
         let [outputs, inputs] = [volume(desc.output_size()), volume(desc.input_size())];
         let image = outputs.saturating_mul(desc.out_channels());
-        // Inputs whose part of the output's gradient has so many elements. A segment of sums has no fewer.
+        // The inputs of a block: their part of the output's gradient has so many elements. A block is not longer than a segment
+        // of sums.
         let most = min(BLOCK, tuning.staging_len) as u128 * inputs as u128 / max(image, 1) as u128;
         let most = if most > SEGMENT as u128 { SEGMENT } else { most as usize };
         let block = block(desc, min(most, tuning.positions));
@@ -104,7 +107,7 @@ impl Progressions {
         let grad_output = image.saturating_mul(desc.batch());
         Self {
             block,
-            // A single block is walked once, whatever the order.
+            // With a single block the order makes no difference.
             panels_first: blocks > 1
                 && weights > min(FEW_WEIGHTS, tuning.staging_len)
                 && weights.saturating_mul(blocks) > grad_output.saturating_mul(panels.count()),
@@ -114,12 +117,12 @@ impl Progressions {
         }
     }
 
-    /// Whether gradients are copies first.
+    /// Whether gradients are computed in a copy.
     pub(super) const fn copies(&self) -> bool {
         self.copies.is_some()
     }
 
-    /// One thread's: the copy of a window, a panel's inputs, and their gradients.
+    /// The buffers of one thread: the copy of a window, a panel's inputs, and their gradients.
     pub(super) const fn buffers(&self, kernels: &Kernels) -> Buffers<3> {
         let window = match &self.copies {
             None => 0,
@@ -207,7 +210,7 @@ impl Progressions {
     }
 }
 
-/// A block of inputs as some panels see it: where everything lies.
+/// A block of inputs for some panels: the places of all that the panels read and write.
 struct Site<'a, 'b, 'v> {
     call: &'b BackwardInputCall<'a>,
     segment: &'b Segment<'a>,
@@ -219,7 +222,7 @@ struct Site<'a, 'b, 'v> {
     input: Option<&'b [f32]>,
     inputs: Pixels,
     grad_input: &'b mut InputGradient<'v>,
-    /// Where the gradient is a copy: its first inputs.
+    /// The first input of the copy, where the gradient is computed in one.
     origin: Option<[usize; 3]>,
 }
 
@@ -264,14 +267,14 @@ impl Site<'_, '_, '_> {
         }
     }
 
-    /// Some panels at a box of progressions.
+    /// Computes some panels at a box of progressions.
     fn run_box(&mut self, sums: &mut SegmentedSums<'_>, panels: Range<usize>, axes: [Progression; 3]) {
         let (desc, packing) = (self.call.desc, &self.segment.packing);
         let [_, height, width] = desc.kernel();
         let [d, h, w] = axes.map(|axis| axis.taps);
         let steps = axes.map(|axis| axis.inputs);
         let reached = d.count > 0 && h.count > 0 && w.count > 0;
-        // Along each axis the next input meets the next output.
+        // Along each axis, the next input of a progression meets the next output.
         let inputs = Lattice {
             counts: [self.images.len(), steps[0].count, steps[1].count, steps[2].count],
             steps: [self.inputs.steps(steps.map(|steps| steps.step)), self.outputs.steps([1; 3])],
@@ -286,7 +289,7 @@ impl Site<'_, '_, '_> {
         let mut next = panels.start;
         while next < panels.end {
             let (group, panel) = packing.panel_of_all(next);
-            // Panels as wide are one call, but for a last one that has lanes without a channel.
+            // Panels of the same width share one call. A last panel with lanes without a channel has a call of its own.
             let mut count = min(packing.panels().alike(panel), panels.end - next);
             if count > 1 && packing.lane(panel + count) > desc.group_in_channels() {
                 count -= 1;
@@ -303,7 +306,7 @@ impl Site<'_, '_, '_> {
             } else {
                 0
             };
-            // Lanes without a channel have room in a copy.
+            // A copy has room for lanes without a channel.
             let width = if self.origin.is_some() { end - start } else { channels.len() };
             let grad_input = self.grad_input.view.as_mut().map(|view| match self.origin {
                 None => view.pixels_apart(self.images.clone(), steps, channels.clone()),
@@ -336,7 +339,8 @@ impl Site<'_, '_, '_> {
     }
 }
 
-/// Images and inputs per axis of a block of at most `most` inputs, at least one: inner axes first.
+/// Images and inputs per axis of a block of at most `most` inputs, and of at least one. It takes inner axes whole before outer
+/// ones.
 const fn block(desc: &ConvDesc, most: usize) -> [usize; 4] {
     let [depth, height, width] = desc.input_size();
     let sizes = [desc.batch(), depth, height, width];
@@ -344,7 +348,7 @@ const fn block(desc: &ConvDesc, most: usize) -> [usize; 4] {
     while axis > 0 {
         axis -= 1;
         let size = max(sizes[axis], 1);
-        // Of nearly equal size.
+        // Blocks of nearly equal size.
         block[axis] = Panels::of_at_most(size, clamp(left, 1, size)).max();
         left /= block[axis];
         if block[axis] < size {

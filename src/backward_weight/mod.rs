@@ -4,9 +4,9 @@
 //! |---|---|---|
 //! | [`stripes`] | input channels | channels last; 1×1 layers; small planes |
 //! | [`patches`] | output channels, or taps and input channels | few input channels |
-//! | [`outer`] | input channels, perhaps of a row of taps | channels first; few channels of both |
+//! | [`outer`] | input channels, or a row of taps with them | channels first, where the others do not suit; few input and output channels |
 //! | [`depthwise`](crate::depthwise) | channels | one channel per group |
-//! | [`tiny`](crate::tiny) | nothing | very little work |
+//! | [`tiny`](crate::tiny) | nothing | at most 256 multiply-adds |
 
 mod outer;
 mod patches;
@@ -38,34 +38,37 @@ use stripes::Stripes;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BackwardWeightPlan {
     driver: Driver,
-    /// Output channels that are not cut.
+    /// Output channels that stay together in one task.
     unit: usize,
-    /// Parts of the images, and of the positions of each, that are summed apart, so that threads may share them out.
+    /// The numbers of parts of the images, and of the positions of each image. Each part has sums of its own, so that threads can
+    /// share the parts.
     segments: u8,
     cuts: u8,
-    /// What the threads share out: segments, and units of output channels of all groups.
+    /// How threads share the work: segments, and units of output channels of all groups.
     parts: Split,
     /// Elements of one thread's workspace.
     part_len: usize,
 }
 
-/// Elements of the sums of all segments, 2 MiB. Layers of larger gradients have channels enough to share out.
+/// The most elements of the sums of all segments: 2 MiB. Layers with larger gradients have enough channels for threads to
+/// share.
 const MOST_SUMS: usize = 512 * 1024;
 
-/// Elements of sums that one thread adds up faster than others would wake.
+/// Elements of sums that one thread adds up before another thread would have woken: 256 KiB.
 const ADDED_ALONE: usize = 64 * 1024;
 
-/// Positions of a segment for which to add its sums to others costs little, one or two hundredths of the time. [`outer`] transposes
-/// the sums first.
+/// The least positions of a segment. To add its sums to others then costs one or two hundredths of its time. [`outer`] needs more
+/// positions, because it transposes its sums first.
 const LEAST_POSITIONS: usize = 256;
 const LEAST_POSITIONS_OF_OUTER: usize = 768;
 
-/// Segments of few images, into which parts of each are cut: they cost a thread on its own one or two hundredths of its time, and
-/// more than eight threads share out channels as well.
+/// The most segments where images are cut. Eight cost a single thread one or two hundredths of its time. More than eight threads
+/// share the channels as well.
 const MOST_CUTS: usize = 8;
 
-/// Images that are summed apart, and, where each is on its own, parts of its positions along the first long axis: a power of two, as
-/// threads often are. Independent of the number of threads: they decide the order of sums.
+/// The segments: images, and, where each segment has a single image, the number of parts of its positions along the first long
+/// axis. That number is a power of two, as numbers of threads often are. The segments decide the order of sums, so they do not
+/// depend on the number of threads.
 const fn segments(desc: &ConvDesc, tuning: &Tuning, least_positions: usize) -> (Panels, usize) {
     let (batch, size) = (desc.batch(), desc.output_size());
     let pay = paying_segments(desc.multiply_adds(), tuning.part);
@@ -80,7 +83,7 @@ const fn segments(desc: &ConvDesc, tuning: &Tuning, least_positions: usize) -> (
     (images, if cuts > 1 { 1 << cuts.ilog2() } else { 1 })
 }
 
-/// Elements of the gradients of some output channels, biases among them.
+/// Elements of the gradients of some output channels, their biases included.
 const fn gradient_len(desc: &ConvDesc, channels: usize) -> usize {
     let filter = desc.group_in_channels().saturating_mul(desc.taps());
     channels.saturating_mul(filter.saturating_add(1))
@@ -95,11 +98,11 @@ enum Driver {
     Tiny(Tiny),
 }
 
-/// Whether stripes are the faster way, where they apply: a stripe is copied for each tap, which a layer with channels first pays
-/// on top of transposing its tensors; many taps of one copy are cheaper in [`outer`], unless the gradient of the weight is large
-/// against the positions.
+/// Whether [`stripes`] are the faster algorithm, if they apply. They copy a stripe for each tap. A layer with channels first has
+/// to transpose its tensors in addition. Where it has many taps, [`outer`] is cheaper, which makes one copy for all taps, unless
+/// there are few positions beside a large gradient of the weight.
 const fn suits_stripes(desc: &ConvDesc) -> bool {
-    /// Positions of a small plane.
+    /// The most positions of a small plane.
     const FEW_POSITIONS: usize = 100;
     matches!(desc.tensor_layout(), Layout::Nhwc) || desc.taps() == 1 || volume(desc.output_size()) <= FEW_POSITIONS
 }
@@ -114,11 +117,11 @@ struct WeightPart<'a> {
 
 /// Where the gradients of some output channels go.
 enum Gradients<'a> {
-    /// To the caller, from the only segment; that of the bias is added to.
+    /// To the caller's buffers, from the only segment. The gradient of the bias is added to its buffer.
     Whole(Option<Gradient<'a>>, Option<&'a mut [f32]>),
-    /// There, too, but each segment is summed in the last buffer first, `[weight, then bias][channel]`.
+    /// To the caller's buffers, too. Each segment is summed in the last buffer first, `[weight, then bias][channel]`.
     InTurn(Option<Gradient<'a>>, Option<&'a mut [f32]>, &'a mut [f32]),
-    /// To sums of each segment, `[segment][weight, then bias][channel]`, of those that are wanted.
+    /// To sums of each segment, `[segment][weight, then bias][channel]`. The flags say which of the two are requested.
     Apart(&'a mut [f32], [bool; 2]),
 }
 
@@ -190,7 +193,7 @@ impl BackwardWeightPlan {
             None if THREADS => segments(desc, tuning, least_positions),
             _ => (Panels::into_parts(desc.batch(), 1), 1),
         };
-        // Channels share copies of the input, which cost about as much as three of them.
+        // All output channels share the copies of the input, which cost about as much as three output channels do.
         let shared = if depthwise.is_some() { 0 } else { 48 / min(unit, 48) };
         let work = Work { items: [segments.count() * cuts, 1, units], finest: 1, shared, consecutive: true };
         let parts = Split::new(work, threads);
@@ -225,7 +228,7 @@ impl BackwardWeightPlan {
         }
     }
 
-    /// Positions of all images times output channels of each part of the threads.
+    /// The work of each task: positions of all images times output channels.
     #[cfg(feature = "internal-testing")]
     pub(crate) fn shares(&self, desc: &ConvDesc) -> impl Iterator<Item = usize> {
         let (this, desc) = (*self, *desc);
@@ -238,7 +241,7 @@ impl BackwardWeightPlan {
         })
     }
 
-    /// The plain loops, if they are planned.
+    /// The plain loops, if the plan chose them.
     pub(crate) const fn tiny(&self) -> Option<&Tiny> {
         match &self.driver {
             Driver::Tiny(tiny) if VECTORS => Some(tiny),
@@ -255,7 +258,8 @@ impl BackwardWeightPlan {
         self.segments as usize * self.cuts as usize
     }
 
-    /// Segments whose sums are kept at a time: all, if threads share them, else one after another.
+    /// How many segments have sums at the same time. Where threads share the segments, all have. A single thread needs the sums of
+    /// one segment at a time.
     const fn kept(&self) -> usize {
         if self.parts.images().count() > 1 { self.segments() } else { 1 }
     }
@@ -283,7 +287,7 @@ impl BackwardWeightPlan {
         units.start * self.unit..(units.end * self.unit).min(desc.out_channels())
     }
 
-    /// Computes the gradients that are asked for; that of the bias is added to.
+    /// Computes the requested gradients. That of the bias is added to its buffer.
     pub(crate) fn run(
         &self,
         call: &BackwardWeightCall<'_>,
@@ -295,11 +299,11 @@ impl BackwardWeightPlan {
         let desc = call.desc;
         let Self { part_len, .. } = *self;
         if self.parts.count() == 0 {
-            // An empty batch, and no task that would replace anything.
+            // An empty batch has no task that would replace the values, so they are zeroed here.
             grad_weight.map(Gradient::zeroed);
             return Ok(());
         }
-        // Parts begin where the workspace does, as their buffers do.
+        // The threads' buffers come first, because they have to be aligned as the workspace is.
         let (workspace, sums) = workspace.split_at_mut(self.parts.count() * part_len);
         let sums = &mut sums[..self.sums_len(desc)];
         let mut workspace = Rest::of(workspace);
@@ -336,8 +340,8 @@ impl BackwardWeightPlan {
         self.add_segments(desc, sums, (grad_weight, grad_bias), executor)
     }
 
-    /// Adds the sums of all segments to the gradients, one segment after another; threads share the channels. The sums lie as parts
-    /// of channels have them.
+    /// Adds the sums of all segments to the gradients, one segment after another. Threads share the channels. The sums lie in the
+    /// order of the parts of the channels.
     fn add_segments(
         &self,
         desc: &ConvDesc,
@@ -404,7 +408,7 @@ impl BackwardWeightPlan {
         }
     }
 
-    /// Replaces `sums` with those of a segment.
+    /// Replaces `sums` with the sums of a segment.
     fn run_segment(
         &self,
         call: &BackwardWeightCall<'_>,
@@ -428,7 +432,7 @@ impl BackwardWeightPlan {
         self.run_channels(&call, &positions, channels.clone(), weights, biases, workspace);
     }
 
-    /// Computes the gradients of some output channels, at some positions: all of them but where images are cut.
+    /// Computes the gradients of some output channels, at all positions, or at some where images are cut.
     fn run_channels(
         &self,
         call: &BackwardWeightCall<'_>,

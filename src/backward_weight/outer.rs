@@ -1,12 +1,12 @@
-//! Sums of outer products, input channels in lanes.
+//! Driver of the weight's gradient that sums outer products over staged blocks, with input channels in lanes.
 //!
-//! For each block of output positions (of several images, where they are small) the input is staged channels-last in
-//! vectors, the output gradient in panels of output channels, and each (panel, tap, vectors) is one register tile summed
-//! over the block. Where there are fewer channels than lanes, a row of taps and its channels, which are adjacent, share the
-//! lanes.
+//! A block holds output positions, of several images where these are small. For each block the driver stages the input with its
+//! channels in vectors, and the output's gradient in panels of output channels. Each (panel, tap, vectors) is one register tile,
+//! which sums over the block. Where there are fewer channels than lanes, the channels of a row of taps, which are adjacent, share
+//! the lanes.
 //!
-//! Partial sums of blocks meet in a packed gradient of a slab of input and output channels that stays in the
-//! second-level cache; slab after slab is unpacked once.
+//! The sums of all blocks are added to a packed gradient of a slab of input and output channels, which stays in the second-level
+//! cache. Each slab is unpacked once.
 
 use core::ops::Range;
 
@@ -24,10 +24,10 @@ use crate::tuning::Tuning;
 use crate::weight::channel_and_tap_strides;
 use crate::workspace::{Buffers, words};
 
-/// Positions per block: a panel of output gradients stays in the first-level cache.
+/// The most positions per block. A panel of output gradients then stays in the first-level cache.
 const MOST_POSITIONS: usize = 256;
 
-/// Elements of a slab's packed gradient.
+/// The most elements of a slab's packed gradient: 256 KiB, which stay in the second-level cache.
 const SLAB_LEN: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +36,9 @@ pub(super) struct Outer {
     /// Images per block.
     images: usize,
     grid: Grid,
-    /// Taps along the width that share the lanes with the channels: all or one.
+    /// Taps along the width whose channels share the lanes: all of them, or one.
     pub(super) taps_in_lanes: usize,
-    /// Vectors of lanes of a group.
+    /// The vectors of a group, in panels.
     vectors: Panels,
     /// Panels of vectors per slab.
     slab_vectors: usize,
@@ -48,7 +48,7 @@ pub(super) struct Outer {
     most_rows: usize,
 }
 
-/// A thread's buffers.
+/// The buffers of a thread.
 struct Scratch<'a> {
     positions: &'a mut [u32],
     /// `[panel of output channels][position][channel]`.
@@ -59,11 +59,11 @@ struct Scratch<'a> {
     thresholds: &'a mut [f32],
     /// `[vectors of input channels][tap][output channel][lane]`, for a slab.
     grad_weight: &'a mut [f32],
-    /// A filter's part, transposed.
+    /// The part of a filter that belongs to the slab, transposed.
     unpacked: &'a mut [f32],
 }
 
-/// The gradients that are summed at a time: vectors of lanes by output channels of one group.
+/// The gradients that are summed together: some vectors of input channels times some output channels of one group.
 #[derive(Clone)]
 struct Slab {
     group: usize,
@@ -73,7 +73,7 @@ struct Slab {
     channels: Range<usize>,
 }
 
-/// Taps along the width that can share the lanes with the channels: all or one.
+/// Taps along the width whose channels can share the lanes: all of them, or one.
 pub(super) const fn taps_in_lanes(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> usize {
     let channels = desc.group_in_channels();
     let adjacent = desc.groups() == 1 && desc.dilation()[2] == 1 && desc.stride()[2] == 1;
@@ -96,11 +96,11 @@ impl Outer {
         let own = clamp(own, 1, all);
         let slab_len = min(SLAB_LEN, tuning.staging_len.saturating_mul(2));
         let per_channel = taps.saturating_mul(vectors.len() * kernels.lanes);
-        // For all channels, whatever the threads: blocks follow from it, and the order of the sums from them.
+        // Computed from all channels and not from a thread's share: blocks depend on it, and the order of the sums on them.
         let (slab_vectors, most_channels) = if per_channel.saturating_mul(all) <= slab_len {
             (vectors.count(), all)
         } else {
-            // As square as can be: each side is staged again for every slab along the other.
+            // As square as possible, because each side is staged again for every slab along the other side.
             let side = (slab_len / taps).isqrt();
             let slab_vectors = clamp(side / lanes, 1, vectors.count());
             let most = max(slab_len / taps.saturating_mul(slab_vectors * lanes), 1);
@@ -135,7 +135,8 @@ impl Outer {
         if self.taps_in_lanes > 1 { desc.group_in_channels() } else { self.vectors.max() * kernels.lanes }
     }
 
-    /// One thread's, as [`Scratch`] names them; saturates, as the layers that no memory could hold show.
+    /// The buffers of one thread, in the order of [`Scratch`]. Saturates, because layers that no memory could hold are planned as
+    /// well.
     pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<6> {
         let positions = volume(self.block) * self.images;
         let lanes = self.vectors.max() * kernels.lanes;
@@ -167,7 +168,7 @@ impl Outer {
             self.buffers(desc, call.kernels).carve(workspace);
         let positions = words(positions);
         let mut buffers = Scratch { positions, grad_output, input, thresholds, grad_weight, unpacked };
-        // Read by lanes that are dropped, and so never written.
+        // Lanes without a channel are never written, but kernels read them and drop the results.
         buffers.input.fill(0.0);
         let (filter, per_group) = (desc.group_in_channels() * desc.taps(), desc.group_out_channels());
         let first_channel = channels.start;
@@ -213,7 +214,7 @@ impl Outer {
             for row in 0..block.size[1] {
                 let first = image * self.grid.len() + row * self.grid.extent[2];
                 for (w, position) in next.by_ref().take(block.size[2]).enumerate() {
-                    // Fits: `block_size` bounds a staged plane, `staging_len` several of them.
+                    // Fits 32 bits: `block_size` bounds one staged plane, `staging_len` bounds several.
                     *position = ((first + w) * pitch) as u32;
                 }
             }
@@ -221,7 +222,7 @@ impl Outer {
         let count = images.len() * block.len();
         let positions = Offsets::new(&buffers.positions[..count]);
 
-        // Panels of output channels, as the tiles of all vectors will read them.
+        // Panels of output channels, in the order in which the tiles of all vectors read them.
         let panels = kernels.rows(self.vectors.max()).panels(slab.channels.len(), self.most_rows);
         let identity = Axis::all_positions(desc.output_size());
         for (index, image) in images.clone().enumerate() {
@@ -247,7 +248,7 @@ impl Outer {
             } else {
                 first + first_lane..first + desc.group_in_channels().min(first_lane + lanes)
             };
-            // Vectors of one panel are as far apart as those of the widest.
+            // The vectors of every panel lie as far apart as those of the widest one.
             let staging = Staging { grid: self.grid, lanes: pitch, pitch: 0, fill: 0.0 };
             for (index, image) in images.clone().enumerate() {
                 let input = Image::of(&desc.input_tensor(), call.input, image);
@@ -258,7 +259,7 @@ impl Outer {
                 for w in 0..widths {
                     let first_tap = (d * heights + h) * desc.kernel()[2] + w;
                     let thetas = &mut buffers.thresholds[..lanes];
-                    // A lane without a channel is computed and dropped, so any threshold serves it.
+                    // The results of a lane without a channel are dropped, so any threshold will do.
                     thetas[channels.len() * self.taps_in_lanes..].fill(0.0);
                     for (tap, thetas) in (first_tap..).zip(thetas.chunks_mut(channels.len())).take(self.taps_in_lanes) {
                         call.thresholds.copy_channels(channels.clone(), tap, thetas, 1);
@@ -295,7 +296,7 @@ impl Outer {
             packed = rest;
             for (d, filter) in out.chunks_exact_mut(in_channels * desc.taps()).enumerate() {
                 if channel_step == 1 {
-                    // Lanes are adjacent in the filter, too.
+                    // The lanes are adjacent in the filter as well.
                     for tap in 0..taps {
                         let lanes = &panel[(tap * count + d) * lanes..][..used];
                         strided::add(lanes, &mut filter[first + tap * kw * tap_step..], 1);

@@ -1,10 +1,10 @@
-//! Products of patches: few input channels.
+//! Driver of the weight's gradient for few input channels: products of patches.
 //!
-//! The patch of a position is what it reads through all taps, clamped and padded: a row of `taps × channels` elements. The patches
-//! of a block of positions make a matrix; its product with the gradients of the same positions is the block's part of the
-//! gradient of the weight. One of the two is in lanes, the other in rows, whichever way leaves fewer lanes empty: the first layer of a
-//! network has 3 channels, 27 taps × channels and 64 output channels, so the output channels are in lanes. A patch ends with a one,
-//! whose product is the gradient of the bias.
+//! The patch of a position holds what the position reads through all taps, clamped and padded: a row of `taps × channels`
+//! elements. The patches of a block of positions make a matrix. Its product with the gradients of the same positions is the
+//! block's part of the gradient of the weight. One of the two matrices is in the lanes and the other in the rows, whichever
+//! leaves fewer lanes empty. For example, the first layer of a network has 3 channels, so 27 taps × channels, and 64 output
+//! channels: there the output channels are in the lanes. Each patch ends with a 1, whose product is the gradient of the bias.
 //!
 //! ```text
 //! for each slab of output channels
@@ -32,23 +32,24 @@ use crate::tuning::Tuning;
 use crate::weight::channel_and_tap_strides;
 use crate::workspace::Buffers;
 
-/// Most elements of a patch. Layers of more channels have other algorithms.
+/// The most elements of a patch. Layers with more channels use other algorithms.
 const MOST_STEPS: usize = 1024;
 
-/// Output channels for which the patches are copied.
+/// The least output channels. With fewer, copying the patches would cost too much beside the products.
 const LEAST_OUTPUTS: usize = 16;
 
-/// Positions of a layer below which adding its sums to the gradient would take as long as their products.
+/// The least positions of a layer. With fewer, adding the sums to the gradient would take as long as the products.
 const FEWEST_POSITIONS: usize = 64;
 
-/// Elements of the patches and the gradients of a block, 128 KiB: a part of a second-level cache, of which each tile reads a little.
+/// Elements of the patches and the gradients of a block: 128 KiB, a part of the second-level cache.
 const BLOCK_LEN: usize = 32 * 1024;
 
-/// Positions of a block, where there are so many: of fewer, what is loaded from and added to the sums would show.
+/// The least and the most positions of a block, if the layer has so many. With fewer, loading and storing the sums would take a
+/// noticeable share of the time.
 const LEAST_POSITIONS: usize = 32;
 const MOST_POSITIONS: usize = 512;
 
-/// Elements of a slab's sums, 160 KiB.
+/// The most elements of a slab's sums: 160 KiB.
 const SUMS_LEN: usize = 40 * 1024;
 
 #[derive(Clone, Copy, Debug)]
@@ -57,28 +58,29 @@ pub(super) struct Patches {
     block: [usize; 4],
     /// Output channels per slab.
     slab: usize,
-    /// Whether output channels are in lanes; else patches are.
+    /// Whether output channels are in the lanes. If not, patches are.
     outputs_in_lanes: bool,
-    /// Elements from a patch to the next one.
+    /// Elements from a patch to the next.
     pitch: usize,
     most_vectors: usize,
     most_rows: usize,
-    /// How windows of the input are copied, a group's channels at a time, where they and the gradients are.
+    /// How windows of the input are copied, the channels of a group at a time. None if the input and the gradients are read in
+    /// place.
     copies: Option<Copies>,
 }
 
-/// A thread's buffers.
+/// The buffers of a thread.
 struct Scratch<'a> {
     /// `[position][tap][channel]`
     patches: &'a mut [f32],
-    /// Where the gradients are copied that cannot be read as they lie.
+    /// A copy of the gradients that cannot be read in place.
     copy: &'a mut [f32],
-    /// One per element of a patch, and what stands for padding there.
+    /// The threshold of each element of a patch, and the value of padding there.
     thresholds: &'a mut [f32],
     padding: &'a mut [f32],
     /// `[row][lane]`
     sums: &'a mut [f32],
-    /// Copies of a window of the input and of a block's gradients, if any.
+    /// Copies of a window of the input and of a block's gradients. Empty if both are read in place.
     window: &'a mut [f32],
     grad_output: &'a mut [f32],
 }
@@ -88,22 +90,24 @@ const fn steps(desc: &ConvDesc) -> usize {
     desc.taps().saturating_mul(desc.group_in_channels())
 }
 
-/// Whether the algorithm can compute a layer, and is the faster one. What is copied pays where the output channels that use it are
-/// enough, and input channels fill no vector, nor do those of `together` taps that may be in the lanes beside them; or where there
-/// is one tap, its channels are few, and output channels, which are read as they lie, fill their vectors.
+/// Whether the algorithm can compute a layer and is the faster one. That is so in two cases:
+///
+/// - There are enough output channels to be worth the copy, and the input channels do not fill a vector, not even those of the
+///   `together` taps that can share the lanes.
+/// - There is one tap with few input channels, and the output channels, which are read in place, fill their vectors.
 pub(super) const fn suits(desc: &ConvDesc, kernels: &Kernels, together: usize) -> bool {
     let (lanes, channels, outputs) = (kernels.lanes, desc.group_in_channels(), desc.group_out_channels());
     let filled = together * channels;
     let fills = together > 1 && filled * 4 >= filled.next_multiple_of(lanes) * 3;
     let few = channels < lanes && !fills && outputs >= LEAST_OUTPUTS;
-    // With channels first the gradients are copied anyway.
+    // With channels first the gradients are copied in any case, so the limit is lower.
     let most = lanes * if matches!(desc.tensor_layout(), Layout::Nhwc) { 8 } else { 4 };
     let single = desc.taps() == 1 && desc.groups() == 1 && channels <= most && outputs.is_multiple_of(lanes);
     let positions = desc.batch().saturating_mul(volume(desc.output_size()));
     lanes > 1 && (few || single) && steps(desc) <= MOST_STEPS && positions >= FEWEST_POSITIONS
 }
 
-/// Whether output channels are in lanes: where that leaves fewer of them empty.
+/// Whether output channels are in the lanes, because that leaves fewer lanes empty.
 const fn outputs_in_lanes(desc: &ConvDesc, kernels: &Kernels) -> bool {
     let (steps, outputs) = (steps(desc), desc.group_out_channels());
     let [with_outputs, with_steps] =
@@ -112,22 +116,22 @@ const fn outputs_in_lanes(desc: &ConvDesc, kernels: &Kernels) -> bool {
 }
 
 impl Patches {
-    /// Output channels that threads do not cut.
+    /// Output channels that stay together in one task.
     pub(super) const fn unit(desc: &ConvDesc, kernels: &Kernels) -> usize {
         if outputs_in_lanes(desc, kernels) { kernels.lanes } else { 1 }
     }
 
-    /// `own` is the most output channels of one thread. None where not even the window of one position fits.
+    /// `own` is the most output channels of one task. None if not even the window of one position fits.
     pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, own: usize) -> Option<Self> {
         let (steps, outputs) = (steps(desc), desc.group_out_channels());
         let most_vectors = min(kernels.stripe_vectors, tuning.tile);
         let outputs_in_lanes = outputs_in_lanes(desc, kernels);
         let pitch = if outputs_in_lanes { steps + 1 } else { (steps + 1).next_multiple_of(kernels.lanes) };
-        // Whole stripes, as the shares of threads are.
+        // Whole stripes, because tasks consist of whole stripes.
         let stripe = kernels.lanes * most_vectors;
         let most = max(SUMS_LEN / pitch / stripe, 1) * stripe;
         let all = min(outputs, most);
-        // Whatever the threads: the order of the sums follows from the blocks.
+        // Does not depend on the threads, because the order of the sums depends on the blocks.
         let len = min(BLOCK_LEN, tuning.staging_len);
         let positions = min(clamp(len / (pitch + all), LEAST_POSITIONS, MOST_POSITIONS), tuning.positions);
         let (block, copies) = match desc.tensor_layout() {
@@ -164,12 +168,13 @@ impl Patches {
         }
     }
 
-    /// One thread's, as [`Scratch`] names them; saturates, as the layers that no memory could hold show.
+    /// The buffers of one thread, in the order of [`Scratch`]. Saturates, because layers that no memory could hold are planned as
+    /// well.
     pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<7> {
         let [images, depth, height, width] = self.block;
         let positions = images.saturating_mul(depth * height * width);
         let [rows, lanes] = self.sums(desc, kernels);
-        // Of patches, the only one of a block is copied.
+        // The kernel reads patches in place, except where a block has a single position. It copies that one.
         let copied = if self.outputs_in_lanes { positions } else { 1 };
         let (window, grad_output) = match &self.copies {
             None => (0, 0),
@@ -197,7 +202,7 @@ impl Patches {
             self.buffers(desc, call.kernels).carve(workspace);
         let mut scratch = Scratch { patches, copy, thresholds, padding, sums, window, grad_output };
         let (filter, per_group) = (steps(desc), desc.group_out_channels());
-        // Lanes behind the one are computed and dropped.
+        // The lanes behind the 1 are computed and dropped.
         for patch in scratch.patches.chunks_exact_mut(self.pitch) {
             patch[filter..].fill(0.0);
             patch[filter] = 1.0;
@@ -228,7 +233,7 @@ impl Patches {
         }
     }
 
-    /// The thresholds of a group's patches, and what stands for padding: `max(0, θ)`.
+    /// Fills the thresholds of a group's patches and the values of padding, `max(0, θ)`.
     fn prepare(&self, call: &BackwardWeightCall<'_>, group: usize, scratch: &mut Scratch<'_>) {
         let Scratch { thresholds, padding, .. } = scratch;
         padding.fill(0.0);
@@ -305,7 +310,7 @@ impl Patches {
         });
     }
 
-    /// Copies what the positions of a block read, clamped.
+    /// Copies the patches of a block's positions, clamped.
     fn copy_patches(
         &self,
         call: &BackwardWeightCall<'_>,
@@ -322,7 +327,7 @@ impl Patches {
         let own = [d * h * w, h * w, w, 1].map(|step| step * self.pitch);
         let theirs = pixels.steps(desc.stride());
         let [_, heights, widths] = desc.kernel();
-        // Taps along the width that read side by side are one line.
+        // Taps along the width that read neighbouring pixels are copied as one line.
         let adjacent = pixels.steps(desc.dilation().map(|dilation| max(dilation, 1)))[3] == channels.len();
         for interval in intervals(0).flat_map(|d| intervals(1).flat_map(move |h| intervals(2).map(move |w| [d, h, w])))
         {
@@ -364,7 +369,7 @@ impl Patches {
         let (steps, channels) = (steps(desc), desc.group_in_channels());
         let (channel_step, tap_step) = channel_and_tap_strides(desc);
         let [_, pitch] = self.sums(desc, call.kernels);
-        // Of an output channel's sums, and from one to the next.
+        // The first of an output channel's sums, and the distance from one to the next.
         let first = |d: usize| if self.outputs_in_lanes { d } else { d * pitch };
         let step = if self.outputs_in_lanes { pitch } else { 1 };
         for (d, filter) in grad_weight.chunks_exact_mut(steps).enumerate() {

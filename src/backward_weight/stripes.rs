@@ -1,9 +1,9 @@
-//! Sums of outer products over the positions that read inside.
+//! Driver of the weight's gradient that sums outer products over the positions that read inside.
 //!
-//! Input channels are in lanes: a stripe of a few vectors of them, at one tap, meets tile after tile of output channels. With
-//! channels last the input is read where it lies, and the gradient of the weight is added to where it lies; of other tensors
-//! the [window](crate::pixels) of each block is transposed, and the sums of a slab, for a few input channels, are once. Nothing
-//! is padded:
+//! Input channels are in the lanes. A stripe, a few vectors of input channels at one tap, meets one tile of output channels after
+//! another. With channels last, the input is read and the gradient of the weight is updated in place. With channels first, the
+//! [window](crate::pixels) of each block is transposed, and the sums of a slab, for a few input channels, are transposed once.
+//! Nothing is padded:
 //!
 //! ```text
 //! for each slab of output channels (and a few input channels)
@@ -14,11 +14,11 @@
 //!         for each tile of output channels      sums in registers over the box, then added to the gradient
 //! ```
 //!
-//! Padding is the same at all positions, so its part is `max(0, θ)` times the sum of their gradients. It is added with the first
-//! block, where `θ > 0`.
+//! Padding has the same value at all positions. So its part is `max(0, θ)` times the sum of the gradients at these positions. It
+//! is added together with the first block, where `θ > 0`.
 //!
-//! Each block is a segment of the sums over positions ([`crate::sums`]), so there are none to keep beside the gradient itself.
-//! Only where there are very many blocks ([`MOST_BLOCKS`]), those of 8192 positions meet in sums of their own first.
+//! Each block is a segment of the sums over positions ([`crate::sums`]), so the gradient itself is the only sum to keep. Only
+//! where there are very many blocks ([`MOST_BLOCKS`]), the blocks of each 8192 positions have sums of their own first.
 
 use core::ops::Range;
 
@@ -36,37 +36,37 @@ use crate::sums::{Positions, add_positions};
 use crate::tuning::Tuning;
 use crate::workspace::Buffers;
 
-/// Elements of input and gradients of a block, which stay in the second-level cache.
+/// Elements of input and gradients of a block: 256 KiB, which stay in the second-level cache.
 const BLOCK_LEN: usize = 64 * 1024;
 
-/// Elements of a stripe and the gradients of a tile, which stay in the first-level cache.
+/// Elements of a stripe and the gradients of a tile: 24 KiB, which stay in the first-level cache.
 const TILE_LEN: usize = 6 * 1024;
 
-/// Positions below which a block is not shrunk for the cache's sake: what is loaded from and added to the gradient of the
-/// weight would show.
+/// A block of at most so many positions is not shrunk to fit the cache. With fewer, loading and storing the gradient of the
+/// weight would take a noticeable share of the time.
 const FEW_POSITIONS: usize = 128;
 
-/// Input channels that are copied at a time: what lies together is read together.
+/// Input channels that are copied together, because what lies together in memory is read together.
 const COPIED_CHANNELS: usize = 64;
 
-/// Elements that are copied at a time where there are few positions: there the gradient of the weight is most of what is read and
-/// written, the more of it in one piece the better.
+/// Elements that are copied together where there are few positions. There most of the traffic is the gradient of the weight, so
+/// each pass over it should be long.
 const LEAST_COPIED: usize = 2048;
 
-/// Blocks whose sums may be added to the gradient one after another. With the positions of a block they are no longer a chain
-/// than [`chain`](crate::geometry::chain) says.
+/// The most blocks whose sums are added to the gradient one after another. The chain of additions is then no longer than
+/// [`chain`](crate::geometry::chain) promises.
 const MOST_BLOCKS: usize = SEGMENT;
 
-/// Elements of all copies of a block where its window is copied, 240 KiB.
+/// Elements of all copies of a block, where its window is copied: 240 KiB.
 const COPIED_LEN: usize = 60 * 1024;
 
-/// Output channels of a slab where they are copied.
+/// The output channels of a slab, where its gradients are copied.
 const COPIED_SLAB: usize = 128;
 
-/// Elements of sums that are transposed, 160 KiB.
+/// Elements of sums that are transposed: 160 KiB.
 const TRANSPOSED_LEN: usize = 40 * 1024;
 
-/// Output channels of a slab: their packed gradients stay in the second-level cache beside the input.
+/// The output channels of a slab. Their packed gradients stay in the second-level cache beside the input.
 const SLAB_CHANNELS: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
@@ -84,24 +84,24 @@ pub(super) struct Stripes {
     most_vectors: usize,
     /// Most output channels of a tile.
     most_rows: usize,
-    /// Whether gradients are packed for each column of taps, without the positions whose taps there read padding: their rows
-    /// then follow one another.
+    /// Whether gradients are packed separately for each column of taps, without the positions at which these taps read padding.
+    /// The rows of packed positions then follow one another without gaps.
     by_column: bool,
-    /// Sums beside the gradient, of segments of positions or to be transposed: as many as a slab has weights, or none.
+    /// Sums beside the gradient, for segments of positions or for transposition: as many as a slab has weights, or 0.
     sums: usize,
-    /// Most pixels of a window where it is copied, a few input channels at a time.
+    /// The most pixels of a window, if it is copied, a few input channels at a time.
     window: Option<usize>,
 }
 
-/// A thread's buffers.
+/// The buffers of a thread.
 struct Scratch<'a> {
     taps: TapBuffers<'a>,
-    /// Copies of a window of the input and of a block's gradients, if any.
+    /// Copies of a window of the input and of a block's gradients. Empty if both are read in place.
     window: &'a mut [f32],
     grad_output: &'a mut [f32],
 }
 
-/// Those that a tap uses, whatever it reads.
+/// The buffers that every tap uses.
 struct TapBuffers<'a> {
     /// `[stripe][position][lane]`
     copy: &'a mut [f32],
@@ -109,28 +109,29 @@ struct TapBuffers<'a> {
     gradients: &'a mut [f32],
     /// One per lane of a copy.
     thresholds: &'a mut [f32],
-    /// Of gradients where a tap reads padding, `[tap][output channel of a slab]`.
+    /// Sums of the gradients at the positions where a tap reads padding, `[tap][output channel of a slab]`.
     outside: &'a mut [f32],
-    /// Of the current segment of positions, `[output channel][tap][input channel]`; perhaps none.
+    /// Sums of the current segment of positions, `[output channel][tap][input channel]`. Empty if the gradient itself is the sum.
     sums: &'a mut [f32],
 }
 
-/// What a block adds to: some output channels of one group.
+/// The gradients that a block adds to: those of some output channels of one group.
 struct Slab<'a> {
     group: usize,
     /// Counted over all groups.
     channels: Range<usize>,
-    /// Vectors of the group's input channels, and those channels.
+    /// Vectors of the group's input channels, and the input channels themselves.
     vectors: Range<usize>,
     inputs: Range<usize>,
-    /// Their filters.
+    /// The gradients of their filters.
     grad_weight: Option<&'a mut [f32]>,
-    /// Whether the filters are replaced.
+    /// Whether they replace the values of their buffer.
     replaces: bool,
     grad_bias: Option<&'a mut [f32]>,
 }
 
-/// The largest block of at most `most` positions, cut along one axis: all of the axes behind it, one of those before.
+/// The largest block of at most `most` positions that is cut along one axis only. It holds all positions along the axes behind
+/// that one, and a single one along those before.
 pub(super) const fn block_of(desc: &ConvDesc, most: usize) -> [usize; 4] {
     let most = if most >= 16 { most / 16 * 16 } else { most };
     let [depth, height, width] = desc.output_size();
@@ -142,7 +143,7 @@ pub(super) const fn block_of(desc: &ConvDesc, most: usize) -> [usize; 4] {
         let room = most / inner;
         if room < counts[axis] {
             let part = Panels::of_at_most(counts[axis], max(room, 1)).max();
-            // Rows begin where vectors may, and sums of ones are exact for longer.
+            // Rows then begin at multiples of a vector. (And sums of ones stay exact for longer.)
             block[axis] = if axis == 3 && room >= 16 { part.next_multiple_of(16) } else { part };
             break;
         }
@@ -152,7 +153,7 @@ pub(super) const fn block_of(desc: &ConvDesc, most: usize) -> [usize; 4] {
     block
 }
 
-/// How many blocks there are.
+/// The number of blocks.
 const fn blocks(desc: &ConvDesc, block: [usize; 4]) -> usize {
     let [depth, height, width] = desc.output_size();
     let counts = [desc.batch(), depth, height, width];
@@ -178,12 +179,12 @@ const fn input_vectors(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> [
     [vectors, min(vectors, max(channels / kernels.lanes / most, 1) * most)]
 }
 
-/// Whether the taps of a filter come last, so that sums of input channels in lanes are transposed.
+/// Whether the taps come last in a filter. Then sums with input channels in the lanes have to be transposed.
 const fn taps_last(desc: &ConvDesc) -> bool {
     matches!(desc.layout(), Layout::Nchw) && desc.taps() > 1
 }
 
-/// Output channels of a slab whose blocks are copied.
+/// Output channels of a slab, where blocks are copied.
 const fn copied_slab(desc: &ConvDesc, copied_lanes: usize) -> usize {
     let filter = desc.taps().saturating_mul(copied_lanes);
     let most = if taps_last(desc) { clamp(TRANSPOSED_LEN / filter, 1, COPIED_SLAB) } else { COPIED_SLAB };
@@ -197,7 +198,7 @@ const fn copied_blocks(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> O
     let slab = copied_slab(desc, lanes);
     let budget = Budget {
         per_group: lanes,
-        // Gradients and their tiles, and a stripe.
+        // For the gradients, for their tiles, and for a stripe.
         per_position: 2 * slab + lanes,
         most: min(COPIED_LEN, tuning.staging_len.saturating_mul(2)),
         positions: min(TILE_LEN / (kernels.stripe_vectors * kernels.lanes + kernels.stripe_rows), tuning.positions),
@@ -206,7 +207,7 @@ const fn copied_blocks(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> O
 }
 
 impl Stripes {
-    /// `own` is the most output channels of one thread.
+    /// `own` is the most output channels of one task.
     pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, own: usize) -> Self {
         let (inputs, outputs) = (desc.group_in_channels(), desc.group_out_channels());
         let copies = match desc.tensor_layout() {
@@ -221,12 +222,12 @@ impl Stripes {
         };
         let len = min(BLOCK_LEN, tuning.staging_len.saturating_mul(2));
         let most_vectors = min(kernels.stripe_vectors, tuning.tile);
-        // What a single tap reads is read once.
+        // A single tap reads each input once, so only the channels that are copied together have to stay in the cache.
         let read = if desc.taps() == 1 { copied * kernels.lanes } else { inputs };
         let fit = TILE_LEN / (kernels.stripe_vectors * kernels.lanes + kernels.stripe_rows);
         let most = clamp(len / (read + slab), min(FEW_POSITIONS, fit), fit);
         let most = min(most, tuning.positions);
-        // Whatever the threads: the order of the sums follows from the blocks.
+        // Does not depend on the threads, because the order of the sums depends on the blocks.
         let (block, window) = match copies {
             None => (block_of(desc, most), None),
             Some(Blocks { images, block: [d, h, w], copies }) => ([images, d, h, w], Some(copies.window())),
@@ -237,7 +238,7 @@ impl Stripes {
         let apart = blocks(desc, block) > min(MOST_BLOCKS, tuning.depth) || taps_last(desc);
         let inputs = min(at_once * kernels.lanes, inputs);
         let sums = if apart { slab.saturating_mul(desc.taps()).saturating_mul(inputs) } else { 0 };
-        // Packing costs about half a cycle per element, and a row of positions eight cycles more than those of its tiles.
+        // To pack an element costs about half a cycle. To begin a row of positions costs about eight cycles beside its tiles.
         let (columns, width) = (desc.kernel()[2], block[3]);
         let padded = desc.padding_before()[2] > 0 || desc.padding_after()[2] > 0;
         let by_column = padded && (width * 8).saturating_mul(columns - 1) < filter;
@@ -255,7 +256,8 @@ impl Stripes {
         }
     }
 
-    /// One thread's, as [`Scratch`] names them; saturates, as the layers that no memory could hold show.
+    /// The buffers of one thread, in the order of [`Scratch`]. Saturates, because layers that no memory could hold are planned as
+    /// well.
     pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<7> {
         let [images, depth, height, width] = self.block;
         let positions = images.saturating_mul(depth * height * width);
@@ -271,8 +273,8 @@ impl Stripes {
         Buffers::new([copy, gradients, lanes, outside, self.sums, window, grad_output], kernels.lanes)
     }
 
-    /// Computes the gradients of some output channels at some positions, the weights' in the order of the layout; adds to the
-    /// biases'.
+    /// Computes the gradients of some output channels at some positions. Those of the weights have the order of the layout. Those of
+    /// the biases are added to their buffer.
     pub(super) fn run(
         &self,
         call: &BackwardWeightCall<'_>,
@@ -309,7 +311,7 @@ impl Stripes {
                     slab.inputs = lanes(vectors.start)..lanes(vectors.end);
                     (slab.vectors, slab.replaces) = (vectors, replaces);
                     self.run_slab(call, positions, &mut slab, &mut scratch);
-                    // It has been summed.
+                    // The first input channels have summed the gradient of the bias. The others must not do it again.
                     slab.grad_bias = None;
                 }
             }
@@ -342,7 +344,7 @@ impl Stripes {
         }
     }
 
-    /// Sums the gradients where taps read padding.
+    /// Sums the gradients at the positions where taps read padding.
     fn sum_outside(&self, call: &BackwardWeightCall<'_>, positions: &Positions, slab: &Slab<'_>, sums: &mut [f32]) {
         if slab.grad_weight.is_none() || call.thresholds.is_linear() {
             return;
@@ -398,7 +400,7 @@ impl Stripes {
             return;
         }
         let reads = Reads::all_forward(desc);
-        // What is copied serves all taps.
+        // The copy of a window serves all taps.
         let at_once = if self.window.is_some() { self.copied } else { self.vectors };
         for vectors in chunks(slab.vectors.clone(), at_once) {
             let mut input = (call.input, Pixels::of(&desc.input_tensor()));
@@ -417,7 +419,7 @@ impl Stripes {
         }
     }
 
-    /// All taps of a block, for some vectors of input channels.
+    /// Computes all taps of a block, for some vectors of input channels.
     fn run_taps(
         &self,
         call: &BackwardWeightCall<'_>,
@@ -442,8 +444,8 @@ impl Stripes {
         }
     }
 
-    /// Adds what the positions of a block that read inside through a tap add, and with the first block what those of all blocks
-    /// that read padding do.
+    /// Adds the part of one tap of a block: that of the positions that read inside, and with the first block also that of the
+    /// positions of all blocks that read padding.
     fn run_tap(
         &self,
         call: &BackwardWeightCall<'_>,
@@ -458,7 +460,7 @@ impl Stripes {
             return;
         };
         let (desc, lanes) = (call.desc, call.kernels.lanes);
-        // To a segment's own sums, if there are any: of the slab's input channels alone.
+        // A segment's own sums hold only the input channels of the slab.
         let filter = inputs.len() * desc.taps();
         let (sums, replaces) = match &mut scratch.sums[..] {
             [] => (&mut **grad_weight, replaces && block.first),
@@ -477,12 +479,12 @@ impl Stripes {
             let first = vectors.start * lanes;
             let count = channels.min(vectors.end * lanes) - first;
             let first_channel = group * channels + first;
-            // Gaps between pixels are not even read.
+            // The gaps between pixels must not be read.
             let gaps = desc.input_pitch() > desc.in_channels();
             let readable = if self.window.is_none() && gaps { desc.in_channels() - first_channel } else { usize::MAX };
             let at = if positions.len() == 0 { 0 } else { pixels.at(block.positions[0].start, reads, first_channel) };
             let thresholds = &mut scratch.thresholds[..vectors.len() * lanes];
-            // A lane without a channel is computed and dropped, so any threshold serves it.
+            // The results of a lane without a channel are dropped, so any threshold will do.
             thresholds[count..].fill(0.0);
             call.thresholds.copy_channels(first_channel..first_channel + count, index, thresholds, 1);
             call.kernels.stripe_products(StripeProducts {
@@ -497,7 +499,8 @@ impl Stripes {
                 gradients: &*scratch.gradients,
                 packed: Some(block.packed_len()),
                 tiles: block.tiles,
-                // A group's single tile, whatever part of it is this thread's: the order of sums follows.
+                // Whether a whole group is a single tile. It depends on the group and not on this task's part of it, because the
+                // order of sums depends on it.
                 in_place: call.desc.group_out_channels() <= self.most_rows,
                 pairs: true,
                 outside,
@@ -509,7 +512,7 @@ impl Stripes {
     }
 }
 
-/// What the taps of a block read: the input or a copy of a window, some vectors of a group's channels.
+/// The data that the taps of a block read: some vectors of a group's channels, in the input or in a copy of a window.
 struct Input<'a> {
     data: &'a [f32],
     pixels: Pixels,
@@ -524,16 +527,16 @@ struct Block<'a> {
     positions: [Range<usize>; 4],
     /// The columns whose gradients are packed.
     packed: Range<usize>,
-    /// Output channels of the slab.
+    /// The output channels of the slab, in tiles.
     tiles: Panels,
-    /// Whether it is the first one of the slab.
+    /// Whether it is the first block of the slab.
     first: bool,
-    /// Whether a segment of positions begins with it.
+    /// Whether it is the first block of a segment of positions.
     begins: bool,
 }
 
 impl Slab<'_> {
-    /// Adds the sums of a segment, if there are any apart, to the gradient, or replaces it with the first ones.
+    /// Adds the separate sums of a segment, if there are any, to the gradient. The first segment may replace it.
     fn end_segment(&mut self, call: &BackwardWeightCall<'_>, sums: &[f32]) {
         let Some(gradient) = self.grad_weight.as_deref_mut().filter(|_| !sums.is_empty()) else { return };
         let replaces = core::mem::take(&mut self.replaces);
@@ -572,7 +575,7 @@ fn intersection(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
     start..a.end.min(b.end).max(start)
 }
 
-/// A tap, counted in memory order.
+/// The number of a tap in memory order.
 const fn tap_index(desc: &ConvDesc, [d, h, w]: [usize; 3]) -> usize {
     let [_, heights, widths] = desc.kernel();
     (d * heights + h) * widths + w
@@ -600,9 +603,9 @@ fn pack(
 /// The positions of a block that read inside through a tap: in the input and, counted in positions, among the packed ones.
 struct Inside {
     positions: Lattice<2>,
-    /// What the first one reads, if there is one.
+    /// The coordinates that the first position reads, if there is one.
     reads: [usize; 3],
-    /// The first one among the packed ones.
+    /// The number of the first position among the packed ones.
     packed: usize,
 }
 

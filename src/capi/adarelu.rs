@@ -5,7 +5,7 @@ use super::error::{convrelu_error, convrelu_status};
 use super::types::*;
 use crate::adarelu;
 
-/// `y = x` if `x > θ`, else `θ` (eq. 4), elementwise; each threshold stands for `inner` elements in a row: see
+/// `y = x` if `x > θ`, else `θ` (eq. 4), for each element. Each threshold covers `inner` elements in a row: see
 /// `adarelu::forward`.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 //! The passes of a plan.
 //!
-//! Each is a thin shell: it turns pointers into references ([`check`](super::check)), calls the library, and reports. The
-//! contracts that they cite are those of [the module](super).
+//! Each function turns pointers into references ([`check`](super::check)), calls the library, and reports the result. The
+//! contracts that the comments name are those of [the module](super).
 
 use super::check::{Extents, accumulation, finish, input, output, read_struct, slice, slice_mut};
 use super::error::{Fault, convrelu_error, convrelu_status};
@@ -17,7 +17,7 @@ use crate::operands::{
 use crate::pass::Packer;
 use crate::transposed;
 
-/// The thresholds that arguments name. A transposed convolution has none, so they need not name any.
+/// The thresholds that the arguments name. A transposed convolution has none, so its arguments need not name any.
 ///
 /// # Safety
 ///
@@ -36,19 +36,19 @@ unsafe fn thresholds<'a>(
         // SAFETY: what `slice` asks.
         CONVRELU_THRESHOLDS_PER_TAP => Ok(Thresholds::PerTap(unsafe { slice(buffer, "thresholds")? })),
         CONVRELU_THRESHOLDS_RELU => Ok(Thresholds::RELU),
-        // Not set, as a rule.
+        // As a rule, the caller has not set it.
         CONVRELU_THRESHOLDS_UNIFORM if uniform.is_nan() => Err(Fault::UniformNan),
         CONVRELU_THRESHOLDS_UNIFORM => Ok(Thresholds::Uniform(uniform)),
         _ => Err(Fault::InvalidValue { argument, value: kind as usize }),
     }
 }
 
-/// The buffer of thresholds, or none where it is not read.
+/// The buffer of thresholds, or an empty one if the call does not read it.
 fn per_tap(kind: u32, buffer: convrelu_input) -> convrelu_input {
     if kind == CONVRELU_THRESHOLDS_PER_TAP { buffer } else { NO_INPUT }
 }
 
-/// Runs `call` with the weight that arguments name.
+/// Runs `call` with the weight that the arguments name.
 fn with_weight(
     packer: &Packer<'_>,
     pass: Packs,
@@ -66,7 +66,7 @@ fn with_weight(
     }
 }
 
-/// A buffer that is read and may be left out.
+/// A buffer to read that may be left out.
 ///
 /// # Safety
 ///
@@ -94,7 +94,7 @@ unsafe fn gradient<'a>(
     Ok(Some(Gradient::new(values, accumulation)))
 }
 
-/// What becomes of the sums before they are stored.
+/// The epilogue that the arguments name.
 ///
 /// # Safety
 ///
@@ -182,8 +182,8 @@ pub unsafe extern "C" fn convrelu_forward(
     unsafe { finish(|| with_plan(plan, call), error) }
 }
 
-/// Gradients of the input and of the thresholds (eq. 5 and 6), whichever are asked for: see `ConvRelu::backward_input`, and
-/// `ConvTranspose::backward_input` for a transposed convolution.
+/// Gradients of the input and of the thresholds (eq. 5 and 6): those whose buffers are not null. See `ConvRelu::backward_input`,
+/// and `ConvTranspose::backward_input` for a transposed convolution.
 ///
 /// # Safety
 ///
@@ -223,7 +223,7 @@ pub unsafe extern "C" fn convrelu_backward_input(
             let executor = Callback::new(args.parallel_for, args.context);
             match layer {
                 Convolution::Plain(layer) => {
-                    // Of an empty batch, null is all of it.
+                    // The input of an empty batch has no elements, so null is a complete one.
                     let none = args.input.len == 0 && layer.desc.input_len() == 0;
                     let input = if none { Some(&[][..]) } else { input };
                     let plan = layer.plan_backward_input();
@@ -249,7 +249,7 @@ pub unsafe extern "C" fn convrelu_backward_input(
     unsafe { finish(|| with_plan(plan, call), error) }
 }
 
-/// Gradients of the weight and of the bias, whichever are asked for: see `ConvRelu::backward_weight`, and
+/// Gradients of the weight and of the bias: those whose buffers are not null. See `ConvRelu::backward_weight`, and
 /// `ConvTranspose::backward_weight` for a transposed convolution.
 ///
 /// # Safety

@@ -1,4 +1,4 @@
-//! Pointers into references, where they may be one.
+//! Checks pointers of the caller and turns them into references.
 
 use core::ops::Range;
 
@@ -7,7 +7,7 @@ use super::types::*;
 use crate::error::Error;
 use crate::operands::Accumulation;
 
-/// Null and alignment.
+/// Checks that a pointer is not null and aligned.
 pub(super) fn pointer<T>(pointer: *const T, argument: &'static str) -> Result<(), Fault> {
     if pointer.is_null() {
         Err(Fault::Null { argument })
@@ -32,7 +32,7 @@ pub(super) unsafe fn write<T: Copy>(to: *mut T, argument: &'static str, value: T
 
 /// A struct that begins with its size and ends in reserved fields.
 pub(super) trait Versioned {
-    /// What it is called in messages.
+    /// Its name in messages.
     const NAME: &'static str;
     fn is_reserved_zero(&self) -> bool;
 }
@@ -69,18 +69,18 @@ unsafe fn check_size<T>(from: *const T, argument: &'static str) -> Result<(), Fa
     expect_size::<T>(unsafe { from.cast::<usize>().read() }, argument)
 }
 
-/// That a size is that of the struct in this version.
+/// Checks that a size is that of the struct in this version.
 pub(super) fn expect_size<T>(size: usize, argument: &'static str) -> Result<(), Fault> {
     let expected = size_of::<T>();
     if size == expected { Ok(()) } else { Err(Fault::StructSize { argument, size, expected }) }
 }
 
-/// What a number stands for, if for anything.
+/// The meaning of a number, or the error that it has none.
 pub(super) fn known<T>(meaning: Option<T>, argument: &'static str, number: u32) -> Result<T, Fault> {
     meaning.ok_or(Fault::InvalidValue { argument, value: number as usize })
 }
 
-/// What a number says becomes of the values of a gradient.
+/// Whether a number says that a gradient replaces the values of its buffer or is added to them.
 pub(super) fn accumulation(number: u32, name: &'static str) -> Result<Accumulation, Fault> {
     known(accumulation_of(number), name, number)
 }
@@ -101,7 +101,7 @@ pub(super) unsafe fn read_struct<T: Copy + Versioned>(from: *const T) -> Result<
     Ok(value)
 }
 
-/// That reserved fields are zero.
+/// Checks that reserved fields are zero.
 pub(super) fn check_reserved<T: Versioned>(value: &T) -> Result<(), Fault> {
     if value.is_reserved_zero() { Ok(()) } else { Err(Fault::Reserved { argument: T::NAME }) }
 }
@@ -120,8 +120,8 @@ pub(super) unsafe fn write_struct<T: Copy>(to: *mut T, argument: &'static str, v
     Ok(())
 }
 
-/// Makes a call, and reports its fault to `error` where that is not null. An `error` that cannot take it is a fault of its
-/// own, found before the call does anything.
+/// Makes a call, and reports its fault to `error` if that is not null. If `error` cannot hold a report, that is a fault as well,
+/// found before the call does anything.
 ///
 /// # Safety
 ///
@@ -208,10 +208,10 @@ pub(super) fn output(name: &'static str, buffer: convrelu_output) -> (&'static s
     (name, buffer.data, if buffer.data.is_null() { 0 } else { buffer.len }, true)
 }
 
-/// Where the buffers of a call lie, so that no reference is made to what overlaps.
+/// The memory of all buffers of a call. It is checked for overlap before references are made.
 pub(super) struct Extents<const N: usize> {
     extents: [(&'static str, Range<usize>, bool); N],
-    /// A buffer that is longer than any memory.
+    /// A buffer that is longer than the address space.
     endless: Option<&'static str>,
 }
 
@@ -226,7 +226,7 @@ impl<const N: usize> Extents<N> {
         Self { extents, endless }
     }
 
-    /// Whether all that is written lies apart from all else.
+    /// Checks that no buffer that is written overlaps another.
     pub(super) fn check(&self) -> Result<(), Fault> {
         if let Some(quantity) = self.endless {
             return Err(Error::Overflow { quantity }.into());

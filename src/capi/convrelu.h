@@ -13,7 +13,7 @@
  *
  * Transposed convolutions: desc.kind = CONVRELU_TRANSPOSED. An epilogue: convrelu_epilogue_init, then args.epilogue.
  *
- * The README has a whole program.
+ * tests/capi/layer.c in the repository is such a program.
  *
  * Every function returns a convrelu_status; convrelu_error_message makes a sentence of the error.
  *
@@ -52,7 +52,7 @@
 #define CONVRELU_VERSION_PATCH 0
 
 /**
- * Number of this interface. It goes up with every change after which programs must be compiled anew. See `convrelu_abi`.
+ * Number of this interface. It goes up with every change that makes it necessary to compile programs again. See `convrelu_abi`.
  */
 #define CONVRELU_ABI 2
 
@@ -132,12 +132,12 @@
 #define CONVRELU_BACKWARD_WEIGHT 4
 
 /**
- * Gradients, or the output, replace what their buffers hold.
+ * A gradient, or the output, replaces what its buffer holds.
  */
 #define CONVRELU_OVERWRITE 0
 
 /**
- * They are added to what their buffers hold.
+ * A gradient, or the output, is added to what its buffer holds.
  */
 #define CONVRELU_ADD 1
 
@@ -152,7 +152,7 @@
 #define CONVRELU_WEIGHT_PACKED 1
 
 /**
- * Not said: an error.
+ * Not set. A call refuses it.
  */
 #define CONVRELU_THRESHOLDS_UNSET 0
 
@@ -197,11 +197,12 @@ enum convrelu_status
    */
   CONVRELU_MISALIGNED = 2,
   /**
-   * A struct is of another size than this version's.
+   * The size of a struct is not that of this version.
    */
   CONVRELU_STRUCT_SIZE = 3,
   /**
-   * A number names nothing (a layout, an instruction set, a pass, a rank), or the kind of thresholds is not set.
+   * A number has no meaning where it stands (as a layout, an instruction set, a pass or a rank), or the kind of thresholds is
+   * not set.
    */
   CONVRELU_INVALID_VALUE = 4,
   /**
@@ -209,7 +210,7 @@ enum convrelu_status
    */
   CONVRELU_RESERVED = 5,
   /**
-   * A struct is no plan: `convrelu_plan_init` has not made it.
+   * A struct is not a plan that `convrelu_plan_init` has made.
    */
   CONVRELU_NOT_A_PLAN = 6,
   /**
@@ -233,7 +234,7 @@ enum convrelu_status
    */
   CONVRELU_KERNEL_TOO_LARGE = 11,
   /**
-   * Channels are no multiple of groups.
+   * A number of channels is not a multiple of the number of groups.
    */
   CONVRELU_CHANNELS_NOT_DIVISIBLE = 12,
   /**
@@ -245,7 +246,7 @@ enum convrelu_status
    */
   CONVRELU_BUFFER_TOO_SHORT = 14,
   /**
-   * A threshold is NaN; a uniform one, as a rule, because it was not set.
+   * A threshold is NaN. A uniform threshold is NaN until the caller sets it.
    */
   CONVRELU_NAN_THRESHOLD = 15,
   /**
@@ -253,7 +254,7 @@ enum convrelu_status
    */
   CONVRELU_ISA_UNAVAILABLE = 16,
   /**
-   * AdaReLU thresholds neither divide nor cover the elements.
+   * The number of elements is not a multiple of what the AdaReLU thresholds cover, or they cover nothing.
    */
   CONVRELU_THRESHOLD_SHAPE = 17,
   /**
@@ -261,7 +262,7 @@ enum convrelu_status
    */
   CONVRELU_OTHER = 18,
   /**
-   * A pitch is smaller than what it must step over.
+   * A pitch is smaller than the pixel or the image that it must step over.
    */
   CONVRELU_PITCH_TOO_SMALL = 19,
   /**
@@ -269,7 +270,7 @@ enum convrelu_status
    */
   CONVRELU_MISSING_INPUT = 20,
   /**
-   * `parallel_for` did not run each task once. What the call was to write is undefined then.
+   * `parallel_for` did not run each task exactly once. The results of the call are undefined.
    */
   CONVRELU_EXECUTOR = 21,
   /**
@@ -277,7 +278,7 @@ enum convrelu_status
    */
   CONVRELU_PADDING_TOO_LARGE = 22,
   /**
-   * The output padding of a transposed convolution is no less than stride and dilation.
+   * The output padding of a transposed convolution is not less than the larger of stride and dilation.
    */
   CONVRELU_OUTPUT_PADDING_TOO_LARGE = 23,
   /**
@@ -285,12 +286,12 @@ enum convrelu_status
    */
   CONVRELU_NAN_BOUND = 24,
   /**
-   * The bounds of an epilogue leave nothing between them.
+   * The lower bound of an epilogue is above the upper bound.
    */
   CONVRELU_BOUNDS_CROSSED = 25,
   /**
-   * Something is given that does not apply: thresholds or an epilogue of a transposed convolution, output padding of
-   * another one, a residual where that is what the output holds.
+   * An argument does not apply: thresholds or an epilogue of a transposed convolution, output padding of a plain one, or a
+   * residual where `output_accumulation` already says that the residual is what the output holds.
    */
   CONVRELU_NOT_APPLICABLE = 26,
 };
@@ -329,7 +330,8 @@ typedef struct {
 } convrelu_error;
 
 /**
- * A convolution, or a transposed one. Initialise it with `convrelu_conv2d_init` or its siblings, then set what differs from the defaults.
+ * A convolution, or a transposed one. Initialise it with `convrelu_conv2d_init` or its siblings, then set the fields that differ
+ * from the defaults.
  */
 typedef struct {
   /**
@@ -337,7 +339,7 @@ typedef struct {
    */
   size_t struct_size;
   /**
-   * Spatial axes, 1 to 3. Of the arrays below, the first `rank` entries count; the others are ignored.
+   * Spatial axes, 1 to 3. In the arrays below, the first `rank` entries count. The others are ignored.
    */
   uint32_t rank;
   /**
@@ -357,7 +359,7 @@ typedef struct {
    */
   size_t out_channels;
   /**
-   * Output channels of a group see its input channels only.
+   * Number of groups. The output channels of a group read the input channels of the same group only.
    */
   size_t groups;
   /**
@@ -369,7 +371,7 @@ typedef struct {
    */
   size_t kernel[3];
   /**
-   * Steps between output positions; of a transposed convolution, between the outputs of neighbouring input positions.
+   * Steps between output positions. For a transposed convolution: steps between the outputs of neighbouring input positions.
    */
   size_t stride[3];
   /**
@@ -377,27 +379,27 @@ typedef struct {
    */
   size_t dilation[3];
   /**
-   * Zeros before each axis; of a transposed convolution, what is cut off there of the output.
+   * Zeros before each axis. For a transposed convolution: outputs that are cut off there.
    */
   size_t padding_before[3];
   /**
-   * The same after each axis.
+   * As `padding_before`, after each axis.
    */
   size_t padding_after[3];
   /**
-   * Of a transposed convolution, what is appended to each axis of the output: less than the larger of stride and dilation.
-   * Else zero.
+   * For a transposed convolution: outputs that are appended to each axis, less than the larger of stride and dilation.
+   * Otherwise zero.
    */
   size_t output_padding[3];
   /**
-   * Elements between the first channels of neighbouring pixels of the input (channels last) or of neighbouring images
-   * (channels first), where it is a range of channels of a wider tensor; 0 where nothing lies between. The gradient of the
-   * input lies alike. What lies between is neither read nor written; yet no other buffer of a call may lie there that the
-   * call writes, which would be a `CONVRELU_OVERLAP`.
+   * For an input that is a range of channels of a wider tensor: the elements from the first channel of a pixel to that of the
+   * next pixel (channels last), or from image to image (channels first). 0 means that there are no gaps. The gradient of the
+   * input has the same pitch. A call neither reads nor writes the gaps. Still no other buffer that the call writes may lie
+   * there: that is a `CONVRELU_OVERLAP`.
    */
   size_t input_pitch;
   /**
-   * The same of the output, and of its gradient.
+   * As `input_pitch`, for the output and its gradient.
    */
   size_t output_pitch;
   /**
@@ -405,13 +407,14 @@ typedef struct {
    */
   uint32_t kind;
   /**
-   * Zero.
+   * Must be zero.
    */
   uint32_t reserved[7];
 } convrelu_desc;
 
 /**
- * `len` floats to read. They may be fewer than a call needs, which it then refuses, or more. Null and 0 are no floats.
+ * `len` floats to read. A call refuses fewer than it needs, and ignores more. Null with the length 0 is a buffer without
+ * elements.
  */
 typedef struct {
   /**
@@ -425,11 +428,11 @@ typedef struct {
 } convrelu_input;
 
 /**
- * What `convrelu_forward` makes of its sums before it stores them:
- * `y = clamp(scale · (Σ + bias) + shift + residual, low, high)`. Initialise it with `convrelu_epilogue_init`, which makes it
- * change nothing; then set the parts that are wanted.
+ * What `convrelu_forward` does with its sums before it stores them: `y = clamp(scale · (Σ + bias) + shift + residual, low,
+ * high)`. Initialise it with `convrelu_epilogue_init`, which makes an epilogue that changes nothing. Then set the parts that you
+ * want.
  *
- * Each step is rounded, but product and shift may be fused. A NaN stays one: the clamp does not hide it.
+ * Each step is rounded, except that the product and the shift may be fused. The clamp keeps a NaN.
  */
 typedef struct {
   /**
@@ -445,11 +448,11 @@ typedef struct {
    */
   convrelu_input shift;
   /**
-   * A summand per output, a tensor that lies as the output does (pitch and all; gaps are not read); or null for none.
+   * A summand for each output, or null for none. The tensor has the layout and the pitch of the output. Gaps are not read.
    */
   convrelu_input residual;
   /**
-   * `CONVRELU_ADD`: the residual is what the output holds before the call, and `residual` is null.
+   * `CONVRELU_ADD` if the residual is what the output holds before the call. `residual` is null then.
    */
   uint32_t output_accumulation;
   /**
@@ -461,13 +464,13 @@ typedef struct {
    */
   float high;
   /**
-   * Zero.
+   * Must be zero.
    */
   uint32_t reserved[5];
 } convrelu_epilogue;
 
 /**
- * `len` floats to write. Null and 0 are none.
+ * `len` floats to write. Null with the length 0 is a buffer without elements.
  */
 typedef struct {
   /**
@@ -481,20 +484,20 @@ typedef struct {
 } convrelu_output;
 
 /**
- * Runs the task `index` of a call, on any thread: what a `convrelu_parallel_for` is given to call.
+ * Runs the task `index` of a call, on any thread. A `convrelu_parallel_for` receives such a function and calls it.
  */
 typedef void (*convrelu_task)(void *task_context, size_t index);
 
 /**
- * Runs the tasks of a call on threads of the caller's: calls `task(task_context, 0)`, …,
- * `task(task_context, tasks − 1)`, each once, in any order, at the same time or not, and returns when all have returned. It
- * must not return before, and must not call `task` afterwards.
+ * A function of the caller that runs the tasks of a call on threads. It calls `task(task_context, 0)`, …, `task(task_context,
+ * tasks − 1)`, each exactly once, in any order, and at the same time or not. It returns when all of them have returned. It must
+ * not return before, and must not call `task` afterwards.
  *
- * `context` is what lies beside it in the arguments. `task` never throws, nor may this function. A call
- * asks once or several times, for at most as many tasks as its plan has threads; for a single one it does not ask.
+ * `context` is the field beside it in the arguments. `task` never throws, and this function must not throw either. A call asks
+ * once or several times, for at most as many tasks as its plan has threads. For a single task it does not ask.
  *
- * A task that ran twice or never, or that there is not, makes the call return `CONVRELU_EXECUTOR`; results are undefined
- * then, but nothing is read or written out of bounds.
+ * If a task runs twice or never, or if the function asks for a task that does not exist, the call returns `CONVRELU_EXECUTOR`.
+ * The results are undefined then, but the call reads and writes nothing out of bounds.
  */
 typedef void (*convrelu_parallel_for)(void *context, size_t tasks, convrelu_task task, void *task_context);
 
@@ -515,7 +518,7 @@ typedef struct {
    */
   convrelu_input weight;
   /**
-   * `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
+   * `θ`. Read only for `CONVRELU_THRESHOLDS_PER_TAP`.
    */
   convrelu_input thresholds;
   /**
@@ -523,23 +526,23 @@ typedef struct {
    */
   convrelu_input bias;
   /**
-   * `y`, overwritten, but for what the pitch leaves between.
+   * `y`. The call overwrites it, but not the gaps that its pitch leaves.
    */
   convrelu_output output;
   /**
-   * Any contents.
+   * Scratch memory. It may hold anything.
    */
   convrelu_output workspace;
   /**
-   * What becomes of the sums before they are stored, or null for nothing. A transposed convolution takes none.
+   * What changes the sums before they are stored, or null. A transposed convolution takes none.
    */
   const convrelu_epilogue *epilogue;
   /**
-   * Runs tasks on threads; null to run them one after another on the calling thread.
+   * Runs tasks on threads. If null, they run one after another on the calling thread.
    */
   convrelu_parallel_for parallel_for;
   /**
-   * Handed to `parallel_for`.
+   * The call passes it to `parallel_for`.
    */
   void *context;
   /**
@@ -547,15 +550,15 @@ typedef struct {
    */
   uint32_t weight_kind;
   /**
-   * `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
+   * `CONVRELU_THRESHOLDS_…`. For a transposed convolution: unset or `_LINEAR`.
    */
   uint32_t threshold_kind;
   /**
-   * The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
+   * The threshold for `CONVRELU_THRESHOLDS_UNIFORM`. Otherwise ignored.
    */
   float threshold;
   /**
-   * Zero.
+   * Must be zero.
    */
   uint32_t reserved[5];
 } convrelu_forward_args;
@@ -569,7 +572,7 @@ typedef struct {
    */
   size_t struct_size;
   /**
-   * `x`; may be null for `CONVRELU_THRESHOLDS_LINEAR` and for a transposed convolution, and is not read then.
+   * `x`. It may be null for `CONVRELU_THRESHOLDS_LINEAR` and for a transposed convolution, where the call does not read it.
    */
   convrelu_input input;
   /**
@@ -577,7 +580,7 @@ typedef struct {
    */
   convrelu_input weight;
   /**
-   * `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
+   * `θ`. Read only for `CONVRELU_THRESHOLDS_PER_TAP`.
    */
   convrelu_input thresholds;
   /**
@@ -585,24 +588,24 @@ typedef struct {
    */
   convrelu_input grad_output;
   /**
-   * `∂E/∂x`, or null where it is not wanted.
+   * `∂E/∂x`, or null to leave it out.
    */
   convrelu_output grad_input;
   /**
-   * `∂E/∂θ`, one element but for `CONVRELU_THRESHOLDS_PER_TAP`; or null where it is not wanted,
-   * and for a transposed convolution.
+   * `∂E/∂θ`, or null to leave it out. Without `CONVRELU_THRESHOLDS_PER_TAP` it has one element. Null for a transposed
+   * convolution.
    */
   convrelu_output grad_thresholds;
   /**
-   * Any contents.
+   * Scratch memory. It may hold anything.
    */
   convrelu_output workspace;
   /**
-   * Runs tasks on threads; null to run them one after another on the calling thread.
+   * Runs tasks on threads. If null, they run one after another on the calling thread.
    */
   convrelu_parallel_for parallel_for;
   /**
-   * Handed to `parallel_for`.
+   * The call passes it to `parallel_for`.
    */
   void *context;
   /**
@@ -610,23 +613,23 @@ typedef struct {
    */
   uint32_t weight_kind;
   /**
-   * `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
+   * `CONVRELU_THRESHOLDS_…`. For a transposed convolution: unset or `_LINEAR`.
    */
   uint32_t threshold_kind;
   /**
-   * The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
+   * The threshold for `CONVRELU_THRESHOLDS_UNIFORM`. Otherwise ignored.
    */
   float threshold;
   /**
-   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: what becomes of the values in `grad_input`.
+   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: whether the gradient replaces the values in `grad_input` or is added to them.
    */
   uint32_t grad_input_accumulation;
   /**
-   * The same of `grad_thresholds`.
+   * As `grad_input_accumulation`, for `grad_thresholds`.
    */
   uint32_t grad_thresholds_accumulation;
   /**
-   * Zero.
+   * Must be zero.
    */
   uint32_t reserved[5];
 } convrelu_backward_input_args;
@@ -644,7 +647,7 @@ typedef struct {
    */
   convrelu_input input;
   /**
-   * `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
+   * `θ`. Read only for `CONVRELU_THRESHOLDS_PER_TAP`.
    */
   convrelu_input thresholds;
   /**
@@ -652,49 +655,49 @@ typedef struct {
    */
   convrelu_input grad_output;
   /**
-   * `∂E/∂w`, or null where it is not wanted.
+   * `∂E/∂w`, or null to leave it out.
    */
   convrelu_output grad_weight;
   /**
-   * `∂E/∂b`, or null where it is not wanted.
+   * `∂E/∂b`, or null to leave it out.
    */
   convrelu_output grad_bias;
   /**
-   * Any contents.
+   * Scratch memory. It may hold anything.
    */
   convrelu_output workspace;
   /**
-   * Runs tasks on threads; null to run them one after another on the calling thread.
+   * Runs tasks on threads. If null, they run one after another on the calling thread.
    */
   convrelu_parallel_for parallel_for;
   /**
-   * Handed to `parallel_for`.
+   * The call passes it to `parallel_for`.
    */
   void *context;
   /**
-   * `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
+   * `CONVRELU_THRESHOLDS_…`. For a transposed convolution: unset or `_LINEAR`.
    */
   uint32_t threshold_kind;
   /**
-   * The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
+   * The threshold for `CONVRELU_THRESHOLDS_UNIFORM`. Otherwise ignored.
    */
   float threshold;
   /**
-   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: what becomes of the values in `grad_weight`.
+   * `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: whether the gradient replaces the values in `grad_weight` or is added to them.
    */
   uint32_t grad_weight_accumulation;
   /**
-   * The same of `grad_bias`.
+   * As `grad_weight_accumulation`, for `grad_bias`.
    */
   uint32_t grad_bias_accumulation;
   /**
-   * Zero.
+   * Must be zero.
    */
   uint32_t reserved[4];
 } convrelu_backward_weight_args;
 
 /**
- * A planned layer. Made by `convrelu_plan_init`; read it through functions alone.
+ * A planned layer. `convrelu_plan_init` makes it. Read it only through functions.
  */
 typedef struct {
   /**
@@ -718,14 +721,14 @@ typedef struct {
    */
   convrelu_desc desc;
   /**
-   * Zero.
+   * Must be zero.
    */
   size_t reserved[4];
 } convrelu_plan;
 
 /**
- * Lengths of a layer's tensors, in elements. Those of input and output count from the first to the last element, with what
- * the pitches leave between; nothing is needed behind the last.
+ * Lengths of a layer's tensors, in elements. Those of input and output count from the first to the last element, including the
+ * gaps that the pitches leave.
  */
 typedef struct {
   /**
@@ -745,7 +748,7 @@ typedef struct {
    */
   size_t weight;
   /**
-   * Thresholds, and their gradient; that of a uniform threshold has one element. 0 for a transposed convolution.
+   * Thresholds, and their gradient. 0 for a transposed convolution. (The gradient of a uniform threshold has one element.)
    */
   size_t thresholds;
   /**
@@ -783,7 +786,7 @@ typedef struct {
    */
   convrelu_input input;
   /**
-   * `θ`, each for `inner` consecutive elements, all of them over and over.
+   * `θ`. Each threshold covers `inner` consecutive elements, and the thresholds repeat over the tensor.
    */
   convrelu_input thresholds;
   /**
@@ -807,7 +810,7 @@ typedef struct {
    */
   uint32_t accumulation;
   /**
-   * Zero.
+   * Must be zero.
    */
   uint32_t reserved[5];
 } convrelu_adarelu_backward_args;
@@ -828,8 +831,8 @@ extern "C" {
 convrelu_status convrelu_version(uint32_t *major, uint32_t *minor, uint32_t *patch, convrelu_error *error);
 
 /**
- * Writes the number of the interface of the library that was loaded. A caller works with it where that is the `CONVRELU_ABI`
- * of the header that it was compiled with, and the library is no older than that header.
+ * Writes the number of the interface of the library that was loaded. A program can use the library if the number is the
+ * `CONVRELU_ABI` of the header that the program was compiled with, and if the library is not older than that header.
  *
  * # Safety
  *
@@ -857,8 +860,8 @@ convrelu_status convrelu_isa_detect(uint32_t *isa, convrelu_error *error);
 convrelu_status convrelu_isa_available(uint32_t isa, uint32_t *available, convrelu_error *error);
 
 /**
- * Fills the descriptor of a 1D layer: a convolution with stride, dilation and groups 1, padding 0, channels first, packed
- * tensors. Set other values afterwards, such as the kind `CONVRELU_TRANSPOSED`; `convrelu_plan_init` checks them all.
+ * Fills the descriptor of a 1D layer: a convolution with stride, dilation and groups 1, padding 0, channels first, and tensors
+ * without gaps. Set other values afterwards, such as the kind `CONVRELU_TRANSPOSED`. `convrelu_plan_init` checks all of them.
  *
  * `struct_size` is `sizeof(convrelu_desc)`.
  *
@@ -876,7 +879,7 @@ convrelu_status convrelu_conv1d_init(convrelu_desc *desc,
                                      convrelu_error *error);
 
 /**
- * The same of a 2D layer.
+ * As `convrelu_conv1d_init`, for a 2D layer.
  *
  * # Safety
  *
@@ -894,7 +897,7 @@ convrelu_status convrelu_conv2d_init(convrelu_desc *desc,
                                      convrelu_error *error);
 
 /**
- * The same of a 3D layer.
+ * As `convrelu_conv1d_init`, for a 3D layer.
  *
  * # Safety
  *
@@ -927,8 +930,8 @@ convrelu_status convrelu_epilogue_init(convrelu_epilogue *epilogue,
                                        convrelu_error *error);
 
 /**
- * Fills the arguments of `convrelu_forward` with zeros and null pointers, and `threshold` with NaN, which is refused: neither
- * a kind of thresholds nor a uniform one can be forgotten.
+ * Fills the arguments of `convrelu_forward` with zeros and null pointers, and `threshold` with NaN. A call refuses the kind of
+ * thresholds 0 (`CONVRELU_THRESHOLDS_UNSET`) and the threshold NaN, so that nobody forgets to set them.
  *
  * `struct_size` is `sizeof(convrelu_forward_args)`.
  *
@@ -941,7 +944,8 @@ convrelu_status convrelu_forward_args_init(convrelu_forward_args *args,
                                            convrelu_error *error);
 
 /**
- * The same of `convrelu_backward_input`: gradients are left out, or overwritten.
+ * As `convrelu_forward_args_init`, for `convrelu_backward_input`. Both gradients are left out. One that is set replaces what its
+ * buffer holds.
  *
  * # Safety
  *
@@ -952,7 +956,8 @@ convrelu_status convrelu_backward_input_args_init(convrelu_backward_input_args *
                                                   convrelu_error *error);
 
 /**
- * The same of `convrelu_backward_weight`: gradients are left out, or overwritten.
+ * As `convrelu_forward_args_init`, for `convrelu_backward_weight`. Both gradients are left out. One that is set replaces what
+ * its buffer holds.
  *
  * # Safety
  *
@@ -965,7 +970,7 @@ convrelu_status convrelu_backward_weight_args_init(convrelu_backward_weight_args
 /**
  * Plans a layer for an instruction set (`CONVRELU_ISA_AUTO`: the best of this machine) and one thread.
  *
- * `struct_size` is `sizeof(convrelu_plan)`. The plan may be copied and moved; it owns nothing.
+ * `struct_size` is `sizeof(convrelu_plan)`. You may copy and move the plan, because it owns nothing.
  *
  * # Safety
  *
@@ -978,8 +983,9 @@ convrelu_status convrelu_plan_init(convrelu_plan *plan,
                                    convrelu_error *error);
 
 /**
- * Lets calls split into at most so many tasks (0 counts as 1), which `parallel_for` of their arguments spreads over threads.
- * A plan takes fewer where more would not pay. Results do not depend on it; workspaces do.
+ * Lets calls split into at most `threads` tasks (0 counts as 1). The `parallel_for` of their arguments spreads them over
+ * threads. A call makes fewer tasks where more would not pay. The number does not change results, but it changes the lengths of
+ * workspaces.
  *
  * # Safety
  *
@@ -1021,10 +1027,11 @@ convrelu_status convrelu_workspace_len(const convrelu_plan *plan,
 
 /**
  * Packs a weight for many calls of `convrelu_forward` (`CONVRELU_FORWARD`) or `convrelu_backward_input`
- * (`CONVRELU_BACKWARD_INPUT`), with a header that says for which layer, pass, instruction set and version.
+ * (`CONVRELU_BACKWARD_INPUT`). A header names the layer, the pass, the instruction set and the version.
  *
- * `buffer` holds `convrelu_lens.packed_weight` or `packed_weight_transposed` elements. They may be moved, and used by plans
- * of the same layer for any batch and image size.
+ * `buffer` holds at least `convrelu_lens.packed_weight` or `packed_weight_transposed` elements. You may move them. Plans of the
+ * same layer can use them for any batch, and for any image size with which they read weights in the same order; other plans
+ * refuse them.
  *
  * # Safety
  *
@@ -1037,8 +1044,8 @@ convrelu_status convrelu_pack_weight(const convrelu_plan *plan,
                                      convrelu_error *error);
 
 /**
- * Whether a buffer holds the weights that `convrelu_pack_weight` packed for this plan and pass, every element of
- * them. Calls check the header alone.
+ * Checks that a buffer holds the weights that `convrelu_pack_weight` packed for this plan and pass. It looks at every element.
+ * The calls that use the weights check only the header.
  *
  * # Safety
  *
@@ -1062,8 +1069,8 @@ convrelu_status convrelu_forward(const convrelu_plan *plan,
                                  convrelu_error *error);
 
 /**
- * Gradients of the input and of the thresholds (eq. 5 and 6), whichever are asked for: see `ConvRelu::backward_input`, and
- * `ConvTranspose::backward_input` for a transposed convolution.
+ * Gradients of the input and of the thresholds (eq. 5 and 6): those whose buffers are not null. See `ConvRelu::backward_input`,
+ * and `ConvTranspose::backward_input` for a transposed convolution.
  *
  * # Safety
  *
@@ -1074,7 +1081,7 @@ convrelu_status convrelu_backward_input(const convrelu_plan *plan,
                                         convrelu_error *error);
 
 /**
- * Gradients of the weight and of the bias, whichever are asked for: see `ConvRelu::backward_weight`, and
+ * Gradients of the weight and of the bias: those whose buffers are not null. See `ConvRelu::backward_weight`, and
  * `ConvTranspose::backward_weight` for a transposed convolution.
  *
  * # Safety
@@ -1086,7 +1093,7 @@ convrelu_status convrelu_backward_weight(const convrelu_plan *plan,
                                          convrelu_error *error);
 
 /**
- * `y = x` if `x > θ`, else `θ` (eq. 4), elementwise; each threshold stands for `inner` elements in a row: see
+ * `y = x` if `x > θ`, else `θ` (eq. 4), for each element. Each threshold covers `inner` elements in a row: see
  * `adarelu::forward`.
  *
  * # Safety
@@ -1109,10 +1116,10 @@ convrelu_status convrelu_adarelu_forward(convrelu_input x,
 convrelu_status convrelu_adarelu_backward(const convrelu_adarelu_backward_args *args, convrelu_error *error);
 
 /**
- * Writes one line about `error` to the `capacity` bytes at `message`: the argument, its value, and the rule it breaks; cut
- * where it does not fit, always terminated by a zero byte.
+ * Writes one line about `error` to the `capacity` bytes at `message`: the argument, its value, and the rule it breaks. A line
+ * that does not fit is cut. A zero byte always ends it.
  *
- * `len` (may be null) receives the length of the whole line without that byte.
+ * `len`, which may be null, receives the length of the whole line without that byte.
  *
  * # Safety
  *

@@ -18,13 +18,14 @@ pub enum convrelu_status {
     CONVRELU_NULL = 1,
     /// A pointer is not aligned to its type.
     CONVRELU_MISALIGNED = 2,
-    /// A struct is of another size than this version's.
+    /// The size of a struct is not that of this version.
     CONVRELU_STRUCT_SIZE = 3,
-    /// A number names nothing (a layout, an instruction set, a pass, a rank), or the kind of thresholds is not set.
+    /// A number has no meaning where it stands (as a layout, an instruction set, a pass or a rank), or the kind of thresholds is
+    /// not set.
     CONVRELU_INVALID_VALUE = 4,
     /// A reserved field is not zero.
     CONVRELU_RESERVED = 5,
-    /// A struct is no plan: `convrelu_plan_init` has not made it.
+    /// A struct is not a plan that `convrelu_plan_init` has made.
     CONVRELU_NOT_A_PLAN = 6,
     /// A buffer that is written overlaps another.
     CONVRELU_OVERLAP = 7,
@@ -36,36 +37,36 @@ pub enum convrelu_status {
     CONVRELU_ZERO = 10,
     /// The dilated kernel does not fit into the padded input.
     CONVRELU_KERNEL_TOO_LARGE = 11,
-    /// Channels are no multiple of groups.
+    /// A number of channels is not a multiple of the number of groups.
     CONVRELU_CHANNELS_NOT_DIVISIBLE = 12,
     /// A size does not fit the address space.
     CONVRELU_OVERFLOW = 13,
     /// A buffer holds fewer elements than the call needs.
     CONVRELU_BUFFER_TOO_SHORT = 14,
-    /// A threshold is NaN; a uniform one, as a rule, because it was not set.
+    /// A threshold is NaN. A uniform threshold is NaN until the caller sets it.
     CONVRELU_NAN_THRESHOLD = 15,
     /// The instruction set is not available here.
     CONVRELU_ISA_UNAVAILABLE = 16,
-    /// AdaReLU thresholds neither divide nor cover the elements.
+    /// The number of elements is not a multiple of what the AdaReLU thresholds cover, or they cover nothing.
     CONVRELU_THRESHOLD_SHAPE = 17,
     /// An error of a later version of the library.
     CONVRELU_OTHER = 18,
-    /// A pitch is smaller than what it must step over.
+    /// A pitch is smaller than the pixel or the image that it must step over.
     CONVRELU_PITCH_TOO_SMALL = 19,
     /// `input` is null, and the thresholds are not uniformly −INFINITY.
     CONVRELU_MISSING_INPUT = 20,
-    /// `parallel_for` did not run each task once. What the call was to write is undefined then.
+    /// `parallel_for` did not run each task exactly once. The results of the call are undefined.
     CONVRELU_EXECUTOR = 21,
     /// The padding of a transposed convolution cuts off all of its output.
     CONVRELU_PADDING_TOO_LARGE = 22,
-    /// The output padding of a transposed convolution is no less than stride and dilation.
+    /// The output padding of a transposed convolution is not less than the larger of stride and dilation.
     CONVRELU_OUTPUT_PADDING_TOO_LARGE = 23,
     /// A bound of an epilogue is NaN.
     CONVRELU_NAN_BOUND = 24,
-    /// The bounds of an epilogue leave nothing between them.
+    /// The lower bound of an epilogue is above the upper bound.
     CONVRELU_BOUNDS_CROSSED = 25,
-    /// Something is given that does not apply: thresholds or an epilogue of a transposed convolution, output padding of
-    /// another one, a residual where that is what the output holds.
+    /// An argument does not apply: thresholds or an epilogue of a transposed convolution, output padding of a plain one, or a
+    /// residual where `output_accumulation` already says that the residual is what the output holds.
     CONVRELU_NOT_APPLICABLE = 26,
 }
 use convrelu_status::*;
@@ -108,13 +109,13 @@ impl From<Error> for Fault {
     }
 }
 
-/// Fields that have sentences of their own.
+/// Fields whose errors have sentences of their own.
 const UNIFORM: &str = "threshold";
 const KIND: &str = "threshold_kind";
 const OUTPUT_PADDING: &str = "output_padding";
 const RESIDUAL: &str = "residual";
 
-/// What an argument or a quantity may be called, so that a number stands for it in [`convrelu_error`].
+/// The names of arguments and quantities. In [`convrelu_error`] a number stands for each.
 const NAMES: [&str; 59] = [
     "?",
     "in_channels",
@@ -266,7 +267,7 @@ impl Fault {
     }
 }
 
-/// The sentence behind the numbers; any numbers give some sentence.
+/// The sentence that belongs to the numbers. Any numbers give some sentence.
 impl fmt::Display for convrelu_error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (argument, [value, other, third]) = (name_of(self.argument as usize), self.values);
@@ -361,12 +362,12 @@ impl fmt::Display for convrelu_error {
     }
 }
 
-/// Text that is cut where the buffer ends, between characters.
+/// Text that is cut where the buffer ends, at the end of a character.
 struct Cut<'a> {
     bytes: &'a mut [u8],
-    /// Bytes that are there.
+    /// Bytes that the buffer holds.
     kept: usize,
-    /// Bytes that the whole text has.
+    /// Bytes of the whole text.
     len: usize,
 }
 
@@ -384,10 +385,10 @@ impl Write for Cut<'_> {
     }
 }
 
-/// Writes one line about `error` to the `capacity` bytes at `message`: the argument, its value, and the rule it breaks; cut
-/// where it does not fit, always terminated by a zero byte.
+/// Writes one line about `error` to the `capacity` bytes at `message`: the argument, its value, and the rule it breaks. A line
+/// that does not fit is cut. A zero byte always ends it.
 ///
-/// `len` (may be null) receives the length of the whole line without that byte.
+/// `len`, which may be null, receives the length of the whole line without that byte.
 ///
 /// # Safety
 ///
@@ -414,7 +415,7 @@ unsafe fn message_of(
     len: *mut usize,
 ) -> Result<(), Fault> {
     if !len.is_null() {
-        // Before anything is written.
+        // This check comes before anything is written.
         pointer(len, "len")?;
     }
     // SAFETY: **Struct pointer** and **Buffer pointer**.

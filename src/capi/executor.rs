@@ -6,13 +6,13 @@ use core::ptr;
 use super::types::convrelu_parallel_for;
 use crate::threads::{Executor, Serial};
 
-/// What a task is to the library: safe to run on any thread, for `dyn Fn + Sync` may be shared.
+/// A task as the library sees it. `dyn Fn + Sync` may be shared, so it is safe to run it on any thread.
 type Task<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// Runs the tasks of a call through the caller's function, or one after another where there is none.
+/// Runs the tasks of a call through the caller's function, or one after another if there is none.
 ///
-/// The context stays on the thread of the call, for an [`Executor`] is not asked elsewhere: it need be neither `Send` nor
-/// `Sync`, and raw pointers see to it that this type is neither.
+/// An [`Executor`] is asked only on the thread of the call, so the context stays on that thread. It need be neither `Send` nor
+/// `Sync`. Nor is this type, because it holds raw pointers.
 pub(super) struct Callback {
     parallel_for: convrelu_parallel_for,
     context: *mut c_void,
@@ -39,8 +39,8 @@ impl Executor for Callback {
     }
 }
 
-/// Runs a task on whatever thread the caller's function has. It takes any number: the library counts what ran. A panic, which
-/// would be a bug in this library, does not leave it: functions of C abort.
+/// Runs a task on a thread of the caller's function. It takes any number, because the library counts what ran. A panic would be a
+/// bug in this library. It does not leave this function: `extern "C"` functions abort.
 ///
 /// # Safety
 ///

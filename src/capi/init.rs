@@ -1,4 +1,4 @@
-//! Initialisers: what a struct holds before the caller says what is his.
+//! Initialisers: they fill structs with defaults.
 
 use core::ptr::{null, null_mut};
 
@@ -27,7 +27,7 @@ unsafe fn init<T: Copy>(
     unsafe { finish(make, error) }
 }
 
-/// A layer of `R` axes, which come first in the arrays; entries beyond are ignored.
+/// A layer of `R` axes. They come first in the arrays, and the other entries are ignored.
 fn plain<const R: usize>(
     batch: usize,
     [in_channels, out_channels]: [usize; 2],
@@ -57,8 +57,8 @@ fn plain<const R: usize>(
     }
 }
 
-/// Fills the descriptor of a 1D layer: a convolution with stride, dilation and groups 1, padding 0, channels first, packed
-/// tensors. Set other values afterwards, such as the kind `CONVRELU_TRANSPOSED`; `convrelu_plan_init` checks them all.
+/// Fills the descriptor of a 1D layer: a convolution with stride, dilation and groups 1, padding 0, channels first, and tensors
+/// without gaps. Set other values afterwards, such as the kind `CONVRELU_TRANSPOSED`. `convrelu_plan_init` checks all of them.
 ///
 /// `struct_size` is `sizeof(convrelu_desc)`.
 ///
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn convrelu_conv1d_init(
     unsafe { init(desc, struct_size, "desc", value, error) }
 }
 
-/// The same of a 2D layer.
+/// As `convrelu_conv1d_init`, for a 2D layer.
 ///
 /// # Safety
 ///
@@ -104,7 +104,7 @@ pub unsafe extern "C" fn convrelu_conv2d_init(
     unsafe { init(desc, struct_size, "desc", value, error) }
 }
 
-/// The same of a 3D layer.
+/// As `convrelu_conv1d_init`, for a 3D layer.
 ///
 /// # Safety
 ///
@@ -147,8 +147,8 @@ pub unsafe extern "C" fn convrelu_epilogue_init(
     unsafe { init(epilogue, struct_size, "epilogue", NO_EPILOGUE, error) }
 }
 
-/// Fills the arguments of `convrelu_forward` with zeros and null pointers, and `threshold` with NaN, which is refused: neither
-/// a kind of thresholds nor a uniform one can be forgotten.
+/// Fills the arguments of `convrelu_forward` with zeros and null pointers, and `threshold` with NaN. A call refuses the kind of
+/// thresholds 0 (`CONVRELU_THRESHOLDS_UNSET`) and the threshold NaN, so that nobody forgets to set them.
 ///
 /// `struct_size` is `sizeof(convrelu_forward_args)`.
 ///
@@ -181,7 +181,8 @@ pub unsafe extern "C" fn convrelu_forward_args_init(
     unsafe { init(args, struct_size, "args", value, error) }
 }
 
-/// The same of `convrelu_backward_input`: gradients are left out, or overwritten.
+/// As `convrelu_forward_args_init`, for `convrelu_backward_input`. Both gradients are left out. One that is set replaces what its
+/// buffer holds.
 ///
 /// # Safety
 ///
@@ -214,7 +215,8 @@ pub unsafe extern "C" fn convrelu_backward_input_args_init(
     unsafe { init(args, struct_size, "args", value, error) }
 }
 
-/// The same of `convrelu_backward_weight`: gradients are left out, or overwritten.
+/// As `convrelu_forward_args_init`, for `convrelu_backward_weight`. Both gradients are left out. One that is set replaces what
+/// its buffer holds.
 ///
 /// # Safety
 ///

@@ -1,61 +1,62 @@
-//! The C interface (feature `capi`): everything the core offers, for C, C++, Python, Zig and firmware.
+//! The C interface (feature `capi`): all that the core offers, for C, C++, Python, Zig and firmware.
 //!
-//! `src/capi/convrelu.h` is generated from this module. Nothing here allocates or keeps state: descriptors, plans,
-//! workspaces and errors are the caller's. A plan is made of plain numbers. Every call reads them anew, checks them anew, and
-//! plans the one pass that it needs (0.2 to 0.3 microseconds): no bytes that a caller may put there lead to undefined behaviour.
+//! The header `src/capi/convrelu.h` is generated from this module. Nothing here allocates or keeps state. Descriptors, plans,
+//! workspaces and errors belong to the caller. A plan is made of plain numbers. Every call reads and checks them again, and plans
+//! the one pass that it needs, which takes 0.2 to 0.3 microseconds. So no bytes that a caller may put into a plan lead to
+//! undefined behaviour.
 //!
-//! # The way in
+//! # How to use it
 //!
-//! 1. A descriptor: [`convrelu_conv1d_init`], [`convrelu_conv2d_init`] or [`convrelu_conv3d_init`], then the fields that
-//!    differ from their defaults (`layout`, `stride`, `padding_before`, …). With the kind [`CONVRELU_TRANSPOSED`] it is a
-//!    transposed convolution; all that follows is the same.
-//! 2. A plan of it: [`convrelu_plan_init`], which checks the descriptor.
-//! 3. Lengths of all buffers: [`convrelu_plan_lens`], [`convrelu_workspace_len`].
-//! 4. Arguments: [`convrelu_forward_args_init`], then buffers and `threshold_kind`; then the call, [`convrelu_forward`]. The
-//!    gradients are [`convrelu_backward_input`] and [`convrelu_backward_weight`].
+//! 1. Make a descriptor: call [`convrelu_conv1d_init`], [`convrelu_conv2d_init`] or [`convrelu_conv3d_init`], then set the fields
+//!    that differ from their defaults (`layout`, `stride`, `padding_before`, …). The kind [`CONVRELU_TRANSPOSED`] makes it a
+//!    transposed convolution; the next steps stay the same.
+//! 2. Make a plan of it: [`convrelu_plan_init`] checks the descriptor.
+//! 3. Ask for the lengths of all buffers: [`convrelu_plan_lens`], [`convrelu_workspace_len`].
+//! 4. Make arguments: call [`convrelu_forward_args_init`], then set buffers and `threshold_kind`.
+//! 5. Call [`convrelu_forward`]. The gradients are [`convrelu_backward_input`] and [`convrelu_backward_weight`].
 //!
-//! The README has it as a whole program.
+//! `tests/capi/layer.c` in the repository is such a program.
 //!
-//! What follows a convolution may be part of it: [`convrelu_epilogue_init`], then the parts that are wanted (scale and shift of
-//! batch normalisation, a residual, bounds), then the field `epilogue` of the forward pass's arguments points to it.
+//! A forward pass can change its sums before it stores them. Call [`convrelu_epilogue_init`], set the parts that you want (scale
+//! and shift of batch normalisation, a residual, bounds), and let the field `epilogue` of the arguments point to the struct.
 //!
 //! # Transposed convolutions
 //!
-//! The layer of a descriptor of the kind [`CONVRELU_TRANSPOSED`] is [`transposed`](crate::transposed): PyTorch's and ONNX's
-//! `ConvTranspose`. `size` is the extent of its input, padding is cut off its output, and `output_padding` is appended. The same
-//! functions plan it and run its passes. It has no thresholds and takes no epilogue:
+//! A descriptor of the kind [`CONVRELU_TRANSPOSED`] describes a [`transposed`](crate::transposed) convolution, as `ConvTranspose`
+//! of PyTorch and ONNX computes it. `size` is the extent of its input. Padding is cut off its output, and `output_padding` is
+//! appended. The same functions plan it and run its passes. It has no thresholds and takes no epilogue:
 //!
 //! - `threshold_kind` stays unset, or is [`CONVRELU_THRESHOLDS_LINEAR`].
 //! - `grad_thresholds` and `epilogue` are null, and [`convrelu_lens`] says that there are 0 thresholds.
-//! - The gradient of the input does not depend on the input, which may be null there.
+//! - The gradient of the input does not depend on the input, so `input` may be null there.
 //!
-//! Anything else is [`CONVRELU_NOT_APPLICABLE`](convrelu_status::CONVRELU_NOT_APPLICABLE).
+//! A call that breaks these rules returns [`CONVRELU_NOT_APPLICABLE`](convrelu_status::CONVRELU_NOT_APPLICABLE).
 //!
 //! # What every function does
 //!
-//! - It returns a [`convrelu_status`]: 0 for success. The last argument, which may be null, receives what
-//!   [`convrelu_error_message`] makes a sentence of: the argument, its value, and the rule it breaks.
-//! - It checks pointers for null and alignment, the sizes of structs, reserved fields for zero, lengths of buffers, and that
-//!   nothing it writes overlaps anything else. Where a check fails, nothing is written.
-//! - It takes null with the length 0 as a buffer without elements, which is too short where some are needed.
-//! - It never unwinds into the caller: a panic, which would be a bug in this library, aborts.
+//! - It returns a [`convrelu_status`]: 0 for success. The last argument may be null. If not, it receives the error in numbers,
+//!   and [`convrelu_error_message`] makes a sentence of them: the argument, its value, and the rule it breaks.
+//! - It checks that pointers are not null and aligned, that structs have the right size, that reserved fields are zero, that
+//!   buffers are long enough, and that no buffer it writes overlaps another. If a check fails, it writes nothing.
+//! - Null with the length 0 is a buffer without elements. It is too short if the call needs some.
+//! - It never unwinds into the caller. A panic would be a bug in this library, and aborts the process.
 //!
 //! Calls on different buffers may run at the same time.
 //!
 //! # What callers promise
 //!
-//! What no function can check is a contract. Each has a name, by which functions and safety comments cite it:
+//! No function can check the following. So each is a contract with a name, which functions and safety comments cite:
 //!
-//! - **Struct pointer**: null, misaligned, or to a struct that begins with its size and is as long as that says. Where a
-//!   function takes the size as an argument, the pointer is to room for as many bytes. Nobody else writes the struct during
-//!   the call; nobody else reads it where the call writes it. It is followed where it is neither null nor misaligned, and
-//!   beyond the size where that is this version's.
-//! - **Number pointer**: null, misaligned, or to room for one value of its type, which nobody else reads or writes during the
-//!   call. It is followed where it is neither null nor misaligned.
-//! - **Buffer pointer**: null, misaligned, or to as many elements as the length beside it says, all of one allocation. Nobody
-//!   else writes them during the call; nobody else reads them where the call writes them. What lies between the pixels or
-//!   images of a tensor with a pitch counts among them. The pointer is followed where it is neither null nor misaligned, its
-//!   buffer is not longer than an allocation can be, and lies apart from all that the call writes.
+//! - **Struct pointer**: null, misaligned, or a pointer to a struct that begins with its size and is as long as that size says.
+//!   If a function takes the size as an argument, the pointer points to room for so many bytes. During the call, nobody else
+//!   writes the struct, and nobody else reads it if the call writes it. The library follows the pointer if it is neither null nor
+//!   misaligned. It reads or writes beyond the size field only if the size is that of this version.
+//! - **Number pointer**: null, misaligned, or a pointer to room for one value of its type, which nobody else reads or writes
+//!   during the call. The library follows it if it is neither null nor misaligned.
+//! - **Buffer pointer**: null, misaligned, or a pointer to as many elements as the length beside it says, all of one allocation.
+//!   During the call, nobody else writes them, and nobody else reads them if the call writes them. The gaps between the pixels or
+//!   images of a tensor with a pitch count as elements. The library follows the pointer if it is neither null nor misaligned, and
+//!   if its buffer is not longer than an allocation can be and lies apart from all that the call writes.
 //! - **Callback**: [`convrelu_parallel_for`] is null, or a function that may be called with the `context` beside it on the
 //!   thread of the call. It passes the `task_context` that it is given, or null, to the `task` that it is given. It returns
 //!   when every `task` that it has begun has returned, begins none afterwards, and throws nothing. What the tasks run on, in
@@ -65,9 +66,9 @@
 //!
 //! # Threads
 //!
-//! They are the caller's. A plan for several threads ([`convrelu_plan_set_threads`]) splits a call into as many tasks, and the
-//! field `parallel_for` of its arguments runs them; where that is null, they run one after another on the calling thread.
-//! Nothing here starts a thread or uses rayon by itself.
+//! Threads belong to the caller. A plan for several threads ([`convrelu_plan_set_threads`]) splits each call into at most as many
+//! tasks. The function `parallel_for` of the arguments runs them. If it is null, they run one after another on the calling
+//! thread. Nothing here starts a thread or uses rayon.
 //!
 //! # Binary interface
 //!
@@ -99,8 +100,8 @@
 //! [`CONVRELU_RESERVED`](convrelu_status::CONVRELU_RESERVED): so a library never passes over a field that it does not know.
 //! [`convrelu_input`] and [`convrelu_output`] are a pointer and a length, and stay so.
 //!
-//! Symbols carry no version. The `soname` of a library that `cargo cinstall` installs ends in the digits that stand for one
-//! interface: `libconvrelu.so.0.2`, from 1.0 on one digit.
+//! Symbols carry no version. The `soname` of a library that `cargo cinstall` installs names its version: `libconvrelu.so.0.2`
+//! before 1.0, when the interface may change with each minor version, and `libconvrelu.so.1` from 1.0 on.
 //!
 //! # How to build it
 //!
@@ -114,11 +115,11 @@
 //!     --target thumbv7em-none-eabihf
 //! ```
 //!
-//! What a descriptor and arguments say is known at run time only. So a program that calls [`convrelu_forward`] links the kernels of
-//! transposed convolutions and of epilogues, too: with `opt-level = "s"` for a Cortex-M4F, 111 KB instead of the 70 KB that it
-//! took before there were any. Firmware in Rust links what it uses.
+//! The linker cannot know what a descriptor and arguments will hold at run time. So a program that calls [`convrelu_forward`]
+//! also links the kernels of transposed convolutions and of epilogues: with `opt-level = "s"` for a Cortex-M4F, 111 KB in all.
+//! Without these two it was 70 KB. Firmware in Rust links only what it uses.
 //!
-//! Where there is an operating system, the library links Rust's standard library for what a panic does, and for nothing else.
+//! Where there is an operating system, the library links Rust's standard library. It needs it only to handle panics.
 
 #![allow(non_camel_case_types)]
 

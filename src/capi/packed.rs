@@ -11,13 +11,13 @@ use crate::isa::Isa;
 use crate::pass::{Layer, Packer};
 use crate::weight::PackedWeight;
 
-/// What begins packed weights: "CvRW".
+/// The first word of packed weights: "CvRW".
 const PACKED: u32 = 0x5752_7643;
 
 /// Elements of the header of packed weights.
 const HEADER: usize = 16;
 
-/// Fowler, Noll and Vo's hash (FNV-1a, 64 bits): what the headers of packed weights are compared by.
+/// The hash FNV-1a with 64 bits (Fowler, Noll, Vo). Headers of packed weights hold such hashes.
 struct Fnv(u64);
 
 impl Fnv {
@@ -29,7 +29,7 @@ impl Fnv {
         hasher.0
     }
 
-    /// The hash of elements, a whole one at a step.
+    /// The hash of elements. Each step takes a whole element, not a byte.
     fn of_elements(elements: &[f32]) -> u64 {
         elements.iter().fold(Self::EMPTY, |hash, element| hash.then(element.to_bits())).0
     }
@@ -88,7 +88,7 @@ impl Packs {
         }
     }
 
-    /// What packs the weight for this pass; of a transposed convolution, from the layer that it mirrors.
+    /// The packer of the weight for this pass. `layer` is the mirrored one if the layer is a transposed convolution.
     pub(super) fn packer(self, layer: Layer<'_>) -> Packer<'_> {
         layer.packer(match self {
             Self::Forward | Self::TransposedBackwardInput => layer.plan_forward().packing,
@@ -97,7 +97,7 @@ impl Packs {
     }
 }
 
-/// The header of packed weights: what they are, where the elements begin, and hashes of the elements and of itself.
+/// The header of packed weights: what they are, where their elements begin, a hash of the elements and a hash of the header.
 fn header(packer: &Packer<'_>, pass: Packs, skipped: usize, elements: u64) -> [u32; HEADER] {
     let halves = |value: u64| [value as u32, (value >> 32) as u32];
     let [layer_low, layer_high] = halves(Fnv::of(&packer.identity()));
@@ -109,7 +109,7 @@ fn header(packer: &Packer<'_>, pass: Packs, skipped: usize, elements: u64) -> [u
         version,
         number_of(packer.isa()),
         pass as u32,
-        // At most a vector.
+        // Fits: it is less than a vector.
         skipped as u32,
         layer_low,
         layer_high,
@@ -120,7 +120,7 @@ fn header(packer: &Packer<'_>, pass: Packs, skipped: usize, elements: u64) -> [u
     header
 }
 
-/// The packed weights behind a header, and the hash that their elements should have.
+/// The packed weights behind a header, and the hash that their elements must have.
 pub(super) fn packed<'a>(
     packer: &Packer<'_>,
     pass: Packs,
@@ -143,17 +143,18 @@ pub(super) fn packed<'a>(
     if buffer.len() < required {
         return Err(Error::BufferTooShort { argument: "weight", len: buffer.len(), required }.into());
     }
-    // A whole header that says something else has been forged.
+    // An intact header says nothing else. In a forged one, any number is possible.
     let elements = elements.get(skipped..).unwrap_or_default();
     let weight = packer.packed_before(elements).ok_or(Fault::NotPacked)?;
     Ok((weight, hash))
 }
 
 /// Packs a weight for many calls of `convrelu_forward` (`CONVRELU_FORWARD`) or `convrelu_backward_input`
-/// (`CONVRELU_BACKWARD_INPUT`), with a header that says for which layer, pass, instruction set and version.
+/// (`CONVRELU_BACKWARD_INPUT`). A header names the layer, the pass, the instruction set and the version.
 ///
-/// `buffer` holds `convrelu_lens.packed_weight` or `packed_weight_transposed` elements. They may be moved, and used by plans
-/// of the same layer for any batch and image size.
+/// `buffer` holds at least `convrelu_lens.packed_weight` or `packed_weight_transposed` elements. You may move them. Plans of the
+/// same layer can use them for any batch, and for any image size with which they read weights in the same order; other plans
+/// refuse them.
 ///
 /// # Safety
 ///
@@ -188,8 +189,8 @@ pub unsafe extern "C" fn convrelu_pack_weight(
     unsafe { finish(|| with_plan(plan, pack), error) }
 }
 
-/// Whether a buffer holds the weights that `convrelu_pack_weight` packed for this plan and pass, every element of
-/// them. Calls check the header alone.
+/// Checks that a buffer holds the weights that `convrelu_pack_weight` packed for this plan and pass. It looks at every element.
+/// The calls that use the weights check only the header.
 ///
 /// # Safety
 ///

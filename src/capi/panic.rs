@@ -1,7 +1,7 @@
-//! What a static library without operating system does in a panic, which would be a bug in this library.
+//! The panic handler of a static library without operating system. A panic would be a bug in this library.
 
 unsafe extern "C" {
-    /// Of the C library; firmware without one defines it.
+    /// The C library has it. Firmware without a C library defines it.
     safe fn abort() -> !;
 }
 

@@ -1,4 +1,4 @@
-//! From a descriptor to a plan, and what a plan tells.
+//! Makes plans of descriptors, and answers questions about plans.
 
 use super::check::{check_reserved, expect_size, finish, known, read_struct, write, write_struct};
 use super::error::{Fault, convrelu_error, convrelu_status};
@@ -14,14 +14,14 @@ use crate::pass::Layer;
 use crate::transposed::{ConvTransposeDesc, ConvTransposeDescBuilder};
 use crate::tuning::Tuning;
 
-/// What `convrelu_plan.magic` holds: "CvRP".
+/// The value of `convrelu_plan.magic`: "CvRP".
 const PLAN: u32 = 0x5052_7643;
 
-/// What a plan computes. A call plans the one pass that it needs.
+/// The layer that a plan computes. A call plans only the pass that it needs.
 #[derive(Clone, Copy)]
 pub(super) enum Convolution<'a> {
     Plain(Layer<'a>),
-    /// By the layer that it mirrors.
+    /// A transposed convolution, with the layer that it mirrors.
     Transposed(Layer<'a>),
 }
 
@@ -82,7 +82,7 @@ impl<'a> Convolution<'a> {
     }
 }
 
-/// The checked form of a descriptor, whose rank is 1 to 3: that of the mirrored convolution where it is `transposed`.
+/// The checked form of a descriptor, whose rank must be 1 to 3. For a `transposed` one it is that of the mirrored convolution.
 fn checked(desc: &convrelu_desc, layout: Layout, transposed: bool) -> Result<ConvDesc, Error> {
     fn build<const R: usize>(
         builder: ConvDescBuilder<R>,
@@ -119,7 +119,7 @@ fn checked(desc: &convrelu_desc, layout: Layout, transposed: bool) -> Result<Con
     }
 }
 
-/// Gives `call` what a plan computes, whatever the bytes of the struct are.
+/// Calls `call` with the layer of a plan. The struct may hold any bytes.
 fn planned<T>(plan: &convrelu_plan, call: impl FnOnce(Convolution<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
     if plan.magic != PLAN {
         return Err(Fault::NotAPlan { magic: plan.magic as usize });
@@ -142,7 +142,7 @@ fn planned<T>(plan: &convrelu_plan, call: impl FnOnce(Convolution<'_>) -> Result
     call(if transposed { Convolution::Transposed(layer) } else { Convolution::Plain(layer) })
 }
 
-/// Gives `call` what a plan of the caller's computes.
+/// Calls `call` with the layer of the caller's plan.
 ///
 /// # Safety
 ///
@@ -157,7 +157,7 @@ pub(super) unsafe fn with_plan<T>(
 
 /// Plans a layer for an instruction set (`CONVRELU_ISA_AUTO`: the best of this machine) and one thread.
 ///
-/// `struct_size` is `sizeof(convrelu_plan)`. The plan may be copied and moved; it owns nothing.
+/// `struct_size` is `sizeof(convrelu_plan)`. You may copy and move the plan, because it owns nothing.
 ///
 /// # Safety
 ///
@@ -184,8 +184,9 @@ pub unsafe extern "C" fn convrelu_plan_init(
     unsafe { finish(make, error) }
 }
 
-/// Lets calls split into at most so many tasks (0 counts as 1), which `parallel_for` of their arguments spreads over threads.
-/// A plan takes fewer where more would not pay. Results do not depend on it; workspaces do.
+/// Lets calls split into at most `threads` tasks (0 counts as 1). The `parallel_for` of their arguments spreads them over
+/// threads. A call makes fewer tasks where more would not pay. The number does not change results, but it changes the lengths of
+/// workspaces.
 ///
 /// # Safety
 ///

@@ -14,7 +14,7 @@ pub const CONVRELU_VERSION_MINOR: u32 = 2;
 /// Patch version.
 pub const CONVRELU_VERSION_PATCH: u32 = 0;
 
-/// Number of this interface. It goes up with every change after which programs must be compiled anew. See `convrelu_abi`.
+/// Number of this interface. It goes up with every change that makes it necessary to compile programs again. See `convrelu_abi`.
 pub const CONVRELU_ABI: u32 = 2;
 
 /// A convolution, plain or with thresholds.
@@ -51,9 +51,9 @@ pub const CONVRELU_BACKWARD_INPUT_PACKED: u32 = 3;
 /// `convrelu_backward_weight`.
 pub const CONVRELU_BACKWARD_WEIGHT: u32 = 4;
 
-/// Gradients, or the output, replace what their buffers hold.
+/// A gradient, or the output, replaces what its buffer holds.
 pub const CONVRELU_OVERWRITE: u32 = 0;
-/// They are added to what their buffers hold.
+/// A gradient, or the output, is added to what its buffer holds.
 pub const CONVRELU_ADD: u32 = 1;
 
 /// The weight lies in the order of the layout.
@@ -61,7 +61,7 @@ pub const CONVRELU_WEIGHT_PLAIN: u32 = 0;
 /// The weight was packed by `convrelu_pack_weight` for the same layer, pass and instruction set.
 pub const CONVRELU_WEIGHT_PACKED: u32 = 1;
 
-/// Not said: an error.
+/// Not set. A call refuses it.
 pub const CONVRELU_THRESHOLDS_UNSET: u32 = 0;
 /// One threshold per input channel and tap (eq. 8).
 pub const CONVRELU_THRESHOLDS_PER_TAP: u32 = 1;
@@ -72,28 +72,29 @@ pub const CONVRELU_THRESHOLDS_RELU: u32 = 3;
 /// The field `threshold` everywhere.
 pub const CONVRELU_THRESHOLDS_UNIFORM: u32 = 4;
 
-/// Runs the task `index` of a call, on any thread: what a `convrelu_parallel_for` is given to call.
+/// Runs the task `index` of a call, on any thread. A `convrelu_parallel_for` receives such a function and calls it.
 pub type convrelu_task = unsafe extern "C" fn(task_context: *mut c_void, index: usize);
 
-/// Runs the tasks of a call on threads of the caller's: calls `task(task_context, 0)`, …,
-/// `task(task_context, tasks − 1)`, each once, in any order, at the same time or not, and returns when all have returned. It
-/// must not return before, and must not call `task` afterwards.
+/// A function of the caller that runs the tasks of a call on threads. It calls `task(task_context, 0)`, …, `task(task_context,
+/// tasks − 1)`, each exactly once, in any order, and at the same time or not. It returns when all of them have returned. It must
+/// not return before, and must not call `task` afterwards.
 ///
-/// `context` is what lies beside it in the arguments. `task` never throws, nor may this function. A call
-/// asks once or several times, for at most as many tasks as its plan has threads; for a single one it does not ask.
+/// `context` is the field beside it in the arguments. `task` never throws, and this function must not throw either. A call asks
+/// once or several times, for at most as many tasks as its plan has threads. For a single task it does not ask.
 ///
-/// A task that ran twice or never, or that there is not, makes the call return `CONVRELU_EXECUTOR`; results are undefined
-/// then, but nothing is read or written out of bounds.
+/// If a task runs twice or never, or if the function asks for a task that does not exist, the call returns `CONVRELU_EXECUTOR`.
+/// The results are undefined then, but the call reads and writes nothing out of bounds.
 pub type convrelu_parallel_for =
     Option<unsafe extern "C" fn(context: *mut c_void, tasks: usize, task: convrelu_task, task_context: *mut c_void)>;
 
-/// A convolution, or a transposed one. Initialise it with `convrelu_conv2d_init` or its siblings, then set what differs from the defaults.
+/// A convolution, or a transposed one. Initialise it with `convrelu_conv2d_init` or its siblings, then set the fields that differ
+/// from the defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct convrelu_desc {
     /// `sizeof(convrelu_desc)`.
     pub struct_size: usize,
-    /// Spatial axes, 1 to 3. Of the arrays below, the first `rank` entries count; the others are ignored.
+    /// Spatial axes, 1 to 3. In the arrays below, the first `rank` entries count. The others are ignored.
     pub rank: u32,
     /// `CONVRELU_NCHW` or `CONVRELU_NHWC`.
     pub layout: u32,
@@ -103,37 +104,37 @@ pub struct convrelu_desc {
     pub in_channels: usize,
     /// Output channels of all groups.
     pub out_channels: usize,
-    /// Output channels of a group see its input channels only.
+    /// Number of groups. The output channels of a group read the input channels of the same group only.
     pub groups: usize,
     /// Input extents: width; height, width; or depth, height, width.
     pub size: [usize; 3],
     /// Kernel extents.
     pub kernel: [usize; 3],
-    /// Steps between output positions; of a transposed convolution, between the outputs of neighbouring input positions.
+    /// Steps between output positions. For a transposed convolution: steps between the outputs of neighbouring input positions.
     pub stride: [usize; 3],
     /// Distances of kernel taps; 1 is dense.
     pub dilation: [usize; 3],
-    /// Zeros before each axis; of a transposed convolution, what is cut off there of the output.
+    /// Zeros before each axis. For a transposed convolution: outputs that are cut off there.
     pub padding_before: [usize; 3],
-    /// The same after each axis.
+    /// As `padding_before`, after each axis.
     pub padding_after: [usize; 3],
-    /// Of a transposed convolution, what is appended to each axis of the output: less than the larger of stride and dilation.
-    /// Else zero.
+    /// For a transposed convolution: outputs that are appended to each axis, less than the larger of stride and dilation.
+    /// Otherwise zero.
     pub output_padding: [usize; 3],
-    /// Elements between the first channels of neighbouring pixels of the input (channels last) or of neighbouring images
-    /// (channels first), where it is a range of channels of a wider tensor; 0 where nothing lies between. The gradient of the
-    /// input lies alike. What lies between is neither read nor written; yet no other buffer of a call may lie there that the
-    /// call writes, which would be a `CONVRELU_OVERLAP`.
+    /// For an input that is a range of channels of a wider tensor: the elements from the first channel of a pixel to that of the
+    /// next pixel (channels last), or from image to image (channels first). 0 means that there are no gaps. The gradient of the
+    /// input has the same pitch. A call neither reads nor writes the gaps. Still no other buffer that the call writes may lie
+    /// there: that is a `CONVRELU_OVERLAP`.
     pub input_pitch: usize,
-    /// The same of the output, and of its gradient.
+    /// As `input_pitch`, for the output and its gradient.
     pub output_pitch: usize,
     /// `CONVRELU_CONVOLUTION` or `CONVRELU_TRANSPOSED`.
     pub kind: u32,
-    /// Zero.
+    /// Must be zero.
     pub reserved: [u32; 7],
 }
 
-/// A planned layer. Made by `convrelu_plan_init`; read it through functions alone.
+/// A planned layer. `convrelu_plan_init` makes it. Read it only through functions.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct convrelu_plan {
@@ -147,12 +148,12 @@ pub struct convrelu_plan {
     pub threads: usize,
     /// The layer.
     pub desc: convrelu_desc,
-    /// Zero.
+    /// Must be zero.
     pub reserved: [usize; 4],
 }
 
-/// Lengths of a layer's tensors, in elements. Those of input and output count from the first to the last element, with what
-/// the pitches leave between; nothing is needed behind the last.
+/// Lengths of a layer's tensors, in elements. Those of input and output count from the first to the last element, including the
+/// gaps that the pitches leave.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct convrelu_lens {
@@ -164,7 +165,7 @@ pub struct convrelu_lens {
     pub output: usize,
     /// Plain weight, and its gradient.
     pub weight: usize,
-    /// Thresholds, and their gradient; that of a uniform threshold has one element. 0 for a transposed convolution.
+    /// Thresholds, and their gradient. 0 for a transposed convolution. (The gradient of a uniform threshold has one element.)
     pub thresholds: usize,
     /// Bias, and its gradient.
     pub bias: usize,
@@ -178,7 +179,8 @@ pub struct convrelu_lens {
     pub reserved: [usize; 4],
 }
 
-/// `len` floats to read. They may be fewer than a call needs, which it then refuses, or more. Null and 0 are no floats.
+/// `len` floats to read. A call refuses fewer than it needs, and ignores more. Null with the length 0 is a buffer without
+/// elements.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct convrelu_input {
@@ -188,7 +190,7 @@ pub struct convrelu_input {
     pub len: usize,
 }
 
-/// `len` floats to write. Null and 0 are none.
+/// `len` floats to write. Null with the length 0 is a buffer without elements.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct convrelu_output {
@@ -204,11 +206,11 @@ pub(super) const NO_INPUT: convrelu_input = convrelu_input { data: null(), len: 
 /// Nothing to write.
 pub(super) const NO_OUTPUT: convrelu_output = convrelu_output { data: null_mut(), len: 0 };
 
-/// What `convrelu_forward` makes of its sums before it stores them:
-/// `y = clamp(scale · (Σ + bias) + shift + residual, low, high)`. Initialise it with `convrelu_epilogue_init`, which makes it
-/// change nothing; then set the parts that are wanted.
+/// What `convrelu_forward` does with its sums before it stores them: `y = clamp(scale · (Σ + bias) + shift + residual, low,
+/// high)`. Initialise it with `convrelu_epilogue_init`, which makes an epilogue that changes nothing. Then set the parts that you
+/// want.
 ///
-/// Each step is rounded, but product and shift may be fused. A NaN stays one: the clamp does not hide it.
+/// Each step is rounded, except that the product and the shift may be fused. The clamp keeps a NaN.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct convrelu_epilogue {
@@ -218,19 +220,19 @@ pub struct convrelu_epilogue {
     pub scale: convrelu_input,
     /// A summand per output channel, or null for none.
     pub shift: convrelu_input,
-    /// A summand per output, a tensor that lies as the output does (pitch and all; gaps are not read); or null for none.
+    /// A summand for each output, or null for none. The tensor has the layout and the pitch of the output. Gaps are not read.
     pub residual: convrelu_input,
-    /// `CONVRELU_ADD`: the residual is what the output holds before the call, and `residual` is null.
+    /// `CONVRELU_ADD` if the residual is what the output holds before the call. `residual` is null then.
     pub output_accumulation: u32,
     /// The least output, −INFINITY for none. 0 with an infinite `high` is ReLU.
     pub low: f32,
     /// The greatest output, INFINITY for none.
     pub high: f32,
-    /// Zero.
+    /// Must be zero.
     pub reserved: [u32; 5],
 }
 
-/// One that changes nothing.
+/// An epilogue that changes nothing.
 pub(super) const NO_EPILOGUE: convrelu_epilogue = convrelu_epilogue {
     struct_size: size_of::<convrelu_epilogue>(),
     scale: NO_INPUT,
@@ -252,27 +254,27 @@ pub struct convrelu_forward_args {
     pub input: convrelu_input,
     /// `w`
     pub weight: convrelu_input,
-    /// `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
+    /// `θ`. Read only for `CONVRELU_THRESHOLDS_PER_TAP`.
     pub thresholds: convrelu_input,
     /// `b`, or null for none.
     pub bias: convrelu_input,
-    /// `y`, overwritten, but for what the pitch leaves between.
+    /// `y`. The call overwrites it, but not the gaps that its pitch leaves.
     pub output: convrelu_output,
-    /// Any contents.
+    /// Scratch memory. It may hold anything.
     pub workspace: convrelu_output,
-    /// What becomes of the sums before they are stored, or null for nothing. A transposed convolution takes none.
+    /// What changes the sums before they are stored, or null. A transposed convolution takes none.
     pub epilogue: *const convrelu_epilogue,
-    /// Runs tasks on threads; null to run them one after another on the calling thread.
+    /// Runs tasks on threads. If null, they run one after another on the calling thread.
     pub parallel_for: convrelu_parallel_for,
-    /// Handed to `parallel_for`.
+    /// The call passes it to `parallel_for`.
     pub context: *mut c_void,
     /// `CONVRELU_WEIGHT_…`
     pub weight_kind: u32,
-    /// `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
+    /// `CONVRELU_THRESHOLDS_…`. For a transposed convolution: unset or `_LINEAR`.
     pub threshold_kind: u32,
-    /// The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
+    /// The threshold for `CONVRELU_THRESHOLDS_UNIFORM`. Otherwise ignored.
     pub threshold: f32,
-    /// Zero.
+    /// Must be zero.
     pub reserved: [u32; 5],
 }
 
@@ -282,36 +284,36 @@ pub struct convrelu_forward_args {
 pub struct convrelu_backward_input_args {
     /// `sizeof(convrelu_backward_input_args)`.
     pub struct_size: usize,
-    /// `x`; may be null for `CONVRELU_THRESHOLDS_LINEAR` and for a transposed convolution, and is not read then.
+    /// `x`. It may be null for `CONVRELU_THRESHOLDS_LINEAR` and for a transposed convolution, where the call does not read it.
     pub input: convrelu_input,
     /// `w`
     pub weight: convrelu_input,
-    /// `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
+    /// `θ`. Read only for `CONVRELU_THRESHOLDS_PER_TAP`.
     pub thresholds: convrelu_input,
     /// `∂E/∂y`
     pub grad_output: convrelu_input,
-    /// `∂E/∂x`, or null where it is not wanted.
+    /// `∂E/∂x`, or null to leave it out.
     pub grad_input: convrelu_output,
-    /// `∂E/∂θ`, one element but for `CONVRELU_THRESHOLDS_PER_TAP`; or null where it is not wanted,
-    /// and for a transposed convolution.
+    /// `∂E/∂θ`, or null to leave it out. Without `CONVRELU_THRESHOLDS_PER_TAP` it has one element. Null for a transposed
+    /// convolution.
     pub grad_thresholds: convrelu_output,
-    /// Any contents.
+    /// Scratch memory. It may hold anything.
     pub workspace: convrelu_output,
-    /// Runs tasks on threads; null to run them one after another on the calling thread.
+    /// Runs tasks on threads. If null, they run one after another on the calling thread.
     pub parallel_for: convrelu_parallel_for,
-    /// Handed to `parallel_for`.
+    /// The call passes it to `parallel_for`.
     pub context: *mut c_void,
     /// `CONVRELU_WEIGHT_…`
     pub weight_kind: u32,
-    /// `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
+    /// `CONVRELU_THRESHOLDS_…`. For a transposed convolution: unset or `_LINEAR`.
     pub threshold_kind: u32,
-    /// The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
+    /// The threshold for `CONVRELU_THRESHOLDS_UNIFORM`. Otherwise ignored.
     pub threshold: f32,
-    /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: what becomes of the values in `grad_input`.
+    /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: whether the gradient replaces the values in `grad_input` or is added to them.
     pub grad_input_accumulation: u32,
-    /// The same of `grad_thresholds`.
+    /// As `grad_input_accumulation`, for `grad_thresholds`.
     pub grad_thresholds_accumulation: u32,
-    /// Zero.
+    /// Must be zero.
     pub reserved: [u32; 5],
 }
 
@@ -323,29 +325,29 @@ pub struct convrelu_backward_weight_args {
     pub struct_size: usize,
     /// `x`
     pub input: convrelu_input,
-    /// `θ`; ignored but for `CONVRELU_THRESHOLDS_PER_TAP`.
+    /// `θ`. Read only for `CONVRELU_THRESHOLDS_PER_TAP`.
     pub thresholds: convrelu_input,
     /// `∂E/∂y`
     pub grad_output: convrelu_input,
-    /// `∂E/∂w`, or null where it is not wanted.
+    /// `∂E/∂w`, or null to leave it out.
     pub grad_weight: convrelu_output,
-    /// `∂E/∂b`, or null where it is not wanted.
+    /// `∂E/∂b`, or null to leave it out.
     pub grad_bias: convrelu_output,
-    /// Any contents.
+    /// Scratch memory. It may hold anything.
     pub workspace: convrelu_output,
-    /// Runs tasks on threads; null to run them one after another on the calling thread.
+    /// Runs tasks on threads. If null, they run one after another on the calling thread.
     pub parallel_for: convrelu_parallel_for,
-    /// Handed to `parallel_for`.
+    /// The call passes it to `parallel_for`.
     pub context: *mut c_void,
-    /// `CONVRELU_THRESHOLDS_…`; of a transposed convolution unset or `_LINEAR`.
+    /// `CONVRELU_THRESHOLDS_…`. For a transposed convolution: unset or `_LINEAR`.
     pub threshold_kind: u32,
-    /// The threshold of `CONVRELU_THRESHOLDS_UNIFORM`, else ignored.
+    /// The threshold for `CONVRELU_THRESHOLDS_UNIFORM`. Otherwise ignored.
     pub threshold: f32,
-    /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: what becomes of the values in `grad_weight`.
+    /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`: whether the gradient replaces the values in `grad_weight` or is added to them.
     pub grad_weight_accumulation: u32,
-    /// The same of `grad_bias`.
+    /// As `grad_weight_accumulation`, for `grad_bias`.
     pub grad_bias_accumulation: u32,
-    /// Zero.
+    /// Must be zero.
     pub reserved: [u32; 4],
 }
 
@@ -357,7 +359,7 @@ pub struct convrelu_adarelu_backward_args {
     pub struct_size: usize,
     /// `x`
     pub input: convrelu_input,
-    /// `θ`, each for `inner` consecutive elements, all of them over and over.
+    /// `θ`. Each threshold covers `inner` consecutive elements, and the thresholds repeat over the tensor.
     pub thresholds: convrelu_input,
     /// `∂E/∂y`, at least as long as the input.
     pub grad_output: convrelu_input,
@@ -369,7 +371,7 @@ pub struct convrelu_adarelu_backward_args {
     pub inner: usize,
     /// `CONVRELU_OVERWRITE` or `CONVRELU_ADD`.
     pub accumulation: u32,
-    /// Zero.
+    /// Must be zero.
     pub reserved: [u32; 5],
 }
 
@@ -382,12 +384,12 @@ const ISAS: [(u32, Isa); 5] = [
     (CONVRELU_ISA_SIMD128, Isa::Simd128),
 ];
 
-/// The instruction set of a number; not `CONVRELU_ISA_AUTO`.
+/// The instruction set of a number. None for `CONVRELU_ISA_AUTO`.
 pub(super) fn isa_of(number: u32) -> Option<Isa> {
     ISAS.iter().find(|(n, _)| *n == number).map(|(_, isa)| *isa)
 }
 
-/// The number of an instruction set; `CONVRELU_ISA_AUTO` for one that has none.
+/// The number of an instruction set, or `CONVRELU_ISA_AUTO` for one that has none.
 pub(super) fn number_of(isa: Isa) -> u32 {
     ISAS.iter().find(|(_, i)| *i == isa).map_or(CONVRELU_ISA_AUTO, |(n, _)| *n)
 }

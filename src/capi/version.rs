@@ -1,4 +1,4 @@
-//! Which library this is, and what the machine offers.
+//! The version of the library, and the instruction sets of the machine.
 
 use super::check::{finish, known, pointer, write};
 use super::error::{convrelu_error, convrelu_status};
@@ -32,8 +32,8 @@ pub unsafe extern "C" fn convrelu_version(
     unsafe { finish(get, error) }
 }
 
-/// Writes the number of the interface of the library that was loaded. A caller works with it where that is the `CONVRELU_ABI`
-/// of the header that it was compiled with, and the library is no older than that header.
+/// Writes the number of the interface of the library that was loaded. A program can use the library if the number is the
+/// `CONVRELU_ABI` of the header that the program was compiled with, and if the library is not older than that header.
 ///
 /// # Safety
 ///

@@ -1,4 +1,5 @@
-//! The backward pass of the input, and of the thresholds: what padding sends to them, too.
+//! Depthwise driver of the gradients of input and thresholds, including the part of the thresholds' gradients that comes from
+//! padding.
 
 use core::ops::Range;
 
@@ -19,22 +20,23 @@ use crate::workspace::Buffers;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BackwardInput(Blocking);
 
-/// What a thread computes.
+/// The gradients that one task computes.
 pub(crate) struct Part<'a, 'b> {
     pub(crate) images: Range<usize>,
-    /// They begin with a vector.
+    /// The first channel is the first of a vector.
     pub(crate) channels: Range<usize>,
-    /// Of the part's channels.
+    /// The thresholds of the task's channels.
     pub(crate) thetas: Thetas<'a>,
     pub(crate) grad_input: Option<&'b mut View<'a>>,
     pub(crate) add: bool,
-    /// Of the thresholds' gradients, `[vector][tap][lane]`. One that serves all taps has its sums anywhere among them.
+    /// Sums of the thresholds' gradients, `[vector][tap][lane]`. If one threshold serves all taps, the caller adds up all of
+    /// them.
     pub(crate) sums: &'b mut SegmentedSums<'a>,
     pub(crate) workspace: &'b mut [f32],
 }
 
 impl BackwardInput {
-    /// None where the layer is another's.
+    /// None if the layer is not depthwise.
     pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> Option<Self> {
         match Blocking::new(desc, kernels, tuning, Reading::Backward, [2, 3]) {
             Some(blocking) => Some(Self(blocking)),
@@ -42,7 +44,7 @@ impl BackwardInput {
         }
     }
 
-    /// One thread's: sums over padding, tables of a walk, a window, inputs and their gradients.
+    /// The buffers of one thread: sums over padding, tables of a walk, a window, inputs and their gradients.
     const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<7> {
         let lanes = desc.in_channels().next_multiple_of(kernels.lanes);
         let [segments, rows] = table_lens(desc);
@@ -52,7 +54,7 @@ impl BackwardInput {
         Buffers::new([outside, segments, rows, spread, window, block, block], kernels.lanes)
     }
 
-    /// Whether gradients are copies first.
+    /// Whether gradients are computed in a copy.
     pub(crate) const fn copies(&self) -> bool {
         self.0.transposes
     }
@@ -70,7 +72,7 @@ impl BackwardInput {
         let finite = call.weight.iter().fold(true, |finite, weight| finite & weight.is_finite());
         let (taps, first) = (desc.taps(), channels.start);
         let weight = &call.weight[first * taps..];
-        // Padding is zero, so it never reaches a threshold below.
+        // Padding is zero, so its gradient never goes to a threshold below zero.
         let reached = match thetas {
             Thetas::PerTap(_) => desc.has_padding(),
             Thetas::Uniform(theta) => desc.has_padding() && theta >= 0.0,
@@ -128,7 +130,7 @@ impl BackwardInput {
                     let in_part = group.start - first..group.end - first;
                     let own_sums = in_part.start * taps..in_part.end.next_multiple_of(kernels.lanes) * taps;
                     let g = Gradients { data: call.grad_output, image, channels: group.clone(), in_sums: in_part };
-                    // Rows of outputs that were copied whole, of which padding has had its part.
+                    // The rows of outputs that were copied whole. The part of padding has been added for them.
                     let mut met: Option<Range<usize>> = None;
                     for block in blocks(desc.input_size().map(|size| 0..size), self.0.block) {
                         let axes = Reading::Backward.read(&reads, &block);
@@ -225,12 +227,12 @@ impl BackwardInput {
     }
 }
 
-/// Whether coordinates are all of the output's but perhaps some rows.
+/// Whether the coordinates hold all depths and all columns of the output. They may hold only some rows.
 fn covers(desc: &ConvDesc, axes: &[Steps; 3]) -> bool {
     [0, 2].into_iter().all(|axis| axes[axis].first == 0 && axes[axis].count == desc.output_size()[axis])
 }
 
-/// Adds the gradients of output positions that read padding, where it reaches the threshold.
+/// Adds the gradients of output positions that read padding, where the threshold gets them.
 fn add_outside(
     sums: &mut [f32],
     weight: &[f32],

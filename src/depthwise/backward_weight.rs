@@ -1,4 +1,4 @@
-//! The backward pass of the weight and the bias.
+//! Depthwise driver of the gradients of weight and bias.
 
 use core::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::workspace::Buffers;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BackwardWeight(Blocking);
 
-/// What a thread computes: gradients that are added to, `[channel][tap]` and `[channel]`.
+/// The gradients that one task computes and adds to their buffers: `[channel][tap]` and `[channel]`.
 pub(crate) struct Part<'a> {
     pub(crate) channels: Range<usize>,
     pub(crate) grad_weight: Option<&'a mut [f32]>,
@@ -26,7 +26,7 @@ pub(crate) struct Part<'a> {
 }
 
 impl BackwardWeight {
-    /// None where the layer is another's.
+    /// None if the layer is not depthwise.
     pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> Option<Self> {
         match Blocking::new(desc, kernels, tuning, Reading::Forward, [1, 2]) {
             Some(blocking) => Some(Self(blocking)),
@@ -34,8 +34,8 @@ impl BackwardWeight {
         }
     }
 
-    /// One thread's: thresholds and sums of its `channels`, sums over padding and of the bias, one vector's transposed,
-    /// tables of a walk, a window and the gradients of a block.
+    /// The buffers of one thread: thresholds and sums of its `channels`, sums over padding, sums of the bias, the sums of one
+    /// vector transposed, tables of a walk, a window and the gradients of a block.
     const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels, channels: usize) -> Buffers<10> {
         let lanes = channels.next_multiple_of(kernels.lanes);
         let table = desc.taps().saturating_mul(lanes);
@@ -138,7 +138,7 @@ impl BackwardWeight {
     }
 }
 
-/// Sums of the current segment of positions, and what they are added to.
+/// The sums of the current segment of positions, and the gradients that they are added to.
 struct Sums<'a> {
     desc: &'a ConvDesc,
     kernels: &'static Kernels,
@@ -148,14 +148,14 @@ struct Sums<'a> {
     outside: Outside<'a>,
     /// `[vector][lane]`
     bias: &'a mut [f32],
-    /// A vector's, `[lane][tap]`.
+    /// The sums of one vector, `[lane][tap]`.
     transposed: &'a mut [f32],
     grad_weight: Option<&'a mut [f32]>,
     grad_bias: Option<&'a mut [f32]>,
 }
 
 impl Sums<'_> {
-    /// Adds those of some channels to the gradients, and begins anew.
+    /// Adds the sums of some channels to the gradients, and sets them to zero.
     fn end_segment(&mut self, channels: Range<usize>) {
         let (taps, lanes) = (self.desc.taps(), self.kernels.lanes);
         let table = channels.start * taps..channels.end.next_multiple_of(lanes) * taps;

@@ -1,4 +1,4 @@
-//! The forward pass.
+//! Depthwise driver of the forward pass.
 
 use core::ops::Range;
 
@@ -16,18 +16,18 @@ use crate::workspace::Buffers;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forward(Blocking);
 
-/// What a thread writes.
+/// The output that one task computes.
 pub(crate) struct Part<'a> {
     pub(crate) output: View<'a>,
     pub(crate) images: Range<usize>,
-    /// They begin with a vector.
+    /// The first channel is the first of a vector.
     pub(crate) channels: Range<usize>,
     pub(crate) space: [Range<usize>; 3],
     pub(crate) workspace: &'a mut [f32],
 }
 
 impl Forward {
-    /// None where the layer is another's.
+    /// None if the layer is not depthwise.
     pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> Option<Self> {
         match Blocking::new(desc, kernels, tuning, Reading::Forward, [1, 2]) {
             Some(blocking) => Some(Self(blocking)),
@@ -35,7 +35,8 @@ impl Forward {
         }
     }
 
-    /// One thread's: thresholds and biases of all channels, tables of a walk, vectors of strips, a window and its results.
+    /// The buffers of one thread: thresholds and biases of all channels, tables of a walk, vectors of strips, a window and its
+    /// results.
     const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<7> {
         let lanes = desc.out_channels().next_multiple_of(kernels.lanes);
         let [segments, outside] = table_lens(desc);
@@ -101,7 +102,7 @@ impl Forward {
                         for rows in Rows::all(&reads, Direction::Forward, ranges_of(&block)) {
                             let positions = positions_of(&rows);
                             let in_group = chunk.start - group.start..chunk.start - group.start + width;
-                            // Transposed results are finished later.
+                            // Where results are transposed, the epilogue follows the transposition.
                             let epilogue = call.epilogue.filter(|_| own.is_none());
                             let output = match &mut own {
                                 None => output.pixels_apart(image..image + 1, positions, chunk.clone()),

@@ -1,4 +1,4 @@
-//! Which segments of taps a depthwise layer has.
+//! The segments of taps of a depthwise layer.
 //!
 //! ```text
 //! stride 1:             tap 0 1 2 of position p read what tap 0 of positions p, p + 1, p + 2 reads
@@ -7,8 +7,8 @@
 //! backward, stride 2:   inputs 0 2 4 … through every other tap, inputs 1 3 5 … through the others
 //! ```
 //!
-//! So along a row, positions and taps fall into phases: in each, the next tap of a position reads what the first tap of the next
-//! position does. The axes before it only say through which kernel rows a row of positions reads inside.
+//! So along a row, positions and taps fall into phases. In a phase, the next tap of a position reads what the first tap of the
+//! next position reads. The other axes only say through which kernel rows a row of positions reads inside.
 
 use core::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::desc::ConvDesc;
 use crate::geometry::{Interval, Panels, Phase, Progression, Progressions, Reads, Span, Steps};
 use crate::kernel::{MOST_SEGMENT_TAPS, Segment, SegmentWords};
 
-/// Who reads whom.
+/// The direction of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     /// Outputs read inputs.
@@ -26,15 +26,15 @@ pub(super) enum Direction {
     Backward,
 }
 
-/// Positions along an axis before the last that read inside through the same taps.
+/// Positions along depth or height that read inside through the same taps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Alike {
     pub(super) positions: Steps,
-    /// As the kernel counts them, ascending; perhaps none.
+    /// Numbered as in the kernel, ascending. There may be none.
     pub(super) taps: Steps,
-    /// What the first position reads through the first tap.
+    /// The coordinate that the first position reads through the first tap.
     source: usize,
-    /// From a position, and from a tap, to what the next one reads.
+    /// The distances between what two neighbouring positions read, and between what two neighbouring taps read.
     pub(super) source_step: usize,
     tap_step: isize,
 }
@@ -55,7 +55,7 @@ impl Alike {
         Self { positions: inputs, taps, source: output, source_step: 1, tap_step: -(shift as isize) }
     }
 
-    /// Of some positions, those of each in order.
+    /// All of these for some positions, in order.
     pub(super) fn all(reads: &Reads, direction: Direction, range: Range<usize>) -> impl Iterator<Item = Self> + Clone {
         let (reads, outputs) = (*reads, if direction == Direction::Forward { range.clone() } else { 0..0 });
         let intervals = reads.intervals_in(outputs).map(move |interval| Self::forward(&reads, interval));
@@ -64,19 +64,19 @@ impl Alike {
         intervals.chain(progressions.into_iter().flatten())
     }
 
-    /// Only the position of an index.
+    /// Only the position with a given index.
     pub(super) const fn only(self, index: usize) -> Self {
         let positions = Steps { first: self.positions.at(index), step: 1, count: 1 };
         Self { positions, source: self.source + index * self.source_step, ..self }
     }
 
-    /// Whether a tap, as the kernel counts them, reads inside.
+    /// Whether a tap, numbered as in the kernel, reads inside.
     fn reads_through(&self, tap: usize) -> bool {
         let Steps { first, step, count } = self.taps;
         count > 0 && tap >= first && tap <= self.taps.at(count - 1) && (tap - first).is_multiple_of(step)
     }
 
-    /// What the first position reads through a tap, which counts from the first.
+    /// The coordinate that the first position reads through a tap, counted from the first tap here.
     const fn reads(&self, tap: usize) -> usize {
         self.source.wrapping_add_signed(tap as isize * self.tap_step)
     }
@@ -86,17 +86,17 @@ impl Alike {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Columns {
     pub(super) positions: Steps,
-    /// What the first position reads through the first tap, perhaps padding, and from a position, and from a tap, to what the next one
-    /// reads.
+    /// The coordinate that the first position reads through the first tap, which may be padding; the distance between what two
+    /// neighbouring positions read; and that between what two neighbouring taps read.
     origin: isize,
     pub(super) source_step: usize,
     dilation: usize,
     source: usize,
-    /// Taps by ascending source, and how the kernel counts them.
+    /// The number of taps, by ascending source, and their numbers in the kernel.
     taps: usize,
     first_tap: usize,
     kernel_step: isize,
-    /// From a tap of a segment to the next one.
+    /// The distance of two neighbouring taps of a segment.
     segment_step: usize,
 }
 
@@ -127,7 +127,7 @@ impl Columns {
         })
     }
 
-    /// The phases of positions `own`, the first of which is number `index` of `reads`.
+    /// The phases of the positions `own`. The first of these is number `index` in `reads`.
     fn phases(
         reads: Reads,
         own: Steps,
@@ -137,14 +137,14 @@ impl Columns {
     ) -> impl Iterator<Item = Self> + Clone {
         let common = gcd(reads.stride, reads.dilation);
         let apart = reads.dilation / common;
-        // Where no two positions are so far apart, each is a phase of its own; its taps are one segment.
+        // If no two positions lie so far apart, each position is a phase of its own, and its taps are one segment.
         let (source_step, segment_step) =
             if apart < reads.positions { (apart * reads.stride, reads.stride / common) } else { (reads.dilation, 1) };
         let first_tap = if direction > 0 || taps.count == 0 { taps.first } else { taps.at(taps.count - 1) };
         (0..min(apart, own.count)).map(move |phase| Self {
             positions: Steps {
                 first: own.at(phase),
-                // Saturates where there is but one.
+                // Saturates only where there is a single position, so that no step is taken.
                 step: own.step.saturating_mul(apart),
                 count: (own.count - phase).div_ceil(apart),
             },
@@ -159,20 +159,21 @@ impl Columns {
         })
     }
 
-    /// From a tap of a segment to the next one, as the kernel counts them.
+    /// The distance of two neighbouring taps of a segment, numbered as in the kernel.
     pub(super) const fn tap_step(&self) -> isize {
-        // Not used where segments have a tap each.
+        // Where each segment has a single tap, nobody uses the step.
         if self.segment_step < self.taps { self.kernel_step * self.segment_step as isize } else { 0 }
     }
 
-    /// The segments of a kernel row: where each begins to read inside, in which positions, and its taps.
+    /// The segments of a kernel row: for each, the coordinate where it begins to read inside, the positions that do, and its
+    /// taps.
     fn segments(self) -> impl Iterator<Item = (usize, Segment)> + Clone {
         (0..min(self.segment_step, self.taps)).flat_map(move |class| {
             let all = (self.taps - class).div_ceil(self.segment_step);
             Panels::of_at_most(all, MOST_SEGMENT_TAPS).iter().map(move |part| {
                 let tap = class + part.start * self.segment_step;
                 let first = self.origin + (tap * self.dilation) as isize;
-                // Positions that read inside through the first tap; later taps are earlier by one each.
+                // The positions that read inside through the first tap. For each later tap they are one earlier.
                 let reaches = |coordinate: usize| {
                     let steps = coordinate as isize - first;
                     if steps > 0 { (steps as usize).div_ceil(self.source_step) } else { 0 }
@@ -183,7 +184,7 @@ impl Columns {
                 let inside = if start < end { Span { start, end } } else { Span::EMPTY };
                 let coordinate = first + (inside.start * self.source_step) as isize;
                 let tap = self.first_tap.wrapping_add_signed(tap as isize * self.kernel_step);
-                // Not used where nothing is inside.
+                // Where nothing is inside, nobody uses the coordinate.
                 let coordinate = if inside.is_empty() { 0 } else { coordinate as usize };
                 (coordinate, Segment { first: 0, inside, lanes: Span::EMPTY, tap, taps: part.len() })
             })
@@ -191,7 +192,7 @@ impl Columns {
     }
 }
 
-/// Rows of positions that read through the same kernel rows, and their columns of one phase.
+/// Rows of positions that read inside through the same kernel rows, and the columns of one phase in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rows {
     pub(super) depths: Alike,
@@ -200,7 +201,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// All of a box of positions. Each has one depth.
+    /// All rows of a box of positions. Each of these has a single depth.
     pub(super) fn all(
         reads: &[Reads; 3],
         direction: Direction,
@@ -218,8 +219,8 @@ impl Rows {
         })
     }
 
-    /// Fills a table of the segments that read inside, through any kernel row that does; `at` says where coordinates of the source lie. Of
-    /// segments that no position reads inside through, those that are `wanted` are in it.
+    /// Fills a table of segments, for every kernel row that reads inside. `at` gives the offset of coordinates of the source. The
+    /// table holds the segments that read inside at some position, and others only if they are `wanted`.
     pub(super) fn tabulate<'a>(
         &self,
         kernel: [usize; 3],
@@ -246,14 +247,14 @@ impl Rows {
                 len += 1;
             }
         }
-        // The other kernel rows read elsewhere, but the same there.
+        // The other kernel rows have the same segments at other offsets.
         let (own, mut next) = (len, len);
         for (d, h) in (0..depths.count).flat_map(|d| (0..heights.count).map(move |h| (d, h))).skip(1) {
             let apart =
                 from.map_or(0, |(w, first)| at([self.depths.reads(d), self.heights.reads(h), w]).wrapping_sub(first));
             for index in 0..own {
                 let mut words = table[index];
-                // Wraps where it reads before the first row.
+                // Wraps around for rows before the first one.
                 words[0] = words[0].wrapping_add(apart as u32);
                 words[5] += (row(d, h) - row(0, 0)) as u32;
                 table[next] = words;
@@ -263,18 +264,18 @@ impl Rows {
         &table[..next]
     }
 
-    /// Fills a table of the first tap of each kernel row that reads padding alone.
+    /// Fills a table of the kernel rows that read only padding: the first tap of each.
     pub(super) fn tabulate_outside<'a>(&self, kernel: [usize; 3], table: &'a mut [u32]) -> &'a [u32] {
         tabulate_outside(kernel, table, |d, h| self.depths.reads_through(d) && self.heights.reads_through(h))
     }
 }
 
-/// Fills a table of the first tap of each kernel row that does not read inside.
+/// Fills a table of the kernel rows that do not read inside: the first tap of each.
 fn tabulate_outside(kernel: [usize; 3], table: &mut [u32], inside: impl Fn(usize, usize) -> bool) -> &[u32] {
     let mut next = 0;
     for (d, h) in (0..kernel[0]).flat_map(|d| (0..kernel[1]).map(move |h| (d, h))) {
         if !inside(d, h) {
-            // Fits: the taps of a kernel do.
+            // Fits 32 bits, because the number of taps does.
             table[next] = ((d * kernel[1] + h) * kernel[2]) as u32;
             next += 1;
         }
@@ -282,23 +283,23 @@ fn tabulate_outside(kernel: [usize; 3], table: &mut [u32], inside: impl Fn(usize
     &table[..next]
 }
 
-/// Which positions of a plane a walk over strips takes as such.
+/// The positions that a walk over strips treats as rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Across {
-    /// Rows of one phase.
+    /// The rows of one phase.
     Rows(Columns),
-    /// Vectors of a single row, all of which read inside through all taps of a kernel row.
+    /// The vectors of a single row, all of which read inside through all taps of a kernel row.
     Vectors(Alike, usize),
 }
 
-/// Columns of a plane in lanes.
+/// A strip of a plane, whose columns are in the lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Strips {
     depths: Alike,
     across: Across,
-    /// The lanes.
+    /// The columns in the lanes.
     widths: Span,
-    /// Coordinates from a column to what it reads through a kernel column, and how far the source reaches.
+    /// The distance from a column to what it reads through a kernel column, and the extent of the source.
     shift: isize,
     shift_step: isize,
     source: usize,
@@ -306,12 +307,12 @@ pub(super) struct Strips {
 }
 
 impl Strips {
-    /// Whether columns next to each other read side by side.
+    /// Whether neighbouring columns read neighbouring coordinates.
     pub(super) const fn apply(desc: &ConvDesc) -> bool {
         desc.stride()[2] == 1
     }
 
-    /// All of a box of positions, for vectors of so many lanes.
+    /// All strips of a box of positions, for vectors of a given number of lanes.
     pub(super) fn all(
         reads: &[Reads; 3],
         direction: Direction,
@@ -324,13 +325,13 @@ impl Strips {
             Direction::Backward => (-reads[2].origin, -(reads[2].dilation as isize), reads[2].positions),
         };
         let last = shift + (reads[2].taps - 1) as isize * shift_step;
-        // Columns that read inside through all taps.
+        // The columns that read inside through all taps.
         let first = (-shift.min(last)).max(0) as usize;
         let end = (source as isize - shift.max(last)).max(0) as usize;
         let start = widths.start + first.saturating_sub(widths.start).next_multiple_of(lanes);
         let vectors = min(end, widths.end).saturating_sub(start) / lanes;
         let single = h.len() == 1 && reads[1].taps == 1 && vectors > 1;
-        // Behind them, the last columns need a vector to overlap.
+        // The columns behind them need a vector that overlaps the one before.
         let rest = widths.end.saturating_sub(start + vectors * lanes);
         let vectors = if rest > 0 && rest < lanes { vectors.saturating_sub(1) } else { vectors };
         let end = start + vectors * lanes;
@@ -353,7 +354,7 @@ impl Strips {
         })
     }
 
-    /// The first position, and how many there are how many columns or rows apart.
+    /// The first position, the number of positions along each axis, and their distance in columns or rows.
     pub(super) fn positions(&self) -> ([usize; 3], [usize; 3], usize) {
         let (depth, width) = (self.depths.positions.first, self.widths.start);
         match self.across {
@@ -364,12 +365,12 @@ impl Strips {
         }
     }
 
-    /// Columns in lanes.
+    /// The number of columns in the lanes.
     pub(super) const fn width(&self) -> usize {
         self.widths.len()
     }
 
-    /// What is read from a position to the next one, along each axis.
+    /// The distance between what two neighbouring positions read, along each axis.
     pub(super) const fn source_step(&self) -> [usize; 3] {
         match self.across {
             Across::Rows(rows) => [0, rows.source_step, 0],
@@ -377,7 +378,7 @@ impl Strips {
         }
     }
 
-    /// From a tap of a segment to the next one, as the kernel counts them.
+    /// The distance of two neighbouring taps of a segment, numbered as in the kernel.
     pub(super) const fn tap_step(&self, kernel: [usize; 3]) -> isize {
         match self.across {
             Across::Rows(rows) => rows.tap_step() * kernel[2] as isize,

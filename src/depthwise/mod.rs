@@ -1,8 +1,8 @@
-//! Depthwise layers, whose channels are convolved with themselves alone: geometry and drivers of all passes.
+//! Depthwise layers, in which each output channel has a single input channel: geometry and drivers of all passes.
 //!
-//! Lanes are channels. With channels last, tensors are read and written where they lie; else windows of them are
-//! transposed, a few vectors of channels at a time ([`crate::pixels`]). Where rows of planes are long, and their columns read side by
-//! side, lanes are columns ([`Strips`]), and nothing is copied.
+//! The lanes hold channels. Tensors with channels last are read and written in place. Of tensors with channels first, windows are
+//! transposed, a few vectors of channels at a time ([`crate::pixels`]). Where the rows of planes are long, and neighbouring
+//! columns read neighbouring inputs, the lanes hold columns instead ([`Strips`]), and nothing is copied.
 //!
 //! ```text
 //! for each image
@@ -40,23 +40,24 @@ use crate::workspace::words;
 
 use geometry::{Rows, Strips};
 
-/// Elements of a block's copies, 192 KiB.
+/// Elements of a block's copies: 192 KiB, a part of the second-level cache.
 const COPIED_LEN: usize = 48 * 1024;
 
-/// Elements of small planes that are copied together, and the most vectors of channels: what lies together is read together.
+/// Elements of small planes that are copied together, and the most vectors of channels. What lies together in memory is read
+/// together.
 const TOGETHER: usize = 16 * 1024;
 const MOST_TOGETHER: usize = 8;
 
-/// Elements of a block where nothing is copied, 256 KiB.
+/// Elements of a block where nothing is copied: 256 KiB, a part of the second-level cache.
 const BLOCK_LEN: usize = 64 * 1024;
 
-/// Elements of coefficients and sums that stay in the first-level cache, and of tensors beyond which chunks of channels would
-/// walk too many pages again.
+/// Elements of coefficients and sums that stay in the first-level cache: 32 KiB. The second number bounds the tensors for which
+/// channels are cut into chunks: in larger ones, each chunk would walk over too many pages of memory again.
 const CHUNK_LEN: usize = 8 * 1024;
 const CHUNKED_LEN: usize = 512 * 1024;
 
-/// Elements of a source up to which it is copied where its pixels share few sets of the first-level cache. (Of larger ones, a few
-/// channels at a time stream badly.)
+/// The most elements of a source that is copied because its pixels share few sets of the first-level cache. (A larger source does
+/// not stream well, a few channels at a time.)
 const FAR_LEN: usize = 64 * 1024;
 
 /// How a pass walks its tensors.
@@ -64,19 +65,19 @@ const FAR_LEN: usize = 64 * 1024;
 struct Blocking {
     /// Positions along each axis.
     block: [usize; 3],
-    /// Channels of a block, and of a call.
+    /// The channels of a block, and those of a call.
     channels: usize,
     chunk: usize,
-    /// Most pixels that a block reads, where they are copied.
+    /// The most pixels that a block reads, if they are copied.
     window: Option<usize>,
-    /// Whether its own pixels are, too: channels first.
+    /// Whether the block's own pixels are copied as well, because channels come first.
     transposes: bool,
-    /// Whether columns are in lanes.
+    /// Whether columns are in the lanes.
     strips: bool,
 }
 
-/// Whether what a tile reads in an image shares so few sets of the first-level cache (of 64 sets and eight ways) that it does not stay
-/// there: pixels a multiple of 4096 bytes apart share one.
+/// Whether the pixels that a tile reads share so few sets of the first-level cache that they do not stay there. The cache has 64
+/// sets of eight lines, and pixels a multiple of 4096 bytes apart share one set.
 const fn far_apart(desc: &ConvDesc, pitch: usize, stride: usize) -> bool {
     const SETS: usize = 64;
     const WAYS: usize = 8;
@@ -91,13 +92,13 @@ const fn far_apart(desc: &ConvDesc, pitch: usize, stride: usize) -> bool {
 const fn is_depthwise(desc: &ConvDesc) -> bool {
     desc.group_in_channels() == 1
         && desc.group_out_channels() == 1
-        // So that offsets fit a table.
+        // Offsets in tables have 32 bits.
         && max(desc.input_tensor().image_len(), desc.output_tensor().image_len()) < u32::MAX as usize
 }
 
 impl Blocking {
-    /// For a pass whose tensors have `own` elements per position and channel, and whose tables have `tables` per tap and
-    /// channel. None where the layer is not depthwise, or where not even what one position reads can be copied.
+    /// The blocking of a pass whose tensors have `own` elements per position and channel, and whose tables have `tables` elements
+    /// per tap and channel. None if the layer is not depthwise, or if not even the window of one position fits.
     const fn new(
         desc: &ConvDesc,
         kernels: &Kernels,
@@ -172,29 +173,29 @@ impl Blocking {
         if self.transposes { product(self.block).saturating_mul(self.channels) } else { 0 }
     }
 
-    /// Elements of so many vectors per tap of strips, and one.
+    /// Elements of `tables` vectors per tap of strips, and one vector more.
     const fn spread_len(&self, desc: &ConvDesc, kernels: &Kernels, tables: usize) -> usize {
         let vectors = desc.taps().saturating_mul(tables).saturating_add(1);
         if self.strips { vectors.saturating_mul(kernels.lanes) } else { 0 }
     }
 
-    /// Elements from a pixel to the next one of a copied window, if there is one, and of copies of a block's own pixels.
+    /// Elements from a pixel to the next: in a copied window, if there is one, and in copies of a block's own pixels.
     fn pitches(&self) -> [Option<usize>; 2] {
         [self.window.map(|_| self.channels), self.transposes.then_some(self.channels)]
     }
 
-    /// Channels of a kernel's call: whole vectors, where they are copied.
+    /// Channels of a kernel's call. They are whole vectors if the pixels are copied.
     fn width(&self, channels: &Range<usize>, lanes: usize) -> usize {
         if self.transposes { channels.len().next_multiple_of(lanes) } else { channels.len() }
     }
 }
 
-/// Elements of the tables of segments, of a walk and of a tile, and of kernel rows.
+/// Elements of two tables: that of the segments of a walk and of a tile, and that of kernel rows.
 const fn table_lens(desc: &ConvDesc) -> [usize; 2] {
     [desc.taps().saturating_mul(2 * size_of::<SegmentWords>() / size_of::<f32>()), desc.taps()]
 }
 
-/// Room for the tables of a walk.
+/// The memory for the tables of a walk.
 struct Tables<'a> {
     segments: &'a mut [f32],
     outside: &'a mut [f32],
@@ -203,7 +204,8 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// The walk of some rows, which read a source, if any, and room for its segments; `wanted` says whether taps that read padding alone are part of it.
+    /// The walk over some rows, which may read a source, and the memory for its segments. `wanted` says whether taps that read
+    /// only padding are part of it.
     fn walk(
         &mut self,
         desc: &ConvDesc,
@@ -234,7 +236,7 @@ impl Tables<'_> {
         (walk, room, &mut *self.spread)
     }
 
-    /// The walk of strips of some channels.
+    /// The walk over strips of some channels.
     fn strips(
         &mut self,
         desc: &ConvDesc,
@@ -264,7 +266,7 @@ impl Tables<'_> {
     }
 }
 
-/// Planes of an image, from a channel on.
+/// The planes of an image from a channel on.
 struct Plane<'a> {
     data: &'a [f32],
     tensor: &'a TensorLayout,
@@ -275,7 +277,7 @@ impl<'a> Plane<'a> {
         Self { data: &tensor.image(data, image)[channel * tensor.strides.channel..], tensor }
     }
 
-    /// Elements between positions that are so far apart. Saturates, where there is but one.
+    /// Elements between two positions that are `apart` positions away. Saturates: with a single position the step is never taken.
     fn step(&self, apart: [usize; 3]) -> usize {
         let [_, d, h, w] = self.tensor.steps(apart);
         d.saturating_add(h).saturating_add(w)
@@ -288,9 +290,9 @@ impl<'a> Plane<'a> {
     }
 }
 
-/// Pixels of an image, some channels of each: where they lie, or copied.
+/// Some channels of the pixels of an image, in the tensor or in a copy.
 struct Field<'a> {
-    /// From the first channel on.
+    /// The data from the first channel on.
     data: &'a [f32],
     pixels: Pixels,
     image: usize,
@@ -298,7 +300,7 @@ struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Of some channels of a tensor, at some coordinates along each axis, perhaps copied.
+    /// Some channels of a tensor at some coordinates along each axis. They are copied if there is a copy.
     fn new(
         kernels: &Kernels,
         copied: Option<usize>,
@@ -316,12 +318,12 @@ impl<'a> Field<'a> {
         Self { data: copy, pixels: window.pixels(), image, channel: channels.start }
     }
 
-    /// Where the first channel of a pixel lies.
+    /// The offset of the first channel of a pixel.
     fn at(&self, coordinates: [usize; 3]) -> usize {
         self.pixels.at(self.image, coordinates, self.channel)
     }
 
-    /// Rows of positions, from a channel on, which counts from the first.
+    /// Rows of positions from a channel on, which is counted from the first channel here.
     fn rows(&self, rows: &Rows, channel: usize) -> Own<'_> {
         let [d, h, w] = positions_of(rows);
         let [_, _, row, position] = self.pixels.steps([0, h.step, w.step]);
@@ -344,7 +346,7 @@ fn ranges_of(block: &Block) -> [Range<usize>; 3] {
     [0, 1, 2].map(|axis| block.start[axis]..block.start[axis] + block.size[axis])
 }
 
-/// Thresholds as the kernels read them, from a table if each tap has its own.
+/// The thresholds as the kernels read them: from a table if each tap has its own.
 pub(crate) fn thetas_of<'a>(thresholds: &ThresholdTable<'_>, table: &'a [f32]) -> Thetas<'a> {
     if thresholds.is_linear() {
         Thetas::Linear
@@ -355,8 +357,8 @@ pub(crate) fn thetas_of<'a>(thresholds: &ThresholdTable<'_>, table: &'a [f32]) -
     }
 }
 
-/// Fills a table of the thresholds of some channels, `[vector][tap][lane]`, if each tap has its own. Lanes without a channel hold
-/// zeros.
+/// Fills a table with the thresholds of some channels, `[vector][tap][lane]`, if each tap has its own. Lanes without a channel
+/// hold zeros.
 pub(crate) fn tabulate(
     kernels: &Kernels,
     desc: &ConvDesc,
@@ -401,7 +403,7 @@ pub(crate) fn tabulate(
     }
 }
 
-/// The thresholds of a chunk of channels, which begins with a vector.
+/// The thresholds of a chunk of channels. The first channel is the first of a vector.
 fn thetas_from<'a>(thetas: Thetas<'a>, start: usize) -> Thetas<'a> {
     match thetas {
         Thetas::PerTap(table) => Thetas::PerTap(&table[start..]),

@@ -1,6 +1,6 @@
-//! Sums of output gradients over the positions that read padding, by tap.
+//! Sums of output gradients over the positions that read padding, for each tap.
 //!
-//! Only the edges of an image have such positions. Where pixels are copied, those of the edges are.
+//! Only the edges of an image have such positions. Where the driver copies pixels, it copies those of the edges for this.
 
 use core::ops::Range;
 
@@ -21,7 +21,7 @@ pub(super) struct Outside<'a> {
     segments: Segments,
 }
 
-/// Output gradients of some channels of an image, which are counted in all and in the sums.
+/// The output gradients of some channels of an image. Their numbers among all channels and in the sums differ.
 pub(super) struct Gradients<'a> {
     pub(super) data: &'a [f32],
     pub(super) image: usize,
@@ -30,13 +30,13 @@ pub(super) struct Gradients<'a> {
 }
 
 impl<'a> Outside<'a> {
-    /// Begins with zeros.
+    /// Sums that are zero.
     pub(super) fn new(desc: &'a ConvDesc, kernels: &'static Kernels, sums: &'a mut [f32]) -> Self {
         sums.fill(0.0);
         Self { desc, kernels, sums, segments: Segments::default() }
     }
 
-    /// The table, for a kernel that adds to it what it meets.
+    /// The table of sums, for a kernel that adds to it.
     pub(super) fn sums(&mut self) -> &mut [f32] {
         self.sums
     }
@@ -54,7 +54,8 @@ impl<'a> Outside<'a> {
         let most = blocking.window.map_or(SEGMENT, |window| min(window, SEGMENT));
         let [depths, heights, widths] = Reads::all_forward(desc);
         let [kd, kh, kw] = desc.kernel();
-        // Where all taps read inside, from the first position to which the first tap does, until the last one no longer does.
+        // All taps read inside from the first position at which the first tap does to the last position at which the last tap
+        // does.
         let (columns, start, end) = (desc.output_size()[2], widths.unpadded(0).start, widths.unpadded(kw - 1).end);
         for (d, h) in depths.intervals().flat_map(|d| heights.intervals_in(rows.clone()).map(move |h| (d, h))) {
             let edges = if (d.taps.len(), h.taps.len()) == (kd, kh) && start < end {
@@ -72,7 +73,7 @@ impl<'a> Outside<'a> {
         }
     }
 
-    /// Adds those of a box of positions that read padding, copied if need be.
+    /// Adds the positions of a box that read padding. Copies them where the blocking copies pixels.
     pub(super) fn add_box(
         &mut self,
         blocking: &Blocking,
@@ -90,7 +91,7 @@ impl<'a> Outside<'a> {
         self.add_field(blocking, g, &field, positions, tables);
     }
 
-    /// The same, where they lie.
+    /// Adds the positions of a box that read padding, from a field that holds them.
     pub(super) fn add_field(
         &mut self,
         blocking: &Blocking,
@@ -118,7 +119,7 @@ impl<'a> Outside<'a> {
         }
     }
 
-    /// Adds those of all positions of an image, of channels from one on, columns in lanes.
+    /// Adds the positions of an image that read padding, with columns in the lanes, for some channels.
     pub(super) fn add_strips(&mut self, data: &[f32], image: usize, channels: Range<usize>, tables: &mut Tables<'_>) {
         let (desc, tensor) = (self.desc, self.desc.output_tensor());
         let plane = Plane::new(&tensor, data, image, channels.start);
@@ -138,13 +139,13 @@ impl<'a> Outside<'a> {
         }
     }
 
-    /// Notes that positions have been added to all sums, and says whether it is time to [`take`](Self::take) them.
+    /// Says that positions have been added to all sums. Returns whether it is time to [`take`](Self::take) them.
     pub(super) fn advance(&mut self, positions: usize) -> bool {
         self.segments.advance(positions)
     }
 
-    /// Visits the sums of the taps that read padding somewhere, in a part of the table that is whole vectors', with their places,
-    /// and begins anew.
+    /// Visits the sums of the taps that read padding somewhere, with their places, and sets them to zero. `part` of the table
+    /// consists of whole vectors.
     pub(super) fn take(&mut self, part: Range<usize>, mut visit: impl FnMut(Range<usize>, &[f32])) {
         if self.sums.is_empty() {
             return;

@@ -1,9 +1,12 @@
-//! Output channels in lanes, valid taps only. Tensors with channels last are read and written where they lie; of others, the
-//! [window](crate::pixels) of each block is transposed. (A group's pixels that lie a multiple of 4096 bytes apart are copied, too.)
+//! Forward driver with output channels in lanes. It multiplies only by taps that read inside the input.
 //!
-//! Positions that read inside through the same taps are a class. For each block of positions and each panel of output
-//! channels, each class of the block is one call of the kernel: a box of positions times a box of taps, both at constant steps.
-//! Taps that read padding add the same to every position of a class; that is what its sums start from.
+//! Tensors with channels last are read and written in place. Of tensors with channels first, the [window](crate::pixels) of each
+//! block is transposed. Pixels of a group that lie a multiple of 4096 bytes apart are copied as well, because they would share a
+//! few sets of the cache.
+//!
+//! Positions that read inside through the same taps are a class. For each block of positions and each panel of output channels,
+//! the driver calls the kernel once per class: for a box of positions times a box of taps, both at constant steps. Taps that read
+//! padding add the same to every position of a class. So the sums of a class start from what its padded taps add.
 
 use core::ops::Range;
 
@@ -20,12 +23,13 @@ use crate::tuning::Tuning;
 use crate::weight::Packing;
 use crate::workspace::Buffers;
 
-/// Elements of the input that a block of positions reads, 1 MiB, while the panels of output channels take turns: they stay in
-/// a core's share of the last cache, from where they stream ahead of the tiles. (Blocks for the second-level cache, 64 to
-/// 256 KiB, were up to a fifth slower on Zen 3: each block loads all panels of weights again, and has edges.)
+/// Elements of the input that a block of positions reads: 1 MiB. All panels of output channels read them, one after another, so
+/// they stay in a core's share of the last cache and stream from there. (Blocks of 64 to 256 KiB, for the second-level cache,
+/// were up to a fifth slower on Zen 3: each block loads all panels of weights again, and blocks have edges.)
 const BLOCK_LEN: usize = 256 * 1024;
 
-/// Elements of a copied window and the results of a panel, 160 KiB: beside them the second-level cache holds a panel's weights.
+/// Elements of a copied window and the results of a panel: 160 KiB, so that a panel's weights fit the second-level cache beside
+/// them.
 const COPIED_LEN: usize = 40 * 1024;
 
 #[derive(Clone, Copy, Debug)]
@@ -33,14 +37,14 @@ pub(super) struct BatchReduce {
     /// Images per block.
     images: usize,
     block: [usize; 3],
-    /// Where the input is not read in place.
+    /// The copies of the input. None if the input is read in place.
     copies: Option<Copies>,
-    /// Whether results are transposed.
+    /// Whether results are transposed before they are stored.
     transposes: bool,
     packing: Packing,
     /// Most rows of a tile.
     tile: usize,
-    /// Whether inputs are clamped once for all panels; where none, the CPU decides.
+    /// Whether inputs are clamped once for all panels. If None, the CPU decides.
     packs: Option<bool>,
 }
 
@@ -55,16 +59,16 @@ const fn copied_blocks(desc: &ConvDesc, tuning: &Tuning, packing: &Packing) -> O
     Blocks::new(desc, Reading::Forward, budget)
 }
 
-/// Elements of a group's weights, 4 MiB: a core's share of the last cache.
+/// Elements of a group's weights that stay in a core's share of the last cache: 4 MiB.
 const MOST_WEIGHTS: usize = 1 << 20;
 
-/// Elements of clamped inputs, 64 KiB, which lie in the second-level cache beside the weights that pass by; more where a single
-/// tile needs them.
+/// Elements of clamped inputs: 64 KiB, which stay in the second-level cache while weights stream through it. A single tile may
+/// need more, up to 160 KiB.
 const PACKED_LEN: usize = 16 * 1024;
 const MOST_PACKED_LEN: usize = 40 * 1024;
 
-/// Elements of clamped inputs, where they may be packed; else 0. The CPU decides whether they are, but not how many: a workspace
-/// serves all CPUs with the same instruction set.
+/// Elements of clamped inputs, or 0 if they are never packed. The CPU decides whether they are packed. It does not decide how
+/// many elements there are, so that a workspace serves all CPUs with the same instruction set.
 const fn packed_len(desc: &ConvDesc, packing: &Packing, kernels: &Kernels) -> usize {
     const POSSIBLE: bool = cfg!(any(target_arch = "x86_64", feature = "internal-testing"));
     let one = kernel::packed_len(packing.depth(desc));
@@ -85,7 +89,7 @@ pub(super) const fn applies(desc: &ConvDesc, tuning: &Tuning, packing: &Packing)
     !transposes(desc) || copied_blocks(desc, tuning, packing).is_some()
 }
 
-/// Whether the channels of a layer's tensors do not come last.
+/// Whether the layer's tensors have channels first.
 const fn transposes(desc: &ConvDesc) -> bool {
     matches!(desc.tensor_layout(), Layout::Nchw)
 }
@@ -106,7 +110,7 @@ impl BatchReduce {
                 let [d, h, w] = desc.stride();
                 let per_position = desc.group_in_channels().saturating_mul(d).saturating_mul(h).saturating_mul(w);
                 let most = clamp(BLOCK_LEN / max(per_position, 1), 1, tuning.positions);
-                // Whole images, planes or rows where they fit: edges of blocks cost tiles of few rows.
+                // Whole images, planes or rows where they fit, because tiles at the edges of a block have few rows.
                 let block = largest_block(desc.output_size(), most);
                 let images = clamp(most / volume(desc.output_size()), 1, max(desc.batch(), 1));
                 (images, block, None)
@@ -115,8 +119,8 @@ impl BatchReduce {
         Self { images, block, copies, transposes, packing, tile: tuning.panel, packs: tuning.packs }
     }
 
-    /// One thread's: thresholds of all steps of all groups, what each padded tap adds to each output channel, what the sums of a
-    /// group's panels start from, the copy of a window, the results of a panel, and clamped inputs.
+    /// The buffers of one thread: thresholds of all steps of all groups; what each padded tap adds to each output channel; the
+    /// values from which the sums of a group's panels start; the copy of a window; the results of a panel; clamped inputs.
     pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<6> {
         let taps = desc.taps();
         let padded = if desc.has_padding() { self.packing.all_lanes(desc).saturating_mul(taps) } else { 0 };
@@ -149,7 +153,8 @@ impl BatchReduce {
             pads: desc.has_padding() && !call.thresholds.adds_nothing_to_padding(),
             single: is_single(desc),
         };
-        // Clamped inputs serve all panels, whose weights come again for each few tiles: from the last cache, not from memory.
+        // All panels use the clamped inputs of a few tiles, and then those of the next few tiles. So the weights of all panels
+        // are read many times. That pays only if they come from the last cache, not from memory.
         let few_weights = self.packing.depth(desc).saturating_mul(self.packing.group_width()) <= MOST_WEIGHTS;
         let mut first = true;
         for images in chunks(images, self.images) {
@@ -196,17 +201,17 @@ impl BatchReduce {
     }
 }
 
-/// Where the results of a block go, and its clamped inputs, if they are packed.
+/// Where a block stores its results, and its clamped inputs if they are packed.
 struct Target<'a, 'v> {
     packed: &'a mut [f32],
     view: &'a mut View<'v>,
     images: Range<usize>,
-    /// The position that is the first one here.
+    /// The position of the first result.
     origin: [usize; 3],
     channels: Range<usize>,
 }
 
-/// A call, as all blocks see it.
+/// The part of a call that all blocks share.
 struct Walk<'a> {
     driver: &'a BatchReduce,
     call: &'a ForwardCall<'a>,
@@ -223,24 +228,25 @@ struct Walk<'a> {
 struct Place {
     images: Range<usize>,
     block: Block,
-    /// The input, or a copy of what is read of it.
+    /// The input, or a copy of the window that the block reads.
     source: Source,
-    /// Its only class, if it has no other: where there is little work, to find out about classes takes longer.
+    /// The only class of the block, if it has just one. Then no panel needs to enumerate the classes, which would take a
+    /// noticeable time where there is little work.
     only: Option<Site>,
 }
 
-/// A class of positions, as all panels see it.
+/// The part of a class that all panels share.
 struct Site {
     class: Class,
     /// The first step that reads inside.
     first_step: usize,
-    /// The steps that do, from that one on.
+    /// All steps that read inside, counted from that one. None if no tap reads inside.
     taps: Option<Lattice<2>>,
-    /// What the first position reads at that step.
+    /// The coordinates that the first position reads at that step.
     read: [usize; 3],
 }
 
-/// Panels of output channels of one group, all as wide.
+/// Panels of output channels of one group, all of the same width.
 struct SomePanels<'a> {
     /// `[panel][step][lane]`
     weight: &'a [f32],
@@ -248,16 +254,16 @@ struct SomePanels<'a> {
     thresholds: &'a [f32],
     group: usize,
     count: usize,
-    /// Lanes of each.
+    /// Lanes of each panel.
     width: usize,
     /// Counted over all groups.
     channels: Range<usize>,
-    /// Counted over all groups, those without a channel too.
+    /// Counted over all groups, lanes without a channel included.
     lanes: Range<usize>,
 }
 
 impl<'a> Walk<'a> {
-    /// Where the panels end that are of the same group and as wide as one, all counted over all groups.
+    /// The end of the panels that belong to the same group as `panel` and are as wide. Panels are counted over all groups.
     fn alike(&self, panel: usize) -> usize {
         let packing = &self.driver.packing;
         panel + packing.panels().alike(packing.panel_of_all(panel).1)
@@ -283,7 +289,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Computes what padded taps add for panels that no block has met yet: `padded[panel][tap][lane]`.
+    /// Computes what padded taps add, for panels that no block has used yet: `padded[panel][tap][lane]`.
     fn pad(&self, panels: &SomePanels<'_>, padded: &mut [f32]) {
         if !self.pads {
             return;
@@ -297,7 +303,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What all panels share of a block.
+    /// The part of a block that all panels share.
     fn place(&self, images: Range<usize>, block: Block) -> Place {
         let range = |axis: usize| block.start[axis]..block.start[axis] + block.size[axis];
         let axes = [0, 1, 2].map(|axis| self.reads[axis].read_by(range(axis)));
@@ -352,7 +358,7 @@ impl<'a> Walk<'a> {
         let [ds, hs, ws] = site.class.positions;
         let positions = [ds.before(d), hs.before(h), ws.before(w)];
         let output = target.view.pixels(target.images.clone(), &positions, target.channels.clone());
-        // Transposed results are finished later.
+        // Where results are transposed, the epilogue follows the transposition.
         let epilogue = self.call.epilogue.filter(|_| !self.driver.transposes);
         let ending = epilogue.map(|epilogue| epilogue.from(panels.channels.start, output.offset));
         self.call.kernels.batch_reduce(TileCall {
@@ -377,14 +383,14 @@ impl<'a> Walk<'a> {
         });
     }
 
-    /// What all panels share of a class.
+    /// The part of a class that all panels share.
     fn site(&self, class: Class, pixels: &Pixels) -> Site {
         let (first_step, taps) = self.taps(&class, pixels);
         let read = if taps.is_some() { class.first_read(&self.reads) } else { [0; 3] };
         Site { class, first_step, taps, read }
     }
 
-    /// What the sums of a class start from: the bias, and what its padded taps add.
+    /// The values from which the sums of a class start: the bias, and what its padded taps add.
     fn start(&self, panels: &SomePanels<'_>, padded: &[f32], class: &Class, start: &mut [f32]) {
         start.fill(0.0);
         if let Some(bias) = self.call.bias {
@@ -403,7 +409,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The steps of a class: the first one's number, and where they lie from there on, in the input and among all steps.
+    /// The steps of a class: the number of the first one, and the places of all of them, counted from the first, in the input and
+    /// among all steps.
     fn taps(&self, class: &Class, pixels: &Pixels) -> (usize, Option<Lattice<2>>) {
         if class.taps_len() == 0 {
             return (0, None);

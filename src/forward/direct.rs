@@ -1,7 +1,8 @@
-//! Positions in lanes: for each block of output positions, stage the input, then run panels of output channels over it.
+//! Forward driver with positions in lanes. For each block of output positions it stages the input, then runs panels of output
+//! channels over the staged copy.
 //!
-//! Positions lie in lanes whatever the layout: staging transposes channels-last images on the way. The reduction over
-//! (input channel, tap) is one loop over a table of offsets, so rank, stride and dilation do not reach the kernel.
+//! The lanes hold positions in both layouts: staging transposes images with channels last. The sum over (input channel, tap) is
+//! one loop over a table of offsets, so the kernel need not know rank, stride and dilation.
 
 use super::{OutputPart, panels_of_group, tabulate};
 use crate::blocking::Planar;
@@ -19,7 +20,7 @@ use crate::workspace::{Buffers, words};
 pub(super) struct Direct {
     planar: Planar,
     grid: Grid,
-    /// The image itself serves as its staged copy.
+    /// Whether the image itself serves as its staged copy.
     in_place: bool,
     packing: Packing,
     tile: usize,
@@ -30,8 +31,8 @@ impl Direct {
         let axes = Axis::all_forward(desc);
         let mut planar = Planar::new(&axes, desc.group_in_channels(), usize::MAX, tuning);
         let mut grid = Grid::new(axes, planar.block);
-        // Copies cost scalar code as much as sums, and memory. Vectors of planes far apart would miss the caches, and their last
-        // ones reach behind.
+        // Scalar code gains by it: a copy would cost as much time as the sums, and memory. Vectors would lose: planes that lie
+        // far apart would miss the caches, and the last vector of an image would read beyond it.
         let in_place = kernels.lanes == 1 && desc.reads_whole_planes();
         if in_place {
             grid = Grid::of_source(axes);
@@ -41,7 +42,8 @@ impl Direct {
         Self { planar, grid, in_place, packing, tile: tuning.tile }
     }
 
-    /// One thread's: offsets and thresholds of a chunk's steps, staged planes, what a group's sums start from.
+    /// The buffers of one thread: offsets and thresholds of a chunk's steps, staged planes, the values from which a group's sums
+    /// start.
     pub(super) const fn buffers(&self, desc: &ConvDesc, kernels: &Kernels) -> Buffers<4> {
         let steps = self.planar.chunk * desc.taps();
         let staged = if self.in_place { 0 } else { self.planar.staged_len(kernels.lanes) };
@@ -102,7 +104,8 @@ impl Direct {
                         };
                         let output = output.runs(image, out_channels.clone(), positions.clone());
                         let [starts, ends] = [first == 0, channels.end == in_channels];
-                        // None where none is made. It is asked again, for the optimiser does not see that through the call.
+                        // A program that never makes an epilogue has none here. The question looks redundant, but the optimiser
+                        // does not know the answer across the call, and without it would link the epilogues' code.
                         let epilogue = call.epilogue.filter(|_| kernel::epilogues_made());
                         let ending =
                             epilogue.map(|epilogue| epilogue.from(out_channels.start, output.offset).of(starts, ends));

@@ -1,11 +1,11 @@
-//! The forward pass: which algorithm a layer takes, and how its output is shared out among threads.
+//! The forward pass: the choice of a layer's algorithm, and how threads share its output.
 //!
-//! | algorithm | in lanes | the clamp is paid | chosen for |
+//! | algorithm | in lanes | when inputs are clamped | chosen for |
 //! |---|---|---|---|
 //! | [`direct`] | positions | at each load, once per panel of output channels | few output channels, or few steps to sum |
 //! | [`depthwise`](crate::depthwise) | channels, or columns | at each load | one channel per group |
 //! | [`batch_reduce`] | output channels | at each broadcast, once per panel of output channels | all others |
-//! | [`tiny`](crate::tiny) | nothing | for each position and tap | very little work |
+//! | [`tiny`](crate::tiny) | nothing | for each position and tap | at most 256 multiply-adds |
 
 mod batch_reduce;
 mod direct;
@@ -34,8 +34,8 @@ use direct::Direct;
 pub(crate) struct ForwardPlan {
     driver: Driver,
     pub(crate) packing: Packing,
-    /// What the threads share out among themselves: images, positions along the first axis that has several, panels of all groups.
-    /// Outputs do not depend on it: each is summed in one order.
+    /// How threads share the work: images, positions along the first axis that has several, panels of all groups. Outputs do not
+    /// depend on it, because the order of each sum does not.
     split: Split,
     /// Elements of one thread's workspace.
     part_len: usize,
@@ -60,12 +60,13 @@ struct OutputPart<'a> {
     workspace: &'a mut [f32],
 }
 
-/// Most vectors of output channels per panel of weights, which every tile of positions reads again.
+/// The most vectors of output channels per panel. Every tile of positions reads the weights of the panel again, so they must stay
+/// in the cache.
 const fn most_vectors(desc: &ConvDesc, kernels: &Kernels) -> usize {
-    /// Elements of weights, 768 KiB, that stay in a second-level cache of 1 MiB, as CPUs with AVX-512 have. (512 channels with 3×3
-    /// taps, Zen 4: two vectors take .82 of the time of four.)
+    /// Elements of weights that stay in a second-level cache of 1 MiB, as CPUs with AVX-512 have: 768 KiB. (512 channels with 3×3
+    /// taps on Zen 4: panels of two vectors take 0.82 of the time of panels of four.)
     const MOST_WEIGHTS: usize = 192 * 1024;
-    /// Vectors that keep multiply-adds busy.
+    /// The least vectors that keep the units for multiply-adds busy.
     const LEAST: usize = 2;
     let per_vector = desc.group_in_channels().saturating_mul(desc.taps()).saturating_mul(kernels.lanes);
     clamp(MOST_WEIGHTS / per_vector, min(LEAST, kernels.channel_vectors), kernels.channel_vectors)
@@ -94,7 +95,7 @@ impl ForwardPlan {
             }
             _ => (ForwardAlgorithm::Direct, Packing::rows(kernels.panel.panels(channels, tuning.panel))),
         };
-        // Weights are packed as for larger batches, which may share them.
+        // Weights are packed as for a larger batch, because plans of any batch may share them.
         if let (Some(tiny), None) = (tiny, tuning.forward)
             && let Some(tiny) = tiny.reading(&packing, desc)
         {
@@ -126,7 +127,7 @@ impl ForwardPlan {
         }
     }
 
-    /// Outputs of each part of the threads.
+    /// The number of outputs of each task.
     #[cfg(feature = "internal-testing")]
     pub(crate) fn shares(&self, desc: &ConvDesc) -> impl Iterator<Item = usize> {
         let (desc, inner, packing) = (*desc, inner_positions(desc.output_size()), self.packing);
@@ -136,7 +137,7 @@ impl ForwardPlan {
         })
     }
 
-    /// The plain loops, if they are planned. They take the weight as it is.
+    /// The plain loops, if the plan chose them. They read the weight without packing it.
     pub(crate) const fn tiny(&self) -> Option<&Tiny> {
         match &self.driver {
             Driver::Tiny(tiny) if VECTORS => Some(tiny),
@@ -189,17 +190,17 @@ impl ForwardPlan {
 
 /// The algorithm that suits a layer that is not depthwise.
 const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
-    /// Output positions below which lanes of positions are too often empty.
+    /// With fewer output positions, lanes of positions are too often empty.
     const FEW_POSITIONS: usize = 256;
-    /// Steps of a sum up to which to transpose its result costs a tenth or more of it.
+    /// With at most so many steps of a sum, to transpose its result costs a tenth of the sum or more.
     const FEW_STEPS: usize = 64;
-    /// Input channels of a pointwise layer up to which to transpose its input costs more than to copy it in planes; more where a
-    /// stride leaves out most of these.
+    /// With at most so many input channels of a 1×1 layer, to transpose its input costs more than to copy it in planes. With a
+    /// stride, which leaves out most of the planes' elements, the limit is higher.
     const FEW_CHANNELS: usize = 128;
     const FEW_STRIDED: usize = 256;
 
-    /// Multiply-adds of an image below which to begin a class of positions, of which there may be nine, costs more than lanes
-    /// without a position.
+    /// With fewer multiply-adds per image, the lanes without a position cost less than beginning a class of positions. (An image
+    /// with padding has up to nine classes.)
     const LITTLE_WORK: usize = 1 << 14;
 
     if !VECTORS {
@@ -207,7 +208,7 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     }
     let channels = desc.group_out_channels();
     let positions = volume(desc.output_size());
-    // Lanes without a channel cost as much as others; on large planes, positions fill them better.
+    // A lane without a channel costs as much as any other. On large planes, positions fill the lanes better.
     let empty = channels < 24 && channels * 5 < channels.next_multiple_of(kernels.lanes) * 4;
     let steps = desc.group_in_channels() * desc.taps();
     let transposed = matches!(desc.tensor_layout(), Layout::Nchw);
@@ -222,7 +223,7 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     }
 }
 
-/// Fills the table of (input channel, tap): where to read in planes `pitch` apart, and the threshold.
+/// Fills the tables over (input channel, tap): the offset to read at, in planes `pitch` apart, and the threshold.
 fn tabulate(
     call: &ForwardCall<'_>,
     grid: &Grid,
@@ -234,8 +235,8 @@ fn tabulate(
     let (desc, taps) = (call.desc, call.desc.taps());
     let (first, others) = offsets[..channels.len() * taps].split_at_mut(taps);
     for (tap, offset) in first.iter_mut().enumerate() {
-        // Fits, here and below: chunks of several channels are bounded by the staging length, single channels by
-        // `block_size`, images read in place by their length.
+        // Every offset fits 32 bits, here and below. The staging length bounds chunks of several channels, `block_size` bounds
+        // the copy of a single channel, and `reads_whole_planes` bounds images that are read in place.
         *offset = grid.tap(desc.kernel_position(tap)) as u32;
     }
     for (index, offsets) in (1..).zip(others.chunks_exact_mut(taps)) {
@@ -254,15 +255,15 @@ fn panels_of_group(panels: &Range<usize>, per_group: usize, group: usize) -> Ran
     panels.start.max(first) - first..panels.end.min(first + per_group) - first
 }
 
-/// How the threads share out a layer.
+/// How threads share a layer.
 const fn share_out(desc: &ConvDesc, panels: usize, threads: usize, depthwise: bool) -> Split {
-    /// Positions of a share that still fill its tiles.
+    /// The least positions of a task that fill its tiles.
     const LEAST_POSITIONS: usize = 32;
 
     let size = desc.output_size();
     let axis = long_axis(size);
     let finest = min(volume(size) / LEAST_POSITIONS, size[axis]);
-    // Panels of planes share a copy of what they read, which takes about as long as one tap.
+    // With channels first, the panels of a block share a copy of its input. To make it takes about as long as one tap takes.
     let copied = matches!(desc.tensor_layout(), Layout::Nchw) && !depthwise;
     let shared = 1 + if copied { 16 / desc.taps() } else { 0 };
     Split::new(Work { items: [desc.batch(), size[axis], panels], finest, shared, consecutive: false }, threads)

@@ -42,9 +42,9 @@ impl Class {
 }
 
 impl Class {
-    /// What the first position reads through the first tap. It has a tap.
+    /// The coordinates that the first position reads through the first tap. The class has at least one tap.
     pub(crate) fn first_read(&self, reads: &[Reads; 3]) -> [usize; 3] {
-        // Taps of a class read inside.
+        // The taps of a class read inside, so the coordinates are not negative.
         [0, 1, 2].map(|axis| reads[axis].coordinate(self.positions[axis].start, self.taps[axis].start) as usize)
     }
 
@@ -103,7 +103,7 @@ mod tests {
                 assert_eq!(class.taps_len() + class.padded(desc.kernel()).count(), desc.taps());
             }
             assert!(seen.into_iter().all(|seen| seen));
-            // No two classes beside each other could be one.
+            // No two neighbouring classes have the same taps.
             let mut count = 1;
             for axis in reads {
                 count *= axis.intervals().remaining();

@@ -5,8 +5,8 @@
 //! positions ──────┬──────┬──────┬──────────┬──────┬──────┬──────
 //! ```
 //!
-//! A tap reads inside from one position on and until another. Only there the taps change, so there are at most two
-//! intervals more than twice the taps, and the next change is a division away.
+//! A tap reads inside from one position on and until another. The taps change only at these positions. So there are at most two
+//! intervals more than twice the number of taps, and one division finds the next change.
 
 use super::reads::Reads;
 use super::span::Span;
@@ -15,7 +15,7 @@ use crate::arith::min;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interval {
     pub(crate) positions: Span,
-    /// The taps that read inside, [`Span::EMPTY`] where none does.
+    /// The taps that read inside, or [`Span::EMPTY`].
     pub(crate) taps: Span,
 }
 
@@ -40,7 +40,7 @@ impl Intervals {
         }
         let taps = self.reads.taps_of(start);
         let mut next = self.change_after(start);
-        // From none to none is no change.
+        // Positions without a tap belong together.
         while taps.is_empty() && next < end && self.reads.taps_of(next).is_empty() {
             next = self.change_after(next);
         }
@@ -48,8 +48,8 @@ impl Intervals {
         Some(Interval { positions: Span { start, end: self.rest.start }, taps })
     }
 
-    /// The next position at which a tap that still read before the source reads inside, or one that did not read behind
-    /// it yet does.
+    /// The next position at which the taps change: a tap that read before the source now reads inside it, or a tap that read
+    /// inside now reads behind it.
     const fn change_after(&self, position: usize) -> usize {
         let reads = &self.reads;
         let (before, until) = (reads.taps_before(0, position), reads.taps_before(reads.source, position));
@@ -63,7 +63,7 @@ impl Intervals {
         next
     }
 
-    /// How many are left.
+    /// The number of intervals that are left.
     #[cfg_attr(not(test), expect(dead_code, reason = "plans over classes of positions will"))]
     pub(crate) const fn remaining(mut self) -> usize {
         let mut count = 0;

@@ -5,8 +5,8 @@
 //!           [depth, height, width, channel]      of taps: steps in the input and in the packed weight
 //! ```
 //!
-//! Axes that follow one another without a gap in every tensor are one axis: a 1×1 layer is one line of positions over the
-//! whole batch, and a kernel row over adjacent channels is one line of steps.
+//! Axes that follow one another without a gap in every tensor are joined to one axis. So a 1×1 layer is one line of positions
+//! over the whole batch, and a kernel row over adjacent channels is one line of steps.
 
 use super::share::Panels;
 
@@ -26,7 +26,7 @@ impl<const T: usize> Lattice<T> {
         a * b * c * d
     }
 
-    /// How far the last place lies behind the first one in a tensor. There is at least one place. Saturates.
+    /// The distance of the last place from the first one in a tensor. There must be at least one place. Saturates.
     pub(crate) const fn last(&self, tensor: usize) -> usize {
         let (mut last, mut axis) = (0usize, 0);
         while axis < 4 {
@@ -36,7 +36,7 @@ impl<const T: usize> Lattice<T> {
         last
     }
 
-    /// The same places in the same order, in as few axes as possible, the innermost ones.
+    /// The same places in the same order, in as few axes as possible. The innermost axes hold them.
     pub(crate) const fn joined(mut self) -> Self {
         let (mut inner, mut next) = (3, 3);
         while next > 0 {
@@ -58,13 +58,14 @@ impl<const T: usize> Lattice<T> {
         self
     }
 
-    /// The same, but innermost places that are adjacent in every tensor stay so: a single one may else join others that lie apart.
+    /// As [`joined`](Self::joined), but if the innermost places are adjacent in every tensor, they stay so. (A single innermost
+    /// place could otherwise be joined with an axis whose places lie apart.)
     pub(crate) fn joined_lines(self) -> Self {
         let joined = self.joined();
         if joined.steps.iter().all(|steps| steps[3] == 1) { joined } else { self }
     }
 
-    /// Whether each line along the `outer` axis goes on where the one along the `inner` axis ends.
+    /// Whether a step along the `outer` axis continues where a line along the `inner` axis ends.
     const fn continues(&self, outer: usize, inner: usize) -> bool {
         let mut tensor = 0;
         while tensor < T {
@@ -90,8 +91,8 @@ impl<const T: usize> Lattice<T> {
         self.counts[outer] = 1;
     }
 
-    /// The axis along which tiles of at most `most` places cost the least, where one of fewer than `least` costs as much as
-    /// one of `least`. The innermost of those that cost the same.
+    /// The axis along which tiles of at most `most` places cost the least. A tile of fewer than `least` places costs as much as
+    /// one of `least`. Among axes of the same cost it is the innermost.
     pub(crate) const fn tile_axis(&self, most: usize, least: usize) -> usize {
         let (mut best, mut cheapest, mut axis) = (3, usize::MAX, 4);
         while axis > 0 {
@@ -110,7 +111,7 @@ impl<const T: usize> Lattice<T> {
         best
     }
 
-    /// Where the lines along an axis begin, in every tensor.
+    /// The beginnings of the lines along an axis, in every tensor.
     pub(crate) fn lines(self, axis: usize) -> impl Iterator<Item = [usize; T]> + Clone {
         let mut counts = self.counts;
         counts[axis] = 1;
@@ -163,7 +164,7 @@ mod tests {
             let joined = lattice.joined();
             assert_eq!(places(&joined, 3), places(&lattice, 3), "{lattice:?}");
             assert_eq!(joined.joined(), joined);
-            // What is left are outer axes of one place, then axes that do not continue one another.
+            // Outer axes have a single place. The other axes do not continue one another.
             let first = joined.counts.iter().position(|&count| count > 1).unwrap_or(3);
             assert!(joined.counts[first..].iter().all(|&count| count > 1) || first == 3);
             joined_all += usize::from(lattice.counts[0] > 1 && joined.counts[..3] == [1; 3]);
@@ -195,7 +196,7 @@ mod tests {
         assert_eq!(lattice([1, 1, 4, 1]).tile_axis(6, 4), 2);
         // Planes of 4×4 in a batch of 12: tiles of six images.
         assert_eq!(lattice([12, 1, 3, 3]).tile_axis(6, 4), 0);
-        // Nothing to gain.
+        // All axes cost the same, so it is the innermost.
         assert_eq!(lattice([8, 8, 8, 8]).tile_axis(6, 4), 3);
     }
 }

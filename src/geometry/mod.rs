@@ -1,4 +1,4 @@
-//! Which positions read what, in numbers only: no buffers, no instruction sets.
+//! Arithmetic on which positions read which inputs. Nothing here knows buffers or instruction sets.
 //!
 //! ```text
 //! input   i = o · stride + k · dilation − padding      of output o through tap k
@@ -9,7 +9,7 @@
 //!
 //! | module | enumerates |
 //! |---|---|
-//! | [`reads`] | along one axis: what reads what |
+//! | [`reads`] | along one axis: what a position reads through a tap |
 //! | [`interval`] | along one axis: positions in a row that read inside through the same taps |
 //! | [`class`] | boxes of three intervals |
 //! | [`lattice`] | boxes of places at constant steps in several tensors |
@@ -18,8 +18,8 @@
 //! | [`share`] | parts of nearly equal size, for threads and for panels of channels |
 //! | [`split`] | parts of a box of images, positions and panels, for threads |
 //!
-//! All of it follows from the descriptor by arithmetic. The time it takes grows with the number of things enumerated, never
-//! with the number of positions.
+//! Everything follows from the descriptor. The time grows with the number of things enumerated, never with the number of
+//! positions.
 
 mod class;
 mod interval;

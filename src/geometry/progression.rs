@@ -5,9 +5,9 @@
 //!                                    inputs  1 3 5 7 …   through taps 0 and 2
 //! ```
 //!
-//! Input `i` is read through taps with `k · dilation ≡ i + padding` modulo the stride: the inputs of one residue are a phase.
-//! In a phase, inputs read outputs as outputs read inputs, without a stride: the next input meets the next output, and a
-//! tap later in the kernel an earlier one. So a phase has intervals, and these are the progressions.
+//! Input `i` is read through the taps with `k · dilation ≡ i + padding` modulo the stride. The inputs with the same residue are a
+//! phase. In a phase, inputs read outputs in the way in which outputs read inputs, with stride 1: the next input reads the next
+//! output, and a later tap of the kernel an earlier output. So a phase has intervals, and these are the progressions.
 
 use core::ops::Range;
 
@@ -16,32 +16,32 @@ use super::reads::Reads;
 use super::span::{Span, Steps};
 use crate::arith::{gcd, min};
 
-/// The inputs of one residue modulo the stride.
+/// The inputs with the same residue modulo the stride.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Phase {
     pub(crate) inputs: Steps,
-    /// The kernel positions of the taps that any of them is read through; perhaps none.
+    /// The kernel positions of the taps that read any of these inputs. There may be none.
     pub(crate) taps: Steps,
-    /// How the inputs read outputs. Taps are numbered by ascending output: from the last in the kernel on.
+    /// How the inputs read outputs. Taps are numbered by ascending output, that is, from the last one in the kernel to the first.
     pub(crate) reads: Reads,
 }
 
 impl Phase {
-    /// How many phases an axis has.
+    /// The number of phases of an axis.
     pub(crate) const fn count(forward: &Reads) -> usize {
         min(forward.stride, forward.source)
     }
 
     /// The phase of input `first`, which is less than the [`count`](Self::count), of an axis where outputs read inputs.
     ///
-    /// Input `first + t · stride` meets tap `k` at output `t + (first + padding − k · dilation) / stride`, where that is an
-    /// integer.
+    /// Output `t + (first + padding − k · dilation) / stride` reads input `first + t · stride` through tap `k`, where the
+    /// quotient is an integer.
     pub(crate) const fn new(forward: &Reads, first: usize) -> Self {
         let &Reads { positions, source, taps, stride, dilation, origin } = forward;
         let common = gcd(stride, dilation);
         let step = stride / common;
         let padded = first + origin.unsigned_abs();
-        // The first tap of this residue, if any, is one of the first `step`.
+        // If any tap has this residue, one of the first `step` taps has it.
         let (mut k, most) = (0, min(taps, step));
         while k < most && k * dilation % stride != padded % stride {
             k += 1;
@@ -68,11 +68,11 @@ impl Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Progression {
     pub(crate) inputs: Steps,
-    /// Kernel positions, ascending; none where no tap reads these inputs.
+    /// Kernel positions, ascending. There is none if no tap reads these inputs.
     pub(crate) taps: Steps,
     /// The output that reads the first input through the first tap.
     pub(crate) output: usize,
-    /// How many outputs before lies the one that reads the same input through the next tap.
+    /// The output that reads the same input through the next tap lies so many outputs before.
     pub(crate) shift: usize,
 }
 
@@ -89,7 +89,7 @@ impl Progression {
                 shift: reads.dilation,
             };
         }
-        // The taps of an interval read inside.
+        // The taps of an interval read inside, so the coordinate is not negative.
         let output = reads.coordinate(positions.start, taps.end - 1) as usize;
         let taps = Steps { first: all.at(all.count - taps.end), step: all.step, count: taps.len() };
         Self { inputs, taps, output, shift: reads.dilation }
@@ -107,20 +107,20 @@ impl Progression {
 pub(crate) struct Progressions {
     forward: Reads,
     inputs: Span,
-    /// The first input whose phase has not begun. Each of the first `stride` inputs is the first of its own.
+    /// The first input whose phase has not begun. Each of the first `stride` inputs begins a phase.
     next: usize,
     phase: Phase,
     intervals: Intervals,
 }
 
 impl Progressions {
-    /// Of an axis where outputs read inputs.
+    /// All progressions of an axis along which outputs read inputs.
     #[cfg(test)]
     pub(crate) const fn new(forward: &Reads) -> Self {
         Self::within(forward, 0..forward.source)
     }
 
-    /// Of a range of its inputs, of which there is at least one.
+    /// The progressions of a range of inputs, which is not empty.
     pub(crate) const fn within(forward: &Reads, inputs: Range<usize>) -> Self {
         let inputs = Span { start: inputs.start, end: inputs.end };
         let (phase, intervals) = phase_from(forward, inputs, inputs.start);
@@ -142,7 +142,7 @@ impl Progressions {
         }
     }
 
-    /// How many are left.
+    /// The number of progressions that are left.
     #[cfg_attr(not(test), expect(dead_code, reason = "plans over progressions will"))]
     pub(crate) const fn remaining(mut self) -> usize {
         let mut count = 0;
@@ -153,7 +153,7 @@ impl Progressions {
     }
 }
 
-/// The phase of an input, and its intervals from that input on to the end of some inputs.
+/// The phase of input `from`, and its intervals from there to the end of `inputs`.
 const fn phase_from(forward: &Reads, inputs: Span, from: usize) -> (Phase, Intervals) {
     let phase = Phase::new(forward, from % forward.stride);
     let Steps { first, step, .. } = phase.inputs;
@@ -168,7 +168,7 @@ impl Iterator for Progressions {
     }
 }
 
-/// The boxes of progressions of a box of inputs: each axis's inputs and taps are independent of the others'.
+/// The boxes of progressions of a box of inputs. The axes are independent of each other.
 pub(crate) fn progressions(
     forward: &[Reads; 3],
     inputs: [Range<usize>; 3],

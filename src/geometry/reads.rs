@@ -1,11 +1,11 @@
-//! What reads what along one axis.
+//! What positions read through taps, along one axis.
 //!
 //! ```text
 //! position p reads through tap t the source coordinate   origin + p · stride + t · dilation
 //! ```
 //!
-//! Coordinates outside `0..source` are padding. Outputs that read inputs have this form, and so have the inputs of one
-//! residue modulo the stride, read by outputs ([`Phase`](super::Phase)).
+//! Coordinates outside `0..source` are padding. Outputs that read inputs have this form. So have inputs that read outputs, if the
+//! inputs have the same residue modulo the stride ([`Phase`](super::Phase)).
 
 use core::ops::Range;
 
@@ -14,7 +14,7 @@ use super::span::{Span, Steps};
 use crate::arith::{max, min};
 use crate::desc::ConvDesc;
 
-/// One axis. All coordinates that positions read fit `isize`: [`ConvDesc`] sees to it.
+/// One axis. All coordinates that positions read fit `isize`, because [`ConvDesc`] has checked it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reads {
     pub(crate) positions: usize,
@@ -35,7 +35,7 @@ impl Reads {
             source: desc.input_size()[axis],
             taps,
             stride: desc.stride()[axis],
-            // That of a single tap separates nothing, so it may be any number.
+            // The dilation of a single tap has no meaning, so it may be any number in the descriptor.
             dilation: if taps == 1 { 1 } else { desc.dilation()[axis] },
             origin: -(desc.padding_before()[axis] as isize),
         }
@@ -51,12 +51,12 @@ impl Reads {
         [Self::forward(desc, 0), Self::forward(desc, 1), Self::forward(desc, 2)]
     }
 
-    /// How far apart taps next to each other read.
+    /// The distance between what two neighbouring taps read.
     pub(crate) const fn dilation(&self) -> usize {
         self.dilation
     }
 
-    /// The coordinate that a position reads through a tap, perhaps padding.
+    /// The coordinate that a position reads through a tap. It may be padding.
     pub(super) const fn coordinate(&self, position: usize, tap: usize) -> isize {
         self.origin + (position * self.stride) as isize + (tap * self.dilation) as isize
     }
@@ -78,7 +78,7 @@ impl Reads {
         if position < self.positions { Some(position) } else { None }
     }
 
-    /// The first position, perhaps beyond the last, that reads `coordinate` or a later one through a tap.
+    /// The first position that reads `coordinate` or a later one through a tap. It may lie beyond the last position.
     pub(super) const fn reaches(&self, coordinate: usize, tap: usize) -> usize {
         let steps = coordinate as isize - self.coordinate(0, tap);
         if steps > 0 { (steps as usize).div_ceil(self.stride) } else { 0 }
@@ -95,7 +95,7 @@ impl Reads {
         self.positions_of(0..self.source, tap)
     }
 
-    /// The sources that some positions read: from the first to the last one, or those of the only tap.
+    /// The sources that some positions read. With a single tap they are exactly these, otherwise all from the first to the last.
     pub(crate) const fn read_by(&self, positions: Range<usize>) -> Steps {
         let Range { start, end } = positions;
         if self.taps == 1 {
@@ -112,7 +112,7 @@ impl Reads {
         Steps { first, step: 1, count: last.saturating_sub(first) }
     }
 
-    /// The most that so many positions in a row [read](Self::read_by); of none, one. Saturates.
+    /// The most sources that so many positions in a row [read](Self::read_by), and at least 1. Saturates.
     pub(crate) const fn most_read(&self, positions: usize) -> usize {
         if self.taps == 1 {
             return min(positions, self.source);
@@ -131,13 +131,13 @@ impl Reads {
         Steps { first, step: 1, count: end - first }
     }
 
-    /// The most [readers](Self::readers) of so many sources in a row; saturates.
+    /// The most [readers](Self::readers) of so many sources in a row. Saturates.
     pub(crate) const fn most_readers(&self, sources: usize) -> usize {
         let reach = (self.taps - 1).saturating_mul(self.dilation);
         min(sources.saturating_sub(1).saturating_add(reach) / self.stride + 1, self.positions)
     }
 
-    /// How many taps read before `coordinate` at a position. They are the first ones.
+    /// The number of taps that read before `coordinate` at a position. They are the first taps.
     pub(super) const fn taps_before(&self, coordinate: usize, position: usize) -> usize {
         let room = coordinate as isize - self.coordinate(position, 0);
         if room > 0 { min((room as usize).div_ceil(self.dilation), self.taps) } else { 0 }
@@ -146,16 +146,16 @@ impl Reads {
     /// The taps through which a position reads inside.
     pub(crate) const fn taps_of(&self, position: usize) -> Span {
         let taps = Span { start: self.taps_before(0, position), end: self.taps_before(self.source, position) };
-        // Where all sources lie between two taps, there are none.
+        // There are none if all sources lie between two taps.
         if taps.is_empty() { Span::EMPTY } else { taps }
     }
 
-    /// All positions, cut where the taps change that read inside.
+    /// All positions, cut where the taps that read inside change.
     pub(crate) const fn intervals(&self) -> Intervals {
         self.intervals_in(0..self.positions)
     }
 
-    /// The positions of a range, cut where the taps change that read inside.
+    /// The positions of a range, cut where the taps that read inside change.
     pub(crate) const fn intervals_in(&self, positions: Range<usize>) -> Intervals {
         Intervals::new(*self, Span { start: positions.start, end: max(positions.start, positions.end) })
     }

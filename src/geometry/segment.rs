@@ -1,30 +1,31 @@
-//! Segments: gradients that sum over positions are sums of partial sums, of about [`SEGMENT`] positions each.
+//! Segments: a gradient that sums over positions is a sum of partial sums, each over about [`SEGMENT`] positions.
 //!
 //! ```text
 //! ∂w = (g₀·f₀ + … + g₈₁₉₁·f₈₁₉₁) + (g₈₁₉₂·f₈₁₉₂ + …) + …
 //! ```
 //!
-//! One chain over all positions rounds in proportion to their number: ones in f32 add up to no more than 2²⁴. Segments
-//! depend on the descriptor and the instruction set alone, so the bits do not depend on threads.
+//! The error of a single chain over all positions grows with their number: a sum of ones in f32 ends at 2²⁴. Segments depend only
+//! on the descriptor and the instruction set, so the bits do not depend on threads.
 
 use super::parts;
 use crate::arith::min;
 
-/// The positions after which a partial sum ends. A segment is as many, and at most one block of positions more, which is no
-/// longer.
+/// The positions after which a partial sum ends. The last block of a segment may exceed it, and a block has at most so many
+/// positions.
 pub(crate) const SEGMENT: usize = 8192;
 
-/// The most segments that are summed apart so that threads may share them out: as many threads find work even where nothing else is to
-/// be shared.
+/// The most segments that have sums of their own so that threads can share them. So many threads find work even where there is
+/// nothing else to share.
 pub(crate) const MOST_SEGMENTS: usize = 16;
 
-/// How many such segments pay, where a thread's part has `part` multiply-adds at least: their sums cost time, too.
+/// The number of such segments that is worth its cost, where a task has at least `part` multiply-adds. The sums of each segment
+/// cost time as well.
 pub(crate) const fn paying_segments(multiply_adds: usize, part: usize) -> usize {
     const PARTS_PER_SEGMENT: usize = 12;
     parts(MOST_SEGMENTS, multiply_adds, part.saturating_mul(PARTS_PER_SEGMENT))
 }
 
-/// Tells who adds block after block of positions when the partial sum ends.
+/// Counts the positions of blocks that are added one after another, and says when the partial sum ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Segments {
     /// Positions in the partial sum.
@@ -32,7 +33,7 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    /// Whether the partial sum ends with a block of so many positions, which has just been added.
+    /// Counts a block of so many positions that has just been added. Returns whether the partial sum ends with it.
     pub(crate) const fn advance(&mut self, positions: usize) -> bool {
         self.len += positions;
         let ends = self.len >= SEGMENT;
@@ -48,7 +49,7 @@ impl Segments {
     }
 }
 
-/// The longest chain of additions in a sum over `positions`: those of a segment, then the segments.
+/// The longest chain of additions in a sum over `positions`: the positions of a segment, then the segments.
 pub(crate) const fn chain(positions: usize) -> usize {
     min(positions, 2 * SEGMENT) + positions.div_ceil(SEGMENT)
 }

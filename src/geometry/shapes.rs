@@ -7,7 +7,7 @@ use std::vec::Vec;
 use crate::desc::{ConvDesc, ConvDescBuilder};
 use crate::layout::Layout;
 
-/// The input that an output reads through a tap, unless it is padding: in numbers that nothing overflows.
+/// The input that an output reads through a tap, unless it is padding. Computed in numbers that cannot overflow.
 pub(super) fn valid(desc: &ConvDesc, axis: usize, o: usize, k: usize) -> Option<usize> {
     let at = o as i128 * desc.stride()[axis] as i128 + k as i128 * desc.dilation()[axis] as i128
         - desc.padding_before()[axis] as i128;
@@ -32,7 +32,7 @@ pub(super) fn axes() -> impl Iterator<Item = ConvDesc> {
         })
 }
 
-/// Layers whose numbers are as large as they may be, of few taps and few residues or inputs.
+/// Layers with the largest numbers that are allowed, but few taps and few residues or inputs.
 pub(super) fn extreme_axes() -> Vec<ConvDesc> {
     const FAR: usize = 100_000_000;
     const LIMIT: usize = isize::MAX as usize / 4;

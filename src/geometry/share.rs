@@ -8,26 +8,26 @@ use core::ops::Range;
 
 use crate::arith::{clamp, max, min};
 
-/// Whether a call may be cut into parts: firmware has one thread, and no flash for more.
+/// Whether a call may be cut into tasks. Firmware has one thread, and the code for more would cost flash.
 pub(crate) const THREADS: bool = cfg!(all(target_has_atomic = "8", not(target_os = "none")));
 
-/// The most parts that a call is cut into, whatever the threads: what they have of their own is not without bounds.
+/// The most tasks of a call, for any number of threads. Each task has memory of its own, so there must be a limit.
 pub(crate) const MOST_PARTS: usize = 128;
 
-/// How many parts pay: one per thread, where each gets `least` multiply-adds or more.
+/// The number of tasks that is worth its cost: one per thread, if each gets at least `least` multiply-adds.
 pub(crate) const fn parts(threads: usize, multiply_adds: usize, least: usize) -> usize {
     clamp(multiply_adds / max(least, 1), 1, clamp(threads, 1, MOST_PARTS))
 }
 
-/// `len` items in `count` consecutive parts whose sizes differ by at most one, the larger first.
+/// `len` items in `count` consecutive parts. Their sizes differ by at most one, and the larger parts come first.
 ///
-/// Balance beats full panels and a narrow tail: 64 channels in panels of at most 12 are 11+11+11+11+10+10.
+/// Equal parts are faster than full panels and a narrow last one: 64 channels in panels of at most 12 are 11+11+11+11+10+10.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Panels {
     len: usize,
     count: usize,
-    // Kept, for tiles ask for their rows more often than a division is cheap: size of all but the first few parts, and how
-    // many have one more.
+    // Both are kept, because tiles ask for their rows so often that a division each time would cost too much. `size` is that of
+    // the smaller parts, and `larger` is the number of parts that have one item more.
     size: usize,
     larger: usize,
 }
@@ -67,7 +67,7 @@ impl Panels {
         self.size
     }
 
-    /// How many parts from `index` on are as large as that one.
+    /// The number of parts from `index` on that are as large as part `index`.
     pub(crate) const fn alike(&self, index: usize) -> usize {
         if index < self.larger { self.larger - index } else { self.count - index }
     }
@@ -78,7 +78,7 @@ impl Panels {
         if item < larger { item / (self.size + 1) } else { self.larger + (item - larger) / self.size }
     }
 
-    /// First item of part `index`; of part `count`, the end.
+    /// First item of part `index`. For `count` it is the end.
     pub(crate) const fn start(&self, index: usize) -> usize {
         index * self.size + if index < self.larger { index } else { self.larger }
     }
@@ -97,8 +97,8 @@ impl Panels {
     }
 }
 
-/// Consecutive parts of `range`, of `size` items each (at least 1) but for the last. (`Iterator::step_by` would divide at
-/// each loop.)
+/// Consecutive parts of `range`, of `size` items each (at least 1). The last one may be smaller. (`Iterator::step_by` would
+/// divide at the start of each loop.)
 pub(crate) fn chunks(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> + Clone {
     let mut next = range.start;
     core::iter::from_fn(move || {
@@ -111,7 +111,7 @@ pub(crate) fn chunks(range: Range<usize>, size: usize) -> impl Iterator<Item = R
     })
 }
 
-/// The widths of panels for which kernels are compiled: all up to one, and perhaps a larger one.
+/// The widths of panels for which kernels are compiled: all from 1 to some width, and perhaps a single larger one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Widths {
     whole: usize,
@@ -119,7 +119,7 @@ pub(crate) struct Widths {
 }
 
 impl Widths {
-    /// All of `1..=rest`, and `whole`, which is no less than `rest`.
+    /// All of `1..=rest`, and `whole`, which is at least `rest`.
     pub(crate) const fn new(whole: usize, rest: usize) -> Self {
         Self { whole, rest }
     }
@@ -133,8 +133,8 @@ impl Widths {
         width == self.whole || (width >= 1 && width <= self.rest)
     }
 
-    /// `len` items in panels of such widths and of at most `most` items, `most` at least 1: as few as possible, or of
-    /// the largest width where that leaves no remainder.
+    /// `len` items in panels of such widths and of at most `most` items, which is at least 1. There are as few panels as
+    /// possible, or panels of the largest width if these leave no remainder.
     pub(crate) const fn panels(self, len: usize, most: usize) -> Panels {
         let widest = if self.whole <= most && len.is_multiple_of(self.whole) { self.whole } else { self.rest };
         Panels::of_at_most(len, min(widest, most))
@@ -172,7 +172,7 @@ mod tests {
                     let parts = parts(threads, multiply_adds, least);
                     assert!(parts >= 1 && parts <= threads.max(1) && parts <= MOST_PARTS);
                     assert!(parts == 1 || multiply_adds / parts >= least);
-                    // One more would be too many, or too small.
+                    // With one panel more there would be too many, or they would be too small.
                     let more = parts + 1;
                     assert!(more > threads.min(MOST_PARTS) || multiply_adds / more < least.max(1));
                 }

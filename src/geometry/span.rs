@@ -1,8 +1,8 @@
-//! Numbers in a row, and numbers a step apart.
+//! Consecutive numbers, and numbers at a constant step.
 
 use core::ops::Range;
 
-/// `start..end`, which `Range` is not `Copy` enough to say.
+/// `start..end`. Unlike `Range`, it is `Copy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) start: usize,
@@ -21,7 +21,7 @@ impl Span {
         self.start == self.end
     }
 
-    /// The same numbers, counted from `first` on, which is at most the start.
+    /// The same numbers less `first`, which is at most the start.
     pub(crate) const fn before(self, first: usize) -> Self {
         Self { start: self.start - first, end: self.end - first }
     }

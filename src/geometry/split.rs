@@ -1,4 +1,4 @@
-//! Splits: how the threads of a call share out a box of work.
+//! Splits: how the tasks of a call share a box of work.
 //!
 //! ```text
 //! 3 images, 28 rows, 8 panels, 16 threads:    1 × 4 × 4 parts of 3 images, 7 rows, 2 panels
@@ -9,21 +9,22 @@ use core::ops::Range;
 use super::{MOST_PARTS, Panels, THREADS};
 use crate::arith::min;
 
-/// What a box of work consists of.
+/// A box of work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Work {
     /// Items along `[image, position, panel]`.
     pub(crate) items: [usize; 3],
-    /// Most parts along the positions.
+    /// The most parts along the positions.
     pub(crate) finest: usize,
-    /// What the panels of an image and a position share, and each part does anew: in sixteenths of a panel's work.
+    /// The work that the panels of an image and a position share, and that each task does again. The unit is a sixteenth of a
+    /// panel's work.
     pub(crate) shared: usize,
-    /// Whether the parts of images that are cut along their positions are single images: then the parts of some panels hold
-    /// consecutive items.
+    /// Whether positions may be cut only where each part has a single image. The parts of some panels then hold consecutive
+    /// items.
     pub(crate) consecutive: bool,
 }
 
-/// The first axis that is more than one position long: parts along it are consecutive in memory.
+/// The first axis with more than one position. Parts along it are consecutive in memory.
 pub(crate) const fn long_axis(size: [usize; 3]) -> usize {
     if size[0] > 1 {
         0
@@ -34,7 +35,7 @@ pub(crate) const fn long_axis(size: [usize; 3]) -> usize {
     }
 }
 
-/// Positions for each one along the [first axis that has several](long_axis).
+/// The positions behind each position along the [first axis that has several](long_axis).
 pub(crate) const fn inner_positions(size: [usize; 3]) -> usize {
     match long_axis(size) {
         0 => size[1] * size[2],
@@ -43,7 +44,8 @@ pub(crate) const fn inner_positions(size: [usize; 3]) -> usize {
     }
 }
 
-/// A box of items, cut along each axis into nearly equal parts. (Small, for plans are constants in a microcontroller's flash.)
+/// A box of items, cut along each axis into nearly equal parts. (The struct is small because plans are constants in a
+/// microcontroller's flash.)
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Split {
     items: [usize; 3],
@@ -52,12 +54,13 @@ pub(crate) struct Split {
 }
 
 impl Split {
-    /// A single part, or none of no images.
+    /// A single part, or none if there are no images.
     pub(crate) const fn whole(items: [usize; 3]) -> Self {
         Self { items, parts: [min(items[0], 1) as u8, min(items[1], 1) as u8, min(items[2], 1) as u8] }
     }
 
-    /// At most one part per thread, the largest as small as can be: of images rather than positions, and of these rather than panels.
+    /// The split into at most one part per thread whose largest part is the smallest. Among equals it cuts images rather than
+    /// positions, and positions rather than panels.
     pub(crate) const fn new(work: Work, threads: usize) -> Self {
         let Work { items, finest, shared, consecutive } = work;
         let [images, positions, panels] = items;
@@ -79,7 +82,7 @@ impl Split {
                 let cost = cost.saturating_mul(own_images).saturating_mul(own_positions);
                 if cost < least {
                     least = cost;
-                    // As few parts as have that size.
+                    // The least number of parts of that size.
                     best.parts = [
                         images.div_ceil(own_images) as u8,
                         positions.div_ceil(own_positions) as u8,
@@ -93,7 +96,7 @@ impl Split {
         best
     }
 
-    /// Parts.
+    /// The number of parts.
     pub(crate) const fn count(&self) -> usize {
         if !THREADS {
             return self.parts[0] as usize;
@@ -121,7 +124,7 @@ impl Split {
         self.axis(2)
     }
 
-    /// The parts: those of the first panels first; of these, those of the first images.
+    /// The parts. Those of the first panels come first, and among these those of the first images.
     pub(crate) fn iter(self) -> impl Iterator<Item = [Range<usize>; 3]> {
         (0..self.count()).map(move |index| if THREADS { self.get(index) } else { self.items.map(|items| 0..items) })
     }
@@ -181,7 +184,7 @@ mod tests {
         assert_eq!(largest([3, 28, 8], 16), Some(42));
         assert_eq!(largest([8, 1, 1], 16), Some(1));
         assert_eq!(largest([1, 7, 1], 3), Some(3));
-        // Whoever cuts panels pays for what they share.
+        // A cut between panels costs the work that they share.
         let split = Split::new(Work { items: [1, 2, 2], shared: 1, ..WORK }, 2);
         assert!(split.iter().eq([[0..1, 0..1, 0..2], [0..1, 1..2, 0..2]]));
         let split = Split::new(Work { items: [1, 2, 2], finest: 1, ..WORK }, 2);

@@ -1,8 +1,9 @@
-//! Register tiles over valid taps: output channels in lanes, inputs broadcast from where they lie and clamped in registers.
+//! Forward kernel with output channels in lanes. It broadcasts inputs in place, clamps them in registers, and multiplies only by
+//! taps that read inside the input.
 //!
-//! A tile is `R` positions at a constant step by `V` vectors of output channels. It sums over lines of adjacent steps (what
-//! oneDNN calls a batch-reduce product): nothing is packed but the weights, and nothing is read that lies in padding. Each step
-//! costs `V` loads of weights, one of a threshold, `R` broadcasts, `R` maxima and `R · V` multiply-adds:
+//! A tile is `R` positions at a constant step by `V` vectors of output channels. It sums over lines of adjacent steps, which
+//! oneDNN calls a batch-reduce product. Only the weights are packed. Each step costs `V` loads of weights, one load of a
+//! threshold, `R` broadcasts, `R` maxima and `R · V` multiply-adds:
 //!
 //! | | tile | multiply-adds / loads per step | cycles at 2 FMA and 2 loads per cycle |
 //! |---|---|---|---|
@@ -10,15 +11,15 @@
 //! | AVX2 | 6 × 2 | 12 / 9 | 6 |
 //! | NEON | 7 × 3 | 21 / 5 | 10.5 |
 //!
-//! so the multiply-adds are the limit, where maxima run beside them. NEON clamps four steps of a position at once and
-//! multiplies by a lane.
+//! So the multiply-adds are the limit if maxima run beside them. NEON clamps four steps of a position at once and multiplies by a
+//! lane.
 //!
-//! Where maxima keep a unit from multiplying (Intel: AVX2's tile would take 9 cycles instead of 6, AVX-512's 15 instead of 12),
-//! the inputs of some tiles are clamped once, vector by vector, into a packed copy: a row of adjacent steps per position. Then all
-//! panels take turns at them, with the tiles of linear layers. The sums are the same, bit by bit.
+//! On Intel's CPUs a maximum keeps a unit from multiplying: AVX2's tile would take 9 cycles instead of 6, AVX-512's 15 instead of
+//! 12. There the inputs of some tiles are clamped once, vector by vector, into a packed copy, which has a row of adjacent steps
+//! per position. Then all panels use the copy, with the tiles of linear layers. The sums are the same, bit by bit.
 //!
-//! Each shape of a tile is a function of its own: one that holds them all takes long to compile, and without optimisation its
-//! stack frame holds the temporaries of all shapes.
+//! Each shape of a tile is a function of its own. A function with all shapes would take long to compile, and without optimisation
+//! its stack frame would hold the temporaries of all shapes.
 
 use core::hint::black_box;
 use core::mem::MaybeUninit;
@@ -37,12 +38,12 @@ use crate::workspace::{ROW_GAP, row_pitch};
 /// Sums of a box of positions over the taps that all of them have: `output[p][l] = start[l] + Σ_k weight[k][l] · f(x[p][k]; θ[k])`,
 /// one panel of lanes after another.
 pub(crate) struct BatchReduce<'a> {
-    /// From what the first position reads through its first tap on.
+    /// The source, from the element that the first position reads through its first tap on.
     pub(crate) source: &'a [f32],
-    /// How far apart positions next to each other read, per axis of the output's.
+    /// The distance between what two neighbouring positions read, along each axis of the output.
     pub(crate) source_steps: [usize; 4],
-    /// Steps of the sum, `[depth, height, width, channel]`: where they are in the source, and which of the weight they are.
-    /// None where all taps read padding.
+    /// Steps of the sum, `[depth, height, width, channel]`: their places in the source and in the weight. None if all taps read
+    /// padding.
     pub(crate) taps: Option<Lattice<2>>,
     /// `[panel][step][lane]`, from the first of the steps on.
     pub(crate) weight: &'a [f32],
@@ -51,18 +52,18 @@ pub(crate) struct BatchReduce<'a> {
     pub(crate) width: usize,
     /// Elements from a panel's weights to those of the next one.
     pub(crate) pitch: usize,
-    /// One per step, from the first on; none for a linear layer, which has no clamp.
+    /// One per step, from the first on. None for a linear layer, which does not clamp.
     pub(crate) thresholds: Option<&'a [f32]>,
     /// One per lane.
     pub(crate) start: &'a [f32],
     pub(crate) output: PixelsMut<'a>,
     /// Most rows of a tile.
     pub(crate) tile: usize,
-    /// Whether the layer has no other position.
+    /// Whether the layer has a single position.
     pub(crate) single: bool,
-    /// Room for clamped inputs of at least [`packed_len`] elements, or none: then they are clamped in registers.
+    /// Memory for clamped inputs, at least [`packed_len`] elements. If empty, inputs are clamped in registers.
     pub(crate) packed: &'a mut [f32],
-    /// What becomes of the sums.
+    /// The epilogue of the sums.
     pub(crate) ending: Option<Ending<'a>>,
 }
 
@@ -80,8 +81,8 @@ const MOST_TILE: usize = MOST_ROWS * 4 * MOST_LANES;
 /// Most chains of additions per sum.
 const MOST_CHAINS: usize = 4;
 
-/// Chains of additions per sum of a layer's only position: with one each there would be too few to hide how long an addition
-/// takes.
+/// Chains of additions per sum, if the layer has a single position. With one chain per sum, there would be too few to hide the
+/// latency of an addition.
 pub(super) const fn chains<S: Vector>(vectors: usize) -> usize {
     if S::FEW_TILES { 1 } else { clamp(8 / vectors, 1, MOST_CHAINS) }
 }
@@ -97,9 +98,9 @@ pub(super) const fn most_vectors<S: Vector>() -> usize {
     }
 }
 
-/// Most rows of a tile with `vectors` vectors: accumulators, a step's weights, its threshold and an input must fit the register
-/// file, and four steps of each row where they are at hand together. Eight rows hide the latency of a multiply-add even of one
-/// vector; more gain little, and each shape takes the compiler time.
+/// Most rows of a tile with `vectors` vectors. Accumulators, a step's weights, its threshold and an input must fit the register
+/// file. Where four steps of a row are loaded together, these must fit as well. Eight rows hide the latency of a multiply-add
+/// even with one vector. More rows gain little, and each shape takes the compiler time.
 pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
     let fit = if S::AT_HAND > 1 {
         (S::REGISTERS - 1 - vectors) / (vectors + 1)
@@ -109,7 +110,7 @@ pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
     min(fit, if S::FEW_TILES { 4 } else { MOST_ROWS })
 }
 
-/// Rows below which a tile takes as long as one of so many: two multiply-adds begin in each cycle and end four later.
+/// A tile with fewer rows takes as long as one with so many: two multiply-adds begin in each cycle and end four cycles later.
 const fn least_rows(vectors: usize) -> usize {
     8usize.div_ceil(vectors)
 }
@@ -120,8 +121,9 @@ const fn chain<S: Vector>(step: usize, vectors: usize, most: usize) -> usize {
 }
 
 impl BatchReduce<'_> {
-    /// Whether all panels take turns at a tile of positions, rather than all positions at a panel. Then the inputs of a tile are
-    /// read once, and its outputs are written one after another; but all weights stream by, from the last cache if need be.
+    /// Whether the outer loop runs over tiles and the inner one over panels, rather than the other way round. Then the inputs of
+    /// a tile are read once, and its outputs are written one after another. But all weights are read for each tile, from the last
+    /// cache if necessary.
     ///
     /// Measured on Zen 3, 1×1 layers: from 1024 to 1024 channels at 98 positions 7 to 13 % faster in four of four runs, from 512 to
     /// 1024 channels 7 to 17 %. From 256 to 64 channels it would be 7 % slower, and from 1024 to 4096 channels, whose weights take
@@ -129,14 +131,14 @@ impl BatchReduce<'_> {
     fn panels_take_turns(&self, width: usize) -> bool {
         /// Elements of weights, 4 MiB: a core's share of the last cache.
         const MOST_WEIGHTS: usize = 1 << 20;
-        /// Channels of eight cache lines: fewer are no stream of writes.
+        /// The least channels: eight cache lines. Fewer do not make a stream of writes.
         const LEAST_LANES: usize = 128;
         let (lanes, weights) = (self.panels.saturating_mul(width), self.panels.saturating_mul(self.pitch));
-        // No fewer lanes than steps.
+        // At least as many lanes as steps.
         lanes >= LEAST_LANES && self.pitch <= lanes.saturating_mul(width) && weights <= MOST_WEIGHTS
     }
 
-    /// How tiles of `vectors` vectors cover the positions.
+    /// The tiles of `vectors` vectors that cover the positions.
     #[inline(always)]
     fn tiling<S: Vector>(&self, vectors: usize) -> Tiling {
         let positions = self.positions().joined();
@@ -185,7 +187,7 @@ impl Kernel for BatchReduce<'_> {
                 (panels - 1).saturating_mul(pitch).saturating_add(steps.saturating_mul(width)) <= self.weight.len()
             );
             assert!(self.thresholds.is_none_or(|thresholds| steps <= thresholds.len()));
-            // Lines are of adjacent steps, in both.
+            // The steps of a line are adjacent in both tensors.
             assert!(taps.counts[3] == 1 || taps.steps[0][3] == 1 && taps.steps[1][3] == 1);
         }
         if let Some(ending) = &self.ending {
@@ -501,7 +503,7 @@ impl Tile<'_, '_> {
         let start = unsafe { load::<S, V>(simd, self.panel.start) };
         let mut sums = [[[simd.splat_f32s(0.0); V]; R]; N];
         sums[0] = [start; R];
-        // The lines that the sums will be written to are fetched meanwhile.
+        // The cache lines of the results are fetched while the tile computes.
         unrolled!(ROW in 0..R => {
             let row = self.output.wrapping_add(ROW * self.panel.output_step);
             simd.prefetch_for_writing(row);
@@ -510,7 +512,7 @@ impl Tile<'_, '_> {
             }
         });
         let Some(taps) = self.panel.taps else { return sums[0] };
-        // Hidden from the compiler, which would else give each row an address of its own and spill them.
+        // Hidden from the compiler. Otherwise it would give each row an address of its own, and spill these addresses.
         let source_step = black_box(self.panel.source_step);
         let thresholds = if CLAMP { call.thresholds.unwrap_or(&[]).as_ptr() } else { core::ptr::null() };
         let Lattice { counts: [depth, height, width, len], steps: [source, steps] } = *taps;
@@ -576,8 +578,9 @@ struct Line {
     thresholds: *const f32,
 }
 
-/// Rows that share an address: it takes scales 0, 1 and 2 of the step between them, so that few registers address many rows.
-/// Where steps are at hand together, an address of its own per row saves an addition each, for loads advance it.
+/// The number of rows that share an address. An instruction can add 0, 1 or 2 times the distance of rows to it, so few registers
+/// address many rows. Where several steps are loaded together, each row has an address of its own: the load advances it, which
+/// saves an addition.
 const fn rows_per_address<S: Vector>() -> usize {
     if S::AT_HAND > 1 { 1 } else { 3 }
 }
@@ -599,14 +602,14 @@ impl Line {
         sums: &mut [Sums<S, R, V>; N],
         len: usize,
     ) {
-        /// Steps per trip of the loop: its counters would cost a tenth of the instructions.
+        /// Steps per iteration of the loop. With one step, the loop's counters would be a tenth of the instructions.
         const UNROLL: usize = 4;
         let step = self.source_step;
         let mut rows = [self.source; ADDRESSES];
         unrolled!(GROUP in 0..R.div_ceil(rows_per_address::<S>()) => {
             // SAFETY: in reach: the address is that of a row.
             let row = unsafe { self.source.add(GROUP * rows_per_address::<S>() * step) };
-            // Hidden, for else the compiler computes one from another at each step.
+            // Hidden from the compiler. Otherwise it would compute one address from another at each step.
             rows[GROUP] = if const { S::AT_HAND > 1 } { black_box(row) } else { row };
         });
         let (mut weight, mut thresholds) = (self.weight, self.thresholds);

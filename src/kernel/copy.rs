@@ -1,7 +1,7 @@
-//! Copies and transpositions of strided blocks: what staging and write-back are made of.
+//! Copies and transpositions of strided blocks, for staging and for storing results.
 //!
-//! Calls into the C library for rows of a hundred bytes cost more than the rows; so do bounds checks per element. Both
-//! are paid once per block here.
+//! A row has about a hundred bytes. A call of the C library for each row, or a bounds check for each element, would cost more
+//! than the copy. Here each block is checked once, and no function of the C library is called.
 
 use super::Kernel;
 use super::vector::Vector;
@@ -30,7 +30,7 @@ pub(crate) struct TransposeBlock<'a> {
     pub(crate) to: RowsMut<'a>,
 }
 
-/// Elements up to the last of some axes of (count, distance); saturates.
+/// Elements up to the last one, for some axes of (count, distance). Saturates.
 fn span(axes: &[(usize, usize)]) -> usize {
     axes.iter().fold(1usize, |len, &(count, distance)| len.saturating_add((count - 1).saturating_mul(distance)))
 }
@@ -64,7 +64,7 @@ impl Kernel for CopyBlock<'_> {
                     let to = self.to.as_mut_ptr().add(plane * self.to_plane + row * self.to_row);
                     match self.step {
                         1 => copy_row(simd, from, to, self.len),
-                        // A constant, so that the loop becomes shuffles.
+                        // With a constant step, the compiler makes shuffles of the loop.
                         2 => copy_strided(from, 2, to, self.len),
                         step => copy_strided(from, step, to, self.len),
                     }
@@ -133,7 +133,7 @@ impl Kernel for TransposeBlock<'_> {
         }
         let Self { from, from_step, from_column, to } = self;
         let RowsMut { first: to, rows: columns, step: to_step, len: rows, .. } = to;
-        // Without squares, all of it is what is left over.
+        // Without squares, all elements are copied one by one.
         let side = match (S::SQUARE, from_column) {
             (1, _) => usize::MAX,
             (square, 1) => square,

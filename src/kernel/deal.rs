@@ -1,12 +1,12 @@
-//! Jobs that are dealt out by number, each once, whoever asks and however often.
+//! Jobs that are handed out by number. Each is handed out once, no matter who asks and how often.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// At most `N` jobs, each of which [`take`](Self::take) hands out to the first who asks for its number.
+/// At most `N` jobs. [`take`](Self::take) hands each of them to the first caller who asks for its number.
 ///
-/// Jobs that nobody takes are forgotten: they borrow, and own nothing.
+/// Jobs that nobody takes are not dropped. They only borrow and own nothing.
 pub(crate) struct Deal<J, const N: usize> {
     jobs: [Job<J>; N],
     count: usize,
@@ -30,8 +30,8 @@ impl<J, const N: usize> Deal<J, N> {
         }
     }
 
-    /// Deals out the first `N` of some jobs instead. They are written where the deal lies: one that is returned would be on the
-    /// stack twice, tens of kilobytes each.
+    /// Replaces the jobs by the first `N` of others. They are written in place: a function that returned a new deal would have it
+    /// on the stack twice, with tens of kilobytes each time.
     pub(crate) fn fill(&mut self, jobs: impl Iterator<Item = J>) {
         self.count = 0;
         for (slot, job) in self.jobs.iter_mut().zip(jobs) {
@@ -41,7 +41,7 @@ impl<J, const N: usize> Deal<J, N> {
         }
     }
 
-    /// Job `index`, unless it was taken or there is none.
+    /// Job `index`. None if it was taken, or if there is no such job.
     pub(crate) fn take(&self, index: usize) -> Option<J> {
         let Job { taken, job } = self.jobs[..self.count].get(index)?;
         if taken.swap(true, Ordering::AcqRel) {

@@ -1,11 +1,11 @@
-//! Detection: which instruction sets can run here, and the proof of it that kernels ask for.
+//! Detection of the instruction sets that can run here. Kernels run only with the proof that this module makes ([`Available`]).
 
 use crate::isa::{DETECTABLE, Isa, NEON, SIMD128};
 
 impl Isa {
     /// The best instruction set of this CPU under this operating system.
     ///
-    /// The first call asks the CPU; later ones cost a load.
+    /// The first call asks the CPU. Later calls load the stored answer.
     pub fn detect() -> Self {
         Available::best().isa()
     }
@@ -31,8 +31,8 @@ impl Isa {
     }
 }
 
-/// Whether a maximum of vectors keeps a unit from multiplying on this CPU. On Intel's both run on the same ports; AMD's have
-/// others for maxima.
+/// Whether a maximum of vectors keeps a unit from multiplying on this CPU. On Intel's CPUs both use the same ports. AMD's CPUs
+/// have other ports for maxima.
 pub(super) fn maxima_cost_products() -> bool {
     #[cfg(target_arch = "x86_64")]
     return x86::features().maxima_cost_products();
@@ -40,12 +40,12 @@ pub(super) fn maxima_cost_products() -> bool {
     false
 }
 
-/// An instruction set whose kernels can run here: only this file makes one, from what it has found out.
+/// An instruction set whose kernels can run here. Only this file makes such values, and only after it has checked.
 #[derive(Clone, Copy)]
 pub(super) struct Available(Isa);
 
 impl Available {
-    /// Every machine of the build's target has it.
+    /// The instruction set that every machine of the build's target has.
     pub(super) const BASELINE: Self = Self(Isa::BASELINE);
 
     /// The instruction set, if it is available.
@@ -66,7 +66,7 @@ impl Available {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    //! CPUID traps to the hypervisor on virtual machines and then costs microseconds, so its answer is kept.
+    //! On virtual machines, CPUID traps to the hypervisor and takes microseconds. So its answer is stored.
 
     use core::arch::x86_64::{__cpuid, _xgetbv, CpuidResult};
     use core::sync::atomic::{AtomicU8, Ordering};
@@ -78,7 +78,7 @@ mod x86 {
     const AVX512: u8 = 4;
     const INTEL: u8 = 8;
 
-    /// What was found; 0 before the first question. Threads that race write the same value.
+    /// The stored answer, or 0 before the first question. If several threads ask at once, they write the same value.
     static CACHE: AtomicU8 = AtomicU8::new(0);
 
     #[derive(Clone, Copy)]
@@ -110,7 +110,7 @@ mod x86 {
     #[cold]
     fn ask() -> Features {
         let mut cpu = 0;
-        // The features of the tokens that the kernels are built for.
+        // The features that pulp's tokens require.
         if pulp::x86::V3::try_new().is_some() {
             cpu |= AVX2;
         }
@@ -122,16 +122,16 @@ mod x86 {
         Features(found)
     }
 
-    /// What leaf 0 says of the vendor (Intel SDM, volume 2, CPUID).
+    /// The vendor's bit, from leaf 0 (Intel SDM, volume 2, CPUID).
     fn vendor(CpuidResult { ebx, ecx, edx, .. }: CpuidResult) -> u8 {
         let name = [ebx, edx, ecx].map(u32::to_le_bytes);
         if name.as_flattened() == b"GenuineIntel" { INTEL } else { 0 }
     }
 
-    /// What can be used of what the CPU has: where the operating system does not save the registers (Intel SDM,
-    /// volume 1, 13.3 and 14.3), the instructions fault. Without `std`, pulp does not look whether it does.
+    /// The features of the CPU that can be used. If the operating system does not save a feature's registers, its instructions
+    /// fault (Intel SDM, volume 1, 13.3 and 14.3). Without `std`, pulp does not check that.
     ///
-    /// `leaf1` is ECX of CPUID leaf 1; `xcr0` is called only where it says that the register can be read.
+    /// `leaf1` is ECX of CPUID leaf 1. `xcr0` is called only if `leaf1` says that the register can be read.
     fn usable(cpu: u8, leaf1: u32, xcr0: impl FnOnce() -> u64) -> u8 {
         const OSXSAVE: u32 = 1 << 27;
         const XMM_YMM: u64 = 0b110;

@@ -1,8 +1,9 @@
-//! What becomes of finished sums: `clamp(scale · Σ + shift + residual, low, high)`.
+//! Epilogues of sums: `clamp(scale · Σ + shift + residual, low, high)`.
 //!
-//! Tiles stay as they are. Where a call has an epilogue, a tile leaves its sums in a copy in the first-level cache. One function
-//! finishes them from there, whether lanes are channels or positions. Parts that are left out are neutral vectors that stand for
-//! whole tables (1 and −0), so that no vector asks what there is.
+//! The kernels of tiles do not know epilogues. If a call has one, a tile stores its sums in a copy in the first-level cache, and
+//! one function finishes them from there. It serves kernels with channels in lanes and kernels with positions in lanes. A part
+//! that is left out is replaced by a neutral vector (1 or −0) that stands for a whole table. So the loop need not ask which parts
+//! there are.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,43 +25,43 @@ pub(crate) struct Epilogue<'a> {
     pub(crate) high: f32,
 }
 
-/// Whether the program has made an epilogue. Where there are vectors, nobody asks.
+/// Whether the program has made an epilogue. Builds with vectors do not use it.
 static MADE: AtomicBool = AtomicBool::new(false);
 
-/// Says that the program makes an epilogue.
+/// Remembers that the program makes an epilogue.
 pub(crate) fn make() {
     if !VECTORS {
         MADE.store(true, Ordering::Relaxed);
     }
 }
 
-/// Whether there may be an epilogue. Where code counts, a program that makes none is smaller: when it is linked, nothing writes what
-/// this reads, so the optimiser leaves out all that depends on it.
+/// Whether there may be an epilogue. On microcontrollers this makes programs without epilogues smaller: nothing in such a program
+/// writes the flag that this function reads, so the optimiser removes all code that depends on it.
 #[inline(always)]
 pub(crate) fn made() -> bool {
     VECTORS || MADE.load(Ordering::Relaxed)
 }
 
-/// What is added to scaled sums.
+/// The values that are added to scaled sums.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Residual<'a> {
     None,
-    /// A tensor that lies as the output does, from the call's first output on.
+    /// A tensor with the layout of the output, from the call's first output on.
     Tensor(&'a [f32]),
-    /// What the output holds.
+    /// The values that the output holds.
     Output,
 }
 
-/// An epilogue from a place on: what a call of a kernel is given.
+/// An epilogue from a channel and an element on, as a call of a kernel receives it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ending<'a> {
     epilogue: &'a Epilogue<'a>,
     /// The first output channel.
     channel: usize,
-    /// How far the first output lies from the tensor's first element.
+    /// The offset of the first output in the tensor.
     element: usize,
-    /// Whether sums are whole or the first and the last parts of sums, which are added to the parts before: these lie in the output.
-    /// All but the clamp is linear. So the first part takes shift and residual, and the last one is clamped.
+    /// Whether the sums are the first part and the last part of whole sums. Each part is added to the parts before, which lie in
+    /// the output. Everything but the clamp is linear. So shift and residual go to the first part, and the last part is clamped.
     part: [bool; 2],
 }
 
@@ -70,7 +71,7 @@ impl<'a> Epilogue<'a> {
         Ending { epilogue: self, channel, element, part: [true; 2] }
     }
 
-    /// What becomes of one sum, of a channel and at an element of the output that holds `before`.
+    /// The result for one sum, which belongs to a channel and to an element of the output that holds `before`.
     pub(crate) fn of_one(&self, sum: f32, channel: usize, element: usize, before: f32) -> f32 {
         let scale = self.scale.map_or(1.0, |scale| scale[channel]);
         let shift = self.shift.map_or(-0.0, |shift| shift[channel]);
@@ -97,17 +98,17 @@ impl<'a> Ending<'a> {
         Self { part: [first, last], ..self }
     }
 
-    /// Whether what outputs hold is added.
+    /// Whether it adds the values that the outputs hold.
     pub(super) fn adds(&self) -> bool {
         !self.part[0] || self.epilogue.residual == Residual::Output
     }
 
-    /// What becomes of one sum, of a channel and at an element counted from its first ones.
+    /// The result for one sum. Channel and element are counted from the first ones here.
     pub(super) fn one(&self, sum: f32, channel: usize, element: usize, before: f32) -> f32 {
         self.of_part().of_one(sum, self.channel + channel, self.element + element, before)
     }
 
-    /// The epilogue of its part of the sums.
+    /// The epilogue for this part of the sums.
     fn of_part(&self) -> Epilogue<'a> {
         let (mut own, [first, last]) = (*self.epilogue, self.part);
         if !first {
@@ -176,12 +177,12 @@ impl Epilogue<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Table {
     first: *const f32,
-    /// Of offsets, those that count.
+    /// Offsets are masked with this: 0 for a single vector.
     bits: usize,
 }
 
 impl Table {
-    /// Adds nothing, not even to a zero of either sign.
+    /// Adds nothing. A zero keeps its sign.
     const NOTHING: Self = {
         static MINUS_ZEROS: [f32; MOST_LANES] = [-0.0; MOST_LANES];
         Self { first: MINUS_ZEROS.as_ptr(), bits: 0 }
@@ -209,13 +210,13 @@ pub(super) struct Tables {
     high: f32,
 }
 
-/// Finished sums in a copy, and the outputs that they become.
+/// Sums in a copy, and the outputs that they become.
 #[derive(Clone, Copy)]
 pub(super) struct Finished {
     pub(super) from: *const f32,
     /// From a row of the copy to the next one.
     pub(super) from_step: usize,
-    /// Where the first row lies, counted from the tables' output.
+    /// The offset of the first row from the tables' output.
     pub(super) at: usize,
     /// From a row to the next one.
     pub(super) step: usize,
@@ -237,12 +238,12 @@ pub(super) enum Channels {
 }
 
 impl Tables {
-    /// The same that finishes sums where they are, with a residual that lies as they do.
+    /// The same tables for sums that are finished in place, with a residual of the same layout.
     pub(super) fn onto(&self, sums: *mut f32, residual: *const f32) -> Self {
         Self { residual: Table { first: residual, ..self.residual }, output: sums, ..*self }
     }
 
-    /// Asks for the cache lines of rows that will be written, and for those of the residual.
+    /// Prefetches the cache lines of the rows that will be written, and those of the residual.
     #[inline(always)]
     pub(super) fn ask_for<S: Vector>(&self, simd: S, at: usize, step: usize, rows: usize, len: usize) {
         /// Elements of a cache line.
@@ -258,7 +259,7 @@ impl Tables {
         }
     }
 
-    /// Writes what sums become.
+    /// Finishes the sums and writes the outputs.
     ///
     /// # Safety
     ///
@@ -364,7 +365,8 @@ impl Line {
     }
 }
 
-/// What a vector of sums becomes. A NaN stays one: bounds come first, as [`Vector::activate`] explains.
+/// The result for a vector of sums. A NaN stays a NaN, because the bounds are the first operands, as [`Vector::activate`]
+/// explains.
 #[inline(always)]
 fn finished<S: Vector>(
     simd: S,
@@ -377,7 +379,7 @@ fn finished<S: Vector>(
     simd.limit(simd.activate(value, low), high)
 }
 
-/// Finishes sums of some channels, a row per channel: `to[c][p]` becomes what `from[c][p]` does.
+/// Finishes sums of some channels, a row per channel: `to[c][p]` becomes the result for `from[c][p]`.
 pub(crate) struct FinishRows<'a> {
     pub(crate) from: &'a [f32],
     /// Distance of rows.

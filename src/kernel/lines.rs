@@ -1,4 +1,4 @@
-//! Copies of short lines, clamped: the rows of a matrix of patches are made of them.
+//! Clamped copies of short lines, of which the rows of a matrix of patches consist.
 
 use super::Kernel;
 use super::tile::{outlined, with_const};
@@ -87,7 +87,7 @@ pub(super) unsafe fn clamp_line<S: Vector, const CLAMPS: bool>(
 ) {
     if len < S::LANES {
         if S::LANES <= 8 {
-            // Two or three registers hold so few; masked stores take most CPUs longer.
+            // Two or three registers hold so few elements. Masked stores would take most CPUs longer.
             // SAFETY: in reach: all elements.
             with_const!(len, N in [1 2 3 4 5 6 7] => unsafe { clamp_array::<N, CLAMPS>(from, thetas, to) });
             return;

@@ -1,11 +1,11 @@
-//! Gradients of inputs and thresholds where channels are last: products of the output's gradient with weights, masked by
-//! the input; input channels in lanes.
+//! Kernel of the gradients of inputs and thresholds with input channels in lanes: products of the output's gradient with weights,
+//! masked by the input.
 //!
-//! A tile is `R` inputs at a constant distance, read through the same taps, by `V` vectors of input channels. For each tap
-//! the sum over output channels runs in registers. Then it is masked: what exceeds the threshold goes to the input's gradient,
-//! which lies in the first-level cache from tap to tap, and the rest to the threshold's. The first tap stores where the
-//! others add. A uniform threshold has one mask for all taps, and no threshold none: there the sum over output channels goes on
-//! from tap to tap.
+//! A tile is `R` inputs at a constant distance, read through the same taps, by `V` vectors of input channels. For each tap the
+//! sum over output channels runs in registers. Then a mask sends it to the input's gradient, where the input exceeds the
+//! threshold, or to the threshold's. The input's gradient lies in the first-level cache between taps. The first tap stores, the
+//! other taps add. A uniform threshold has one mask for all taps, and a linear layer has none. In these two cases the sum
+//! continues from tap to tap.
 //!
 //! | | tile | loads, multiply-adds per output channel |
 //! |---|---|---|
@@ -13,8 +13,8 @@
 //! | AVX2 | 3 × 4 (rows held, weights streamed) | 7, 12 |
 //! | NEON | 5 × 4 (four output channels per load of a row) | 5.25, 20 |
 //!
-//! The code that walks the tiles is plain. Each shape of a tile is a function of its own, which enters the instruction
-//! set, so that no function grows with the number of shapes.
+//! The code that walks the tiles uses no special instructions. Each shape of a tile is a function of its own that uses the
+//! instruction set. So no function grows with the number of shapes.
 
 use super::Kernel;
 use super::tile::{Sums, few, load, outlined, store, unrolled, with_const};
@@ -22,12 +22,12 @@ use super::vector::{MOST_LANES, Vector, ZEROS};
 use super::view::PixelsMut;
 use crate::geometry::{Lattice, Panels};
 
-/// Where the sum that reaches an input through a tap goes.
+/// Where the sum that belongs to an input and a tap goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mask {
     /// To the input if it exceeds the tap's threshold; to the threshold if it does not.
     PerTap,
-    /// The same, where all taps have one threshold. What goes to it may be counted as any tap's.
+    /// As `PerTap`, with one threshold for all taps. A sum that goes to the threshold may be counted for any tap.
     Uniform,
     /// To the input.
     Linear,
@@ -47,18 +47,18 @@ const LINEAR: u8 = 2;
 pub(crate) struct MaskedProducts<'a> {
     /// The inputs: steps in the input and its gradient, and in the output's gradient.
     pub(crate) inputs: Lattice<2>,
-    /// The taps, perhaps none: steps among all taps, and how far before lies the output's gradient.
+    /// The taps, of which there may be none: steps among all taps, and backward steps in the output's gradient.
     pub(crate) taps: Lattice<2>,
-    /// Which of all taps is the first.
+    /// The number of the first tap among all taps.
     pub(crate) first_tap: usize,
-    /// How many taps there are in a panel's weights, thresholds and sums.
+    /// The number of taps in a panel's weights, thresholds and sums.
     pub(crate) all_taps: usize,
-    /// How many panels there are. All are as wide; several have whole vectors.
+    /// The number of panels. All have the same width. If there are several, they consist of whole vectors.
     pub(crate) panels: usize,
     /// From the first input and the first channel of the panels on. Not read where the mask is linear.
     pub(crate) input: &'a [f32],
     pub(crate) grad_output: &'a [f32],
-    /// Where in it lies what the first input meets through the first tap.
+    /// The offset in `grad_output` of what the first input meets through the first tap.
     pub(crate) first_output: usize,
     /// Output channels to sum over.
     pub(crate) depth: usize,
@@ -66,11 +66,11 @@ pub(crate) struct MaskedProducts<'a> {
     pub(crate) weight: &'a [f32],
     /// `[panel][tap][lane]`
     pub(crate) thresholds: &'a [f32],
-    /// `[panel][tap][lane]`, added to, lanes without a channel too. Not touched where the mask is linear.
+    /// `[panel][tap][lane]`. The kernel adds to it, also in lanes without a channel. Not used if the mask is linear.
     pub(crate) sums: &'a mut [f32],
     /// Channels of each panel.
     pub(crate) channels: usize,
-    /// At the inputs, of all panels.
+    /// The gradient at the inputs, for the channels of all panels.
     pub(crate) grad_input: Option<PixelsMut<'a>>,
     /// Whether `grad_input` is added to.
     pub(crate) add: bool,
@@ -86,8 +86,8 @@ pub(super) const fn most_vectors<S: Vector>() -> usize {
 
 /// Most inputs of a tile.
 ///
-/// Beside the sums there are registers for the inputs' operands and one vector of weights, or for all vectors of weights and
-/// one operand.
+/// Beside the sums, the registers hold the operands of all inputs and one vector of weights, or all vectors of weights and one
+/// operand.
 pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
     if S::FEW_TILES && S::LANES > 1 {
         return 2;
@@ -105,7 +105,7 @@ pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
 /// Elements of the largest tile.
 const MOST_TILE: usize = 24 * MOST_LANES;
 
-/// Chains of multiply-adds below which a tile takes no less time.
+/// With fewer chains of multiply-adds, a tile does not get faster.
 const CHAINS: usize = 8;
 
 impl Kernel for MaskedProducts<'_> {
@@ -184,8 +184,8 @@ type Tile<S> = unsafe fn(S, &Panel, &Place);
 /// Copies of a tile of inputs and of their gradients, each with room for the largest tile of the call.
 type Copies<'a> = [&'a mut [f32]; 2];
 
-/// Elements of a small tile, as those of vectors of eight lanes are. Copies begin with zeros, which should not take longer than
-/// the tile.
+/// Elements of a small tile, with vectors of at most eight lanes. Copies are filled with zeros first, which should not take
+/// longer than the tile.
 const SMALL_TILE: usize = 6 * MOST_LANES;
 
 /// [`walk`], with copies on its stack.
@@ -226,9 +226,10 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
     let width = vectors * S::LANES;
     let no_taps = call.taps.counts.contains(&0);
     let mask = match call.mask {
-        // What is replaced by nothing but zeros needs no masks.
+        // Without taps the gradient is zero, which needs no masks.
         _ if no_taps => Mask::Linear,
-        // Sums over the taps wait in the gradient, unless something else lies there.
+        // The sums over the taps are kept in the gradient. That is not possible if the gradient already holds something to add
+        // to.
         Mask::Uniform if call.add => Mask::PerTap,
         mask => mask,
     };
@@ -278,7 +279,7 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
                 targets.finish(input, input_step, rows, width);
             }
         };
-        // One behind, so that each knows the next.
+        // Runs one tile behind, so that each tile knows the next one.
         let mut last = None;
         for a in 0..counts[0] {
             for b in 0..counts[1] {
@@ -306,20 +307,20 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
     }
 }
 
-/// Inputs and their gradients. Where vectors would reach beyond the panel's channels, or nobody asks for the gradient, tiles
-/// write it to a copy.
+/// Inputs and their gradients. A tile writes the gradient to a copy if its vectors would reach beyond the panel's channels, or if
+/// the gradient is not requested.
 struct Targets<'a> {
     /// Empty where it is not read.
     input: &'a [f32],
     grad_input: Option<*mut f32>,
     copies: Option<Copies<'a>>,
-    /// Whether what a copy holds is added.
+    /// Whether the values of a copy are added to the gradient.
     add: bool,
     channels: usize,
 }
 
 impl Targets<'_> {
-    /// Where a tile reads and writes, and where the next one does.
+    /// The place of a tile and that of the next one.
     ///
     /// # Safety
     ///
@@ -338,7 +339,7 @@ impl Targets<'_> {
         };
         if let Some([inputs, grad_inputs]) = &mut self.copies {
             (place.grad_input, place.grad_input_step) = (grad_inputs.as_mut_ptr(), width);
-            // The last vector may reach into what follows its channels, but not beyond the end.
+            // The last vector may read what follows its channels, but not beyond the end of the input.
             if !self.input.is_empty() && first + (rows - 1) * step + width > self.input.len() {
                 for (row, copy) in inputs.chunks_exact_mut(width).take(rows).enumerate() {
                     copy[..self.channels].copy_from_slice(&self.input[first + row * step..][..self.channels]);
@@ -349,7 +350,7 @@ impl Targets<'_> {
         place
     }
 
-    /// Writes what a tile has left in the copy.
+    /// Stores the gradient that a tile has left in the copy.
     ///
     /// # Safety
     ///
@@ -411,8 +412,8 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                 for w in 0..widths {
                     let tap = (d * tap_steps[1] + h * tap_steps[2] + w * tap_steps[3]) * width;
                     let before = d * output_steps[1] + h * output_steps[2] + w * output_steps[3];
-                    // Sums over several taps wait in the gradient: where they stay in registers from tap to tap, the
-                    // compiler spills some of them at every step.
+                    // The sums over several taps are kept in the gradient. If they stayed in registers from tap to tap, the
+                    // compiler would spill some of them at every step.
                     sums = zeros;
                     if MASK != PER_TAP && !fresh {
                         unrolled!(ROW in 0..R => sums[ROW] = load::<S, V>(simd, to.add(ROW * to_step)));
@@ -426,7 +427,7 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                         if const { S::LANES < MOST_LANES } && fresh {
                             mask::<S, R, V, false>(simd, &sums, place, to, to_step, thresholds, held);
                         } else {
-                            // Without optimisation, the widest vectors leave no room on the stack for both.
+                            // Without optimisation, the stack has no room for both if vectors are the widest.
                             let zeros = const { S::LANES == MOST_LANES } && fresh;
                             let (before, step) = if zeros { (ZEROS.as_ptr(), 0) } else { (to.cast_const(), to_step) };
                             mask::<S, R, V, true>(simd, &sums, place, before, step, thresholds, held);
@@ -445,7 +446,7 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
     }
 }
 
-/// Asks for a row of the next tile: the caches have the time of this one.
+/// Prefetches a row of the next tile while this one is computed.
 #[inline(always)]
 fn prefetch<S: Vector, const V: usize, const MASK: u8>(simd: S, place: &Place, row: usize) {
     let (input, to, step) = place.next;
@@ -468,7 +469,8 @@ fn prefetch<S: Vector, const V: usize, const MASK: u8>(simd: S, place: &Place, r
     }
 }
 
-/// Pointers to every third row, and the distance of rows: with scaled indices they reach all.
+/// Pointers to every third row, and the distance of rows. Instructions scale the distance by 0, 1 or 2, so the pointers reach all
+/// rows.
 #[derive(Clone, Copy)]
 struct Rows<const R: usize> {
     thirds: [*const f32; 3],
@@ -514,7 +516,7 @@ unsafe fn accumulate<S: Vector, const R: usize, const V: usize>(
     mut weight: *const f32,
     depth: usize,
 ) {
-    /// Steps per trip of the loop.
+    /// Steps per iteration of the loop.
     const UNROLL: usize = 4;
     let mut left = depth;
     // SAFETY: in reach: no step is used that is not before `depth`.
@@ -570,7 +572,8 @@ unsafe fn step<S: Vector, const R: usize, const V: usize, const U: usize, const 
     }
 }
 
-/// Sends each sum to the gradient of the input, which it replaces, or is added to what was `before`, or to that of the threshold.
+/// Sends each sum to the gradient of the input or to that of the threshold. The gradient of the input replaces its values, or is
+/// added to `before`.
 ///
 /// # Safety
 ///
@@ -590,7 +593,7 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
     few!(VECTOR in 0..V => unsafe {
         let (thetas, held) = (thetas.add(VECTOR * S::LANES), held.add(VECTOR * S::LANES));
         let theta = simd.load(thetas);
-        // Two chains of additions: what follows need not wait as long.
+        // Two chains of additions have half the latency of one.
         let mut own = [simd.load(held), simd.splat_f32s(0.0)];
         unrolled!(ROW in 0..R => {
             let x = simd.load(place.input.add(ROW * place.input_step + VECTOR * S::LANES));

@@ -1,22 +1,22 @@
-//! Micro-kernels, once over a SIMD vocabulary, and the table that names them per instruction set.
+//! Kernels, written once over a SIMD vocabulary and compiled for each instruction set.
 //!
-//! The only module with unsafe code. What it offers the layers above is safe: every call checks the lengths of its
-//! slices against its shape before it follows a pointer ([`Kernel`]), and is made only through the [`Kernels`] that are handed
-//! out where the instruction set is available ([`Available`]).
+//! This is the only module of the core with unsafe code, apart from the C interface. Its functions are safe to call. Every call
+//! checks the lengths of its slices against its shape before it follows a pointer ([`Kernel`]). And calls go through [`Kernels`],
+//! which exist only for instruction sets that are available ([`Available`]).
 //!
 //! # Another element type
 //!
-//! Everything is f32 so far. A second one (bf16, int8) enters as a type parameter, from the bottom up:
+//! All elements are f32 so far. A second type (bf16, int8) would become a type parameter, from the bottom up:
 //!
-//! - [`Vector`] gets an element trait with the operand's type in memory, its vectors, how they are loaded and broadcast,
-//!   and the multiply-add into its accumulator (f32 for bf16, i32 for int8, both of which may take two or four steps of
-//!   the sum at a time). Register tiles are counted in registers and lanes of the accumulator, so their shapes stay.
-//! - The calls (`ForwardPanels` and its siblings) and [`View`] get the same parameter: they hold slices, lengths in elements
-//!   and strides in elements, never in bytes.
-//! - [`Kernels`] is made per (instruction set, element type), for the lanes and the most steps differ; `kernels!` lists the
-//!   calls of both.
-//! - Above, `ConvRelu` names the element type in its plan and packs weights in groups of as many steps as one
-//!   multiply-add takes ([`crate::weight`]); geometry ([`crate::taps`], [`crate::blocking`]) does not know of elements at all.
+//! - [`Vector`] gets an element trait: the operand's type in memory, its vectors, how they are loaded and broadcast, and the
+//!   multiply-add into the accumulator (f32 for bf16, i32 for int8). One multiply-add may take two or four steps of the sum.
+//!   Tiles are counted in registers and lanes of the accumulator, so their shapes stay.
+//! - The calls (`ForwardPanels` and its siblings) and [`View`] get the same parameter. They already count lengths and strides in
+//!   elements, not in bytes.
+//! - [`Kernels`] exists for each pair of instruction set and element type, because the numbers of lanes and steps differ.
+//!   `kernels!` lists the calls of both types.
+//! - `ConvRelu` names the element type in its plan, and [`crate::weight`] packs weights in groups of as many steps as one
+//!   multiply-add takes. The geometry ([`crate::taps`], [`crate::blocking`]) does not depend on the type.
 
 mod batch_reduce;
 mod copy;
@@ -69,15 +69,15 @@ use vector::Vector;
 use crate::geometry::Widths;
 use crate::isa::Isa;
 
-/// Whether the build has vectors. Where it has none (microcontrollers), the algorithms that pay with vectors alone are
-/// never planned, and their code is left out.
+/// Whether the build has vectors. Builds for microcontrollers have none: plans then never choose the algorithms that only pay
+/// with vectors, and the compiler leaves their code out.
 pub(crate) const VECTORS: bool =
     !matches!(Isa::BASELINE, Isa::Scalar) || cfg!(any(target_arch = "x86_64", feature = "internal-testing"));
 
-/// The kernels of one instruction set and the tiles they work in.
+/// The kernels of one instruction set, and the sizes of their tiles.
 #[derive(Debug)]
 pub(crate) struct Kernels {
-    /// Of the kernels; available, for [`Available::kernels`] alone hands out a `Kernels`.
+    /// The instruction set. It is available, because only [`Available::kernels`] makes a `Kernels`.
     pub(crate) isa: Isa,
     /// Lanes of a vector.
     pub(crate) lanes: usize,
@@ -95,7 +95,7 @@ pub(crate) struct Kernels {
     pub(crate) channel_vectors: usize,
 }
 
-/// Evaluates `$body` where `$S` names the vocabulary of an instruction set: the scalar one where the build has no other.
+/// Evaluates `$body` with `$S` as the vocabulary of an instruction set. If the build does not have it, `$S` is the scalar one.
 macro_rules! with_vocabulary {
     ($isa:expr, $S:ident => $body:expr) => {
         match $isa {
@@ -160,8 +160,8 @@ trait Kernel {
 ///
 /// The instruction set of `S` is [offered](Vector#offered).
 unsafe fn run<S: Vector, K: Kernel>(call: K) {
-    /// A [checked](Kernel#checked) call, to be run where the instructions of `S` may be used. All that it calls must be
-    /// inlined: what is not is compiled without them.
+    /// A [checked](Kernel#checked) call that runs in a function compiled with the instructions of `S`. Everything that it calls
+    /// must be inlined: a function that is not inlined is compiled without these instructions.
     struct Checked<S, K> {
         simd: S,
         call: K,
@@ -183,8 +183,8 @@ unsafe fn run<S: Vector, K: Kernel>(call: K) {
     simd.vectorize(Checked { simd, call });
 }
 
-/// Methods of [`Kernels`] that check a call and run it. Calls are matched, not made through pointers in a table: a program
-/// links the kernels of the passes that it calls, and no others.
+/// Methods of [`Kernels`] that check a call and run it. They select the instruction set by a `match`, not by pointers in a table.
+/// So a program links only the kernels of the passes that it calls.
 macro_rules! kernels {
     ($($name:ident($call:ident);)*) => {
         impl Kernels {
@@ -230,7 +230,7 @@ impl Kernels {
         }
     }
 
-    /// Whether to clamp an input once pays, rather than each time that it is loaded.
+    /// Whether it pays to clamp an input once, rather than each time that it is loaded.
     pub(crate) fn maxima_cost_products(&self) -> bool {
         self.lanes > 1 && detect::maxima_cost_products()
     }

@@ -1,10 +1,10 @@
-//! Tables of offsets that kernels follow without looking.
+//! Tables of offsets that kernels follow without further checks.
 
 use core::slice::ChunksExact;
 
 use super::vector::Vector;
 
-/// Offsets into a staged copy, with the largest of them: what a kernel's bounds check needs to know about the table.
+/// Offsets into a staged copy, with the largest of them, which a kernel's bounds check needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Offsets<'a> {
     table: &'a [u32],
@@ -21,7 +21,7 @@ impl<'a> Offsets<'a> {
         self.table
     }
 
-    /// The table in trips of [`Vector::STEPS`], where that is more than one, and the rest of it.
+    /// The table in groups of [`Vector::STEPS`], if that is more than one, and the rest.
     #[inline(always)]
     pub(super) fn trips<S: Vector>(&self) -> (ChunksExact<'a, u32>, &'a [u32]) {
         let whole = if S::STEPS == 1 { 0 } else { self.table.len() / S::STEPS * S::STEPS };
@@ -29,7 +29,7 @@ impl<'a> Offsets<'a> {
         (trips.chunks_exact(S::STEPS), rest)
     }
 
-    /// The largest offset; 0 for an empty table.
+    /// The largest offset, or 0 for an empty table.
     pub(super) fn max(&self) -> usize {
         self.max
     }

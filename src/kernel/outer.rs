@@ -1,4 +1,4 @@
-//! Kernels with channels in lanes: sums over positions of outer products, for the gradient of the weight.
+//! Kernel of the weight's gradient over staged input, with input channels in lanes: sums of outer products over positions.
 //!
 //! A tile is `ND` output channels by `NV` vectors of input channels at one tap. Each position costs `NV` loads, `ND`
 //! broadcasts and `ND · NV` multiply-adds (AVX-512 8 × 3: 24 / 11, AVX2 6 × 2: 12 / 8, NEON 11 × 2, by lane: 22 / 5), and
@@ -16,7 +16,7 @@ use crate::geometry::{Panels, Widths};
 pub(crate) struct WeightPanels<'a> {
     /// Staged input, from where the first position of the block reads through the tap.
     pub(crate) input: &'a [f32],
-    /// Where the positions lie in it.
+    /// The offsets of the positions in the input.
     pub(crate) positions: Offsets<'a>,
     /// `[panel][position][channel of the panel]`.
     pub(crate) grad_output: &'a [f32],
@@ -26,23 +26,23 @@ pub(crate) struct WeightPanels<'a> {
     pub(crate) panels: Panels,
     /// Vectors of input channels, at most [`Kernels::vectors`](super::Kernels::vectors).
     pub(crate) vectors: usize,
-    /// `[channel][lane]`, added to.
+    /// `[channel][lane]`. The kernel adds to it.
     pub(crate) grad_weight: &'a mut [f32],
 }
 
-/// Most vectors of input channels in a tile. The registers that have gradients at hand leave none for the thresholds of a
-/// third.
+/// Most vectors of input channels in a tile. Where registers hold several gradients, none are left for the thresholds of a third
+/// vector.
 pub(super) const fn most_vectors<S: Vector>() -> usize {
     if S::REGISTERS >= 32 && S::AT_HAND == 1 && !S::FEW_TILES { 3 } else { 2 }
 }
 
-/// Output channels in a tile with `vectors` vectors of input channels: accumulators, the vectors and two broadcasts
-/// must fit the register file; beyond 24 accumulators a panel of output gradients outgrows its share of the cache.
+/// Output channels in a tile with `vectors` vectors of input channels. Accumulators, the vectors and two broadcasts must fit the
+/// register file. With more than 24 accumulators, a panel of output gradients would be larger than its share of the cache.
 pub(super) const fn row_widths<S: Vector>(vectors: usize) -> Widths {
     if S::FEW_TILES {
         return panel_widths::<S>();
     }
-    // Twelve rows and the gradients at hand leave NEON one register too few.
+    // With twelve rows, and with several gradients in registers, NEON would lack one register.
     let widest = if S::AT_HAND == 1 { 12 } else { 11 };
     let most = min(min((S::REGISTERS - vectors - 2) / vectors, 24 / vectors), widest);
     Widths::new(most, most)
@@ -52,7 +52,7 @@ impl Kernel for WeightPanels<'_> {
     fn check<S: Vector>(&self) {
         let lanes = self.vectors * S::LANES;
         assert!((1..=most_vectors::<S>()).contains(&self.vectors));
-        // Narrower panels are one channel narrower.
+        // A panel that is not the widest is one channel narrower.
         let (rows, most) = (row_widths::<S>(self.vectors), self.panels.max());
         assert!(rows.contains(most) && (most == self.panels.min() || rows.contains(most - 1)));
         assert!(self.positions.max().saturating_add(lanes) <= self.input.len() && lanes <= self.thresholds.len());

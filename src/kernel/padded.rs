@@ -1,4 +1,4 @@
-//! What a tap that reads padding adds to the sums: `Σ_c w[c] · max(0, θ[c])`, the same at every position.
+//! The part of a tap that reads padding: `Σ_c w[c] · max(0, θ[c])`. It is the same at every position.
 
 use super::Kernel;
 use super::vector::Vector;
@@ -23,14 +23,14 @@ impl Kernel for PaddedTap<'_> {
         let pitch = self.sums.len();
         let zero = simd.splat_f32s(0.0);
         for lane in (0..pitch).step_by(S::LANES) {
-            // As many chains of additions, for one would wait for each of them to end.
+            // Four chains of additions. In a single chain, each addition would wait for the one before.
             let mut sums = [zero; 4];
             for (quad, thresholds) in self.thresholds.chunks(4).enumerate() {
                 for (c, (sum, theta)) in sums.iter_mut().zip(thresholds).enumerate() {
                     let theta = simd.splat_f32s(*theta);
                     // SAFETY: checked: there are as many channels as thresholds, each with whole vectors of `pitch` lanes.
                     let weight = unsafe { simd.load(self.weight.as_ptr().add((4 * quad + c) * pitch + lane)) };
-                    // An infinite weight times no threshold would not be zero.
+                    // Without the mask, an infinite weight times zero would be NaN.
                     let weight = simd.keep(simd.greater_than_f32s(theta, zero), weight);
                     let theta = simd.keep(simd.greater_than_f32s(theta, zero), theta);
                     *sum = simd.mul_add(theta, weight, *sum);

@@ -1,4 +1,5 @@
-//! Kernels with positions in lanes: sums of broadcast weights times vectors of consecutive positions.
+//! Kernels of the forward pass and of the input's gradient with positions in lanes: sums of broadcast weights times vectors of
+//! consecutive positions.
 //!
 //! A tile is `MR` vectors of positions by `NR` channels, held in `MR · NR` accumulators. Each step of the sum costs `MR`
 //! loads (at any alignment: a tap is a shift), `NR` broadcasts and `MR · NR` multiply-adds:
@@ -10,9 +11,11 @@
 //! | NEON | 2 × 12 | 24 / 5 | 12 |
 //! | plain Rust, 32 registers | 3 × 8 | 24 / 11 | 12 |
 //!
-//! (on NEON, which multiplies by a lane, a load of four weights serves four broadcasts) so the multiply-adds are the limit
-//! as long as the staged planes come from L2 (11 bytes per cycle for 2 × 12) and a panel of weights stays in L1 or L2. The clamp is one `max` per vector loaded, `1/NR` per multiply-add, on ports that
-//! multiply-adds leave free.
+//! NEON multiplies by a lane, so a load of four weights serves four broadcasts.
+//!
+//! So the multiply-adds are the limit, as long as the staged planes come from the second-level cache (11 bytes per cycle for 2 ×
+//! 12) and a panel of weights stays in the first or second level. The clamp is one `max` per loaded vector, that is `1/NR` per
+//! multiply-add.
 
 use core::mem::MaybeUninit;
 use core::ops::Range;
@@ -28,19 +31,19 @@ use super::{Kernel, VECTORS};
 use crate::arith::min;
 use crate::geometry::Panels;
 
-/// Positions of a block, and how they lie in the planes that a kernel reads and writes.
+/// Positions of a block, and their layout in the planes that a kernel reads and writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Positions {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     /// Distance of rows in the source, where the positions of a row are adjacent.
     pub(crate) source_row: usize,
-    /// Distances of rows, and of the positions of a row, in the planes of the other tensors, in positions of these.
+    /// Distances of rows, and of the positions of a row, in the planes of the other tensors, counted in their positions.
     pub(crate) row: usize,
     pub(crate) column: usize,
 }
 
-/// Runs of positions that are adjacent in the source, in which vectors begin anywhere.
+/// Runs of positions that are adjacent in the source. A vector may begin at any position of a run.
 #[derive(Clone, Copy, Debug)]
 struct Runs {
     count: usize,
@@ -48,13 +51,13 @@ struct Runs {
     len: usize,
     /// Distance in the source.
     source_step: usize,
-    /// Rows of positions in one run, and their distance in it: there may be gaps between them, which are no positions.
+    /// Rows of positions in one run, and their distance. There may be gaps between the rows, which hold no positions.
     rows: usize,
     row: usize,
 }
 
 impl Positions {
-    /// Row by row, or in one run across the gaps between rows where that takes fewer vectors.
+    /// One run per row, or one run across the gaps between rows if that takes fewer vectors.
     const fn runs(&self, lanes: usize) -> Runs {
         let Self { rows, columns, source_row, .. } = *self;
         if self.one_row() {
@@ -69,7 +72,7 @@ impl Positions {
         }
     }
 
-    /// Whether rows follow one another without a gap, wherever they lie.
+    /// Whether rows follow one another without a gap in all tensors.
     const fn one_row(&self) -> bool {
         self.source_row == self.columns && self.row == self.columns && self.column == 1
     }
@@ -82,18 +85,18 @@ impl Positions {
 }
 
 impl Runs {
-    /// Whether there are gaps in them. Without vectors, there never are.
+    /// Whether runs have gaps. Without vectors they never have.
     const fn gaps(&self) -> bool {
         VECTORS && self.rows > 1
     }
 
-    /// The row of a position of a run, and how far it is into this.
+    /// The row of a position of a run, and the position's number in the row.
     const fn place(&self, run: usize, at: usize) -> (usize, usize) {
         if self.gaps() { (at / self.row, at % self.row) } else { (run, at) }
     }
 
-    /// Elements of the source from the first position to the end of the last one's vector, or where vectors end with runs,
-    /// to the last position.
+    /// Elements of the source from the first position to the end of the last position's vector. If vectors end with runs, to the
+    /// last position.
     const fn source_len(&self, lanes: usize, end_with_runs: bool) -> usize {
         let last = if end_with_runs { self.len } else { self.len.next_multiple_of(lanes) };
         // Saturates: the bounds checks that rest on it must not wrap.
@@ -104,7 +107,7 @@ impl Runs {
 /// Some panels of channels over a block.
 #[derive(Clone, Debug)]
 pub(crate) struct PanelBlock {
-    /// A group's, of the widths of [`Kernels::panel`](super::Kernels::panel), and those that are computed.
+    /// The panels of a group, with the widths of [`Kernels::panel`](super::Kernels::panel), and the range of those to compute.
     pub(crate) panels: Panels,
     pub(crate) range: Range<usize>,
     pub(crate) positions: Positions,
@@ -136,7 +139,7 @@ impl PanelBlock {
     }
 }
 
-/// Elements of the largest tile: in vectors, or of 32 accumulators where there are none.
+/// Elements of the largest tile: vectors, or 32 accumulators in builds without vectors.
 const MOST_TILE: usize = if VECTORS { 4 * 12 * MOST_LANES } else { 32 };
 
 /// Vectors of positions, from one of a run on.
@@ -167,7 +170,7 @@ pub(crate) struct ForwardPanels<'a> {
     pub(crate) add: bool,
     /// A row per channel of the range, of positions that include the block's.
     pub(crate) output: RowsMut<'a>,
-    /// What becomes of the sums; where there is one, the output is not added to but by it.
+    /// The epilogue of the sums. If there is one, only the epilogue adds to the output.
     pub(crate) ending: Option<Ending<'a>>,
 }
 
@@ -179,17 +182,17 @@ pub(crate) struct ForwardPanels<'a> {
 /// grad_thresholds[k][c] += G[k][c][p] where input[c][p] ≤ θ[k][c], lane by lane
 /// ```
 ///
-/// Without `input` the layer is linear, all thresholds are −∞: every position exceeds them.
+/// Without `input` the layer is linear: all thresholds are −∞, and every position exceeds them.
 pub(crate) struct BackwardInputPanels<'a> {
     pub(crate) source: &'a [f32],
     pub(crate) source_pitch: usize,
-    /// Output channels to sum over: how many, of how many, from which on.
+    /// Output channels to sum over: their number, the number of all, and the first one.
     pub(crate) depth: usize,
     pub(crate) all_depth: usize,
     pub(crate) first_step: usize,
     /// One per tap that reads.
     pub(crate) offsets: Offsets<'a>,
-    /// Which tap of the weight each one is, of how many.
+    /// The number of each tap in the weight, and the number of taps there.
     pub(crate) weight_taps: Offsets<'a>,
     pub(crate) all_taps: usize,
     /// `[panel][weight tap][depth][channel]`, of the panels that are computed.
@@ -197,7 +200,8 @@ pub(crate) struct BackwardInputPanels<'a> {
     /// `[panel][weight tap][channel]`.
     pub(crate) thresholds: &'a [f32],
     pub(crate) block: PanelBlock,
-    /// From the block's first input on, channels `step` and positions `apart`, as those of the gradient.
+    /// The input from the block's first position on. Channels are `step` and positions `apart` elements away from each other, as
+    /// in the gradient.
     pub(crate) input: Option<&'a [f32]>,
     pub(crate) step: usize,
     pub(crate) apart: usize,
@@ -205,13 +209,13 @@ pub(crate) struct BackwardInputPanels<'a> {
     pub(crate) grad_input: Option<RowsMut<'a>>,
     /// Whether it is added to.
     pub(crate) add: bool,
-    /// `[panel][weight tap][channel][lanes]`, added to.
+    /// `[panel][weight tap][channel][lanes]`. The kernel adds to it.
     pub(crate) grad_thresholds: &'a mut [f32],
 }
 
-/// Vectors of positions in a tile with `channels` channels: accumulators, a vector of the source per vector of
-/// positions, and two broadcasts must fit the register file, or accumulators are spilled in the hot loop. Where weights are
-/// held together, so must they be, the threshold, and two vectors of the next step.
+/// Vectors of positions in a tile with `channels` channels. Accumulators, a vector of the source per vector of positions, and two
+/// broadcasts must fit the register file. Otherwise the hot loop spills accumulators. Where registers hold several weights,
+/// these, the threshold and two vectors of the next step must fit as well.
 const fn tile_vectors<S: Vector>(channels: usize) -> usize {
     let others = if S::AT_HAND == 1 { 2 } else { 3 + channels.div_ceil(S::AT_HAND) };
     let fit = (S::REGISTERS - others) / (channels + 1);
@@ -228,16 +232,16 @@ const fn widest_tile<S: Vector>(channels: usize, most: usize) -> usize {
     } else if channels >= 4 && most >= 2 {
         2
     } else {
-        // The last positions of a few channels: rarely many.
+        // Only for the last positions of a few channels, which are rarely many.
         1
     }
 }
 
-/// A call, as the walk over the runs of its block sees it.
+/// A call that computes tiles along the runs of its block.
 trait Tiles: Kernel {
     fn block(&self) -> &PanelBlock;
 
-    /// Whether the last tile of a run ends with it, and computes some positions once more.
+    /// Whether the last tile of a run ends with the run, and so computes some positions a second time.
     fn ends_with_runs(&self, _runs: &Runs, _lanes: usize) -> bool {
         false
     }
@@ -257,7 +261,8 @@ trait Tiles: Kernel {
     }
 }
 
-/// Walks the tiles of one panel after the other: each reads and writes few planes, in the order of their positions.
+/// Walks all tiles of a panel, then those of the next panel. A panel reads and writes few planes, in the order of their
+/// positions.
 ///
 /// # Safety
 ///
@@ -266,7 +271,7 @@ trait Tiles: Kernel {
 unsafe fn walk<S: Vector, C: Tiles>(simd: S, mut call: C) {
     let PanelBlock { panels, range, positions, tile: most_vectors } = call.block().clone();
     let runs = positions.runs(S::LANES);
-    // Vectors that may end with the run.
+    // The number of vectors with which a tile may end with the run.
     let most = if call.ends_with_runs(&runs, S::LANES) { runs.len / S::LANES } else { usize::MAX };
     for panel in range {
         let channels = panels.get(panel).len();
@@ -280,7 +285,7 @@ unsafe fn walk<S: Vector, C: Tiles>(simd: S, mut call: C) {
                 // SAFETY: checked; so many vectors remain of the run, and the last of them has a position in it.
                 unsafe {
                     if S::FEW_TILES {
-                        // Its own frame is small, and so is code that reaches all of it.
+                        // A function of its own has a small stack frame, and the code to access a small frame is short.
                         outlined!(simd => call.run_tile(simd, panel, tile, &runs));
                     } else {
                         call.run_tile(simd, panel, tile, &runs);
@@ -292,7 +297,7 @@ unsafe fn walk<S: Vector, C: Tiles>(simd: S, mut call: C) {
     }
 }
 
-/// Some channels at some positions of a run: where they lie in planes, and in a tile.
+/// Some channels at some positions of a run: their places in planes and in a tile.
 struct Cells<'a> {
     positions: &'a Positions,
     runs: &'a Runs,
@@ -327,7 +332,7 @@ impl Cells<'_> {
         });
     }
 
-    /// Stores what becomes of each sum, of the channels from `first` on, whose plane is the first one.
+    /// Finishes each sum and stores it. The channels begin with `first`, whose plane is the first one.
     ///
     /// # Safety
     ///
@@ -343,7 +348,7 @@ impl Cells<'_> {
         });
     }
 
-    /// Visits each element: its channel, and where it lies in a tile and in planes.
+    /// Visits each element: its channel, and its places in a tile and in planes.
     #[inline(always)]
     fn for_each(&self, tile: *mut f32, planes: *mut f32, mut visit: impl FnMut(usize, *mut f32, *mut f32)) {
         let Self { positions, runs, .. } = *self;
@@ -371,7 +376,7 @@ impl Cells<'_> {
     }
 }
 
-/// What becomes of elements of planes and of a tile.
+/// The direction in which elements move between planes and a tile.
 #[derive(Clone, Copy)]
 enum Way {
     /// The tile gets them.
@@ -395,7 +400,7 @@ impl Tiles for ForwardPanels<'_> {
     }
 
     fn ends_with_runs(&self, runs: &Runs, lanes: usize) -> bool {
-        // Not where what an output holds is added: it would be twice.
+        // An output that the epilogue adds must not be computed twice.
         let adds = self.add || self.ending.is_some_and(|ending| ending.adds());
         lanes > 1 && !adds && !runs.gaps() && runs.len >= lanes
     }
@@ -474,7 +479,7 @@ impl Kernel for ForwardPanels<'_> {
 }
 
 impl ForwardPanels<'_> {
-    /// Finishes a tile from a copy; where it is `whole`, into adjacent positions.
+    /// Finishes a tile from a copy. If it is `whole`, its positions are adjacent in the output.
     ///
     /// # Safety
     ///
@@ -514,10 +519,11 @@ impl ForwardPanels<'_> {
         }
     }
 
-    /// Asks for the cache lines that a tile will write: each channel's lie in a plane of its own, which no CPU foresees.
+    /// Prefetches the cache lines that a tile will write. Each channel has a plane of its own, and no CPU predicts such
+    /// addresses.
     #[inline(always)]
     fn ask_for<S: Vector, const MR: usize, const NR: usize>(&self, simd: S, row: *const f32) {
-        /// Steps below which writing is no wait.
+        /// With fewer steps, tiles do not wait for their writes, so no prefetch is needed.
         const FEW_STEPS: usize = 48;
         if self.offsets.table().len() < FEW_STEPS {
             return;
@@ -624,7 +630,7 @@ impl Tiles for BackwardInputPanels<'_> {
                 // SAFETY: a copy has room for any tile. Checked: the inputs are the call's.
                 unsafe {
                     for cell in 0..width * lanes {
-                        // No input, which neither gradient takes.
+                        // There is no input. A NaN sends its gradient nowhere.
                         *input_copy.add(cell) = f32::NAN;
                     }
                     cells.exchange(input_copy, own.as_ptr().wrapping_add(plane).cast_mut(), Way::Load);
@@ -727,7 +733,8 @@ impl BackwardInputPanels<'_> {
                 let thetas = self.thresholds.as_ptr().add(tap);
                 let held = self.grad_thresholds.as_mut_ptr().add(tap * S::LANES);
                 if S::FEW_TILES {
-                    // A copy, for the loop indexes it: the sums themselves would live in memory all through the loop above.
+                    // A copy, because the loop below indexes it. Without the copy, the sums would be in memory during the loop
+                    // above.
                     let mut finished = [[zero; MR]; NR];
                     store(simd, sums, finished.as_mut_ptr().cast(), MR * S::LANES);
                     for (n, sums) in finished.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Which shapes of tiles have run: for the tests, which want each of them to.
+//! Records which shapes of tiles have run. Tests require that every shape runs.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -26,7 +26,7 @@ const VECTORS: usize = 4;
 static SEEN: [[[[AtomicU32; VECTORS]; KINDS]; 3]; 8] =
     [const { [const { [const { [const { AtomicU32::new(0) }; VECTORS] }; KINDS] }; 3] }; 8];
 
-/// Notes that a tile is about to run.
+/// Records that a tile is about to run.
 pub(super) fn see<S: Vector>(tiles: Tiles, kind: usize, rows: usize, vectors: usize) {
     let seen = &SEEN[S::ISA as usize][tiles as usize][kind][vectors - 1];
     if seen.load(Ordering::Relaxed) >> rows & 1 == 0 {

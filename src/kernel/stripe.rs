@@ -1,9 +1,8 @@
-//! Sums of outer products over the positions of one tap, input channels in lanes: the gradient of the weight with channels
-//! last.
+//! Kernel of the weight's gradient that sums outer products over the positions of one tap, with input channels in lanes.
 //!
-//! A stripe is a few vectors of input channels. At one tap, the positions of a block that read inside are copied from it,
-//! clamped, one after another; against them go tiles of output channels ([`StripeProducts`]), whose gradients are packed once
-//! per block ([`PackTiles`]):
+//! A stripe is a few vectors of input channels. For one tap, its inputs at the positions of a block that read inside are copied,
+//! clamped, one after another. The copy meets one tile of output channels after another ([`StripeProducts`]). Their gradients are
+//! packed once per block ([`PackTiles`]):
 //!
 //! ```text
 //! stripe    [position][vector]            x of the tap's positions, clamped: in the first-level cache for all tiles
@@ -11,11 +10,12 @@
 //! tile      [channel][vector]             in registers over all positions of the block, then added to the gradient
 //! ```
 //!
-//! Each position costs a tile of `R` channels by `V` vectors `V` loads, `R` broadcasts and `R · V` multiply-adds (AVX-512
-//! 12 × 2: 24 / 14, AVX2 6 × 2: 12 / 8, NEON 11 × 2, by lane: 22 / 5). Nothing is multiplied by padding.
+//! For each position, a tile of `R` channels by `V` vectors takes `V` loads, `R` broadcasts and `R · V` multiply-adds.
+//! Multiply-adds / loads are 24 / 14 for AVX-512 (12 × 2), 12 / 8 for AVX2 (6 × 2), and 22 / 5 for NEON (11 × 2, by lane).
+//! Padding is not multiplied.
 //!
-//! Each shape of tile is a function of its own, which the plain code around calls: one function with all of them would take
-//! the compiler minutes, and an unoptimised build hundreds of kilobytes of stack.
+//! Each shape of a tile is a function of its own. One function with all shapes would take the compiler minutes, and an
+//! unoptimised build hundreds of kilobytes of stack.
 
 use core::ops::Range;
 
@@ -27,11 +27,11 @@ use crate::geometry::{Lattice, Panels, chunks};
 /// Most vectors of a stripe.
 const MOST_VECTORS: usize = 2;
 
-/// Positions that are copied at a time to several places: what they hold is read as it lies, and stays in the first-level cache
-/// until all of it has been read.
+/// Positions that are copied together. Their inputs are read in memory order, and stay in the first-level cache until all stripes
+/// have read them.
 const CHUNK: usize = 16;
 
-/// How many positions before they are copied their cache lines are asked for.
+/// The cache lines of a position are prefetched so many positions before it is copied.
 const AHEAD: usize = 2 * CHUNK;
 
 /// Most vectors of a stripe.
@@ -44,14 +44,14 @@ pub(super) const fn most_rows<S: Vector>() -> usize {
     S::STRIPE[0]
 }
 
-/// Whether some tiles read the input where it lies: where there are registers for thresholds, too. (NEON's hold gradients.)
+/// Whether tiles can read the input in place. That needs registers for the thresholds. (NEON uses them for gradients.)
 pub(super) const fn reads_in_place<S: Vector>() -> bool {
     S::REGISTERS >= 32 && S::AT_HAND == 1 && !S::FEW_TILES
 }
 
 /// `to[tile][p][i] = from[p][channel i of the tile]` for the positions of a block.
 pub(crate) struct PackTiles<'a> {
-    /// From the first position's first channel on.
+    /// The gradients from the first position's first channel on.
     pub(crate) from: &'a [f32],
     pub(crate) positions: Lattice<1>,
     /// Channels, in tiles.
@@ -95,7 +95,7 @@ impl Kernel for PackTiles<'_> {
     }
 }
 
-/// Asks for [`CHUNK`] rows of `len` elements.
+/// Prefetches [`CHUNK`] rows of `len` elements.
 #[inline(always)]
 fn prefetch_rows<S: Vector>(simd: S, from: *const f32, step: usize, len: usize) {
     /// Elements of a cache line.
@@ -127,7 +127,7 @@ unsafe fn copy_rows<const R: usize>(from: *const f32, step: usize, count: usize,
 
 /// `sums[d] += Σ_p packed[p][d]` over packed positions.
 pub(crate) struct SumTiles<'a> {
-    /// As [`PackTiles`] leaves it, with a vector of whatever behind it.
+    /// The result of [`PackTiles`], followed by a vector with any contents.
     pub(crate) packed: &'a [f32],
     pub(crate) positions: usize,
     pub(crate) tiles: Panels,
@@ -142,7 +142,7 @@ impl Kernel for SumTiles<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Vector>(self, simd: S) {
-        /// Chains of additions: one would wait for each of them.
+        /// Chains of additions. In a single chain, each addition would wait for the one before.
         const CHAINS: usize = 4;
         let mut lanes = [0.0; MOST_LANES];
         for tile in self.tiles.iter() {
@@ -178,42 +178,42 @@ impl Kernel for SumTiles<'_> {
     }
 }
 
-/// `sums[d][c] += Σ_p gradients[p][d] · f(input[p][c]; θ[c])` over the positions of a block that read inside through one tap,
-/// and `outside[d] · θ[c]` where `θ > 0`, for stripes of input channels and tiles of output channels. (Products of patches have
-/// other things in the lanes and in the rows; the names are those of channels.)
+/// `sums[d][c] += Σ_p gradients[p][d] · f(input[p][c]; θ[c])` over the positions of a block that read inside through one tap, and
+/// `outside[d] · θ[c]` where `θ > 0`, for stripes of input channels and tiles of output channels. (Products of patches put other
+/// things into the lanes and the rows. The names here are those of channels.)
 pub(crate) struct StripeProducts<'a> {
-    /// From where the first position reads the first channel on.
+    /// The input from the element that the first position reads of the first channel on.
     pub(crate) input: &'a [f32],
-    /// The positions, perhaps none: in the input and, counted in positions, among those that are packed. Among gradients that are
-    /// not in tiles it counts elements.
+    /// The positions, of which there may be none: steps in the input, and steps in the gradients. The latter count positions if
+    /// gradients are packed in tiles, and elements if not.
     pub(crate) positions: Lattice<2>,
-    /// Where the first one is packed, in the same unit.
+    /// The first position in the gradients, in the same unit.
     pub(crate) first: usize,
     /// Input channels.
     pub(crate) channels: usize,
-    /// Elements from the first channel on that may be read at each position beside its channels: all of those up to a gap.
+    /// Elements from the first channel on that may be read at each position. They end before a gap.
     pub(crate) readable: usize,
-    /// Their vectors, in stripes of at most [`most_vectors`].
+    /// The vectors of the input channels, in stripes of at most [`most_vectors`].
     pub(crate) stripes: Panels,
-    /// One per lane of the vectors; none where nothing is clamped.
+    /// One per lane of the vectors. None if nothing is clamped.
     pub(crate) thresholds: Option<&'a [f32]>,
     /// Room for `[stripe][position][lane]`.
     pub(crate) copy: &'a mut [f32],
-    /// `[tile][position][channel of the tile]`, or as they lie, all channels of a position side by side.
+    /// `[tile][position][channel of the tile]` if packed. If not, all channels of a position lie side by side.
     pub(crate) gradients: &'a [f32],
-    /// Positions that are packed there in tiles, if they are.
+    /// The number of positions that are packed in tiles. None if the gradients are not packed.
     pub(crate) packed: Option<usize>,
     /// Output channels, in tiles.
     pub(crate) tiles: Panels,
-    /// Whether the tiles rather read the input where it lies, if they can: where each stripe meets a single one, a copy costs more
-    /// than it saves.
+    /// Whether tiles should read the input in place, if they can. If each stripe meets a single tile, a copy costs more than it
+    /// saves.
     pub(crate) in_place: bool,
-    /// Whether stripes of a single vector have two chains of sums, as they must where tiles are few rows high. What decides is the
-    /// layer, not a thread's part of it: the order of sums follows.
+    /// Whether stripes of a single vector have two chains of sums. Tiles with few rows need them. It depends on the layer and not
+    /// on a task's part of it, because the order of sums depends on it.
     pub(crate) pairs: bool,
     /// One per output channel: the sum of the gradients where the tap reads padding. Only with thresholds.
     pub(crate) outside: Option<&'a [f32]>,
-    /// Added to, or replaced. Output channels are `pitch` apart.
+    /// The kernel adds to them or replaces them. Output channels are `pitch` elements apart.
     pub(crate) sums: &'a mut [f32],
     pub(crate) pitch: usize,
     pub(crate) replaces: bool,
@@ -260,7 +260,7 @@ impl Kernel for StripeProducts<'_> {
 }
 
 impl StripeProducts<'_> {
-    /// Whether tiles read the input where it lies. All whole vectors must be readable.
+    /// Whether tiles read the input in place. That needs whole vectors that may be read.
     fn reads_in_place<S: Vector>(&self) -> bool {
         let lanes = self.stripes.len() * S::LANES;
         (reads_in_place::<S>() || self.thresholds.is_none())
@@ -270,7 +270,7 @@ impl StripeProducts<'_> {
             && self.positions.last(0).saturating_add(lanes) <= self.input.len()
     }
 
-    /// Where the gradients of a tile's first position lie, and the elements per unit of the positions' steps.
+    /// The offset of the gradients of a tile's first position, and the elements per unit of the positions' steps.
     #[inline(always)]
     fn gradients_of(&self, tile: &Range<usize>) -> (usize, usize) {
         match self.packed {
@@ -280,7 +280,7 @@ impl StripeProducts<'_> {
     }
 }
 
-/// Adds the only position: what is read and written is all of the work, so it goes along the sums as they lie.
+/// Adds a single position. Reading and writing the sums is all of the work then, so it goes along the sums in memory order.
 ///
 /// # Safety
 ///
@@ -444,8 +444,8 @@ unsafe fn copy_chunk<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
     let (first_lane, lanes) = (vectors.start * S::LANES, vectors.len() * S::LANES);
     let first = places.first + first_lane;
     let to = call.positions.len() * first_lane + places.to * lanes;
-    // Whole vectors may be loaded as long as they end in the input and before a gap; what is no channel of the stripe is not
-    // added up.
+    // Whole vectors may be loaded if they end inside the input and before a gap. Lanes that are not channels of the stripe are
+    // not added to the gradient.
     let whole = match call.input.len().checked_sub(first + lanes) {
         _ if first_lane + lanes > call.readable => 0,
         Some(room) if places.step * (places.count - 1) <= room => places.count,
@@ -579,13 +579,14 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize, const CLAMPS:
         // SAFETY: in reach.
         thetas = unsafe { load::<S, V>(simd, thresholds) };
     }
-    // A single vector has too few chains of sums to hide how long an addition takes: every other position has chains of its own.
+    // A single vector has too few chains of sums to hide the latency of an addition. So every other position has chains of its
+    // own.
     let mut others = [[zero; V]; R];
     let pairs = const { V == 1 && !S::FEW_TILES } && tile.pairs;
     let ([na, nb, nc, count], [x_steps, steps]) = (tile.positions.counts, tile.positions.steps);
     let steps = steps.map(|step| step * tile.unit);
     let (x_step, step) = (x_steps[3], steps[3]);
-    // One loop around that over positions: nested ones would pass all sums through each.
+    // A single outer loop around that over positions. With nested loops, the compiler would copy all sums at each level.
     let (mut a, mut b, mut c) = (0, 0, 0);
     let mut lines = na * nb * nc;
     while lines > 0 {
@@ -657,7 +658,7 @@ unsafe fn add_sums<S: Vector, const R: usize, const V: usize>(simd: S, tile: &Ti
     } else if tile.channels < V * S::LANES {
         let zero = simd.splat_f32s(0.0);
         let adds = simd.less_than_f32s(zero, simd.splat_f32s(if tile.replaces { 0.0 } else { 1.0 }));
-        // The last vector has lanes that are no channels of the stripe: what lies there stays.
+        // The last vector has lanes that are not channels of the stripe. The values there stay.
         // SAFETY: in reach: a vector.
         let own = simd.less_than_f32s(zero, unsafe { simd.load(tile.own) });
         unrolled!(ROW in 0..R => {

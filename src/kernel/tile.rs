@@ -1,7 +1,7 @@
 //! Register tiles: rows of vectors of sums, to which each step adds a column of operands times a row of vectors.
 //!
-//! All loops over registers are unrolled by hand, for an array that is indexed by a variable lives in memory: where the
-//! compiler optimises for size, it would not unroll them, and where an epilogue is long, it gives up.
+//! All loops over registers are unrolled by macros, because an array that is indexed by a variable lives in memory. The compiler
+//! would not unroll them where it optimises for size, and gives up where an epilogue is long.
 //!
 //! Unsafe functions trust that the rows, steps and vectors that their constants and depths count are
 //! [in reach](Vector#in-reach).
@@ -23,7 +23,8 @@ macro_rules! unrolled {
 }
 pub(super) use unrolled;
 
-/// [`unrolled`] for at most 4: of loops within loops, each literal costs the compiler a body, whether it is used or not.
+/// [`unrolled`] for at most 4. In nested loops the compiler has to expand a body for every literal, also for those that are never
+/// used.
 macro_rules! few {
     ($i:ident in 0..$n:expr => $body:expr) => {
         unrolled!($i $n; $body; 0 1 2 3)
@@ -31,8 +32,8 @@ macro_rules! few {
 }
 pub(super) use few;
 
-/// Runs `$body` with the constant `$name` equal to `$value`, for the values listed, and of those for which the condition holds:
-/// nothing is compiled for the others.
+/// Runs `$body` with the constant `$name` equal to `$value`. The value must be in the list, and the condition must hold for it.
+/// Nothing is compiled for other values.
 macro_rules! with_const {
     ($value:expr, $name:ident in [$($literal:literal)*] if $holds:expr => $body:expr) => {
         with_const!($value, $name in [$($literal)*] => if const { $holds } {
@@ -50,8 +51,8 @@ pub(super) use with_const;
 
 /// Runs `$body`, where the instructions of `$simd` may be used, in a function of its own. All that it calls must be inlined.
 ///
-/// Each shape of a tile is such a function. One with all shapes would take the compiler long, and without optimisation it would
-/// take much of the stack: there each temporary value of each shape has a place of its own.
+/// Each shape of a tile is such a function. A function with all shapes would take long to compile. Without optimisation it would
+/// also need much stack, because each temporary value of each shape has a place of its own.
 macro_rules! outlined {
     ($simd:expr => $body:expr) => {
         $crate::kernel::tile::outline(
@@ -69,8 +70,8 @@ pub(super) fn outline<S: Vector>(simd: S, body: impl FnOnce()) {
     simd.vectorize(body);
 }
 
-/// As [`outlined`], but where the compiler optimises, it may inline `$body`, and it does so where it is run in one place only. For
-/// parts of a tile, and for tiles so short that a call would show.
+/// As [`outlined`], but an optimising compiler may inline `$body`, which it does if there is only one caller. It is for parts of
+/// a tile, and for tiles so short that a call would take a noticeable share of the time.
 macro_rules! framed {
     ($simd:expr => $body:expr) => {
         $crate::kernel::tile::frame(

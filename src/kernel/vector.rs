@@ -1,4 +1,4 @@
-//! The SIMD vocabulary of the kernels: `pulp`'s, with what eq. 4 needs and the size of the register file.
+//! The SIMD vocabulary of the kernels: that of `pulp`, the operations of eq. 4 to 6, and the size of the register file.
 
 use pulp::{MemMask, Simd};
 
@@ -8,11 +8,11 @@ use crate::isa::Isa;
 /// The most lanes of a vector.
 pub(super) const MOST_LANES: usize = 16;
 
-/// Vectors that exceed thresholds of −∞ (and all others that are finite), as many as a tile reads beside one another: what stands
-/// in for the inputs of a linear layer.
+/// As many vectors as a tile reads side by side, all infinite. They stand for the inputs of a linear layer, because they exceed
+/// every threshold below ∞.
 pub(super) static INFINITE: [f32; 4 * MOST_LANES] = [f32::INFINITY; 4 * MOST_LANES];
 
-/// What a tile's sums begin with where they are not added to.
+/// The values from which a tile's sums start if nothing is added to.
 pub(super) static ZEROS: [f32; 4 * MOST_LANES] = [0.0; 4 * MOST_LANES];
 
 /// A `pulp` token for which the kernels are built.
@@ -39,18 +39,19 @@ pub(super) trait Vector: Simd {
     const TILE: usize;
     /// Most output channels and vectors of input channels of a tile of the weight's gradient with channels last.
     const STRIPE: [usize; 2];
-    /// Whether only some shapes of tiles are compiled: where lanes are few, the last positions and channels cost
-    /// little, and where flash is small, each tile costs.
+    /// Whether only some shapes of tiles are compiled. Without vectors, smaller tiles for the last positions and channels gain
+    /// little, and each shape takes flash.
     const FEW_TILES: bool = false;
 
-    /// Side of the squares that [`transpose`](Self::transpose) takes; 1 where squares are not worth their code.
+    /// Side of the squares that [`transpose`](Self::transpose) takes. 1 if squares are not worth their code.
     const SQUARE: usize = 4;
 
-    /// Elements of which one load puts all at hand for [`broadcast`](Self::broadcast); 1 where broadcasts come from memory.
+    /// The number of elements that one load brings into a register, from which [`broadcast`](Self::broadcast) then takes them. 1
+    /// if each broadcast loads its element from memory.
     const AT_HAND: usize = 1;
 
-    /// Steps per trip of a loop that follows a table: a trip's counters and addresses cost as much as two multiply-adds, and
-    /// where vectors are short they find no idle ports.
+    /// Steps per iteration of a loop that follows a table. The counters and addresses of an iteration cost as much as two
+    /// multiply-adds. With short vectors there are no idle ports for them.
     const STEPS: usize = 1;
 
     /// A token for code that runs after detection.
@@ -60,9 +61,9 @@ pub(super) trait Vector: Simd {
     /// The instruction set is [offered](Self#offered).
     unsafe fn token() -> Self;
 
-    /// `x` if `x > θ`, else `θ` (eq. 4), and NaN where `x` is NaN; `θ` is never NaN.
+    /// `x` if `x > θ`, else `θ` (eq. 4), and NaN where `x` is NaN. `θ` is never NaN.
     ///
-    /// The order matters: VMAXPS returns its second operand when either is NaN (FMAX the NaN).
+    /// The order of the operands matters: VMAXPS returns its second operand if either is NaN. (FMAX returns the NaN.)
     #[inline(always)]
     fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
         self.max_f32s(theta, x)
@@ -74,8 +75,8 @@ pub(super) trait Vector: Simd {
         self.min_f32s(high, x)
     }
 
-    /// Where a gradient goes to `x`, and where to `θ` (eq. 5 and 6). Both compares are ordered: a NaN passes nothing to either
-    /// side.
+    /// The masks of the gradients that go to `x`, and of those that go to `θ` (eq. 5 and 6). Both comparisons are false for a
+    /// NaN, so its gradient goes to neither.
     #[inline(always)]
     fn divide(self, x: Self::f32s, theta: Self::f32s) -> [Self::m32s; 2] {
         [self.less_than_f32s(theta, x), self.greater_than_or_equal_f32s(theta, x)]
@@ -160,7 +161,8 @@ pub(super) trait Vector: Simd {
         unsafe { from.cast::<Self::f32s>().read_unaligned() }
     }
 
-    /// Asks for a cache line that will be read or written, wherever it lies. Nothing where the CPU foresees enough by itself.
+    /// Prefetches a cache line that will be read or written. The address may be any. Does nothing on CPUs that predict enough
+    /// themselves.
     #[inline(always)]
     fn prefetch(self, _: *const f32) {}
 
@@ -194,7 +196,7 @@ pub(super) trait Vector: Simd {
         self.mask_between_m32s(0, len)
     }
 
-    /// Tells the CPU that the cache line of an address, which may be any, is about to be written.
+    /// Tells the CPU that the cache line of an address will be written. The address may be any.
     #[inline(always)]
     fn prefetch_for_writing(self, address: *const f32) {
         // SAFETY: the instruction reads and writes nothing, whatever the address; CPUs that lack it do nothing.
@@ -218,8 +220,8 @@ pub(super) trait Vector: Simd {
     }
 }
 
-/// Whether plain Rust has 32 floating-point registers to work with, not 16 as on x86-64, or none. Of RISC-V's F, `cfg`
-/// shows Zicsr alone, which it implies.
+/// Whether plain Rust has 32 floating-point registers, and not 16 as on x86-64, or none. (`cfg` does not show RISC-V's extension
+/// F. It shows Zicsr, which F implies.)
 const MANY_REGISTERS: bool = cfg!(any(
     target_arch = "aarch64",
     all(target_arch = "arm", target_abi = "eabihf"),
@@ -233,14 +235,14 @@ impl Vector for pulp::Scalar {
     const TILE: usize = 4;
     const STRIPE: [usize; 2] = [4, 2];
     const FEW_TILES: bool = true;
-    // Squares only pay where the compiler makes shuffles of them.
+    // Squares only pay if the compiler makes shuffles of them.
     const SQUARE: usize = if VECTORS { 4 } else { 1 };
 
     unsafe fn token() -> Self {
         Self::new()
     }
 
-    // Known to be aligned: where unaligned loads are no instruction of the floating-point unit, they take a detour.
+    // A load that is known to be aligned. Floating-point units without unaligned loads would need more instructions.
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> f32 {
         // SAFETY: in reach, and so aligned.
@@ -268,8 +270,8 @@ impl Vector for pulp::Scalar {
 #[cfg(feature = "internal-testing")]
 impl Vector for pulp::Scalar512b {
     const ISA: Isa = Isa::Emulated512;
-    // Fewer and smaller tiles than AVX-512's: each vector is sixteen scalars to the compiler, and with tiles of that size their
-    // kernels took longer to compile than all others together.
+    // Fewer and smaller tiles than those of AVX-512. The compiler sees each vector as sixteen scalars. With tiles as large as
+    // those of AVX-512, these kernels took longer to compile than all others together.
     const REGISTERS: usize = 12;
     const PANEL: usize = 4;
     const TILE: usize = 2;
@@ -350,13 +352,13 @@ impl Vector for pulp::x86::V4 {
     const TILE: usize = 4;
     const STRIPE: [usize; 2] = [12, 2];
 
-    // Without the functions that come with a mask, around whose calls all registers are saved: an instruction masks.
+    // One instruction with a mask. `pulp`'s mask carries functions, and around calls of these the compiler saves all registers.
     #[inline(always)]
     fn lanes(self, len: u32) -> MemMask<Self::m32s> {
         MemMask::new(self.mask_between_m32s(0, len).mask())
     }
 
-    // As `pulp` does it, with fewer copies of the operands: where nothing is optimised, they fill the stack.
+    // As `pulp` does it, with fewer copies of the operands. In an unoptimised build these copies would fill the stack.
     #[inline(always)]
     fn mul_add(self, a: Self::f32s, b: Self::f32s, c: Self::f32s) -> Self::f32s {
         use core::arch::x86_64::{__m512, _mm512_fmadd_ps};
@@ -442,8 +444,8 @@ fn prefetch(from: *const f32) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
 }
 
-/// [`Vector::broadcast_activated`] for AVX2, in one register: of two instructions that the compiler sees apart, it moves the
-/// broadcasts of several rows together, and with twelve sums in sixteen registers it spills them.
+/// [`Vector::broadcast_activated`] for AVX2, in one register and as one block of assembly. If the compiler saw two instructions,
+/// it would move the broadcasts of several rows together, and, with twelve sums in sixteen registers, spill them.
 ///
 /// # Safety
 ///
@@ -579,8 +581,8 @@ impl Vector for pulp::aarch64::Neon {
         pulp::cast(duplicate(self, pulp::cast(vector), I))
     }
 
-    // Multiply-adds take a lane of a vector as it is, so four elements are one load; the last four overlap those before
-    // where `R` is no multiple.
+    // Multiply-adds can take a lane of a vector, so one load brings four elements. If `R` is not a multiple of four, the last
+    // four overlap those before.
     #[inline(always)]
     unsafe fn broadcast<const I: usize, const R: usize>(self, from: *const f32) -> Self::f32s {
         use core::arch::aarch64::float32x4_t;
@@ -615,13 +617,13 @@ fn duplicate(
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 impl Vector for pulp::wasm::Simd128 {
     const ISA: Isa = Isa::Simd128;
-    // WebAssembly has locals, not registers; the engine maps them to the sixteen of x86-64, or to AArch64's more.
+    // WebAssembly has locals, not registers. The engine maps them to the sixteen registers of x86-64, or to the 32 of AArch64.
     const REGISTERS: usize = 16;
     const PANEL: usize = 6;
     const TILE: usize = 4;
     const STRIPE: [usize; 2] = [6, 2];
 
-    // Without relaxed SIMD there is no fused one.
+    // There is no fused multiply-add without relaxed SIMD.
     #[inline(always)]
     fn mul_add(self, a: Self::f32s, b: Self::f32s, c: Self::f32s) -> Self::f32s {
         self.add_f32s(self.mul_f32s(a, b), c)

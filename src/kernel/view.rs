@@ -1,4 +1,5 @@
-//! Strided mutable views of tensors, gaps and all, that split into disjoint parts, so that threads can fill one tensor.
+//! Strided mutable views of tensors, which may have gaps. They split into disjoint parts, so that several threads can fill one
+//! tensor.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -16,26 +17,26 @@ use crate::layout::TensorLayout;
 /// elements of the claim, where all channels and positions between them are claimed. Gaps are never written.
 pub(crate) struct View<'a> {
     data: *mut f32,
-    /// Borrowed, for the jobs of many threads wait on the stack with a view each.
+    /// Borrowed and not copied, because the jobs of many threads wait on the stack, and each holds a view.
     tensor: &'a TensorLayout,
-    /// What this view may write: images, channels, positions.
+    /// The part that this view may write: images, channels, positions.
     claim: [Range<usize>; 3],
     _lifetime: PhantomData<&'a mut [f32]>,
 }
 
-/// What is held of a view that is cut into boxes: nothing where there is but one.
+/// The number of rests that a view keeps while it is cut into boxes. None if there is only one box.
 const HELD: usize = if THREADS { 2 } else { 0 };
 
 /// Cuts a view into boxes.
 pub(crate) struct Boxes<'a> {
     rest: View<'a>,
-    /// What is left of some channels, and of some images of these.
+    /// The rest of some channels, and the rest of some images of these channels.
     held: [View<'a>; HELD],
 }
 
 impl<'a> Boxes<'a> {
-    /// The next box `[images, channels, positions]`. All boxes of some channels come before those of the next channels, and of these
-    /// all of some images before those of the next images. What is not in order has an empty claim.
+    /// The next box `[images, channels, positions]`. All boxes of some channels must come before those of the next channels, and
+    /// among these all boxes of some images before those of the next images. A box out of order gets an empty claim.
     pub(crate) fn next(&mut self, [images, channels, positions]: [Range<usize>; 3]) -> View<'a> {
         let [of_channels, of_images] = &mut self.held[..] else { return self.rest.cut(2, usize::MAX) };
         let new = channels.start >= of_channels.claim[1].end;
@@ -77,7 +78,7 @@ impl<'a> View<'a> {
         Self { data: data.as_mut_ptr(), tensor, claim, _lifetime: PhantomData }
     }
 
-    /// Cuts off the part before `at` along an axis (0 images, 1 channels, 2 positions); what remains begins there.
+    /// Cuts off the part before `at` along an axis (0 images, 1 channels, 2 positions). The view keeps the part from `at` on.
     fn cut(&mut self, axis: usize, at: usize) -> View<'a> {
         let at = at.clamp(self.claim[axis].start, self.claim[axis].end);
         let mut claim = self.claim.clone();
@@ -86,7 +87,7 @@ impl<'a> View<'a> {
         View { claim, ..*self }
     }
 
-    /// Boxes of it, in the order of [`Boxes::next`].
+    /// Cuts the view into boxes, in the order of [`Boxes::next`].
     pub(crate) fn boxes(mut self) -> Boxes<'a> {
         let held = core::array::from_fn(|_| self.cut(1, 0));
         Boxes { rest: self, held }
@@ -122,7 +123,7 @@ impl<'a> View<'a> {
         self.data.wrapping_add(offset)
     }
 
-    /// How far from the tensor's first element it lies.
+    /// The offset of an element in the tensor.
     ///
     /// # Panics
     ///
@@ -232,7 +233,7 @@ impl<'a> View<'a> {
         self.pixels_apart(images, space.map(steps), channels)
     }
 
-    /// The same of positions at some steps along each axis.
+    /// As [`pixels`](Self::pixels), for positions at some steps along each axis.
     ///
     /// # Panics
     ///
@@ -260,21 +261,21 @@ impl<'a> View<'a> {
     }
 }
 
-/// Pixels of a tensor with channels last, borrowed for writing: some channels of a box of positions, perhaps some steps apart. Or
-/// strips of planes: columns instead of channels, and channels instead of rows.
+/// Pixels of a tensor with channels last, borrowed for writing: some channels of a box of positions, which may lie some steps
+/// apart. It also describes strips of planes, with columns in the place of channels, and channels in the place of rows.
 pub(crate) struct PixelsMut<'a> {
     /// The first channel of the first position. Every position, and `channels` elements from there on, are this borrow's own.
     pub(super) first: *mut f32,
     /// `[image, depth, height, width]`, where they lie from the first on.
     pub(super) positions: Lattice<1>,
     pub(super) channels: usize,
-    /// How far the first one lies from the tensor's first element.
+    /// The offset of the first one in the tensor.
     pub(crate) offset: usize,
     _lifetime: PhantomData<&'a mut [f32]>,
 }
 
 impl PixelsMut<'_> {
-    /// How far the last element lies from the first one. Saturates.
+    /// The distance of the last element from the first one. Saturates.
     pub(super) fn last(&self) -> usize {
         self.positions.last(0).saturating_add(self.channels - 1)
     }
@@ -291,7 +292,7 @@ pub(crate) struct RowsMut<'a> {
     pub(super) len: usize,
     /// Distance of the elements of a row.
     pub(super) apart: usize,
-    /// How far the first one lies from the tensor's first element, or the slice's.
+    /// The offset of the first one in the tensor, or in the slice.
     pub(crate) offset: usize,
     _lifetime: PhantomData<&'a mut [f32]>,
 }

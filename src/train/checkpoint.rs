@@ -1,8 +1,8 @@
 //! Checkpoints: one `safetensors` file that holds a run at a step, bit for bit.
 //!
-//! Tensors have the names and shapes of PyTorch (`layer1.0.conv1.weight`, `O I H W`), whatever the memory order of the
-//! network; thresholds are called `….thresholds`, `I H W`. The optimiser's velocities carry the prefix `velocity/`. The
-//! file's metadata hold, as strings:
+//! Tensors have the names and shapes of PyTorch (`layer1.0.conv1.weight`, `O I H W`), in any memory order of the network.
+//! Thresholds are called `….thresholds`, with the shape `I H W`. The optimiser's velocities have the prefix `velocity/`. The
+//! file's metadata hold these strings:
 //!
 //! | key | what |
 //! |---|---|
@@ -10,8 +10,8 @@
 //! | `version` | `1` |
 //! | `config` | the configuration, TOML |
 //! | `isa` | the instruction set that computed it |
-//! | `progress` | epochs, and examples of the current epoch; JSON. The streams of random numbers follow from it and the seed |
-//! | `history` | figures of the finished epochs, JSON |
+//! | `progress` | epochs, and examples of the current epoch, as JSON. The streams of random numbers follow from it and the seed |
+//! | `history` | figures of the finished epochs, as JSON |
 //!
 //! A file is written whole or not at all, and read whole before anything is changed.
 
@@ -38,7 +38,7 @@ pub struct Header {
     pub config: Config,
     /// The instruction set that computed it.
     pub isa: String,
-    /// How far it is.
+    /// The progress of the run.
     pub progress: Progress,
     /// Finished epochs.
     pub history: Vec<Epoch>,
@@ -49,7 +49,7 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`]; a file of that name is then as it was.
+    /// [`TrainError::Io`]. An existing file of that name is unchanged then.
     pub fn save(&self, path: &Path) -> Result<(), TrainError> {
         let (network, optimizer, progress, history) = self.parts();
         let state = network.state();
@@ -72,12 +72,12 @@ impl Trainer {
         write(path, &tensors, metadata)
     }
 
-    /// Takes over a checkpoint of the same run: tensors, velocities and progress, exactly.
+    /// Restores a checkpoint of the same run: tensors, velocities and progress, bit for bit.
     ///
     /// # Errors
     ///
     /// [`TrainError::Io`], [`TrainError::Checkpoint`] if the file is damaged, [`TrainError::Setting`] if it belongs to
-    /// another run or instruction set; nothing is changed then.
+    /// another run or instruction set. Nothing is changed then.
     pub fn restore(&mut self, path: &Path) -> Result<(), TrainError> {
         let data = read(path)?;
         let tensors = parse(path, &data)?;
@@ -104,12 +104,15 @@ impl Trainer {
         }
         let Progress { examples, right, .. } = header.progress;
         if right > examples {
-            return Err(refused(path, format!("{right} examples of {examples} cannot have been classified rightly")));
+            return Err(refused(
+                path,
+                format!("it counts {right} right answers, which must not exceed its {examples} examples"),
+            ));
         }
         let state = self.network().state();
         let trained = || state.iter().filter(|parameter| parameter.is_trained());
         let values = state.iter().map(|p| tensor(path, &tensors, &p.name, p)).collect::<Result<Vec<_>, _>>()?;
-        // Before the first step there are none.
+        // There are no velocities before the first step.
         let at_rest = trained().all(|p| tensors.tensor(&format!("{VELOCITY}{}", p.name)).is_err());
         let velocities = if at_rest {
             Vec::new()
@@ -130,7 +133,7 @@ impl Trainer {
     }
 }
 
-/// Writes the tensors of a network alone, for use elsewhere (`safetensors.torch.load_file`).
+/// Writes only the tensors of a network, for other programs (`safetensors.torch.load_file`).
 ///
 /// # Errors
 ///
@@ -141,12 +144,12 @@ pub fn save_weights(network: &Network, path: &Path) -> Result<(), TrainError> {
     write(path, &tensors, HashMap::from([("format".to_owned(), "pt".to_owned())]))
 }
 
-/// Reads the tensors of a network from a checkpoint or a file of weights; other tensors in it do not matter.
+/// Reads the tensors of a network from a checkpoint or a file of weights. Other tensors in the file are ignored.
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`], or [`TrainError::Checkpoint`] if the file is damaged or a tensor is missing or of another shape;
-/// nothing is changed then.
+/// [`TrainError::Io`], or [`TrainError::Checkpoint`] if the file is damaged, or if a tensor is missing or has another shape.
+/// Nothing is changed then.
 pub fn load_weights(network: &mut Network, path: &Path) -> Result<(), TrainError> {
     let data = read(path)?;
     let tensors = parse(path, &data)?;
@@ -160,7 +163,7 @@ pub fn load_weights(network: &mut Network, path: &Path) -> Result<(), TrainError
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`], or [`TrainError::Checkpoint`] if the file is damaged or no checkpoint.
+/// [`TrainError::Io`], or [`TrainError::Checkpoint`] if the file is damaged or not a checkpoint.
 pub fn read_header(path: &Path) -> Result<Header, TrainError> {
     let data = read(path)?;
     parse(path, &data)?;
@@ -178,8 +181,8 @@ pub struct Tensor {
     pub values: Vec<f32>,
 }
 
-/// The tensors whose names `wanted` picks from a checkpoint or a file of weights, in the order of the numbers in their
-/// names, then of their letters: `layer2.…` stands before `layer10.…`.
+/// The tensors of a checkpoint or a file of weights whose names `wanted` picks. Names are ordered with their numbers as numbers:
+/// `layer2.…` stands before `layer10.…`.
 ///
 /// # Errors
 ///
@@ -224,7 +227,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TrainError> {
 
 fn parse<'a>(path: &Path, data: &'a [u8]) -> Result<SafeTensors<'a>, TrainError> {
     SafeTensors::deserialize(data)
-        .map_err(|error| refused(path, format!("it is damaged or no safetensors file: {error}")))
+        .map_err(|error| refused(path, format!("it is damaged or not a safetensors file: {error}")))
 }
 
 fn header(path: &Path, data: &[u8]) -> Result<Header, TrainError> {

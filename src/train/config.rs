@@ -10,7 +10,8 @@ use super::models::ModelConfig;
 use super::optimizer::{Decay, Schedule};
 use crate::isa::Isa;
 
-/// Everything that determines a run's result on one instruction set, and the threads, which do not.
+/// All settings of a run. They determine its result on one instruction set. (The number of threads is among them, and does not
+/// change the result.)
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
@@ -28,15 +29,16 @@ pub struct Config {
 pub struct TrainConfig {
     /// Passes over the training set.
     pub epochs: usize,
-    /// Examples per step of the optimiser. With batch normalisation at least 2 go through the network at once, and where a
-    /// single one would be left at the end of an epoch, it is left out: every epoch another one.
+    /// Examples per step of the optimiser. With batch normalisation, at least 2 examples go through the network together. If a
+    /// single example remains at the end of an epoch, the epoch leaves it out. The next epoch has another order, and leaves out
+    /// another one.
     pub batch: usize,
-    /// Examples that go through the network at once, if fewer than a batch; gradients accumulate.
+    /// Examples that go through the network together, if fewer than a batch. Their gradients accumulate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
     /// Learning rate at the start.
     pub learning_rate: f32,
-    /// How it falls.
+    /// How the learning rate falls.
     pub schedule: Schedule,
     /// Momentum of SGD.
     pub momentum: f32,
@@ -44,14 +46,15 @@ pub struct TrainConfig {
     pub nesterov: bool,
     /// Weight decay by kind of parameter.
     pub decay: Decay,
-    /// Share of the target that goes to all classes alike; 0 is off.
+    /// Share of the target that is spread equally over all classes. 0 is off.
     pub label_smoothing: f32,
     /// Seed of initial values, order, augmentation and dropout.
     pub seed: u64,
-    /// Threads; without it those of the current rayon pool, or one without the feature `rayon`. Results do not depend on it.
+    /// Number of threads. If None, as many as the current rayon pool has, or one without the feature `rayon`. It does not change
+    /// results.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<NonZeroUsize>,
-    /// Name of the instruction set of the kernels; without it the best.
+    /// Name of the instruction set of the kernels. If None, the best one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isa: Option<String>,
 }
@@ -80,7 +83,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Data`] that names the file, the line and what is wrong with it.
+    /// [`TrainError::Data`] with the file, the line and the rule that it breaks.
     pub fn from_toml(file: &str, text: &str) -> Result<Self, TrainError> {
         toml::from_str(text).map_err(|error| {
             let place = error.span().map_or(super::FilePosition::Whole, |span| {
@@ -95,16 +98,16 @@ impl Config {
         toml::to_string(self).unwrap_or_else(|error| unreachable!("every configuration is TOML: {error}"))
     }
 
-    /// Whether a run that was begun with an earlier configuration can go on with this one: the same run, of as many epochs
-    /// or more. The learning rates of what is left are those of a run of all epochs.
+    /// Whether a run that began with an earlier configuration can continue with this one. It must be the same run with as many
+    /// epochs or more. The remaining epochs have the learning rates of a run with the new number of epochs.
     pub fn continues(&self, earlier: &Self) -> bool {
         let mut same = earlier.clone();
         same.train.epochs = self.train.epochs;
         self.is_same_run(&same) && self.train.epochs >= earlier.train.epochs
     }
 
-    /// The same run, whatever its threads, its kernels and the place of its data. (A checkpoint also names the instruction
-    /// set that computed it.)
+    /// The configuration without threads, instruction set and directory of the data, which do not make another run. (A checkpoint
+    /// names the instruction set that computed it.)
     pub fn is_same_run(&self, other: &Self) -> bool {
         let plain = |config: &Self| {
             let train = TrainConfig { threads: None, isa: None, ..config.train.clone() };
@@ -120,7 +123,7 @@ impl TrainConfig {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Setting`] for an unknown name, [`TrainError::Kernel`] where this machine does not offer it.
+    /// [`TrainError::Setting`] for an unknown name, [`TrainError::Kernel`] if this machine does not offer it.
     pub fn isa(&self) -> Result<Isa, TrainError> {
         let Some(name) = &self.isa else { return Ok(Isa::detect()) };
         let isa: Isa = name.parse().map_err(|error| TrainError::setting("isa", name, error))?;
@@ -131,12 +134,12 @@ impl TrainConfig {
         }
     }
 
-    /// Threads that layers use.
+    /// The number of threads that layers use.
     pub fn threads(&self) -> usize {
         self.threads.map_or_else(super::threads::of_pool, NonZeroUsize::get)
     }
 
-    /// Examples that go through the network at once.
+    /// Examples that go through the network together.
     pub fn micro_batch(&self) -> usize {
         self.micro_batch.unwrap_or(self.batch).min(self.batch)
     }

@@ -1,4 +1,4 @@
-//! What layers share during a pass: its batch and threads, buffers to borrow, and where the time goes.
+//! What layers share during a pass: the batch, the threads, buffers to borrow, and the profile.
 
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use crate::threads::Executor;
 /// Whether a forward pass belongs to training or to evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// A backward pass follows; normalisations use the batch's own statistics, and dropout drops.
+    /// A backward pass follows. Normalisations use the statistics of the batch, and dropout drops units.
     Train,
-    /// Layers record which of their units are alive; normalisations use their running statistics.
+    /// No backward pass follows. Layers record which of their units are alive. Normalisations use their running statistics.
     Evaluate,
 }
 
-/// What a pass is about, and what layers borrow during it.
+/// The settings of a pass, and the buffers that layers borrow during it.
 #[derive(Debug)]
 pub struct Context {
     pub(super) batch: usize,
@@ -53,7 +53,7 @@ impl Context {
         self.threads.count()
     }
 
-    /// Whose threads they are: the current rayon pool's with the feature `rayon`, else the calling thread alone.
+    /// The executor for calls of the kernels: the current rayon pool with the feature `rayon`, otherwise the calling thread.
     pub fn executor(&self) -> &dyn Executor {
         self.threads.executor()
     }
@@ -63,14 +63,15 @@ impl Context {
         self.mode
     }
 
-    /// Seed of the run and number of the pass, which together determine what dropout drops.
+    /// Seed of the run and number of the pass. Together they determine which units dropout drops.
     pub fn moment(&self) -> (u64, u64) {
         (self.seed, self.step)
     }
 
     /// Lends a buffer of `len` elements with whatever values they hold. Give it back with [`give`](Self::give).
     pub fn take(&mut self, len: usize) -> Buffer {
-        // The smallest that is large enough, but not by far: a small request must not take what a large one will need.
+        // The smallest buffer that is large enough, if it is not much too large: a small request must not take a buffer that a
+        // large one will need.
         let most = len.saturating_mul(4).max(4096);
         let fits = (0..self.scratch.len()).filter(|&i| (len..=most).contains(&self.scratch[i].len()));
         let best = fits.min_by_key(|&i| self.scratch[i].len());
@@ -105,7 +106,7 @@ impl DerefMut for Buffer {
     }
 }
 
-/// A buffer that grows to what a pass needs and is used again by the next.
+/// A buffer that grows to the length that a pass needs, and that the next pass uses again.
 pub(super) fn grown(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
@@ -113,7 +114,7 @@ pub(super) fn grown(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
-/// Parts of a training step that a [`Profile`] tells apart.
+/// The parts of a training step in a [`Profile`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
     /// Layers of a kind, forward.

@@ -1,4 +1,4 @@
-//! What can go wrong in training.
+//! Errors of training.
 
 use std::{fmt, io};
 
@@ -8,13 +8,13 @@ use crate::error::Error;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// A layer's geometry, or a threshold that became NaN because training diverged.
+    /// An error of the kernels: a layer with an impossible geometry, or a threshold that became NaN because training diverged.
     Kernel(Error),
     /// A data file that breaks a rule of its format.
     Data {
         /// The file.
         file: String,
-        /// Where in it.
+        /// The position in the file.
         place: FilePosition,
         /// The rule, and what was found instead.
         rule: String,
@@ -23,7 +23,7 @@ pub enum TrainError {
     Io {
         /// The file.
         file: String,
-        /// What the system says.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// A checkpoint that is damaged or belongs to another run.
@@ -33,7 +33,7 @@ pub enum TrainError {
         /// The rule, and what was found instead.
         rule: String,
     },
-    /// A setting that makes no sense.
+    /// A setting that breaks a rule.
     Setting {
         /// Its name.
         name: &'static str,
@@ -42,14 +42,14 @@ pub enum TrainError {
         /// The rule it breaks.
         rule: String,
     },
-    /// A run directory that a process writes already.
+    /// Another process already writes to the run directory.
     Busy {
         /// The directory.
         directory: String,
-        /// That process, if it left its number.
+        /// The number of that process, if it has left one.
         process: Option<u32>,
     },
-    /// Whoever watches has broken off.
+    /// The caller's watch or observer has interrupted the work.
     Interrupted,
     /// The loss, a weight or a threshold is no longer finite.
     Diverged {
@@ -75,7 +75,7 @@ impl TrainError {
         Self::Data { file: file.to_string(), place, rule: rule.to_string() }
     }
 
-    /// A file that the system would not read or write.
+    /// A file that the operating system could not read or write.
     pub(super) fn io(file: impl fmt::Display, error: io::Error) -> Self {
         Self::Io { file: file.to_string(), error }
     }

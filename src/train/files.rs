@@ -6,14 +6,15 @@ use std::path::Path;
 
 use super::error::TrainError;
 
-/// What ends the names of files that are not whole yet.
+/// The end of the names of files that are not complete yet.
 const PARTIAL: &str = ".partial";
 
-/// Writes a file whole or not at all: under another name first, that of no other process, flushed to disk, then renamed.
+/// Writes a file completely or not at all. It writes another file first, whose name no other process uses, flushes it to disk,
+/// and then renames it.
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`]; the file is then as it was.
+/// [`TrainError::Io`]. An existing file is unchanged then.
 pub fn write(path: &Path, contents: &[u8]) -> Result<(), TrainError> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".{}{PARTIAL}", std::process::id()));
@@ -24,13 +25,13 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<(), TrainError> {
         fs::rename(partial, path)
     });
     written.map_err(|error| {
-        // What is left of it is of no use; that removing it may fail too adds nothing.
+        // The incomplete file is of no use. If removing it fails as well, the first error says enough.
         let _ = fs::remove_file(partial);
         TrainError::io(path.display(), error)
     })
 }
 
-/// Removes what processes that were killed left half-written of these files in a directory. Failing adds nothing.
+/// Removes incomplete files that killed processes have left in a directory. Ignores failures.
 pub(super) fn remove_partial(directory: &Path, names: &[&str]) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -49,7 +50,7 @@ pub(super) fn remove_partial(directory: &Path, names: &[&str]) {
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`], also for what is not UTF-8.
+/// [`TrainError::Io`], also if the file is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, TrainError> {
     fs::read_to_string(path).map_err(|error| TrainError::io(path.display(), error))
 }

@@ -10,11 +10,11 @@ use super::error::TrainError;
 use super::named::named;
 use super::random::{gaussian, uniform};
 
-/// How thresholds begin (paper, Table 4).
+/// Initial thresholds (table 4 of the paper).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ThresholdInit {
-    /// θ = 0, where ConvReLU is ReLU: the paper's best.
+    /// θ = 0, with which ConvReLU begins as ReLU. The best one in the paper.
     #[default]
     Zero,
     /// Gaussian with mean 0 and this standard deviation ("random" in the paper, which gives no scale).
@@ -26,7 +26,7 @@ pub enum ThresholdInit {
 }
 
 impl fmt::Display for ThresholdInit {
-    /// As on the command line: `zero`, `gaussian:0.1`.
+    /// The form on the command line: `zero`, `gaussian:0.1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Zero => f.write_str("zero"),
@@ -67,7 +67,7 @@ impl ThresholdInit {
     }
 }
 
-/// How weights and biases of convolutions and linear layers begin.
+/// Initial weights and biases of convolutions and linear layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WeightInit {
@@ -89,7 +89,7 @@ impl WeightInit {
         }
     }
 
-    /// Its biases.
+    /// The biases of such a layer.
     pub(super) fn bias(self, rng: &mut ChaCha8Rng, len: usize, fan_in: usize) -> Vec<f32> {
         match self {
             Self::He => vec![0.0; len],

@@ -1,4 +1,4 @@
-//! One process at a time writes a run.
+//! A lock, so that only one process at a time writes a run.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::error::TrainError;
 
-/// Name of the file that the process which writes a run holds locked. It is left there: a lock ends with its process,
-/// however that ends, and the file of a dead one is no obstacle.
+/// Name of the file that a process keeps locked while it writes a run. The file stays. The lock ends with its process, however
+/// that ends, so a file without a living process does not block anyone.
 const LOCK: &str = "lock";
 
-/// Keeps other processes from a run, until it is dropped or this process ends.
+/// Keeps other processes from writing a run, until it is dropped or this process ends.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
@@ -23,11 +23,11 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Busy`] with the number of the process that has it, [`TrainError::Io`].
+    /// [`TrainError::Busy`] with the number of the process that holds the lock, [`TrainError::Io`].
     pub(super) fn take(directory: &Path) -> Result<Self, TrainError> {
         let path = directory.join(LOCK);
         let io = |error| TrainError::io(path.display(), error);
-        // Not truncated: whoever comes second has to read what the first wrote.
+        // The file is not truncated here, because a second process has to read the number that the first one wrote.
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = options.map_err(io)?;
         match file.try_lock() {
@@ -38,7 +38,7 @@ impl Lock {
                 let directory = directory.display().to_string();
                 return Err(TrainError::Busy { directory, process: holder(&mut file) });
             }
-            // A file system without locks: better to train without than not at all.
+            // The file system has no locks. To train without a lock is better than not to train.
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
@@ -46,7 +46,7 @@ impl Lock {
     }
 }
 
-/// The number that the process with the lock left, perhaps only in a moment.
+/// The number of the process with the lock. It may take that process a moment to write it.
 fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     for _ in 0..5 {

@@ -1,15 +1,15 @@
 //! Softmax cross-entropy.
 
-/// `−Σ target · ln softmax(logits)`, summed over the examples, and how many of them the greatest logit classifies rightly;
-/// in `grad` the gradient of the mean over the `step` examples that share a step of the optimiser, of which these may be
-/// a part. `logits` and `grad` are `[labels.len(), classes]`.
+/// Returns `−Σ target · ln softmax(logits)`, summed over the examples, and the number of examples that the greatest logit
+/// classifies correctly. Writes to `grad` the gradient of the mean over the `step` examples of a step of the optimiser. These
+/// examples may be a part of the step. `logits` and `grad` have the shape `[labels.len(), classes]`.
 ///
 /// The target is 1 for the label and 0 elsewhere, smoothed as in PyTorch: `(1 − smoothing)` times that plus
 /// `smoothing / classes`.
 ///
 /// # Panics
 ///
-/// If a buffer is shorter than that or a label is no class.
+/// If a buffer is shorter than that, or if a label is not less than the number of classes.
 pub fn softmax_cross_entropy(
     logits: &[f32],
     labels: &[usize],
@@ -29,7 +29,7 @@ pub fn softmax_cross_entropy(
             *p = libm::expf(logit - best);
         }
         let sum: f32 = grad.iter().sum();
-        // From the greatest logit on: large logits would hide what the rest adds.
+        // The greatest logit is subtracted first: otherwise large logits would hide the other terms.
         let surprise = |logit: f32| f64::from(libm::logf(sum)) - f64::from(logit - best);
         loss += f64::from(1.0 - smoothing) * surprise(logits[label]);
         if smoothing != 0.0 {

@@ -1,24 +1,17 @@
 //! A reference trainer on the crate's own kernels, for the paper's experiments.
 //!
 //! A [`Config`] (TOML) names a data set ([`data`]), a network with an activation in a region ([`models`]) and how to train;
-//! [`Trainer`] trains it, and [`Run`] keeps it in a directory where it can be interrupted and resumed. Networks are
-//! sequences of [`Layer`]s, some of which hold sequences of their own ([`DenseBlock`], [`Residual`]); every layer works
-//! channels first and last.
+//! [`Trainer`] trains it, and [`Run`] keeps it in a directory where it can be interrupted and resumed. Networks are sequences of
+//! [`Layer`]s, some of which hold sequences of their own ([`DenseBlock`], [`Residual`]). Every layer works with channels first
+//! and with channels last.
 //!
-//! What a new thing touches, besides its own file and its `mod`:
+//! The guide's page [training](crate::guide::training) shows the program, and [extending](crate::guide::extending) says how to
+//! add a data set, a network or a layer.
 //!
-//! | a new … | is one line in | which says more |
-//! |---|---|---|
-//! | data set | the table of [`Source`], `data/source.rs` | `data/mod.rs` |
-//! | network | the table of [`models::Architecture`], `models/mod.rs` | [`models`] |
-//! | layer | the list of layers, `layer/mod.rs` | `layer/mod.rs` |
-//!
-//! Names in configurations and messages, parsers, help texts and the names in tables follow from these lines.
-//!
-//! One seed gives the same bits on one instruction set, whatever the number of threads and however often a run is
-//! interrupted: kernels do not depend on threads, sums have a fixed order, random numbers are drawn by place (epoch, example,
-//! layer) and not by history, and `exp` and `ln` come from `libm` rather than from the system. A warm step allocates
-//! nothing but what the crate `gemm` needs for its products.
+//! One seed gives the same bits on one instruction set, for any number of threads and interruptions. Kernels do not depend on
+//! threads, and sums have a fixed order. Random numbers depend on their place (epoch, example, layer), not on what was drawn
+//! before. `exp` and `ln` come from the crate `libm`, not from the system. After the first step, a step allocates only what the
+//! crate `gemm` needs.
 //!
 //! ```
 //! use std::ops::ControlFlow;

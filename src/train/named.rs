@@ -37,7 +37,7 @@ macro_rules! named {
 }
 pub(super) use named;
 
-/// An enumeration that is a table: a line for each member, with its name and what its own file says of it.
+/// An enumeration that is a table: a line for each member, with its name and the entry of its own file.
 macro_rules! table {
     (
         $(#[$meta:meta])*
@@ -54,7 +54,7 @@ macro_rules! table {
         named!($type, $what, [$($variant = $name),*]);
 
         impl $type {
-            /// What its file says of it.
+            /// The entry of its file.
             const fn entry(self) -> &'static $entry {
                 match self { $(Self::$variant => &$value),* }
             }

@@ -9,7 +9,7 @@ use super::shape::Shape;
 use super::threads::Threads;
 use crate::error::Error;
 
-/// A sequence of layers with buffers for its input, its output and the output's gradient, which grow to the largest batch
+/// A sequence of layers with buffers for its input, its output and the output's gradient. The buffers grow to the largest batch
 /// and are used again.
 pub struct Network {
     layers: Sequence,
@@ -48,7 +48,7 @@ impl Network {
         state
     }
 
-    /// Shows all tensors of the state, to be changed, in the order of [`state`](Self::state).
+    /// Visits all tensors of the state, which the visitor may change, in the order of [`state`](Self::state).
     pub fn visit_mut(&mut self, mut visit: impl FnMut(&mut Parameter)) {
         self.layers.visit_mut(&mut visit);
     }
@@ -58,7 +58,7 @@ impl Network {
         self.state().iter().filter(|parameter| parameter.is_trained()).map(|parameter| parameter.value.len()).sum()
     }
 
-    /// Whether it normalises over the batch, so that an example alone would be nothing but its own mean.
+    /// Whether it normalises over the batch. A batch of one example would then equal its own mean.
     pub fn normalizes(&self) -> bool {
         self.state().iter().any(|parameter| parameter.kind == Kind::Norm)
     }
@@ -80,12 +80,12 @@ impl Network {
         self.layers.units()
     }
 
-    /// Forgets which units were alive.
+    /// Resets the record of units that were alive.
     pub fn reset_units(&mut self) {
         self.layers.reset_units();
     }
 
-    /// Threads that the layers may use. Results do not depend on it.
+    /// The number of threads that the layers may use. It does not change results.
     pub fn set_threads(&mut self, threads: usize) {
         self.context.threads = Threads::new(threads);
     }
@@ -95,17 +95,17 @@ impl Network {
         self.context.threads()
     }
 
-    /// Seed of the run and number of the next pass, which determine what dropout drops.
+    /// Seed of the run and number of the next pass. They determine which units dropout drops.
     pub fn set_moment(&mut self, seed: u64, step: u64) {
         (self.context.seed, self.context.step) = (seed, step);
     }
 
-    /// Where the time has gone.
+    /// The time that each part has taken.
     pub fn profile(&mut self) -> &mut Profile {
         &mut self.context.profile
     }
 
-    /// Runs all layers on a batch of images; the output of the last one.
+    /// Runs all layers on a batch of images. Returns the output of the last one.
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl Network {
     ///
     /// # Panics
     ///
-    /// If `images` is not a whole number of them.
+    /// If `images` does not hold a whole number of images.
     pub fn forward(&mut self, mode: Mode, images: &[f32]) -> Result<&[f32], Error> {
         let len = self.input().len();
         assert!(images.len().is_multiple_of(len), "{} elements are not images of {len}", images.len());
@@ -128,8 +128,8 @@ impl Network {
         Ok(output)
     }
 
-    /// Adds the gradients of all parameters, given by `loss` from the output and a buffer for the output's gradient;
-    /// what `loss` returns. Belongs to the last [`forward`](Self::forward).
+    /// Adds the gradients of all parameters, for the last [`forward`](Self::forward). `loss` receives the output and fills a
+    /// buffer with the output's gradient. Returns what `loss` returns.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl Network {
         let result = loss(output, grad_output);
         self.context.profile.add(Part::Loss, start);
         let input = &self.input[..batch * self.layers.input().len()];
-        // No one asks for the gradient of the images.
+        // Nobody needs the gradient of the images.
         self.layers.backward(&mut self.context, input, grad_output, None)?;
         Ok(result)
     }

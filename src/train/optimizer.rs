@@ -10,15 +10,15 @@ use super::parameter::{Kind, Parameter};
 use super::threads::{Threads, for_each, share};
 use super::vectorized::vectorized;
 
-/// Weight decay of each group of parameters; by default 5·10⁻⁴ for all, as in the paper's training.
+/// Weight decay of each group of parameters. By default 5·10⁻⁴ for all, as in the paper's training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Decay {
-    /// Of weights.
+    /// Weight decay of weights.
     pub weights: f32,
-    /// Of thresholds, which the paper regularises too.
+    /// Weight decay of thresholds, which the paper regularises as well.
     pub thresholds: f32,
-    /// Of all else that is trained: scales of normalisations, biases, slopes.
+    /// Weight decay of all other parameters: scales of normalisations, biases, slopes.
     pub norms_and_biases: f32,
 }
 
@@ -50,7 +50,7 @@ pub struct Sgd {
     velocities: Vec<Vec<f32>>,
 }
 
-/// What one step does to all elements of a parameter.
+/// The numbers of one step for all elements of a parameter.
 #[derive(Clone, Copy)]
 struct Factors {
     rate: f32,
@@ -73,12 +73,12 @@ vectorized! {
 }
 
 impl Sgd {
-    /// An optimiser at rest.
+    /// An optimiser whose velocities are zero.
     pub fn new(momentum: f32, nesterov: bool, decay: Decay) -> Self {
         Self { momentum, nesterov, decay, velocities: Vec::new() }
     }
 
-    /// One step at a learning rate; the gradients are zero afterwards.
+    /// Makes one step with a learning rate. The gradients are zero afterwards.
     pub fn step(&mut self, network: &mut Network, rate: f32) {
         let threads = Threads::new(network.threads());
         let mut index = 0;
@@ -103,13 +103,13 @@ impl Sgd {
         });
     }
 
-    /// Velocities of the trained parameters, in their order in [`Network::state`] and each in the memory order of its
-    /// parameter; none before the first step.
+    /// Velocities of the trained parameters, in their order in [`Network::state`], each in the memory order of its parameter.
+    /// Empty before the first step.
     pub fn velocities(&self) -> &[Vec<f32>] {
         &self.velocities
     }
 
-    /// The same, to be set when a run goes on: one for each trained parameter, as long as it.
+    /// The velocities, to be set when a run continues: one for each trained parameter, of the same length.
     pub fn velocities_mut(&mut self) -> &mut Vec<Vec<f32>> {
         &mut self.velocities
     }
@@ -119,21 +119,21 @@ impl Sgd {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// Times a factor at each milestone.
+    /// It is multiplied by a factor at each milestone.
     Step {
-        /// Epochs, counted from 0, that begin with a lower rate. If there are none, the paper's: 150 and 250 of 350, in
-        /// proportion.
+        /// Epochs, counted from 0, that begin with a lower rate. If empty, those of the paper, 150 and 250 of 350, in proportion
+        /// to the number of epochs.
         #[serde(default)]
         milestones: Vec<usize>,
-        /// By which the rate is multiplied.
+        /// The factor by which the rate is multiplied.
         factor: f32,
     },
-    /// Half a cosine, from the base rate down to 0 after the last epoch.
+    /// It falls along half a cosine, from the base rate down to 0 after the last epoch.
     Cosine,
 }
 
 impl Default for Schedule {
-    /// The paper's.
+    /// The schedule of the paper.
     fn default() -> Self {
         Self::Step { milestones: Vec::new(), factor: 0.1 }
     }
@@ -154,7 +154,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// Numbers as the command line has them.
+/// Numbers in the form of the command line.
 fn list(numbers: &[usize]) -> String {
     numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
@@ -170,11 +170,11 @@ impl Schedule {
         }
     }
 
-    /// Learning rate of an epoch, from 0, of so many.
+    /// Learning rate of an epoch, counted from 0, of a run of `epochs` epochs.
     pub fn rate(&self, base: f32, epoch: usize, epochs: usize) -> f32 {
         match self {
             Self::Step { milestones, factor } => {
-                // Rounded up, so that the very first epoch is never past one.
+                // Rounded up, so that the first epoch never lies behind a milestone.
                 let default = [150, 250].map(|milestone| (epochs as u128 * milestone).div_ceil(350) as usize);
                 let milestones = if milestones.is_empty() { &default[..] } else { milestones };
                 milestones.iter().filter(|&&milestone| milestone <= epoch).fold(base, |rate, _| rate * factor)

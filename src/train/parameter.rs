@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::Layout;
 
-/// What a tensor is, which decides its weight decay.
+/// The kind of a tensor. It decides about its weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// Weights of convolutions, linear layers and embeddings.
@@ -13,28 +13,28 @@ pub enum Kind {
     Threshold,
     /// Scale of a normalisation.
     Norm,
-    /// Biases, of normalisations too.
+    /// Biases, also those of normalisations.
     Bias,
     /// Slopes of PReLU.
     Slope,
-    /// State that no gradient trains: running statistics. Not counted among the parameters.
+    /// State that no gradient trains: running statistics. They do not count as parameters.
     Buffer,
 }
 
-/// A tensor of a network's state, with its gradient where it is trained.
+/// A tensor of a network's state, with its gradient if it is trained.
 #[derive(Clone, Debug)]
 pub struct Parameter {
     /// Unique in its network: layer, dot, tensor, like `layer1.0.conv2.weight`.
     pub name: String,
     /// Extents in PyTorch's order (`O I H W` for a weight).
     pub shape: Vec<usize>,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// Memory order of a tensor with spatial axes; [`Layout::Nchw`] is that of `shape`.
+    /// Memory order of a tensor with spatial axes. [`Layout::Nchw`] is the order of `shape`.
     pub layout: Layout,
     /// Its elements.
     pub value: Vec<f32>,
-    /// Gradient of the loss, as many elements; none for a [`Kind::Buffer`].
+    /// Gradient of the loss, with as many elements. Empty for a [`Kind::Buffer`].
     pub grad: Vec<f32>,
 }
 
@@ -45,7 +45,7 @@ impl Parameter {
         Self { name, shape, kind, layout: Layout::Nchw, value, grad }
     }
 
-    /// The same values in the order of a layout: `inputs` is the axis of `shape` that counts input channels, those after
+    /// The parameter in the memory order of a layout. `inputs` is the axis of `shape` that counts input channels. The axes after
     /// it are spatial.
     pub(super) fn in_layout(mut self, layout: Layout, inputs: usize) -> Self {
         if layout == Layout::Nhwc {

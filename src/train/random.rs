@@ -1,19 +1,19 @@
-//! Random numbers by place instead of by history: what a stream yields depends on the seed and on what it is for, so that
-//! neither threads nor an interruption changes it, and a checkpoint need not hold a generator's state.
+//! Random numbers that depend on their place. What a stream yields depends on the seed, the purpose and the place, not on what
+//! was drawn before. So neither threads nor an interruption change it, and a checkpoint need not hold a generator's state.
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-/// What a stream is for.
+/// The purpose of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
     /// Initial values of the parameters.
     Init = 1,
-    /// Order of the examples; of an epoch.
+    /// Order of the examples. The place is the epoch.
     Order = 2,
-    /// Crops and flips; of an epoch and an example.
+    /// Crops and flips. The place is the epoch and the example.
     Augment = 3,
-    /// Dropout masks; of a layer and a step.
+    /// Dropout masks. The place is the layer and the step.
     Dropout = 4,
     /// Values of synthetic data.
     Synthetic = 5,
@@ -28,17 +28,18 @@ pub(super) fn stream(seed: u64, purpose: Purpose, place: [u64; 2]) -> ChaCha8Rng
     ChaCha8Rng::from_seed(key)
 }
 
-/// Gaussian numbers with mean 0, by Box and Muller's transform, through `libm` so that every platform draws the same.
+/// Gaussian numbers with mean 0, by Box and Muller's transform. It uses the crate `libm`, so that every platform draws the same
+/// numbers.
 pub(super) fn gaussian(rng: &mut ChaCha8Rng, len: usize, deviation: f32) -> Vec<f32> {
     let mut draw = || {
-        // In (0, 1]: the logarithm of 0 is not finite.
+        // In (0, 1], because the logarithm of 0 is not finite.
         let radius = libm::sqrtf(-2.0 * libm::logf(1.0 - rng.random::<f32>()));
         deviation * radius * libm::cosf(core::f32::consts::TAU * rng.random::<f32>())
     };
     (0..len).map(|_| draw()).collect()
 }
 
-/// Numbers spread evenly over `[-bound, bound)`.
+/// Numbers that are uniform over `[-bound, bound)`.
 pub(super) fn uniform(rng: &mut ChaCha8Rng, len: usize, bound: f32) -> Vec<f32> {
     (0..len).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect()
 }

@@ -1,4 +1,4 @@
-//! A run directory: everything that a training run leaves behind, and what it takes to go on.
+//! A run directory: all that a training run leaves behind, and all that it needs to continue.
 //!
 //! | file | what |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | `checkpoint.safetensors` | the newest state, after every epoch and interruption |
 //! | `metrics.csv` | one line per epoch, see [`Epoch`] |
 //! | `weights.safetensors` | the trained network, once finished |
-//! | `lock` | the number of the process that writes the run, which holds the file locked from [`Run::open`] on |
+//! | `lock` | the number of the process that writes the run; the process keeps the file locked from [`Run::open`] on |
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -21,7 +21,7 @@ use super::files;
 use super::lock::Lock;
 use super::trainer::{Epoch, Moment, Trainer};
 
-/// A directory and the trainer whose state it holds. No other process writes it as long as this lives.
+/// A directory and the trainer whose state it holds. No other process can write the directory while this value lives.
 pub struct Run {
     directory: PathBuf,
     trainer: Trainer,
@@ -31,17 +31,17 @@ pub struct Run {
 /// How a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start<'a> {
-    /// In a directory without one, with initial values.
+    /// A new run with initial values, in a directory that holds none.
     New,
-    /// In a directory without one, with the weights of a file. They are in its first checkpoint before anything is
-    /// trained, so that the run does not need the file any more.
+    /// A new run with the weights of a file, in a directory that holds none. The first checkpoint holds these weights and is
+    /// written before training begins, so that the run no longer needs the file.
     Weights(&'a Path),
-    /// Where the run in the directory was, or as [`New`](Self::New) if there is none. More epochs than it was begun with
-    /// are no other run: it goes on, with the learning rates of a run of that many.
+    /// The run in the directory continues. If there is none, it begins as with [`New`](Self::New). The run may get more epochs
+    /// than it began with. The remaining epochs then have the learning rates of a run with that number.
     Resume,
 }
 
-/// What those who watch a run are shown.
+/// An event of a run, for its observer.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A step of the optimiser, or a batch of the test that ends an epoch.
@@ -52,7 +52,7 @@ pub enum Event<'a> {
 
 /// Name of the configuration in a run directory.
 pub const CONFIG: &str = "config.toml";
-/// Name of what is known of the data.
+/// Name of the inventory of the data.
 pub const DATA: &str = "data.json";
 /// Name of the checkpoint.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -62,12 +62,12 @@ pub const METRICS: &str = "metrics.csv";
 pub const WEIGHTS: &str = "weights.safetensors";
 
 impl Run {
-    /// Opens the run of a directory, with both parts of its data, and keeps other processes from it.
+    /// Opens the run of a directory with both parts of its data (training and test), and keeps other processes from writing it.
     ///
     /// # Errors
     ///
-    /// [`TrainError`] of the configuration, of files, of a checkpoint that does not fit, of data that are not those that
-    /// the run began with, and [`TrainError::Busy`] where another process writes the run.
+    /// [`TrainError`] of the configuration, of files, of a checkpoint that does not fit, and of data other than those with which
+    /// the run began. [`TrainError::Busy`] if another process writes the run.
     pub fn open(
         directory: &Path,
         config: &Config,
@@ -93,7 +93,7 @@ impl Run {
         if checkpoint.exists() {
             trainer.restore(&checkpoint)?;
         } else if settings.exists() && !config.continues(&Self::config(directory)?) {
-            // Interrupted before its first checkpoint.
+            // The run was interrupted before its first checkpoint.
             let rule = "it holds a run with another configuration";
             return Err(TrainError::setting("resume", directory.display(), rule));
         }
@@ -109,11 +109,11 @@ impl Run {
         Ok(Self { directory: directory.to_owned(), trainer, _lock: lock })
     }
 
-    /// What the run in a directory knows of its data; nothing where it was begun by a version that did not ask.
+    /// The inventory of the data of the run in a directory. None if the run began with a version that did not write one.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`], [`TrainError::Data`] where the file is damaged.
+    /// [`TrainError::Io`], [`TrainError::Data`] if the file is damaged.
     pub fn inventory(directory: &Path) -> Result<Option<Inventory>, TrainError> {
         let path = directory.join(DATA);
         if !path.exists() {
@@ -127,7 +127,7 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`] where there is none, [`TrainError::Data`] where it is damaged.
+    /// [`TrainError::Io`] if there is none, [`TrainError::Data`] if it is damaged.
     pub fn config(directory: &Path) -> Result<Config, TrainError> {
         let path = directory.join(CONFIG);
         Config::from_toml(&path.display().to_string(), &files::read_text(&path)?)
@@ -143,13 +143,13 @@ impl Run {
         &self.trainer
     }
 
-    /// The trainer, to be evaluated or profiled.
+    /// The trainer, for evaluation or profiling.
     pub fn trainer_mut(&mut self) -> &mut Trainer {
         &mut self.trainer
     }
 
-    /// Trains until all epochs are finished or `observe` breaks off; a checkpoint is written after every epoch and on
-    /// breaking off. Whether all epochs are finished.
+    /// Trains until all epochs are finished or `observe` interrupts. Writes a checkpoint after every epoch and when interrupted.
+    /// Returns whether all epochs are finished.
     ///
     /// # Errors
     ///

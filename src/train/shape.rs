@@ -4,14 +4,14 @@ use std::fmt;
 
 use crate::layout::Layout;
 
-/// Extents of one image, signal or volume, or of a layer's output for it, and the order in which they lie.
+/// Extents and memory order of one image, signal or volume, or of a layer's output for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// Channels.
     pub channels: usize,
-    /// `[depth, height, width]`; axes that are not there are 1.
+    /// `[depth, height, width]`. Axes that do not exist are 1.
     pub size: [usize; 3],
-    /// Channels before positions or after them.
+    /// Whether channels come before or after positions.
     pub layout: Layout,
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// Extents in words for people.
+/// The extents as text for readers.
 pub(super) fn extents(extents: &[usize]) -> String {
     extents.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ")
 }
@@ -85,7 +85,7 @@ impl Runs {
     }
 }
 
-/// Channels of a batch of images: all that a tensor has, or some of a wider one's.
+/// Channels of a batch of images: all channels of a tensor, or some channels of a wider one.
 #[derive(Clone, Copy, Debug)]
 pub struct Channels {
     pub(super) runs: Runs,
@@ -97,18 +97,19 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// The channels from `first` on of a tensor of `total`: as many as `shape` has, for `batch` images of its positions.
+    /// The channels from `first` on, in a tensor of `total` channels: as many as `shape` has, for `batch` images with its
+    /// positions.
     pub(super) const fn of(total: usize, first: usize, shape: Shape, batch: usize) -> Self {
         let runs = shape.runs(batch);
         Self { runs, layout: shape.layout, pitch: total * runs.inner, offset: first * runs.inner }
     }
 
-    /// A tensor of its own.
+    /// All channels of a tensor.
     pub(super) const fn all(shape: Shape, batch: usize) -> Self {
         Self::of(shape.channels, 0, shape, batch)
     }
 
-    /// Whether nothing lies between them.
+    /// Whether there are no gaps.
     pub(super) const fn is_dense(&self) -> bool {
         self.pitch == self.runs.step()
     }

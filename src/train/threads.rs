@@ -1,9 +1,9 @@
-//! Whose threads layers run on: the current rayon pool's with the feature `rayon`, else the calling thread alone.
+//! The threads of layers: those of the current rayon pool with the feature `rayon`, otherwise the calling thread.
 
 use std::sync::Mutex;
 
 use crate::threads::Executor;
-// Nothing else in the trainer asks for the feature.
+// No other file of the trainer depends on the feature.
 #[cfg(feature = "rayon")]
 use crate::threads::Rayon as Pool;
 #[cfg(not(feature = "rayon"))]
@@ -17,7 +17,7 @@ pub(super) fn of_pool() -> usize {
     return 1;
 }
 
-/// How many threads layers and the optimiser may use, and whose. No result depends on it.
+/// The threads that layers and the optimiser may use. They do not change results.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Threads {
     count: usize,
@@ -25,7 +25,7 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// At most `count`; 0 counts as 1.
+    /// At most `count` threads. 0 counts as 1.
     pub(super) fn new(count: usize) -> Self {
         Self { count: count.max(1), pool: Pool }
     }
@@ -34,23 +34,23 @@ impl Threads {
         self.count
     }
 
-    /// What runs the tasks of a kernel.
+    /// The executor of the tasks of a kernel.
     pub(super) fn executor(&self) -> &dyn Executor {
         &self.pool
     }
 }
 
-/// Elements that make a thread worth its while.
+/// The least elements that are worth a thread.
 const GRAIN: usize = 1 << 14;
 
-/// Items of `len` elements in one thread's share of `count` of them.
+/// The number of items in one thread's share of `count` items of `len` elements.
 pub(super) fn share(count: usize, len: usize, threads: Threads) -> usize {
     let worth = GRAIN.div_ceil(len.max(1));
     count.div_ceil(threads.count).max(worth).max(1)
 }
 
-/// Runs independent jobs, on as many threads as `threads` allows. Threads fetch the next job as they become free, so that
-/// there may be any number of jobs without their waiting on a stack, and none need be as long as another.
+/// Runs independent jobs on as many threads as `threads` allows. A thread that is free fetches the next job. So there may be any
+/// number of jobs, of any lengths, and they do not wait on a stack.
 pub(super) fn for_each<J: Send>(
     threads: Threads,
     jobs: impl ExactSizeIterator<Item = J> + Send,
@@ -61,7 +61,7 @@ pub(super) fn for_each<J: Send>(
         return jobs.for_each(work);
     }
     let jobs = Mutex::new(jobs);
-    // Only `next` runs under the lock, and a slice's iterator does not panic: the lock is never poisoned.
+    // Only `next` runs while the lock is held, and a slice's iterator does not panic. So the lock is never poisoned.
     let next = || jobs.lock().ok().and_then(|mut jobs| jobs.next());
     threads.executor().run(tasks, &|_| {
         while let Some(job) = next() {

@@ -17,18 +17,18 @@ use super::network::Network;
 use super::optimizer::Sgd;
 use super::random::{Purpose, stream};
 
-/// What one epoch came to.
+/// The figures of one epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// From 1.
     pub epoch: usize,
     /// Mean training loss.
     pub loss: f64,
-    /// Share of training examples classified rightly, while training.
+    /// Share of training examples that were classified correctly during training.
     pub accuracy: f64,
     /// Mean loss on the test set after the epoch, without label smoothing.
     pub test_loss: f64,
-    /// Share of test examples classified rightly after the epoch.
+    /// Share of test examples that are classified correctly after the epoch.
     pub test_accuracy: f64,
     /// Learning rate of the epoch.
     pub learning_rate: f32,
@@ -46,7 +46,7 @@ pub struct Epoch {
     pub theta_deviation: Option<f64>,
 }
 
-/// How far training is. With the configuration it determines everything random that follows.
+/// The progress of training. Together with the configuration it determines all random numbers that follow.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Epochs that are finished.
@@ -55,13 +55,13 @@ pub struct Progress {
     pub examples: usize,
     /// Sum of the loss over them.
     pub loss: f64,
-    /// How many of them it classified rightly.
+    /// The number of them that it classified correctly.
     pub right: usize,
     /// Time spent on them, in seconds.
     pub seconds: f64,
 }
 
-/// Where a step stands, for those who watch.
+/// The progress after a step, for an observer.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// Epoch, from 1.
@@ -78,7 +78,7 @@ pub struct Step {
     pub images_per_second: f64,
 }
 
-/// What those who watch an epoch are shown, and may break off at.
+/// A moment of an epoch, at which an observer is called and may interrupt.
 #[derive(Clone, Copy, Debug)]
 pub enum Moment<'a> {
     /// A step of the optimiser.
@@ -92,7 +92,7 @@ pub enum Moment<'a> {
     },
 }
 
-/// A network in training: its weights, the optimiser, and how far it is.
+/// A network in training: its weights, the optimiser, and its progress.
 pub struct Trainer {
     config: Config,
     network: Network,
@@ -102,11 +102,11 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A network that has seen nothing yet, for a data set.
+    /// An untrained network for a data set.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Setting`] for a configuration that makes no sense or does not fit the data, [`TrainError::Kernel`].
+    /// [`TrainError::Setting`] for a configuration that breaks a rule or does not fit the data, [`TrainError::Kernel`].
     pub fn new(config: &Config, data: &Dataset) -> Result<Self, TrainError> {
         config.data.check()?;
         config.train.check()?;
@@ -145,7 +145,7 @@ impl Trainer {
         &mut self.network
     }
 
-    /// How far training is.
+    /// The progress of training.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
@@ -160,7 +160,8 @@ impl Trainer {
         self.progress.epochs >= self.config.train.epochs
     }
 
-    /// Training examples of an epoch, of so many: all, but for one that would be alone in a batch normalisation.
+    /// The number of training examples of an epoch, of a data set with `examples`: all of them, or all but one that would be
+    /// alone in a batch normalisation.
     pub fn epoch_len(&self, examples: usize) -> usize {
         let alone = examples % self.config.train.micro_batch() == 1 && self.network.normalizes();
         examples - usize::from(alone)
@@ -174,13 +175,14 @@ impl Trainer {
         (&mut self.network, &mut self.optimizer, &mut self.progress, &mut self.history)
     }
 
-    /// Trains to the end of the current epoch and tests; `None` if `observe`, which is shown every step and every batch of
-    /// the test, breaks off. Breaking off and going on later, also from a checkpoint, changes no bit of the result.
+    /// Trains to the end of the current epoch and tests. Calls `observe` after every step and every batch of the test. Returns
+    /// `None` if `observe` interrupts. An interruption does not change any bit of the result, also if training continues from a
+    /// checkpoint.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Setting`] where the data are not those of the network, [`TrainError::Diverged`] when a loss, in
-    /// training or on the test set, or a weight is no longer finite, [`TrainError::Kernel`].
+    /// [`TrainError::Setting`] if the network does not fit the data, [`TrainError::Diverged`] if a loss (in training or on the
+    /// test set) or a weight is no longer finite, [`TrainError::Kernel`].
     pub fn epoch(
         &mut self,
         train: &Dataset,
@@ -198,12 +200,12 @@ impl Trainer {
         let number = self.progress.epochs + 1;
         let diverged = move || TrainError::Diverged { epoch: number };
         let of_thresholds = move |error| match error {
-            // What is left of a step that diverged.
+            // Gradients that a diverged step has left.
             TrainError::Kernel(crate::Error::NanThreshold { .. }) => diverged(),
             error => error,
         };
         let trained = self.train_epoch(train, observe);
-        // Also where it is broken off: no checkpoint is to hold what cannot be trained any more.
+        // Checked also after an interruption, because no checkpoint may hold values with which training cannot continue.
         if trained.is_ok() && !self.network.is_finite() {
             return Err(diverged());
         }
@@ -214,7 +216,7 @@ impl Trainer {
         let micro_batch = self.config.train.micro_batch();
         let of = test.len();
         let mut see = |examples| observe(Moment::Test { examples, of });
-        // Broken off, it is done from its beginning when the run goes on: training is at the end of the epoch.
+        // If the test is interrupted, it begins again when the run continues: training is at the end of the epoch.
         let tested = evaluate_watched(&mut self.network, test, micro_batch, &mut see).map_err(of_thresholds)?;
         let Some(Evaluation { loss: test_loss, accuracy: test_accuracy, units }) = tested else { return Ok(None) };
         if !test_loss.is_finite() {
@@ -244,7 +246,7 @@ impl Trainer {
         Ok(Some(epoch))
     }
 
-    /// The training half of [`epoch`](Self::epoch); whether it was broken off.
+    /// The training part of [`epoch`](Self::epoch). Returns whether it was interrupted.
     fn train_epoch(
         &mut self,
         train: &Dataset,
@@ -263,7 +265,7 @@ impl Trainer {
         let mut waiting = start;
         let mut seen = progress.examples;
         let rest = &order[seen.min(order.len())..];
-        // Loss and right answers of the micro-batches of a step.
+        // Loss and number of correct answers of the micro-batches of a step.
         let mut sums = (0.0, 0);
         let mut broken_off = false;
         let step = |batch: &Batch| -> Result<ControlFlow<()>, TrainError> {
@@ -306,17 +308,17 @@ impl Trainer {
     }
 }
 
-/// What the network of a data set reads.
+/// The input of a network for a data set.
 pub fn input(data: &Dataset) -> Input {
     Input { shape: data.shape(), text: data.text(), classes: data.classes() }
 }
 
-/// How well a network does on a data set.
+/// The figures of a network on a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Mean cross-entropy.
     pub loss: f64,
-    /// Share of examples classified rightly.
+    /// Share of examples that are classified correctly.
     pub accuracy: f64,
     /// Units, and those that no example brought above their threshold.
     pub units: Units,
@@ -332,7 +334,7 @@ pub fn evaluate(network: &mut Network, data: &Dataset, batch: usize) -> Result<E
     result.ok_or(TrainError::Interrupted)
 }
 
-/// The same; `None` if `observe`, which is shown how many examples are done, breaks off.
+/// As [`evaluate`], but calls `observe` with the number of examples done. Returns `None` if `observe` interrupts.
 fn evaluate_watched(
     network: &mut Network,
     data: &Dataset,

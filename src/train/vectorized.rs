@@ -1,9 +1,9 @@
 //! Loops compiled for the widest vectors of the machine.
 
-/// Defines functions whose loops the compiler turns into vectors of the best instruction set, chosen at run time. They
-/// hold plain arithmetic in a fixed order, never a fused multiply-add, so every instruction set computes the same bits.
+/// Defines functions whose loops the compiler vectorises for the best instruction set, which is chosen at run time. They hold
+/// plain arithmetic in a fixed order and no fused multiply-add. So every instruction set computes the same bits.
 ///
-/// What the body calls must be `#[inline(always)]`, or it is compiled for the baseline.
+/// Functions that the body calls must be `#[inline(always)]`. Others are compiled for the baseline.
 macro_rules! vectorized {
     ($($(#[$meta:meta])* $visibility:vis fn $name:ident<$life:lifetime>($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {$(
         $(#[$meta])*
@@ -25,7 +25,7 @@ macro_rules! vectorized {
 }
 pub(super) use vectorized;
 
-/// Partial sums of a reduction: their number is part of the result's bits, so it is the same on every machine.
+/// Partial sums of a reduction. Their number changes the bits of the result, so it is the same on every machine.
 pub(super) const LANES: usize = 16;
 
 /// Sum of partial sums, by halves.

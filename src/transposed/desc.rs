@@ -75,16 +75,16 @@ impl ConvTransposeDesc {
         ConvTransposeDescBuilder::new(batch, in_channels, out_channels, size, kernel)
     }
 
-    /// The same layer for another batch.
+    /// The same layer with `batch` images.
     ///
     /// # Errors
     ///
-    /// [`Error::Overflow`] where the input or output would not be addressable.
+    /// [`Error::Overflow`] if the input or the output would not fit the address space.
     pub const fn with_batch(self, batch: usize) -> Result<Self, Error> {
         Self::of(self.mirrored.with_batch(batch))
     }
 
-    /// Of the mirrored convolution, or of what is wrong with it.
+    /// The descriptor whose mirrored convolution is given. An error of that convolution is renamed.
     const fn of(mirrored: Result<ConvDesc, Error>) -> Result<Self, Error> {
         match mirrored {
             Ok(mirrored) => Ok(Self { mirrored }),
@@ -92,7 +92,7 @@ impl ConvTransposeDesc {
         }
     }
 
-    /// Of a convolution that this one mirrors.
+    /// The descriptor that mirrors a convolution.
     pub(crate) const fn mirroring(mirrored: &ConvDesc) -> Self {
         Self { mirrored: *mirrored }
     }
@@ -158,17 +158,17 @@ impl ConvTransposeDesc {
         self.mirrored.dilation()
     }
 
-    /// What is cut off before each axis of the output `[depth, height, width]`.
+    /// Outputs that are cut off before each axis `[depth, height, width]`.
     pub const fn padding_before(&self) -> [usize; 3] {
         self.mirrored.padding_before()
     }
 
-    /// What is cut off after each axis of the output `[depth, height, width]`.
+    /// Outputs that are cut off after each axis `[depth, height, width]`.
     pub const fn padding_after(&self) -> [usize; 3] {
         self.mirrored.padding_after()
     }
 
-    /// What is appended to each axis of the output `[depth, height, width]`.
+    /// Outputs that are appended to each axis `[depth, height, width]`.
     pub const fn output_padding(&self) -> [usize; 3] {
         let (mut appended, mut axis) = (self.output_size(), 0);
         while axis < 3 {
@@ -219,8 +219,8 @@ impl ConvTransposeDesc {
         self.out_channels()
     }
 
-    /// Floating-point operations of one pass, `2 · input elements · out_channels / groups · taps` (those that padding cuts off
-    /// counted), as an `f64` because large layers exceed 2³².
+    /// Floating-point operations of one pass, `2 · input elements · out_channels / groups · taps`. Those that padding cuts off
+    /// count as well. An `f64`, because large layers exceed 2³².
     pub const fn flops(&self) -> f64 {
         self.mirrored.flops()
     }
@@ -231,7 +231,7 @@ impl<const R: usize> ConvTransposeDescBuilder<R> {
         Self::of_layer(ConvDescBuilder::new(batch, in_channels, out_channels, size, kernel))
     }
 
-    /// Of a layer whose numbers are told as those of a plain convolution.
+    /// The builder of a layer whose numbers a builder of plain convolutions holds.
     pub(crate) const fn of_layer(layer: ConvDescBuilder<R>) -> Self {
         Self { mirrored: layer.mirrored(), output_padding: [0; R] }
     }
@@ -251,8 +251,8 @@ impl<const R: usize> ConvTransposeDescBuilder<R> {
         Self { mirrored: self.mirrored.padding_before_after(before, after), ..self }
     }
 
-    /// Outputs that are appended to each axis, less than the larger of stride and dilation: a stride leaves open how large the
-    /// output is. Those that no tap reaches hold the bias.
+    /// Outputs that are appended to each axis: less than the larger of stride and dilation. (With a stride, several output sizes
+    /// belong to one input size; this chooses among them.) Outputs that no tap reaches hold the bias.
     pub const fn output_padding(self, output_padding: [usize; R]) -> Self {
         Self { output_padding, ..self }
     }
@@ -262,7 +262,7 @@ impl<const R: usize> ConvTransposeDescBuilder<R> {
         Self { mirrored: self.mirrored.dilation(dilation), ..self }
     }
 
-    /// Groups: output channels of a group see its input channels only.
+    /// Number of groups. The output channels of a group read the input channels of the same group only.
     pub const fn groups(self, groups: usize) -> Self {
         Self { mirrored: self.mirrored.groups(groups), ..self }
     }
@@ -284,21 +284,22 @@ impl<const R: usize> ConvTransposeDescBuilder<R> {
         Self { mirrored: self.mirrored.input_pitch(pitch), ..self }
     }
 
-    /// Checks everything once.
+    /// Checks all numbers and makes the descriptor.
     ///
     /// # Errors
     ///
     /// [`Error::ZeroChannels`], [`Error::ZeroGroups`], [`Error::ChannelsNotDivisible`], [`Error::ZeroSize`],
     /// [`Error::ZeroKernel`], [`Error::ZeroStride`], [`Error::ZeroDilation`], [`Error::OutputPaddingTooLarge`],
-    /// [`Error::PaddingTooLarge`] where no output is left, [`Error::PitchTooSmall`], and [`Error::Overflow`] where a tensor
-    /// or the work would not be addressable.
+    /// [`Error::PaddingTooLarge`] if no output is left, [`Error::PitchTooSmall`]. [`Error::Overflow`] if a tensor, the output
+    /// before padding is cut off or the dilated kernel would not fit the address space, or if the kernel has more than 2²⁴ taps.
     pub const fn build(self) -> Result<ConvTransposeDesc, Error> {
         let (mut mirrored, mut axis) = (self.mirrored, 0);
         while axis < R {
             mirrored.size[axis] = check!(output_extent(&self.mirrored, axis, self.output_padding[axis]));
             axis += 1;
         }
-        // Output padding of a stride and more makes room for further positions, but the input has no more.
+        // With an output padding of a stride or more, the mirrored convolution could have more positions. But the input has only
+        // so many.
         ConvTransposeDesc::of(mirrored.build_with_output(self.mirrored.size))
     }
 }
@@ -335,7 +336,7 @@ const fn output_extent<const R: usize>(
     Ok(unpadded - padding)
 }
 
-/// An error of the mirrored convolution in the words of the transposed one's caller.
+/// An error of the mirrored convolution, with the arguments that the caller of the transposed one has given.
 const fn renamed(error: Error) -> Error {
     match error {
         Error::ZeroChannels { argument } => Error::ZeroChannels { argument: renamed_argument(argument) },
@@ -350,7 +351,7 @@ const fn renamed(error: Error) -> Error {
     }
 }
 
-/// What the caller calls an argument of the mirrored convolution.
+/// The caller's name of an argument of the mirrored convolution.
 const fn renamed_argument(argument: &'static str) -> &'static str {
     match argument.as_bytes() {
         b"in_channels" => "out_channels",
@@ -359,7 +360,7 @@ const fn renamed_argument(argument: &'static str) -> &'static str {
         b"output_pitch" => "input_pitch",
         b"input" => "output",
         b"output" => "input",
-        // As many as the weight has at least.
+        // The mirrored convolution has no more thresholds than weights, so the caller's weight is too large as well.
         b"thresholds" => "weight",
         _ => argument,
     }

@@ -5,9 +5,9 @@
 //! output size = (input size − 1) · stride − padding before − padding after + dilation · (kernel − 1) + output_padding + 1
 //! ```
 //!
-//! What falls outside of the output is dropped. This is `ConvTranspose` of PyTorch and of ONNX (with explicit padding):
-//! [`output_padding`](ConvTransposeDescBuilder::output_padding) makes the output larger at its end. No thresholds: a transposed
-//! convolution is linear.
+//! Products that fall outside of the output are dropped. This is `ConvTranspose` of PyTorch and of ONNX (with explicit padding).
+//! [`output_padding`](ConvTransposeDescBuilder::output_padding) makes the output larger at its end. A transposed convolution is
+//! linear, so it has no thresholds.
 //!
 //! | layout | input, output | weight |
 //! |---|---|---|
@@ -16,9 +16,10 @@
 //!
 //! `I` counts all input channels, `O` the output channels of one group.
 //!
-//! It is the gradient of a convolution, the *mirrored* one, with respect to its input. So it has no kernels of its own:
+//! A transposed convolution is the gradient of another convolution, the *mirrored* one, with respect to its input. So it needs no
+//! kernels of its own:
 //!
-//! | transposed | runs as the mirrored convolution's |
+//! | pass of the transposed convolution | runs as this pass of the mirrored one |
 //! |---|---|
 //! | forward | gradient of the input, without thresholds |
 //! | gradient of the input | forward pass |
@@ -28,7 +29,7 @@
 //! use convrelu::transposed::{ConvTranspose, ConvTransposeDesc, Forward};
 //! use convrelu::{Pass, Serial, Weight};
 //!
-//! // Two pixels become four: each is multiplied by the kernel, two apart.
+//! // Two pixels become four: each pixel is multiplied by the kernel, and the results lie two positions apart.
 //! let desc = ConvTransposeDesc::conv1d(1, 1, 1, [2], [2]).stride([2]).build()?;
 //! let plan = ConvTranspose::new(desc);
 //! let mut workspace = vec![0.0; plan.workspace_len(Pass::Forward)];
@@ -39,7 +40,7 @@
 //! # Ok::<(), convrelu::Error>(())
 //! ```
 //!
-//! Everything else is as with [`ConvRelu`]: buffers, packed weights, threads, bits.
+//! Buffers, packed weights, threads and determinism are as with [`ConvRelu`].
 
 mod desc;
 mod pass;
@@ -55,7 +56,7 @@ use crate::weight::PackedWeight;
 
 pub use desc::{ConvTransposeDesc, ConvTransposeDescBuilder};
 
-/// A planned transposed convolution, the counterpart of [`ConvRelu`]: it owns no memory, and costs nothing to copy and to share.
+/// A planned transposed convolution, the counterpart of [`ConvRelu`]. It owns no memory, so you may copy and share it freely.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvTranspose {
     mirrored: ConvRelu,
@@ -74,12 +75,12 @@ pub struct Forward<'a> {
 }
 
 impl<'a> Forward<'a> {
-    /// Without bias.
+    /// Operands without bias.
     pub const fn new(input: &'a [f32], weight: Weight<'a>) -> Self {
         Self { input, weight, bias: None }
     }
 
-    /// With a bias, one value per output channel.
+    /// Adds a bias, one value per output channel.
     #[must_use]
     pub const fn bias(self, bias: &'a [f32]) -> Self {
         Self { bias: Some(bias), ..self }
@@ -97,7 +98,7 @@ pub struct BackwardInput<'a> {
 }
 
 impl<'a> BackwardInput<'a> {
-    /// All there are.
+    /// All operands of the call.
     pub const fn new(weight: Weight<'a>, grad_output: &'a [f32]) -> Self {
         Self { weight, grad_output }
     }
@@ -114,7 +115,7 @@ pub struct BackwardWeight<'a> {
 }
 
 impl<'a> BackwardWeight<'a> {
-    /// All there are.
+    /// All operands of the call.
     pub const fn new(input: &'a [f32], grad_output: &'a [f32]) -> Self {
         Self { input, grad_output }
     }
@@ -126,8 +127,8 @@ impl ConvTranspose {
         Self { mirrored: ConvRelu::new(desc.mirrored()) }
     }
 
-    /// A plan for the instruction set that the build's target guarantees ([`Isa::BASELINE`]), for one thread: a constant; see
-    /// [`ConvRelu::baseline`].
+    /// A plan for the instruction set that every machine of the build's target has ([`Isa::BASELINE`]), for one thread. It can be
+    /// a constant, see [`ConvRelu::baseline`].
     pub const fn baseline(desc: ConvTransposeDesc) -> Self {
         Self { mirrored: ConvRelu::baseline(desc.mirrored()) }
     }
@@ -136,12 +137,12 @@ impl ConvTranspose {
     ///
     /// # Errors
     ///
-    /// [`Error::IsaUnavailable`] where this CPU, operating system or build does not offer it.
+    /// [`Error::IsaUnavailable`] if this CPU, operating system or build does not offer it.
     pub fn with_isa(desc: ConvTransposeDesc, isa: Isa) -> Result<Self, Error> {
         Ok(Self { mirrored: ConvRelu::with_isa(desc.mirrored(), isa)? })
     }
 
-    /// A plan with other block and tile limits than the instruction set's own. For tests.
+    /// A plan with given limits of blocks and tiles instead of the instruction set's own. For tests.
     ///
     /// # Errors
     ///
@@ -173,8 +174,8 @@ impl ConvTranspose {
         self.mirrored.threads()
     }
 
-    /// Elements of workspace that a pass needs. For the gradient of the input there is room for what is to be added to it, at
-    /// most 256 KiB or one image; to replace it takes less.
+    /// The elements of workspace that a pass needs. [`Pass::BackwardInput`] includes room for a gradient that is added to its
+    /// buffer, at most 256 KiB or one image. A call that replaces the buffer needs less.
     pub const fn workspace_len(&self, pass: Pass) -> usize {
         match pass {
             Pass::Forward => self.mirrored.workspace_len(Pass::BackwardInput),
@@ -192,7 +193,7 @@ impl ConvTranspose {
 
     /// Packs the weight once for many calls of [`forward`](Self::forward).
     ///
-    /// `weight` holds [`ConvTransposeDesc::weight_len`] elements in the order of the layout, `buffer` at least
+    /// `weight` holds at least [`ConvTransposeDesc::weight_len`] elements in the order of the layout, `buffer` at least
     /// [`packed_weight_len`](Self::packed_weight_len).
     ///
     /// # Errors
@@ -209,7 +210,7 @@ impl ConvTranspose {
 
     /// Packs the weight once for many calls of [`backward_input`](Self::backward_input).
     ///
-    /// `weight` holds [`ConvTransposeDesc::weight_len`] elements in the order of the layout, `buffer` at least
+    /// `weight` holds at least [`ConvTransposeDesc::weight_len`] elements in the order of the layout, `buffer` at least
     /// [`packed_weight_transposed_len`](Self::packed_weight_transposed_len).
     ///
     /// # Errors
@@ -222,11 +223,12 @@ impl ConvTranspose {
     /// Forward pass: `y[n,d,o] = b[d] + Σ_{c,k} w[c,d,k] · x[n,c,i]`, over all `i` and `k` with
     /// `o = i·stride + k·dilation − padding`.
     ///
-    /// `output` holds [`ConvTransposeDesc::output_len`] elements and is overwritten, gaps between its pixels or images apart.
+    /// The call overwrites [`ConvTransposeDesc::output_len`] elements of `output`, but not the gaps between pixels or images.
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`], [`Error::PackedElsewhere`]; nothing is written then. [`Error::Executor`].
+    /// - [`Error::BufferTooShort`], [`Error::PackedElsewhere`]. The call has written nothing then.
+    /// - [`Error::Executor`]. The contents of `output` are undefined then.
     pub fn forward(
         &self,
         operands: Forward<'_>,
@@ -242,7 +244,8 @@ impl ConvTranspose {
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`], [`Error::PackedElsewhere`]; nothing is written then. [`Error::Executor`].
+    /// - [`Error::BufferTooShort`], [`Error::PackedElsewhere`]. The call has written nothing then.
+    /// - [`Error::Executor`]. The contents of the gradient are undefined then.
     pub fn backward_input(
         &self,
         operands: BackwardInput<'_>,
@@ -254,11 +257,12 @@ impl ConvTranspose {
     }
 
     /// Gradients of the weight, `∂E/∂w[c,d,k] = Σ_{n,i} x[n,c,i] · g[n,d,i·stride + k·dilation − padding]`, and of the bias,
-    /// `∂E/∂b[d] = Σ_{n,o} g[n,d,o]`, whichever of them are asked for.
+    /// `∂E/∂b[d] = Σ_{n,o} g[n,d,o]`. `gradients` says which of them to compute.
     ///
     /// # Errors
     ///
-    /// [`Error::BufferTooShort`]; nothing is written then. [`Error::Executor`].
+    /// - [`Error::BufferTooShort`]. The call has written nothing then.
+    /// - [`Error::Executor`]. The contents of the gradients are undefined then.
     pub fn backward_weight(
         &self,
         operands: BackwardWeight<'_>,

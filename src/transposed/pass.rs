@@ -1,4 +1,5 @@
-//! The passes of a transposed convolution: each is another pass of the mirrored one, with what that lacks around it.
+//! The passes of a transposed convolution. Each runs another pass of the mirrored convolution, and does before and after it what
+//! that pass lacks.
 
 use core::ops::Range;
 
@@ -66,7 +67,7 @@ impl Planned<'_, ForwardPlan> {
         most
     }
 
-    /// [`ConvTranspose::backward_input`](super::ConvTranspose::backward_input); without a gradient, it checks the operands alone.
+    /// [`ConvTranspose::backward_input`](super::ConvTranspose::backward_input). Without a gradient it only checks the operands.
     pub(crate) fn transposed_backward_input(
         &self,
         operands: BackwardInput<'_>,
@@ -130,9 +131,10 @@ impl Planned<'_, BackwardWeightPlan> {
     }
 }
 
-/// Images whose gradients of the input wait apart before they are added, for the mirrored forward pass overwrites.
+/// The images whose gradients of the input are computed in a buffer of their own and then added. The mirrored forward pass cannot
+/// add: it overwrites.
 const fn images_apart(mirrored: &ConvDesc) -> usize {
-    /// Elements, 256 KiB.
+    /// Elements of that buffer: 256 KiB.
     const APART: usize = 64 * 1024;
     clamp(APART / mirrored.of_images(1).output_len(), 1, max(mirrored.batch(), 1))
 }
@@ -144,7 +146,7 @@ fn fill(mirrored: Layer<'_>, bias: &[f32], output: &mut [f32], executor: &dyn Ex
     let mut rest = Rest::of(output);
     let jobs = parts.iter().map(move |own| {
         let [start, end] = [own.start, own.end].map(|row| rows.start(row));
-        // Nothing follows the last row.
+        // The last row ends the tensor: no gap follows it.
         let len = if own.end == rows.count { rows.start(own.end - 1) + rows.len } else { end } - start;
         (rest.cut(len), own)
     });
@@ -165,7 +167,7 @@ fn fill(mirrored: Layer<'_>, bias: &[f32], output: &mut [f32], executor: &dyn Ex
     })
 }
 
-/// Adds to the gradient of the bias.
+/// Adds the sums of the output's gradient to the gradient of the bias.
 fn add_bias(
     mirrored: Layer<'_>,
     grad_output: &[f32],
@@ -187,13 +189,13 @@ fn add_bias(
 #[derive(Clone, Copy)]
 struct Rows {
     count: usize,
-    /// Elements of each.
+    /// Elements of a row.
     len: usize,
     of_pixels: bool,
-    /// Rows of an image, and the distance of images.
+    /// Rows of an image, and elements from an image to the next.
     per_image: usize,
     image_stride: usize,
-    /// Distance of rows.
+    /// Elements from a row to the next.
     stride: usize,
 }
 
@@ -209,7 +211,7 @@ impl Rows {
         Self { count: tensor.images * per_image, len, of_pixels, per_image, image_stride, stride }
     }
 
-    /// Where a row begins.
+    /// The first element of a row.
     fn start(&self, row: usize) -> usize {
         row / self.per_image * self.image_stride + row % self.per_image * self.stride
     }

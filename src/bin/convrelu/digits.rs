@@ -1,4 +1,4 @@
-//! The main job: ReLU against ConvReLU on the bundled digits.
+//! The main job: it compares ReLU with ConvReLU on the bundled digits.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -26,10 +26,10 @@ pub(crate) struct Options {
     /// Runs with different seeds, per activation
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Threads, that is, runs at the same time; results do not depend on it [default: all cores]
+    /// Threads, each of which trains one network at a time; the number does not change results [default: all cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
-    /// Where results are written
+    /// Directory of the results
     #[arg(long, value_name = "DIRECTORY", default_value = "runs/digits")]
     out: PathBuf,
 }
@@ -88,7 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The paper's settings, but for what so small a task asks: smaller steps and a smaller learning rate.
+/// The paper's settings, except for smaller batches and a smaller learning rate, which so small a task needs.
 fn config(activation: Activation, options: &Options, seed: u64) -> Config {
     let mut config = Config::default();
     config.data.source = Source::Digits;
@@ -99,7 +99,7 @@ fn config(activation: Activation, options: &Options, seed: u64) -> Config {
     let mut milestones = vec![epochs.div_ceil(2), (3 * epochs).div_ceil(4)];
     milestones.dedup();
     config.train.schedule = Schedule::Step { milestones, factor: 0.1 };
-    // One thread per run: runs share out the cores better than the layers of so small a network do.
+    // One thread per run, because several runs use the cores better than one layer of so small a network does.
     config.train.threads = std::num::NonZeroUsize::new(1);
     config
 }

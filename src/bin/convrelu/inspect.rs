@@ -1,4 +1,4 @@
-//! `convrelu inspect`: what a run directory holds, above all the thresholds that it learned (figure 6 of the paper).
+//! `convrelu inspect`: shows a run, above all the thresholds that it learned (figure 6 of the paper).
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use crate::{Failure, Usage};
 pub(crate) struct Options {
     /// Directory of the run
     run: PathBuf,
-    /// Where the histogram is written [default: thresholds.svg in the directory of the run]
+    /// File of the histogram [default: thresholds.svg in the directory of the run]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Loading the data of a run, in view of the user.
+//! Loads the data of a run and shows the progress.
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -11,10 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{Failure, Interrupted, output, stop};
 
-/// How often a line says how far loading is, where there is no terminal for a bar.
+/// The time between two lines of progress, where there is no terminal for a bar.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Both parts of the data set of a run; words get the numbers of the vocabulary, if there is one.
+/// Both parts of the data set of a run. If a vocabulary is given, it numbers the words.
 pub(crate) fn load(config: &Config, vocabulary: Option<&[String]>) -> Result<(Dataset, Dataset), Failure> {
     let start = Instant::now();
     let loading = Loading::new(EVERY)?;
@@ -30,25 +30,25 @@ pub(crate) fn load(config: &Config, vocabulary: Option<&[String]>) -> Result<(Da
     if stop::requested() { Err(Interrupted::NothingBegun.into()) } else { Ok((train, test)) }
 }
 
-/// Shows loading: a bar, or now and then a line where there is no terminal.
+/// Shows the progress of loading: a bar on a terminal, otherwise a line now and then.
 struct Loading {
     bar: ProgressBar,
     lines: bool,
     every: Duration,
-    /// What is being done, and when it was last said.
+    /// The current stage, and when it was last shown.
     said: Mutex<(String, Instant)>,
 }
 
 impl Loading {
     fn new(every: Duration) -> Result<Self, Failure> {
-        // Hidden where there is no terminal.
+        // The bar hides itself where there is no terminal.
         let bar = ProgressBar::no_length();
         bar.set_style(ProgressStyle::with_template("{msg} {bar:24} {pos}/{len}")?);
         let lines = !std::io::stderr().is_terminal();
         Ok(Self { bar, lines, every, said: Mutex::new((String::new(), Instant::now())) })
     }
 
-    /// The line that is due, if one is.
+    /// The line of progress, if it is time for one.
     fn line(&self, stage: &str, done: u64, of: u64) -> Option<String> {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.0 != stage {

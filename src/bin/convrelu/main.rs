@@ -1,6 +1,6 @@
 //! The command line of convrelu.
 
-// A write that fails must not end the work: `output` has what does it right.
+// `println!` would end the program when a write fails. The functions of `output` do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 mod digits;
@@ -26,26 +26,26 @@ use convrelu::train::TrainError;
 
 /// Convolutions with a trainable activation threshold per weight position (ConvReLU).
 ///
-/// Without a command it runs the main job: a small network on the bundled digits, once with ReLU and once with ConvReLU
-/// in its first layers, several seeds each. It ends with a table on the terminal and a picture on disk.
+/// Without a command, the program trains a small network on the bundled digits, once with ReLU and once with ConvReLU in its
+/// first layers, with several seeds each. It prints a table, and draws a picture in runs/digits.
 #[derive(Parser)]
 #[command(
     version,
     max_term_width = 80,
     after_help = "Examples:
-  convrelu                                   the main job, in under a minute
+  convrelu                                   ReLU against ConvReLU, in under a minute
   convrelu train --dataset fashion-mnist --activation convrelu --out runs/first
-  convrelu train --resume runs/first         go on after an interruption
-  convrelu train --resume runs/first --epochs 400      or for longer
-  convrelu inspect runs/first                histogram of its thresholds
+  convrelu train --resume runs/first         continue after an interruption
+  convrelu train --resume runs/first --epochs 400      continue for longer
+  convrelu inspect runs/first                histogram of the run's thresholds
   convrelu experiment table1 --dataset fashion-mnist --epochs 10
-  convrelu params                            Table 6 of the paper
+  convrelu params                            table 6 of the paper
 
 Exit status: 0 success, 1 a failure while running, 2 wrong arguments or settings,
 3 training diverged, 130 interrupted."
 )]
 struct Arguments {
-    /// Say on standard error what happens behind the scenes; twice for more
+    /// Write a log to standard error; give it twice for more detail
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
@@ -54,19 +54,19 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The main job: ReLU against ConvReLU on the bundled digits
+    /// Compare ReLU with ConvReLU on the bundled digits (the command without a name)
     Digits(digits::Options),
     /// Train a network
     Train(train::Options),
     /// Test a trained network
     Eval(eval::Options),
-    /// Count the parameters of a network under each activation (Table 6)
+    /// Count the parameters of a network with each activation (table 6)
     Params(params::Options),
     /// Show the learned thresholds of a run (figure 6)
     Inspect(inspect::Options),
     /// Rerun a table or figure of the paper
     Experiment(experiment::Options),
-    /// List the instruction sets that the kernels know and this machine offers
+    /// List the instruction sets of the kernels, and those that this machine offers
     Isa,
 }
 
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         1 => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    // Colours are for people, and what cannot be written is dropped.
+    // Colours are for terminals only. A log line that cannot be written is dropped.
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stderr);
     log.with_ansi(colours).log_internal_errors(false).init();
@@ -117,12 +117,12 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Work that was broken off on request.
+/// Work that was interrupted on request.
 #[derive(Debug)]
 enum Interrupted {
-    /// It can go on.
+    /// The work can continue later.
     Saved,
-    /// There was nothing to save yet.
+    /// There was nothing to save.
     NothingBegun,
 }
 
@@ -137,7 +137,7 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// What a person is told: of a setting, the option by which it is given.
+/// The message for a person. For a setting it names the option.
 fn message(error: &(dyn std::error::Error + 'static)) -> String {
     match error.downcast_ref::<TrainError>() {
         Some(TrainError::Setting { name, value, rule }) => format!("--{name} {value}: {rule}"),

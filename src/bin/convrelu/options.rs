@@ -10,10 +10,10 @@ use convrelu::train::{Config, Schedule, Sharing, ThresholdInit, TrainError, Weig
 
 use crate::{Failure, Usage};
 
-/// Every setting of a run. What is not given comes from `--config`, and what is not there from the paper.
+/// Every setting of a run. A setting that is not given comes from the file of `--config`, or else from the paper.
 #[derive(Args, Clone, Default)]
 pub(crate) struct Settings {
-    /// TOML file with settings; options on the command line win
+    /// TOML file with settings; options on the command line override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Data")]
@@ -28,7 +28,7 @@ pub(crate) struct Settings {
 pub(crate) struct Data {
     #[arg(long, value_name = "NAME", help = Source::names())]
     pub(crate) dataset: Option<Source>,
-    /// Directory of its files
+    /// Directory of the data set's files
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) data: Option<PathBuf>,
     /// Use the first N training examples only
@@ -43,24 +43,24 @@ pub(crate) struct Data {
     /// Images in folders: resize them to HEIGHTxWIDTH
     #[arg(long, value_name = "HxW", value_parser = size)]
     pub(crate) resize: Option<[usize; 2]>,
-    /// Text: what is encoded
+    /// Text: what a token is
     #[arg(long, value_name = "NAME")]
-    pub(crate) encoding: Option<Unit>,
+    pub(crate) encoding: Option<Token>,
     /// Text: tokens per example
     #[arg(long, value_name = "N")]
     pub(crate) length: Option<usize>,
-    /// Text: words of the vocabulary
+    /// Text: number of words in the vocabulary
     #[arg(long, value_name = "N")]
     pub(crate) vocabulary: Option<usize>,
-    /// Random images: channels=, height=, width=, classes=, train=, test=, seed=, as many of them as are to differ from
-    /// CIFAR-10's extents and 1024 and 256 images
+    /// Random images: any of channels=, height=, width=, classes=, train=, test=, seed=. The others are those of CIFAR-10, with
+    /// 1024 training and 256 test images
     #[arg(long, value_name = "KEY=N,…", value_parser = synthetic)]
     pub(crate) synthetic: Option<Synthetic>,
 }
 
-/// What the numbers of an encoded text stand for.
+/// What a number of an encoded text stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Unit {
+pub(crate) enum Token {
     Words,
     Characters,
 }
@@ -71,10 +71,10 @@ pub(crate) struct Model {
     pub(crate) network: Option<Architecture>,
     #[arg(long, value_name = "NAME", help = Activation::names())]
     pub(crate) activation: Option<Activation>,
-    /// Where it replaces ReLU: first (R1), last (R2) or all (R3) blocks
+    /// Blocks in which it replaces ReLU: first (R1), last (R2) or all (R3)
     #[arg(long, value_name = "NAME")]
     pub(crate) region: Option<Region>,
-    /// What shares a coefficient of PReLU or AdaReLU: layer, channel, element
+    /// Which units share a coefficient of PReLU or AdaReLU: those of a layer, channel or element
     #[arg(long, value_name = "NAME")]
     pub(crate) sharing: Option<Sharing>,
     /// Initial thresholds: zero, gaussian:SCALE, uniform:SCALE, glorot
@@ -83,10 +83,10 @@ pub(crate) struct Model {
     /// Initial weights: he, pytorch
     #[arg(long, value_name = "INIT")]
     pub(crate) weight_init: Option<WeightInit>,
-    /// Keep activations channels last (NHWC)
+    /// Keep activations in memory with channels last (NHWC)
     #[arg(long)]
     pub(crate) channels_last: bool,
-    /// DenseNets: channels that a layer adds [default: 12]
+    /// DenseNets: channels that each layer adds [default: 12]
     #[arg(long, value_name = "N")]
     pub(crate) growth: Option<usize>,
     /// densenet40: layers per block [default: 8]
@@ -98,7 +98,7 @@ pub(crate) struct Model {
     /// text-cnn: units per fully connected layer [default: 1024; large: 2048]
     #[arg(long, value_name = "N")]
     pub(crate) units: Option<usize>,
-    /// text-cnn: dimensions of a word [default: 128]
+    /// text-cnn: dimensions of a word's vector [default: 128]
     #[arg(long, value_name = "N")]
     pub(crate) embedding: Option<usize>,
     /// text-cnn: share of units that dropout zeroes [default: 0.5]
@@ -111,16 +111,16 @@ pub(crate) struct Training {
     /// Passes over the training set [default: 350]
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
-    /// Examples per step [default: 128]; with batch normalisation at least 2, and a last one alone is left out
+    /// Examples per step [default: 128]; with batch normalisation at least 2, and a last batch of one is left out
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
-    /// Examples at once, if fewer; gradients accumulate
+    /// Examples computed together, if fewer than a batch; their gradients accumulate
     #[arg(long, value_name = "N")]
     pub(crate) micro_batch: Option<usize>,
     /// Learning rate at the start [default: 0.1]
     #[arg(long, value_name = "RATE")]
     pub(crate) learning_rate: Option<f32>,
-    /// Epochs after which the learning rate falls to a tenth [default: at 150/350 and 250/350 of all]
+    /// Epochs after which the learning rate falls to a tenth [default: 150/350 and 250/350 of the epochs]
     #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with = "cosine")]
     pub(crate) milestones: Option<Vec<usize>>,
     /// Let the learning rate fall along a cosine
@@ -129,25 +129,25 @@ pub(crate) struct Training {
     /// Momentum of SGD [default: 0.9]
     #[arg(long, value_name = "M")]
     pub(crate) momentum: Option<f32>,
-    /// Nesterov's momentum
+    /// Use Nesterov's momentum
     #[arg(long)]
     pub(crate) nesterov: bool,
     /// Weight decay of weights, thresholds, norms and biases [default: 5e-4]
     #[arg(long, value_name = "DECAY")]
     pub(crate) decay: Option<f32>,
-    /// Weight decay of thresholds, if another
+    /// Weight decay of thresholds, if different
     #[arg(long, value_name = "DECAY")]
     pub(crate) threshold_decay: Option<f32>,
-    /// Weight decay of norms, biases and slopes, if another
+    /// Weight decay of norms, biases and slopes, if different
     #[arg(long, value_name = "DECAY")]
     pub(crate) norm_decay: Option<f32>,
-    /// Share of the target that goes to all classes alike [default: 0]
+    /// Share of the target that is spread equally over all classes [default: 0]
     #[arg(long, value_name = "SHARE")]
     pub(crate) label_smoothing: Option<f32>,
     /// Seed of everything random [default: 1]
     #[arg(long, value_name = "SEED")]
     pub(crate) seed: Option<u64>,
-    /// Threads; results do not depend on it [default: all cores]
+    /// Threads; their number does not change results [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Instruction set of the kernels: scalar, neon, avx2, avx512 [default: the best]
@@ -173,7 +173,8 @@ impl Settings {
         Ok(config)
     }
 
-    /// Refuses options without use that a configuration, which has all decays, does not tell from defaults.
+    /// Refuses a weight decay of thresholds where there are none. A configuration holds all decays, so it does not show whether
+    /// the user has given this one.
     pub(crate) fn check(&self, config: &Config) -> Result<(), Failure> {
         match self.train.threshold_decay {
             Some(decay) if !config.model.activation.has_thresholds() => {
@@ -205,11 +206,11 @@ impl Data {
         data.resize = self.resize.or(data.resize);
         data.synthetic = self.synthetic.or(data.synthetic);
         let (length, vocabulary) = (self.length, self.vocabulary);
-        let of = |unit: Unit| match (unit, data.encoding.or_else(|| data.source.encoding())) {
-            (Unit::Words, Some(encoding @ Encoding::Words { .. })) => encoding,
-            (Unit::Words, _) => Encoding::Words { length: 64, vocabulary: 20_000 },
-            (Unit::Characters, Some(encoding @ Encoding::Characters { .. })) => encoding,
-            (Unit::Characters, _) => Encoding::Characters { length: 1014 },
+        let of = |token: Token| match (token, data.encoding.or_else(|| data.source.encoding())) {
+            (Token::Words, Some(encoding @ Encoding::Words { .. })) => encoding,
+            (Token::Words, _) => Encoding::Words { length: 64, vocabulary: 20_000 },
+            (Token::Characters, Some(encoding @ Encoding::Characters { .. })) => encoding,
+            (Token::Characters, _) => Encoding::Characters { length: 1014 },
         };
         let given = [("length", length), ("vocabulary", vocabulary)].into_iter().find(|(_, value)| value.is_some());
         let base = match self.encoding {

@@ -1,5 +1,5 @@
-//! Tables and text on standard output, notes on standard error. Nothing of what is written to either ends the work: what
-//! cannot be shown is dropped, and what was meant for standard output leaves the program with a status of 1.
+//! Tables and text on standard output, notes on standard error. A failed write never ends the work. The text is dropped, and if
+//! it was meant for standard output, the program ends with the status 1.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::Failure;
 
-/// A table whose columns are as wide as their widest cell; the first is aligned left, the others right.
+/// A table whose columns are as wide as their widest cell. The first column is aligned left, the others right.
 pub(crate) struct Table {
-    /// The first is the head; all have as many cells as it.
+    /// The first row is the head. All rows have as many cells as the head.
     rows: Vec<Vec<String>>,
 }
 
@@ -18,7 +18,7 @@ impl Table {
         Self { rows: vec![head.into_iter().map(Into::into).collect()] }
     }
 
-    /// Adds a row; cells that it lacks are empty, cells without a column are left out.
+    /// Adds a row. Missing cells are empty, and cells without a column are left out.
     pub(crate) fn row(&mut self, row: impl IntoIterator<Item = impl Into<String>>) {
         let mut row: Vec<String> = row.into_iter().map(Into::into).collect();
         row.resize(self.rows[0].len(), String::new());
@@ -41,12 +41,12 @@ impl Table {
     }
 }
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 2;
 
 impl Table {
-    /// The table for the terminal that standard output is: as it is where it fits, else with heads of several lines, else a
-    /// list of its rows.
+    /// The table for the terminal. If it is too wide, its heads take several lines. If it is still too wide, it becomes a list of
+    /// its rows.
     pub(crate) fn fitted(&self) -> String {
         self.within(columns().unwrap_or(usize::MAX))
     }
@@ -56,7 +56,7 @@ impl Table {
         let full = |column: usize| most(&mut self.rows.iter().map(|row| chars(&row[column])));
         let mut widths: Vec<usize> = (0..self.rows[0].len()).map(full).collect();
         let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-        // No cell is broken, and in heads no word.
+        // Cells are never broken, and heads only between words.
         let least = |column: usize| {
             let word = most(&mut self.rows[0][column].split(' ').map(chars));
             most(&mut self.rows[1..].iter().map(|row| chars(&row[column]))).max(word)
@@ -71,13 +71,13 @@ impl Table {
         self.lines(&widths)
     }
 
-    /// Rows under heads that are as wide as their columns.
+    /// The rows, below heads that are as wide as their columns.
     fn lines(&self, widths: &[usize]) -> String {
         let heads: Vec<Vec<String>> =
             self.rows[0].iter().zip(widths).map(|(head, &width)| wrapped(head, width)).collect();
         let height = heads.iter().map(Vec::len).max().unwrap_or(0);
         let head = (0..height).map(|line| {
-            // Short heads stand at the bottom.
+            // Heads with fewer lines stand at the bottom.
             let cell = |head: &Vec<String>| (line + head.len()).checked_sub(height).map(|at| head[at].clone());
             heads.iter().map(|head| cell(head).unwrap_or_default()).collect::<Vec<_>>()
         });
@@ -87,7 +87,7 @@ impl Table {
         lines.map(|line| line + "\n").collect()
     }
 
-    /// One cell under the other, with what stands over it.
+    /// One cell per line, each after its head.
     fn list(&self) -> String {
         let width = self.rows[0].iter().skip(1).map(|head| chars(head)).max().unwrap_or(0);
         let mut text = String::new();
@@ -111,7 +111,7 @@ fn chars(text: &str) -> usize {
     text.chars().count()
 }
 
-/// The first cell to the left, the others to the right.
+/// A line of cells: the first aligned left, the others right.
 fn line(cells: &[String], widths: &[usize]) -> String {
     let mut line = String::new();
     for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
@@ -121,7 +121,7 @@ fn line(cells: &[String], widths: &[usize]) -> String {
     line.trim_end().to_owned()
 }
 
-/// Text in lines of so many columns, broken between words; a longer word has a line of its own.
+/// Text in lines of at most `columns` columns, broken between words. A longer word has a line of its own.
 pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
@@ -135,10 +135,10 @@ pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// Columns that prose may take.
+/// Columns of prose.
 pub(crate) const PROSE: usize = 80;
 
-/// Columns that the environment or the terminal gives; nothing where standard output is a file or a pipe.
+/// The columns that the environment or the terminal reports. None if standard output is a file or a pipe.
 fn columns() -> Option<usize> {
     let named = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     named.or_else(|| terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into()))
@@ -151,10 +151,10 @@ pub(crate) fn grouped(count: usize) -> String {
     groups.collect::<Vec<_>>().join(",")
 }
 
-/// Why the first text for standard output that was lost was lost.
+/// The error of the first write to standard output that failed.
 static LOST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Prints to standard output. What cannot be written is dropped, and [`lost`] says so at the end.
+/// Prints to standard output. Text that cannot be written is dropped, and [`lost`] reports it at the end.
 pub(crate) fn print(text: &str) {
     let mut out = io::stdout();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -162,7 +162,7 @@ pub(crate) fn print(text: &str) {
     }
 }
 
-/// A failure if anything for standard output was lost.
+/// A failure if any text for standard output was lost.
 pub(crate) fn lost() -> Result<(), Failure> {
     match &*LOST.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(format!("standard output: {error}").into()),
@@ -170,7 +170,7 @@ pub(crate) fn lost() -> Result<(), Failure> {
     }
 }
 
-/// A line on standard error, dropped where nobody takes it.
+/// Writes a line to standard error. It is dropped if it cannot be written.
 pub(crate) fn note(text: &str) {
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }

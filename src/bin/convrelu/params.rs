@@ -15,13 +15,13 @@ use crate::output::{self, Table};
 pub(crate) struct Options {
     #[arg(long, value_name = "NAME", default_value = "densenet-cifar", help = Architecture::names())]
     network: Architecture,
-    /// Classes
+    /// Number of classes
     #[arg(long, value_name = "N", default_value_t = 100)]
     classes: usize,
     /// Height and width of the images, or length of the texts [default: 32, texts 1014]
     #[arg(long, value_name = "N")]
     size: Option<usize>,
-    /// Channels of the images
+    /// Number of channels of the images
     #[arg(long, value_name = "N", default_value_t = 3)]
     channels: usize,
     /// Print JSON instead of a table

@@ -1,4 +1,4 @@
-//! Where a training step spends its time.
+//! The table of the time that a training step spends on each kind of layer.
 
 use convrelu::train::{LayerKind, Part, Profile};
 

@@ -1,6 +1,6 @@
-//! Signals that ask to end (Ctrl-C, termination, hanging up): the first asks running work to stop where it can go on later,
-//! the second ends the program. While data are loaded there is nothing to save, and loading that does not stop by itself is
-//! ended. A signal that was ignored when the program began, as `nohup` has it, stays ignored.
+//! Signals that ask the program to end (Ctrl-C, termination, hanging up). The first one asks running work to stop where it can
+//! continue later. The second one ends the program. While data are loaded there is nothing to save, so loading that does not stop
+//! by itself is ended. A signal that was ignored when the program began, as with `nohup`, stays ignored.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,19 +11,19 @@ use crate::{Failure, output};
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static LOADING: AtomicBool = AtomicBool::new(false);
 
-/// How long loading may take to stop: a system that does not answer holds it as long as it likes.
+/// The time that loading may take to stop. A file system that does not answer could delay it for ever.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// Exit status of work that was broken off.
+/// Exit status of interrupted work.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// Listens from now on.
+/// Begins to listen for signals.
 pub(crate) fn listen() -> Result<(), Failure> {
     let ignored = disposition::ignored();
     let handler = || {
         let again = REQUESTED.swap(true, Ordering::Relaxed);
         if LOADING.load(Ordering::Relaxed) {
-            output::note("\ninterrupted while data are loaded: nothing has begun, nothing is lost");
+            output::note("\ninterrupted while data are loaded: training has not begun, so nothing is lost");
             thread::sleep(PATIENCE);
             if LOADING.load(Ordering::Relaxed) {
                 std::process::exit(INTERRUPTED.into());
@@ -31,7 +31,7 @@ pub(crate) fn listen() -> Result<(), Failure> {
         } else if again {
             std::process::exit(INTERRUPTED.into());
         } else {
-            output::note("\ninterrupted: finishing the step, then saving (again to end at once)");
+            output::note("\ninterrupted: finishing the step, then saving (interrupt again to end at once)");
         }
     };
     ctrlc::set_handler(handler).map_err(|error| format!("listening for Ctrl-C: {error}"))?;
@@ -44,7 +44,7 @@ pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }
 
-/// Does work that has nothing to save.
+/// Runs work that has nothing to save.
 pub(crate) fn while_loading<T>(load: impl FnOnce() -> T) -> T {
     LOADING.store(true, Ordering::Relaxed);
     let loaded = load();
@@ -52,10 +52,10 @@ pub(crate) fn while_loading<T>(load: impl FnOnce() -> T) -> T {
     loaded
 }
 
-/// What the system does with a signal.
+/// The action of the system for a signal.
 #[cfg(unix)]
 mod disposition {
-    /// Those that [`listen`](super::listen) hears.
+    /// The signals that [`listen`](super::listen) hears.
     const SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
     /// Signals that are ignored now.

@@ -23,23 +23,23 @@ use crate::{Failure, Interrupted, Usage, plot, profile, stop};
 pub(crate) struct Options {
     #[command(flatten)]
     settings: Settings,
-    /// Where the run is written
+    /// Directory of the run, which must not hold one yet
     #[arg(long, value_name = "DIRECTORY", default_value = "runs/train", conflicts_with = "resume")]
     out: PathBuf,
-    /// Go on with the run in a directory, with its own settings; only --threads, --isa and --data may differ, and --epochs
-    /// may grow: the learning rates of what is left are then those of a run of so many epochs
+    /// Continue the run in a directory, with its own settings. Only --threads, --isa and --data may differ, and --epochs may
+    /// grow. The remaining epochs then have the learning rates of a run of that many epochs
     #[arg(long, value_name = "DIRECTORY")]
     resume: Option<PathBuf>,
-    /// Begin with the weights of a file, as of the weights.safetensors of another run
+    /// Begin with the weights of a file, such as the weights.safetensors of another run
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     init_from: Option<PathBuf>,
-    /// Print the settings, the parameters and the time that an epoch will take, and train nothing
+    /// Print the settings, the number of parameters and the time that an epoch will take, and do not train
     #[arg(long)]
     dry_run: bool,
-    /// Print where the time went
+    /// Print which layers the time was spent on
     #[arg(long)]
     profile: bool,
-    /// Print events as lines of JSON instead of tables
+    /// Print events as lines of JSON instead of a table
     #[arg(long)]
     json: bool,
 }
@@ -51,7 +51,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             let config = Run::config(directory).map_err(|error| refused(&error))?;
             let asked = options.settings.resolve(config.clone())?;
             if !asked.continues(&config) {
-                let rule = "a run goes on with the settings that it began with; only --threads, --isa and --data may \
+                let rule = "a run continues with the settings that it began with; only --threads, --isa and --data may \
                             differ, and --epochs may grow";
                 return Err(refused(&rule).into());
             }
@@ -102,7 +102,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         if options.json { output::note(profile.to_string().trim_end()) } else { output::print(&profile.fitted()) }
     }
     if !finished {
-        output::note(&format!("go on with: convrelu train --resume {}", directory.display()));
+        output::note(&format!("to continue: convrelu train --resume {}", directory.display()));
         return Err(Interrupted::Saved.into());
     }
     let picture = directory.join("curves.svg");
@@ -124,19 +124,20 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses weights of a run whose words have other numbers than these; what a file elsewhere was trained on is not known.
+/// Refuses weights of a run whose vocabulary gives other numbers to words. Of a file outside of a run the vocabulary is not
+/// known.
 fn check_words(weights: &Path, train: &Dataset) -> Result<(), Failure> {
     let inventory = weights.parent().map(Run::inventory).transpose()?.flatten();
     match inventory {
         Some(inventory) if inventory.vocabulary != train.vocabulary() => {
-            let rule = "the words of its run have other numbers than those of these data";
+            let rule = "its run numbers the words in another way than these data do";
             Err(Usage(format!("--init-from {}: {rule}", weights.display())).into())
         }
         _ => Ok(()),
     }
 }
 
-/// An error of the file that `--init-from` names is one of the arguments.
+/// An error in the file that `--init-from` names counts as a wrong argument.
 fn of_weights(path: Option<&Path>, error: TrainError) -> Failure {
     match (path, &error) {
         (Some(path), TrainError::Checkpoint { file, .. } | TrainError::Io { file, .. })
@@ -148,7 +149,7 @@ fn of_weights(path: Option<&Path>, error: TrainError) -> Failure {
     }
 }
 
-/// The threads of all kernels and layers, if not as many as there are cores.
+/// Starts the threads of all kernels and layers, if their number is given. Otherwise there is one per core.
 pub(crate) fn start_pool(threads: Option<NonZeroUsize>) -> Result<(), Failure> {
     if let Some(threads) = threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()?;
@@ -179,7 +180,7 @@ fn summary(history: &[Epoch]) -> Table {
     table
 }
 
-/// Shows a run on the terminal: a bar, or lines where there is no terminal, or JSON.
+/// Shows a run: a bar on a terminal, lines where there is no terminal, or JSON.
 struct Watcher {
     bar: ProgressBar,
     json: bool,
@@ -191,7 +192,7 @@ impl Watcher {
         let len = trainer.epoch_len(train.len());
         let total = config.train.epochs.saturating_mul(len);
         let done = trainer.progress().epochs * len + trainer.progress().examples;
-        // Hidden where there is no terminal.
+        // The bar hides itself where there is no terminal.
         let bar = ProgressBar::new(total as u64).with_position(done as u64);
         bar.set_style(ProgressStyle::with_template("{bar:32} {percent}% {eta} left  {wide_msg}")?);
         bar.reset_eta();
@@ -249,7 +250,7 @@ impl Watcher {
     }
 }
 
-/// Steps that are timed to tell how long an epoch takes, behind one that warms up.
+/// Steps that are timed to estimate how long an epoch takes. One untimed step comes before them.
 const TIMED: usize = 3;
 
 fn dry_run(config: &Config, train: &Dataset, test: &Dataset, json: bool) -> Result<(), Failure> {

@@ -1,5 +1,5 @@
-//! The backward pass of the input: a tile's inputs and their gradients in registers, sums of the thresholds' gradients in the
-//! first-level cache.
+//! Depthwise kernel of the gradients of input and thresholds. A tile's inputs and their gradients are in registers, the sums of
+//! the thresholds' gradients in the first-level cache.
 
 use super::{
     EDGE, INSIDE, MOST_READ, Own, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Walk, all_lanes, apart,

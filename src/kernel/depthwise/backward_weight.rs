@@ -1,4 +1,5 @@
-//! The backward pass of the weight: a tile's output gradients in registers, sums of a segment's taps beside them.
+//! Depthwise kernel of the weight's gradient. A tile's output gradients are in registers, and the sums of a segment's taps beside
+//! them.
 
 use super::{
     EDGE, INSIDE, MOST_READ, Own, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Walk, all_lanes, apart,

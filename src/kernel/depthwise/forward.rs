@@ -1,4 +1,4 @@
-//! The forward pass: sums of a tile's positions in registers.
+//! Depthwise kernel of the forward pass. The sums of a tile's positions are in registers.
 
 use core::mem::MaybeUninit;
 

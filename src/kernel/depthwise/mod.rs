@@ -1,5 +1,5 @@
-//! Depthwise layers: every channel is convolved with itself alone, so there is nothing to broadcast a loaded value to. Lanes
-//! are channels, or the columns of planes, in strips.
+//! Kernels of depthwise layers. Each output channel has a single input channel, so a loaded value serves one channel only. The
+//! lanes hold channels, or columns of planes, in strips.
 //!
 //! ```text
 //!                                              lanes are channels        columns
@@ -11,15 +11,15 @@
 //!           it meets T taps                    of as many positions
 //! ```
 //!
-//! A segment's taps read one position further each, so each loaded vector serves all of them. Where a stride or a dilation
-//! keeps taps from doing so, the callers cut positions and taps into phases that do.
+//! In a segment, each tap reads one position further than the tap before. So each loaded vector serves all taps of the segment.
+//! With a stride or a dilation, the callers cut positions and taps into phases in which this holds.
 //!
-//! Tiles of which all taps read inside look at no bounds. The others ask for each vector whether it is there: a mask of bits
-//! per segment knows, and the branch goes the same way for all vectors. Vectors of which some lanes are beyond the edge are
-//! loaded with masks.
+//! A tile all of whose taps read inside checks no bounds. The other tiles check for each vector whether it is inside. A mask of
+//! bits per segment says so, and the branch goes the same way for all vectors. Vectors with some lanes beyond the edge are loaded
+//! with masks.
 //!
-//! The last strip of a row overlaps the one before, for a vector that is stored in part costs more than one that is stored
-//! twice. It comes first, so what it stores where it overlaps is replaced.
+//! The last strip of a row overlaps the one before, because a vector that is stored in part costs more than one that is stored
+//! twice. It is computed first, so the other strip replaces what it has stored in the overlap.
 
 mod backward_input;
 mod backward_weight;
@@ -35,10 +35,10 @@ use super::vector::{MOST_LANES, Vector};
 use super::view::PixelsMut;
 use crate::geometry::{Panels, Span};
 
-/// Most taps of a segment: more find no registers for their coefficients beside the sums.
+/// Most taps of a segment. For more, there are no registers for their coefficients beside the sums.
 pub(crate) const MOST_TAPS: usize = 3;
 
-/// At least what the largest tile reads through a segment.
+/// At least as many vectors as the largest tile reads through a segment.
 const MOST_READ: usize = 8 + MOST_TAPS - 1;
 
 /// A segment in a table.
@@ -48,18 +48,18 @@ pub(crate) type SegmentWords = [u32; 8];
 /// `p + t − inside.start` positions from `first`, or padding where `p + t` is not `inside`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// Where the first of the lanes lies.
+    /// The offset of the first lane.
     pub(crate) first: usize,
     pub(crate) inside: Span,
     /// The lanes that do not read padding.
     pub(crate) lanes: Span,
-    /// The first tap, as the kernel counts them, and how many there are.
+    /// The first tap, numbered as in the kernel, and the number of taps.
     pub(crate) tap: usize,
     pub(crate) taps: usize,
 }
 
 impl Segment {
-    /// As a table holds it. All of it fits: the callers bound images and kernels.
+    /// The words of a table. All numbers fit, because the callers bound images and kernels.
     pub(crate) const fn words(self) -> SegmentWords {
         let Self { first, inside, lanes, tap, taps } = self;
         [
@@ -81,23 +81,23 @@ impl Segment {
         Self { first: first as usize, inside, lanes, tap: tap as usize, taps: taps as usize }
     }
 
-    /// What tiles of a walk know of it, whose positions read the source so many elements apart.
+    /// The form in which the tiles of a walk use it. Their positions read the source so many elements apart.
     #[inline(always)]
     const fn prepared<S: Vector>(self, step: usize) -> Prepared {
         let Self { first, inside, lanes, tap, taps } = self;
-        // Wraps before the source, where nothing is inside.
+        // Wraps around before the source, where nothing is inside.
         let source =
             (first as isize - lanes.start as isize).wrapping_sub((inside.start as isize).wrapping_mul(step as isize));
         Prepared { source: source as usize, table: tap * S::LANES, taps, inside, lanes }
     }
 }
 
-/// A segment as tiles meet it, for each vector.
+/// A segment in the form in which tiles use it, for each vector.
 #[derive(Clone, Copy)]
 struct Prepared {
-    /// Where position 0 reads the source through the first tap, in lane 0. Wraps.
+    /// The offset of what position 0 reads through the first tap in lane 0. May wrap around.
     source: usize,
-    /// Where the first tap lies in a vector's tables.
+    /// The offset of the first tap in a vector's tables.
     table: usize,
     taps: usize,
     // As a segment's.
@@ -132,14 +132,14 @@ impl Prepared {
         }
     }
 
-    /// Bit `j`: whether what a position reads through tap `j`, if there are so many, is inside.
+    /// Bit `j` says whether a position reads inside through tap `j`.
     #[inline(always)]
     const fn inside<const KIND: usize>(&self, position: usize) -> u32 {
         let Span { start, end } = self.inside;
         if KIND == INSIDE { u32::MAX } else { below(end, position) & !below(start, position) }
     }
 
-    /// From which lane of the vector that begins at another to which one they are inside.
+    /// The range of lanes that are inside, in the vector that begins at lane `first`.
     #[inline(always)]
     const fn lanes(&self, first: usize) -> [u32; 2] {
         let Span { start, end } = self.lanes;
@@ -147,7 +147,7 @@ impl Prepared {
     }
 }
 
-/// Bit `j`: whether `position + j` lies before `end`.
+/// Bit `j` says whether `position + j` lies before `end`.
 #[inline(always)]
 const fn below(end: usize, position: usize) -> u32 {
     let bits = end.saturating_sub(position);
@@ -164,23 +164,23 @@ pub(crate) struct Line {
 /// Rows of positions that read through the same kernel rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk<'a> {
-    /// Where the taps of the first row read the source, each a [`Segment`].
+    /// The segments of taps of the first row, each as the words of a [`Segment`].
     pub(crate) segments: &'a [SegmentWords],
-    /// From a tap of a segment to the next one, as the kernel counts them.
+    /// The distance of two neighbouring taps of a segment, numbered as in the kernel.
     pub(crate) tap_step: isize,
-    /// The first tap of each kernel row that reads padding alone, and how many taps follow it.
+    /// The first tap of each kernel row that reads only padding, and the number of taps in it.
     pub(crate) outside: &'a [u32],
     pub(crate) outside_taps: usize,
     /// Taps of the kernel.
     pub(crate) taps: usize,
     pub(crate) rows: Line,
     pub(crate) columns: Line,
-    /// Channels in lanes, or the columns of strips, whose rows are channels then.
+    /// The lanes: channels, or the columns of strips. The rows of strips are channels.
     pub(crate) lanes: usize,
     pub(crate) strips: bool,
 }
 
-/// The rows in a tensor that is read where they lie.
+/// The rows of a tensor that is read in place.
 #[derive(Clone, Copy)]
 pub(crate) struct Own<'a> {
     pub(crate) data: &'a [f32],
@@ -200,17 +200,17 @@ pub(crate) enum Thetas<'a> {
 }
 
 impl Thetas<'_> {
-    /// What must be as long as other tables.
+    /// The length that must match other tables.
     fn len(&self) -> usize {
         if let Self::PerTap(thetas) = self { thetas.len() } else { usize::MAX }
     }
 
-    /// A vector of the one for all, if there is one.
+    /// A vector of the uniform threshold, if there is one.
     fn splat(&self) -> [f32; MOST_LANES] {
         [if let Self::Uniform(theta) = self { *theta } else { 0.0 }; MOST_LANES]
     }
 
-    /// A table, `splat` if need be, and the bits of offsets into it that count.
+    /// The table, which may be `splat`, and the mask of offsets into it.
     fn table(&self, splat: &[f32; MOST_LANES]) -> ThetaTable {
         match self {
             Self::PerTap(thetas) => ThetaTable { first: thetas.as_ptr(), bits: usize::MAX },
@@ -234,7 +234,7 @@ impl ThetaTable {
     }
 }
 
-/// How tiles load: all taps inside; perhaps not; nor all lanes.
+/// The kinds of tiles: all taps read inside; some taps may read padding; some lanes may read padding as well.
 const INSIDE: usize = 0;
 const EDGE: usize = 1;
 const PARTIAL: usize = 2;
@@ -265,7 +265,7 @@ impl Walk<'_> {
             assert!(own.start <= own.end && own.end <= lanes);
             let last = tap.wrapping_add_signed(tap_step.wrapping_mul(count as isize - 1));
             assert!(tap < taps && last < taps && tap_step.unsigned_abs() <= taps);
-            // What the last position reads through the last tap is the last that any does.
+            // No position reads further than the last one does through the last tap.
             let read = inside.end.min(columns.count.saturating_add(count - 1)).saturating_sub(inside.start);
             if let Some(last) = read.checked_sub(1) {
                 let end = first.saturating_add(last.saturating_mul(columns.source_step)).saturating_add(own.len());
@@ -287,7 +287,7 @@ impl Walk<'_> {
         assert!(pixels.channels == self.lanes);
     }
 
-    /// Asserts that there is room for so many vectors of a row, where rows have some.
+    /// Asserts that there is room for the given number of vectors, if the rows need any.
     fn check_spread<S: Vector>(&self, vectors: usize, spread: &[f32]) {
         assert!(!self.strips || vectors.saturating_mul(S::LANES) <= spread.len());
     }
@@ -308,7 +308,7 @@ impl Walk<'_> {
     ) {
         let (vectors, odd) = (self.lanes / S::LANES, self.lanes % S::LANES);
         let (mut start, mut end) = (0, usize::MAX);
-        // Vectors of which all lanes are inside.
+        // The vectors whose lanes are all inside.
         let mut whole = Span { start: 0, end: vectors };
         for &words in self.segments {
             let Segment { inside, lanes, taps, .. } = Segment::of(words);
@@ -345,7 +345,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The segments as tiles meet them.
+    /// The segments in the form in which tiles use them.
     fn prepare<'a, S: Vector>(&self, room: &'a mut [SegmentWords]) -> &'a [SegmentWords] {
         for (to, &words) in room.iter_mut().zip(self.segments) {
             *to = Segment::of(words).prepared::<S>(self.columns.source_step).words();
@@ -359,7 +359,7 @@ impl Walk<'_> {
     }
 }
 
-/// What tiles of all passes know.
+/// The place of a tile, for all passes.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     /// Each [`Prepared`].
@@ -369,12 +369,13 @@ struct Place<'a> {
     position: usize,
     /// The first lane of the first vector, and that behind the last.
     lanes: [usize; 2],
-    /// Of a vector that is not whole: from which lane to which one it is no other's, and whether the others may be stored, too.
+    /// For a vector that is not whole: the range of lanes that belong to no other vector, and whether the other lanes may be
+    /// stored as well.
     own: [u32; 2],
     stored: bool,
 }
 
-/// Where a channel begins in a table of vectors of channels.
+/// The offset of a channel in a table of vectors of channels.
 const fn in_table<S: Vector>(channel: usize, taps: usize) -> usize {
     channel / S::LANES * S::LANES * taps + channel % S::LANES
 }
@@ -414,9 +415,9 @@ const fn all_lanes<S: Vector>([start, end]: [u32; 2]) -> bool {
 /// Some lanes.
 #[inline(always)]
 fn mask_of<S: Vector>(simd: S, [start, end]: [u32; 2]) -> MemMask<S::m32s> {
-    // None from behind the last lane on: pulp's table of AVX-512 ends before that mask.
+    // A range that begins behind the last lane is empty. pulp's table of masks for AVX-512 has no entry for such a start.
     let end = if start as usize >= S::LANES { 0 } else { end };
-    // Made anew, for what comes with it are functions to be called, around which all registers are saved.
+    // A new mask, because pulp's carries functions, and around calls of these the compiler saves all registers.
     MemMask::new(simd.mask_between_m32s(start, end).mask())
 }
 
@@ -425,8 +426,9 @@ fn mask_of<S: Vector>(simd: S, [start, end]: [u32; 2]) -> MemMask<S::m32s> {
 fn apart<const N: usize>(at: *const f32, step: usize) -> [*const f32; N] {
     let mut all = [at; N];
     for n in 1..N {
-        // Chained, so that two registers hold the multiples of the step. They wrap where a walk stays in one row: on targets of
-        // 32 bits its step is the distance of rows all the same, and nothing is read that far.
+        // Each pointer is computed from another one, so that two registers hold the multiples of the step. Pointers may wrap
+        // around where a walk stays in one row: with 32-bit pointers the step is still the distance of rows, but nothing is read
+        // that far away.
         let (from, steps) = if n % 4 == 0 { (n - 4, 4) } else { (n / 4 * 4, n % 4) };
         all[n] = all[from].wrapping_add(step.wrapping_mul(steps));
     }

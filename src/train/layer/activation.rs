@@ -1,4 +1,4 @@
-//! Activations that no convolution absorbs: the paper's AdaReLU (eq. 4 to 6) and those it is compared with.
+//! Activations as layers of their own: the paper's AdaReLU (eq. 4 to 6) and the activations that it is compared with.
 
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -18,16 +18,16 @@ use crate::train::vectorized::{LANES, fold, vectorized};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sharing {
-    /// All of them, as the paper counts PReLU.
+    /// All elements of an image, as the paper counts PReLU.
     #[default]
     Layer,
-    /// Those of a channel.
+    /// The elements of a channel.
     Channel,
-    /// None: every element has its own.
+    /// No two elements: each has its own parameter.
     Element,
 }
 
-/// A function of one element at a time, perhaps with trained parameters.
+/// A function of one element at a time. It may have trained parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pointwise {
@@ -48,24 +48,24 @@ pub enum Pointwise {
     AdaRelu {
         /// Which elements share a threshold.
         sharing: Sharing,
-        /// How thresholds begin; [`Glorot`](ThresholdInit::Glorot) counts the channels on both sides.
+        /// Initial thresholds. [`Glorot`](ThresholdInit::Glorot) counts the channels as inputs and as outputs.
         init: ThresholdInit,
     },
 }
 
-/// Where PReLU's slopes begin, as in PyTorch.
+/// Initial slope of PReLU, as in PyTorch.
 const SLOPE: f32 = 0.25;
 /// SELU's scale and α.
 const SELU: [f32; 2] = [1.050_701, 1.673_263_2];
-/// Elements over which one job sums a parameter's gradient: part of the result's bits, so it follows neither the number
-/// of threads nor the batch.
+/// Elements over which one job sums a parameter's gradient. It changes the bits of the result, so it does not depend on the
+/// number of threads or on the batch.
 const BLOCK: usize = 1 << 16;
-/// Images that such a block has at least when every element has its own parameter, so that the sums of all blocks stay
-/// small beside the tensor.
+/// The least images of such a block if every element has its own parameter. The sums of all blocks then stay small beside the
+/// tensor.
 const IMAGES: usize = 8;
 
-/// A [`Pointwise`] function as a layer. PReLU's slopes are the parameter `weight`, AdaReLU's thresholds are
-/// `thresholds`; one per layer has shape `[1]`, one per channel `[channels]`, one per element `[channels, …]`.
+/// A [`Pointwise`] function as a layer. PReLU's slopes are the parameter `weight`, and AdaReLU's thresholds are `thresholds`.
+/// Their shape is `[1]` for a layer, `[channels]` for channels, and `[channels, …]` for elements.
 #[derive(Debug)]
 pub struct Activate {
     name: String,
@@ -79,7 +79,7 @@ pub struct Activate {
 }
 
 impl Activate {
-    /// A layer for images of a shape.
+    /// A layer for images of a given shape.
     pub fn new(name: &str, shape: Shape, pointwise: Pointwise, rng: &mut ChaCha8Rng) -> Self {
         let parameter = |tensor: &str, kind, sharing, value: &mut dyn FnMut(usize) -> Vec<f32>| {
             let axes = match sharing {

@@ -15,19 +15,19 @@ use crate::train::init::{ThresholdInit, WeightInit};
 use crate::train::parameter::{Kind, Parameter};
 use crate::train::shape::{Channels, Shape};
 
-/// What a convolution does to its input first.
+/// What a convolution does to its input before it multiplies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Clamp {
     /// Nothing (θ = −∞).
     Linear,
-    /// ReLU (θ = 0, not trained): saves the pass over memory of a layer of its own.
+    /// ReLU (θ = 0, not trained). A layer of its own would cost another pass over the memory.
     Relu,
     /// ConvReLU: a trained threshold per input channel and tap (eq. 8).
     Trained(ThresholdInit),
 }
 
-/// A convolution of one to three dimensions, channels first or last: `weight` `[out, in, …]`, `bias` `[out]` if it has
-/// one, and for ConvReLU `thresholds` `[in, …]`.
+/// A convolution of one to three dimensions, channels first or last. Its parameters are `weight` `[out, in, …]`, `bias` `[out]`
+/// if it has one, and `thresholds` `[in, …]` for ConvReLU.
 #[derive(Debug)]
 pub struct Conv {
     name: String,
@@ -40,7 +40,8 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// A layer for images of the size and layout of `desc`, whose batch does not matter: every pass plans for its own.
+    /// A layer for images of the size and layout of `desc`. The batch of `desc` does not matter: every pass plans for its own
+    /// batch.
     pub fn new(
         name: &str,
         desc: ConvDesc,
@@ -92,7 +93,7 @@ impl Conv {
         Shape { channels: desc.in_channels(), size: desc.input_size(), layout: desc.layout() }
     }
 
-    /// A plan for the batch and threads of a pass and the place of its output; made anew only when one of them changes.
+    /// A plan for the batch and threads of a pass and the place of its output. It is made again only if one of them has changed.
     fn plan(&mut self, context: &Context, at: Channels) -> Result<ConvRelu, Error> {
         let desc = self.plan.desc();
         let same = desc.batch() == context.batch && desc.output_pitch() == at.pitch;
@@ -105,7 +106,7 @@ impl Conv {
 }
 
 impl Clamp {
-    /// What the kernels clamp with where no thresholds are trained.
+    /// The thresholds for the kernels, if none are trained.
     fn uniform(self) -> Thresholds<'static> {
         match self {
             Self::Relu => Thresholds::RELU,
@@ -177,7 +178,7 @@ impl Layer for Conv {
         grad_input: Option<&mut [f32]>,
     ) -> Result<(), Error> {
         let plan = self.plan(context, at)?;
-        // An empty batch has nothing before the first channel either.
+        // An empty batch has no elements, so there is nothing to skip before the first channel.
         let grad_output = grad_output.get(at.offset..).unwrap_or_default();
         let passes = [Pass::BackwardWeight, Pass::BackwardInput].map(|pass| plan.workspace_len(pass));
         let mut workspace = context.take(passes[0].max(passes[1]));

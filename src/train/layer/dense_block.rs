@@ -1,4 +1,4 @@
-//! Dense blocks (Huang et al. 2017): every layer sees all features before it.
+//! Dense blocks (Huang et al. 2017): every layer reads all features that came before it.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -10,18 +10,19 @@ use crate::train::context::{Buffer, Context, Mode, Part, grown};
 use crate::train::parameter::Parameter;
 use crate::train::shape::{Channels, Shape};
 
-/// Elements of a stretch's input that pass through its layers together, about: as many as stay in the caches of a core or
-/// two until the next layer wants them. Part of the result's bits.
+/// About the elements of a stretch's input that pass through its layers together. So many stay in the caches of a core or two
+/// until the next layer reads them. The number changes the bits of the result.
 const TOGETHER: usize = 1 << 18;
 
-/// Layers that each normalise all features before them and put new ones in front: `x ← [body(norm(x)), x]`.
+/// Layers each of which normalises all features before it and puts new ones in front: `x ← [body(norm(x)), x]`.
 ///
-/// All features lie in one tensor, whose last channels are those that a layer sees. The layer's last convolution writes new ones
-/// in place, and reads their gradients there, so nothing is concatenated. A channel's moments, the same for every layer, are
-/// computed once.
+/// All features lie in one tensor, and a layer reads its last channels. The last convolution of the layer writes the new features
+/// into the same tensor, and reads their gradients there. So nothing is concatenated. The moments of a channel are the same for
+/// every layer, and are computed once.
 ///
-/// The memory is slower than the arithmetic, so a few images at a time pass through a normalisation and what follows it, while they
-/// are in the cache. What was normalised is not kept: the backward pass computes it again, rather than read it from memory.
+/// The memory is slower than the arithmetic. So only a few images at a time pass through a normalisation and the layers behind
+/// it, while they are in the cache. The normalised values are not kept. The backward pass computes them again, which is faster
+/// than to read them.
 pub struct DenseBlock {
     name: String,
     input: Shape,
@@ -30,15 +31,15 @@ pub struct DenseBlock {
     features: Vec<f32>,
     /// Their moments.
     moments: Moments,
-    /// Of the gradients of the features.
+    /// The sums of the gradients of the features.
     debts: Debts,
 }
 
-/// A normalisation, which needs all images of a batch first, and what follows it image by image.
+/// A normalisation, which needs the moments of a whole batch, and the layers behind it, which work image by image.
 struct Stretch {
     norm: BatchNorm,
     body: Sequence,
-    /// What the body made, if another stretch of the same layer follows.
+    /// The output of the body, if another stretch of the same layer follows.
     made: Vec<f32>,
 }
 
@@ -128,7 +129,7 @@ fn made_by(layer: &[Stretch]) -> usize {
 }
 
 impl DenseBlock {
-    /// No layers yet, for images of a shape.
+    /// A block without layers, for images of a given shape.
     pub fn new(name: &str, input: Shape) -> Self {
         Self {
             name: name.to_owned(),
@@ -140,13 +141,14 @@ impl DenseBlock {
         }
     }
 
-    /// Adds a layer: normalisations, each with what follows it.
+    /// Adds a layer: normalisations, each with the layers behind it.
     ///
     /// # Panics
     ///
-    /// If there is none, if the first normalisation is not for all features so far or another not for what comes before it, if
-    /// positions change, or if what follows a normalisation does not treat image by image: convolutions, activations and
-    /// pooling do.
+    /// - If there is no normalisation.
+    /// - If the first normalisation is not for all features so far, or another one not for the output before it.
+    /// - If the number of positions changes.
+    /// - If a layer behind a normalisation does not work image by image. Convolutions, activations and pooling do.
     pub fn push(&mut self, stretches: impl IntoIterator<Item = (BatchNorm, Sequence)>) {
         let seen = self.output();
         let mut reached = seen;

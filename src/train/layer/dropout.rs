@@ -10,11 +10,11 @@ use crate::train::shape::Shape;
 use crate::train::threads::{for_each, share};
 use crate::train::vectorized::vectorized;
 
-/// Inverted dropout: in training an element is 0 with probability `rate`, else divided by `1 − rate`; in evaluation
-/// nothing happens.
+/// Inverted dropout. In training, an element becomes 0 with probability `rate`, and is divided by `1 − rate` otherwise. In
+/// evaluation the layer changes nothing.
 ///
-/// What is dropped follows from the seed, the step, the layer's index and the place of the element in memory, so the two
-/// layouts drop different elements.
+/// The seed, the step, the layer's index and the place of an element in memory decide whether it is dropped. So the two layouts
+/// drop different elements.
 #[derive(Debug)]
 pub struct Dropout {
     name: String,
@@ -26,7 +26,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// A layer for images of a shape; `index` tells the dropout layers of a network apart.
+    /// A layer for images of a given shape. `index` tells the dropout layers of a network apart.
     ///
     /// # Panics
     ///
@@ -73,7 +73,7 @@ impl Layer for Dropout {
         }
         let (seed, step) = context.moment();
         let mut rng = stream(seed, Purpose::Dropout, [step, self.index]);
-        // 16 bits decide about an element: the rate is met to 1 in 131 072.
+        // 16 bits decide about an element, so the rate is exact to 1 in 131,072.
         let dropped = (self.rate * 65536.0).round() as u32;
         self.kept.clear();
         self.kept.reserve(input.len() + 3);

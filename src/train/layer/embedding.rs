@@ -11,12 +11,12 @@ use crate::train::random::gaussian;
 use crate::train::shape::Shape;
 use crate::train::threads::{for_each, share};
 
-/// Standard deviation of the initial vectors, as in PyTorch: small ones leave a deep network without normalisation nothing to
-/// learn from.
+/// Standard deviation of the initial vectors, as in PyTorch. With small vectors, a deep network without normalisation does not
+/// learn.
 const DEVIATION: f32 = 1.0;
 
-/// A token: images hold it as a float. What is no whole number from 1 to `last` reads as 0, the padding: a fraction is
-/// cut off first, and negative numbers, NaN and numbers above `last` are 0.
+/// A token, which images hold as a float. A fraction is cut off. Negative numbers, NaN and numbers above `last` become 0, the
+/// padding.
 fn token(id: f32, last: usize) -> usize {
     let id = id as usize;
     if id > last { 0 } else { id }
@@ -33,9 +33,9 @@ fn places(image: &[f32], shape: Shape, last: usize, mut place: impl FnMut(usize,
     }
 }
 
-/// One trained vector per token: `weight` `[vocabulary, dim]`, and `dim` channels for each position of the input, whose
-/// one channel holds tokens as floats. Token 0 is padding: all zeros, never trained; so is every number that is not in
-/// the vocabulary.
+/// One trained vector per token: `weight` `[vocabulary, dim]`. The input has one channel, which holds tokens as floats. The
+/// output has `dim` channels for each position. Token 0 is padding: its vector is zero and never trained. A number outside of the
+/// vocabulary counts as padding.
 #[derive(Debug)]
 pub struct Embedding {
     name: String,
@@ -85,7 +85,7 @@ impl Layer for Embedding {
         for_each(context.threads, jobs, |(input, output)| {
             for (image, y) in input.chunks_exact(shape.positions()).zip(output.chunks_exact_mut(shape.len())) {
                 places(image, shape, last, |token, first, step| {
-                    // The padding's vector is not read, so that nothing that is done to the weights changes it.
+                    // The padding's vector is never read, so no change of the weights changes the padding.
                     let vector = if token == 0 { zeros_ref } else { &weight[token * dim..][..dim] };
                     if step == 1 {
                         y[first..][..dim].copy_from_slice(vector);
@@ -107,7 +107,8 @@ impl Layer for Embedding {
         grad_input: Option<&mut [f32]>,
     ) -> Result<(), Error> {
         let (shape, last, dim) = (self.output, self.last(), self.output.channels);
-        // Every thread reads all tokens and adds up the gradients of its own part of the vocabulary: in one order.
+        // Every thread reads all tokens and adds up the gradients of its own part of the vocabulary. So the order of each sum is
+        // fixed.
         let tokens = self.weight.shape[0].div_ceil(context.threads());
         for_each(context.threads, self.weight.grad.chunks_mut(tokens * dim).enumerate(), |(job, grad)| {
             let own = job * tokens..job * tokens + grad.len() / dim;
@@ -140,7 +141,7 @@ impl Layer for Embedding {
     }
 }
 
-/// Token `k` as a one in channel `k − 1`; token 0, and every number beyond the channels, as zeros.
+/// Writes a 1 into channel `k − 1` for token `k`, and zeros for token 0 and for numbers beyond the channels.
 #[derive(Debug)]
 pub struct OneHot {
     name: String,

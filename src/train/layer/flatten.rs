@@ -7,8 +7,8 @@ use crate::strided::transpose;
 use crate::train::context::Context;
 use crate::train::shape::Shape;
 
-/// All elements of an image as channels, in PyTorch's order (channels before positions) whatever the layout, so that the
-/// weights of a linear layer behind it do not depend on the layout.
+/// Makes channels of all elements of an image, in PyTorch's order (channels before positions), in both layouts. So the weights of
+/// a linear layer behind it do not depend on the layout.
 #[derive(Debug)]
 pub struct Flatten {
     name: String,
@@ -16,7 +16,7 @@ pub struct Flatten {
 }
 
 impl Flatten {
-    /// For images of a shape.
+    /// A layer for images of a given shape.
     pub fn new(name: &str, input: Shape) -> Self {
         Self { name: name.to_owned(), input }
     }

@@ -11,7 +11,7 @@ use crate::train::parameter::{Kind, Parameter};
 use crate::train::shape::Shape;
 use crate::train::threads::for_each;
 
-/// Rows of a product that one thread computes: part of the result's bits, so it does not follow the number of threads.
+/// Rows of a product that one job computes. It changes the bits of the result, so it does not depend on the number of threads.
 const ROWS: usize = 32;
 
 /// `y = W x + b` over all elements of an image: `weight` `[out, in]`, `bias` `[out]`.
@@ -24,7 +24,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer for inputs of a shape, in the order in which they lie.
+    /// A layer for inputs of a given shape, in their memory order.
     pub fn new(name: &str, input: Shape, outputs: usize, init: WeightInit, rng: &mut ChaCha8Rng) -> Self {
         let inputs = input.len();
         let weight = init.weight(rng, outputs * inputs, inputs);

@@ -1,8 +1,8 @@
 //! Layers: forward and backward over a batch of dense images.
 //!
-//! A new layer is a file here with a [`Layer`], and its `mod` and `pub use` below. Networks push it to a [`Sequence`]; the
-//! tests of all layers are one table, `cases` in `src/train/tests/layers.rs`. Only a kind of its own needs more, a line in
-//! the table of [`LayerKind`], from which profiles have it.
+//! A new layer is a file here with a [`Layer`], and its `mod` and `pub use` below. Networks push it to a [`Sequence`]. The tests
+//! of all layers are one table, `cases` in `src/train/tests/layers.rs`. If the layer is of a new kind, it needs a line in the
+//! table of [`LayerKind`], which profiles use.
 
 mod activation;
 mod conv;
@@ -37,7 +37,7 @@ use super::vectorized::vectorized;
 use crate::error::Error;
 use crate::layout::Layout;
 
-/// What a layer is, for the profile.
+/// The kind of a layer, for the profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LayerKind {
     /// Convolution and ConvReLU: the crate's kernels.
@@ -54,9 +54,9 @@ pub enum LayerKind {
     Dropout,
     /// Embeddings and one-hot codes.
     Embedding,
-    /// What moves or adds tensors: flattening, concatenation, residual addition.
+    /// Layers that move or add tensors: flattening, concatenation, residual addition.
     Join,
-    /// Made of other layers, which are timed instead of it.
+    /// A layer made of other layers. The profile counts these instead.
     Composite,
 }
 
@@ -76,8 +76,9 @@ named!(
     ]
 );
 
-/// Units with a threshold: channels of an activation, or (input channel, tap) of a ConvReLU layer. A unit is dead if its
-/// input never exceeded its threshold, so that it passed the same constant (or one straight line) for every image.
+/// Units with a threshold: channels of an activation, or pairs of input channel and tap of a ConvReLU layer. A unit is dead if
+/// its input never exceeded its threshold. It then had the same constant output for every image (or one on the same straight
+/// line).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Units {
     /// Units that never exceeded their threshold.
@@ -94,12 +95,12 @@ impl std::ops::Add for Units {
     }
 }
 
-/// A layer of a [`Network`](super::Network). It may keep state between a forward pass and the backward pass that follows.
+/// A layer of a [`Network`](super::Network). It may keep state from a forward pass for the backward pass that follows.
 pub trait Layer: Send {
     /// Unique in its network, the prefix of its parameters' names.
     fn name(&self) -> &str;
 
-    /// What it is.
+    /// Its kind.
     fn kind(&self) -> LayerKind;
 
     /// Shape of the output for one image.
@@ -109,11 +110,11 @@ pub trait Layer: Send {
     ///
     /// # Errors
     ///
-    /// [`Error`] of the kernels, as when a threshold has become NaN.
+    /// [`Error`] of the kernels, for example if a threshold has become NaN.
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error>;
 
-    /// Adds the parameters' gradients to [`Parameter::grad`] and, if asked, overwrites `grad_input`; `input` is that of the
-    /// last forward pass, `grad_output` the gradient of the loss with respect to its output.
+    /// Adds the parameters' gradients to [`Parameter::grad`], and overwrites `grad_input` if it is given. `input` is the input of
+    /// the last forward pass, and `grad_output` the gradient of the loss with respect to its output.
     ///
     /// # Errors
     ///
@@ -171,18 +172,18 @@ pub trait Layer: Send {
         result
     }
 
-    /// Shows all tensors of the state, in a fixed order.
+    /// Visits all tensors of the state, in a fixed order.
     fn visit<'a>(&'a self, _: &mut dyn FnMut(&'a Parameter)) {}
 
-    /// The same, to be changed.
+    /// As [`visit`](Self::visit), but the visitor may change the tensors.
     fn visit_mut(&mut self, _: &mut dyn FnMut(&mut Parameter)) {}
 
-    /// Units seen since [`reset_units`](Self::reset_units), in passes that evaluate.
+    /// The units since the last [`reset_units`](Self::reset_units), in passes for evaluation.
     fn units(&self) -> Units {
         Units::default()
     }
 
-    /// Forgets what was seen.
+    /// Resets the record of units.
     fn reset_units(&mut self) {}
 }
 
@@ -199,7 +200,7 @@ impl Peaks {
         self.0.fill(f32::NEG_INFINITY);
     }
 
-    /// Sees a batch of images of a shape.
+    /// Updates the values with a batch of images of a given shape.
     fn record(&mut self, context: &Context, shape: Shape, images: &[f32]) {
         let runs = shape.runs(context.batch());
         let images = &images[..runs.outer * runs.step()];

@@ -8,7 +8,7 @@ use crate::train::context::{Context, Part};
 use crate::train::parameter::Parameter;
 use crate::train::shape::Shape;
 
-/// `body(x) + shortcut(x)`; without a shortcut `body(x) + x`.
+/// `body(x) + shortcut(x)`, or `body(x) + x` without a shortcut.
 pub struct Residual {
     body: Sequence,
     shortcut: Option<Sequence>,

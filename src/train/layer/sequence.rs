@@ -1,4 +1,4 @@
-//! Layers one after the other.
+//! Layers that run one after another.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::train::context::{Buffer, Context, Part, grown};
 use crate::train::parameter::Parameter;
 use crate::train::shape::{Channels, Shape};
 
-/// Layers one after the other, with the activations between them.
+/// Layers that run one after another, with the tensors between them.
 pub struct Sequence {
     name: String,
     input: Shape,
@@ -24,7 +24,7 @@ struct Link {
 }
 
 impl Sequence {
-    /// No layers yet, for images of a shape.
+    /// A sequence without layers, for images of a given shape.
     pub fn new(name: &str, input: Shape) -> Self {
         Self { name: name.to_owned(), input, layers: Vec::new() }
     }
@@ -67,7 +67,7 @@ fn timed<T>(
     result
 }
 
-/// Runs layers forward, each into its own buffer; the output of the last one, or the input if there is none.
+/// Runs layers forward, each into its own buffer. Returns the output of the last one, or the input if there is no layer.
 fn advance<'a>(links: &'a mut [Link], context: &mut Context, mut input: &'a [f32]) -> Result<&'a [f32], Error> {
     for Link { layer, len, output } in links {
         let output = grown(output, context.batch * *len);

@@ -1,8 +1,8 @@
-//! The networks of the paper, and which of their activations are replaced by what.
+//! The networks of the paper, and the activations that replace ReLU in them.
 //!
-//! A network names its activations' places ([`Place`]): the block they belong to, and whether they feed exactly one
-//! convolution. What stands there is data: an [`Activation`] in a [`Region`], ReLU elsewhere. ReLU and ConvReLU in a
-//! place that feeds a convolution cost no layer of their own: the convolution clamps its input as it loads it.
+//! A network names the places of its activations ([`Place`]): the block of each, and whether it feeds exactly one convolution.
+//! The configuration says which activation stands there: an [`Activation`] in a [`Region`], and ReLU elsewhere. ReLU and ConvReLU
+//! need no layer of their own where they feed a convolution, because the convolution clamps its input when it loads it.
 //!
 //! | network | blocks | places outside blocks (replaced with [`Region::All`] only) |
 //! |---|---|---|
@@ -13,11 +13,11 @@
 //! | `resnet18` | the four stages: the ReLU inside each residual block | after the stem and after the additions, which also feed shortcuts, so never ConvReLU |
 //! | `text-cnn` | convolutions 1 and 2, 3 and 4, 5 and 6 | after the fully connected layers, never ConvReLU |
 //!
-//! The activation before the classifier's pooling feeds no convolution and stays ReLU always. Max pooling between an
-//! activation and its convolution does not matter, because the maximum commutes with a monotone activation.
+//! The activation before the classifier's pooling feeds no convolution, so it always stays ReLU. Max pooling may stand between an
+//! activation and its convolution, because the maximum commutes with a monotone activation.
 //!
-//! A new network is a file with a function that builds it and an entry that describes it, its `mod` here, and one line in
-//! the table [`Architecture`]. Parser, configuration, help text and the names in tables come from there.
+//! A new network is a file with a function that builds it and an entry that describes it, its `mod` here, and one line in the
+//! table [`Architecture`]. The parser, the configuration, the help text and the names in tables follow from that line.
 
 mod builder;
 mod densenet;
@@ -71,7 +71,7 @@ impl Architecture {
     }
 }
 
-/// What stands in the places that are replaced.
+/// The activation in the places of the region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
@@ -91,7 +91,7 @@ pub enum Activation {
     Convrelu,
 }
 
-/// Where it stands.
+/// The blocks in which the activation replaces ReLU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Region {

@@ -224,7 +224,7 @@ fn checkpoints_that_do_not_fit_are_refused_whole() {
     // Cut off anywhere.
     for len in [0, 7, 8, 100, good.len() / 2, good.len() - 1] {
         let error = refusal(&good[..len]).unwrap_or_default();
-        assert!(error.contains("it is damaged or no safetensors file"), "{len}: {error}");
+        assert!(error.contains("it is damaged or not a safetensors file"), "{len}: {error}");
     }
     let mut long = good.clone();
     long.push(0);
@@ -242,7 +242,7 @@ fn checkpoints_that_do_not_fit_are_refused_whole() {
         ("seed = 1", "seed = 2", "it belongs to a run with another configuration"),
         ("\"conv1.weight\"", "\"conv9.weight\"", "it lacks the tensor 'conv1.weight'"),
         ("\"velocity/conv1.weight\"", "\"velocity/conv9.weight\"", "it lacks the tensor 'velocity/conv1.weight'"),
-        (r#"\"right\":0"#, r#"\"right\":9"#, "9 examples of 0 cannot have been classified rightly"),
+        (r#"\"right\":0"#, r#"\"right\":9"#, "it counts 9 right answers, which must not exceed its 0 examples"),
         ("\"progress\":\"{", "\"progress\":\"[", "its metadata are damaged: "),
     ] {
         let error = refusal(&text(from, to)).unwrap_or_default();

@@ -48,7 +48,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         return Ok(());
     }
     let counts = rows(&model)?;
-    // Other sizes are not those that the paper counts.
+    // The paper counts a network of these sizes only.
     let plain = ModelConfig { network: Architecture::DensenetCifar, ..ModelConfig::default() };
     let paper = (ModelConfig { network, ..plain.clone() } == model && network == plain.network).then_some(PAPER);
     let title = format!("{}; {}, {CLASSES} classes", Name::Table6.title(), network.title());

@@ -1,4 +1,4 @@
-//! The paper's tables and figures as data: which networks each compares, and what the paper reports of them.
+//! The paper's tables and figures as data: the networks that each compares, and the results that the paper reports.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub(crate) enum Name {
     Table2,
     /// ReLU and ConvReLU in VGG-16, ResNet-18 and DenseNet-40
     Table3,
-    /// How thresholds begin
+    /// Initial thresholds
     Table4,
     /// Which blocks have ConvReLU
     Table5,
@@ -45,7 +45,7 @@ impl Name {
         }
     }
 
-    /// What it shows, as a title.
+    /// The title, which says what it shows.
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Table1 => "Table 1: activation functions",
@@ -60,7 +60,7 @@ impl Name {
     }
 }
 
-/// What a row changes in the network; what is `None` stays as the settings have it.
+/// The settings of the network that a row changes. Those that are `None` stay.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
     pub(crate) activation: Activation,
@@ -89,7 +89,8 @@ struct Published {
     accuracies: Vec<f64>,
 }
 
-/// The six rows of tables 1, 2 and 6: "(A)" is everywhere, without it the same places as ConvReLU.
+/// The six rows of tables 1, 2 and 6. "(A)" means all blocks. Without it, the activation replaces ReLU in the same places as
+/// ConvReLU does.
 pub(crate) const ACTIVATIONS: [(&str, Activation, Region); 6] = [
     ("ReLU", Activation::Relu, Region::First),
     ("LeakyReLU", Activation::LeakyRelu, Region::First),
@@ -207,35 +208,35 @@ fn design(name: Name) -> Option<Design> {
     })
 }
 
-/// An experiment under the settings of a user: what is trained.
+/// An experiment with the settings of a user: all that is trained.
 pub(crate) struct Matrix {
     pub(crate) name: Name,
     pub(crate) source: Source,
-    /// The networks, for people.
+    /// The names of the networks for readers.
     pub(crate) network: String,
     /// The start of names of files.
     pub(crate) file_stem: String,
     pub(crate) rows: Vec<Row>,
     pub(crate) comparisons: Vec<(usize, usize)>,
-    /// Which of the paper's results stand beside ours.
+    /// The paper's results that stand beside ours.
     pub(crate) paper: Paper,
-    /// The seed that seeds count from.
+    /// The first seed.
     pub(crate) seed: u64,
 }
 
-/// Which of the paper's results stand beside ours.
+/// The paper's results that stand beside ours.
 pub(crate) struct Paper {
     pub(crate) source: Source,
-    /// Whether data, network and training are those that the results belong to; if not, they are an orientation only.
+    /// Whether the paper's data, network and training are the same as ours. If not, its results are an orientation only.
     pub(crate) same: bool,
     /// The networks of the results.
     pub(crate) network: String,
 }
 
-/// A row under the settings of a user.
+/// A row with the settings of a user.
 pub(crate) struct Row {
     pub(crate) label: String,
-    /// With the seed of the settings.
+    /// The configuration, with the seed of the settings.
     pub(crate) config: Config,
     pub(crate) paper: Option<f64>,
 }
@@ -243,7 +244,7 @@ pub(crate) struct Row {
 impl Matrix {
     /// # Errors
     ///
-    /// For settings that the rows of the experiment decide, and those that make no sense.
+    /// For settings that the rows of the experiment decide, and for settings that are wrong.
     pub(crate) fn new(name: Name, settings: &Settings) -> Result<Self, Failure> {
         let design = design(name).ok_or("table6 trains nothing")?;
         let decided = |all: fn(&Change) -> bool| design.rows.iter().any(|row| all(&row.change));
@@ -272,7 +273,7 @@ impl Matrix {
         let mut rows = design.rows;
         let mut comparisons = design.comparisons;
         if given.network {
-            // Of rows that repeat for several networks, those of this one, or of the last in its place.
+            // If the rows repeat for several networks, keep those of this network. If there are none, keep those of the last one.
             let of = |network| rows.iter().any(|row| row.network == network).then_some(network);
             let kept = of(config.model.network).or(rows.last().map(|row| row.network));
             let numbers: Vec<_> = (0..rows.len()).filter(|&row| Some(rows[row].network) == kept).collect();
@@ -298,7 +299,7 @@ impl Matrix {
         let model = |row: &Published| ModelConfig { network: row.network, ..row.change.apply(&config.model) };
         check_use(&rows.iter().map(model).collect::<Vec<_>>())?;
         let row = |row: Published| {
-            // Rows that are the same network are equal, and share their runs.
+            // Rows with the same network get equal configurations, and so share their runs.
             let model = model(&row).relevant();
             Row {
                 label: if several { format!("{} {}", row.network.title(), row.label) } else { row.label.to_owned() },
@@ -323,14 +324,14 @@ impl Matrix {
         format!("{}; {}, {}", self.name.title(), self.network, self.source.title())
     }
 
-    /// What stands over the paper's results.
+    /// The head of the column with the paper's results.
     pub(crate) fn paper_head(&self) -> String {
         let orientation = if self.paper.same { "" } else { ", orientation only" };
         format!("paper: {} on {}{orientation}", self.paper.network, self.paper.source.title())
     }
 }
 
-/// Refuses a setting that no row has a use for; where one has, the others do without.
+/// Refuses a setting that no row uses. If one row uses it, the others ignore it.
 fn check_use(models: &[ModelConfig]) -> Result<(), TrainError> {
     let useless: Vec<_> = models.iter().map(ModelConfig::useless).collect();
     let everywhere = |name: &str| useless.iter().all(|row| row.iter().any(|(other, ..)| *other == name));
@@ -343,7 +344,7 @@ fn check_use(models: &[ModelConfig]) -> Result<(), TrainError> {
     }
 }
 
-/// Which of the settings that an experiment has values for come from the user.
+/// Which settings the user has given, among those for which an experiment has values of its own.
 struct Given {
     network: bool,
     source: bool,
@@ -355,7 +356,7 @@ impl Given {
         if let Some(path) = &settings.config {
             let text = convrelu::train::files::read_text(path);
             let text = text.map_err(|error| Usage(format!("--config {error}")))?;
-            // Whether it is right, and what is wrong with it, comes out when it is read.
+            // Errors in the file are reported when it is read as a configuration.
             let file: toml::Table = text.parse().unwrap_or_default();
             let has = |table: &str, key: &str| file.get(table).is_some_and(|table| table.get(key).is_some());
             given.network |= has("model", "network");
@@ -380,7 +381,7 @@ fn networks(networks: impl Iterator<Item = Architecture>) -> String {
     names.join(", ")
 }
 
-/// Sizes of a network that are not the paper's.
+/// The sizes of a network that differ from the paper's.
 fn sizes(model: &ModelConfig) -> String {
     [("growth", model.growth), ("depth", model.depth), ("features", model.features), ("units", model.units)]
         .into_iter()
@@ -405,8 +406,8 @@ pub(crate) fn directory_name(config: &Config) -> PathBuf {
     PathBuf::from(format!("{source}-{network}-{key}-{}-seed{seed}", fingerprint(config)))
 }
 
-/// Tells configurations apart, whatever their threads and seeds. FNV-1a, for the hash of the standard library may change
-/// with its version.
+/// A hash of a configuration without its threads and seed. It is FNV-1a, because the hash of the standard library may change with
+/// its version.
 fn fingerprint(config: &Config) -> String {
     let mut config = config.clone();
     (config.train.threads, config.train.seed) = (None, 0);

@@ -1,4 +1,4 @@
-//! `convrelu experiment`: the paper's tables and figures, trained again.
+//! `convrelu experiment`: trains the networks of the paper's tables and figures.
 
 mod counts;
 pub(crate) mod matrix;
@@ -23,29 +23,29 @@ use matrix::{Matrix, Name};
 use report::Report;
 use runs::{Job, Outcome};
 
-/// Trains the networks of a table or figure of the paper, several seeds each, and sets the results beside the paper's.
+/// Trains the networks of a table or figure of the paper, several seeds each, and prints the results beside the paper's.
 ///
-/// Without a network or data set of your own they are the paper's. Runs are kept under OUT/runs: finished ones are not
-/// repeated, interrupted ones go on where they were, and tables that contain the same network share its runs. Table 6
-/// counts parameters and trains nothing, so that options of data and training do not matter to it.
+/// The network and the data set are the paper's unless you name others. The command keeps runs under OUT/runs. It does not
+/// repeat finished runs, continues interrupted ones, and shares a run among tables that contain the same network. Table 6
+/// counts parameters and trains nothing, so it ignores options of data and training.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Table or figure
+    /// Table or figure of the paper
     #[arg(value_enum)]
     name: Name,
-    /// Runs with different seeds, per row
+    /// Runs per row, each with a seed of its own
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
-    /// Where results are written
+    /// Directory of runs and results
     #[arg(long, value_name = "DIRECTORY", default_value = "runs/experiments")]
     out: PathBuf,
-    /// Runs at the same time, which share the cores [default: one for each core]
+    /// Runs at the same time; they share the cores [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     /// Print JSON lines instead of the table
     #[arg(long)]
     json: bool,
-    /// Print what would be trained, and train nothing
+    /// Print which networks the command would train, and do not train
     #[arg(long, conflicts_with = "json")]
     list: bool,
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let matrix = Matrix::new(options.name, &options.settings)?;
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let at_once = options.jobs.map_or(cores, usize::from);
-    // Independent runs share out cores better than the layers of one do.
+    // Several runs use the cores better than the layers of one run do.
     let threads = NonZeroUsize::new(cores / at_once).unwrap_or(NonZeroUsize::MIN);
     let jobs = jobs(options, &matrix, threads)?;
     if options.list {
@@ -94,7 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The jobs, seed by seed, so that an unfinished experiment has all rows.
+/// The jobs, all rows of one seed before the next seed. So an unfinished experiment has results in all rows.
 fn jobs(options: &Options, matrix: &Matrix, threads: NonZeroUsize) -> Result<Vec<Job>, Failure> {
     let last = matrix.seed.checked_add(options.seeds - 1).filter(|&seed| i64::try_from(seed).is_ok());
     let last = last.ok_or_else(|| Usage(format!("--seed {}: seeds end at {}", matrix.seed, i64::MAX)))?;
@@ -111,7 +111,7 @@ fn jobs(options: &Options, matrix: &Matrix, threads: NonZeroUsize) -> Result<Vec
     Ok(jobs)
 }
 
-/// Prints the matrix and how far it is.
+/// Prints the rows and how many epochs each run has finished.
 fn list(matrix: &Matrix, jobs: &[Job]) -> Result<(), Failure> {
     let paper = matrix.paper_head();
     let mut table =
@@ -150,7 +150,7 @@ fn event(job: &Job, outcome: &Outcome) -> serde_json::Value {
         "event": "run",
         "row": job.label,
         "seed": job.config.train.seed,
-        // JSON is Unicode, names of files need not be.
+        // JSON holds Unicode only. Names of files may be any bytes.
         "directory": job.directory.display().to_string(),
         "config": {
             "dataset": job.config.data.source.to_string(),
@@ -166,14 +166,14 @@ fn event(job: &Job, outcome: &Outcome) -> serde_json::Value {
     })
 }
 
-/// A command line that can be given to a shell again.
+/// The command line, quoted for a shell.
 fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
     let quoted = |argument: OsString| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,+@".contains(&byte);
         match argument.to_str() {
             Some(text) if !text.is_empty() && text.bytes().all(plain) => text.to_owned(),
             Some(text) => format!("'{}'", text.replace('\'', r"'\''")),
-            // Bytes that are no text, as bash, zsh and POSIX's shell from 2024 on read them.
+            // Bytes that are not text are written in the form that bash, zsh and POSIX shells (from 2024 on) read.
             None => {
                 let byte =
                     |&byte: &u8| if plain(byte) { char::from(byte).to_string() } else { format!("\\x{byte:02x}") };

@@ -1,4 +1,4 @@
-//! What an experiment came to: tables, pictures, and how sure they are.
+//! The results of an experiment: tables, pictures, and confidence intervals.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(crate) struct Report<'a> {
 #[derive(Debug, PartialEq)]
 struct Summary {
     label: String,
-    /// Test accuracy in % after the last epoch with its seed; runs that diverged have none.
+    /// Seed and test accuracy in % after the last epoch. Runs that diverged are left out.
     accuracies: Vec<(u64, f64)>,
     diverged: usize,
     parameters: Option<usize>,
@@ -41,7 +41,7 @@ impl Summary {
         self.accuracies.iter().map(|&(_, accuracy)| accuracy).collect()
     }
 
-    /// Mean and sample standard deviation, the latter of at least two runs.
+    /// Mean and sample standard deviation. The latter needs at least two runs.
     fn accuracy(&self) -> String {
         let values = self.values();
         match (moments(&values), values.len()) {
@@ -63,13 +63,14 @@ impl Summary {
 #[derive(Debug, PartialEq)]
 struct Difference {
     mean: f64,
-    /// Standard error of the mean, of at least two seeds.
+    /// Standard error of the mean. It needs at least two seeds.
     error: Option<f64>,
     seeds: usize,
 }
 
 impl Difference {
-    /// Runs of one seed begin with the same weights and see the same batches, so their difference varies less than they.
+    /// Runs with the same seed begin with the same weights and see the same batches. So their difference varies less than the
+    /// runs do.
     fn between(one: &Summary, other: &Summary) -> Option<Self> {
         let of = |seed| other.accuracies.iter().find(|&&(other, _)| other == seed);
         let pairs = one.accuracies.iter().filter_map(|&(seed, accuracy)| of(seed).map(|&(_, other)| accuracy - other));
@@ -93,7 +94,7 @@ impl Difference {
                  use more seeds."
             );
         };
-        // Accuracies are multiples of one test example, so that few seeds may agree by chance.
+        // Accuracies are multiples of one test example, so a few seeds may agree by chance.
         let remark = if *seeds < 3 || error < 1e-9 {
             "too few seeds to tell from noise: use more".to_owned()
         } else if mean.abs() <= reach {
@@ -113,14 +114,14 @@ fn student(freedom: usize) -> f64 {
         12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
         2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
     ];
-    // For more degrees of freedom, the first terms of the expansion around the normal distribution's.
+    // For more degrees of freedom: the first terms of the expansion around the quantile of the normal distribution.
     QUANTILES.get(freedom.saturating_sub(1)).copied().unwrap_or(1.960 + 2.372 / freedom as f64)
 }
 
 impl<'a> Report<'a> {
     /// # Errors
     ///
-    /// [`Failure`] where thresholds cannot be read from the runs.
+    /// [`Failure`] if thresholds cannot be read from the runs.
     pub(crate) fn new(matrix: &'a Matrix, jobs: &'a [Job], outcomes: &'a [Outcome]) -> Result<Self, Failure> {
         let rows = matrix.rows.iter().enumerate().map(|(index, row)| {
             let of_row = || jobs.iter().zip(outcomes).filter(move |(job, _)| job.row == index);
@@ -157,18 +158,18 @@ impl<'a> Report<'a> {
         table
     }
 
-    /// Of the pairs of rows that the experiment compares.
+    /// The differences of the pairs of rows that the experiment compares.
     fn sentences(&self) -> Vec<String> {
         let pairs = self.matrix.comparisons.iter().map(|&(one, other)| (&self.rows[one], &self.rows[other]));
         pairs
             .map(|(one, other)| match Difference::between(one, other) {
                 Some(difference) => difference.sentence(&one.label, &other.label),
-                None => format!("{} − {}: no seed for which both were trained to the end.", one.label, other.label),
+                None => format!("{} − {}: no seed trained both to the end.", one.label, other.label),
             })
             .collect()
     }
 
-    /// What was trained, in a line.
+    /// One line that says what was trained.
     fn conditions(&self) -> String {
         let config = &self.matrix.rows[0].config;
         let (data, train) = (&config.data, &config.train);
@@ -191,7 +192,7 @@ impl<'a> Report<'a> {
         parts.join("; ")
     }
 
-    /// For the terminal.
+    /// The report for the terminal.
     pub(crate) fn text(&self) -> String {
         let prose = |text: &str| wrapped(text, PROSE).join("\n");
         let mut text = format!("{}\n{}\n\n{}", self.matrix.title(), prose(&self.conditions()), self.table().fitted());
@@ -205,7 +206,7 @@ impl<'a> Report<'a> {
         text + &format!("\n{}\n", prose(remark))
     }
 
-    /// For a file.
+    /// The report as Markdown, for a file.
     fn markdown(&self, command: &str, picture: &str) -> String {
         let mut text = format!(
             "# {}\n\n{}.\n\n{}\nTest accuracy after the last epoch: mean ± sample standard deviation over the seeds.\n",
@@ -228,7 +229,7 @@ impl<'a> Report<'a> {
         text + &format!("\n![{}]({picture})\n\n```sh\n{command}\n```\n", self.matrix.title())
     }
 
-    /// One line per run; of figure 5, per run and epoch; of figure 6, per bin of the histogram.
+    /// The report as CSV. One line per run. Figure 5 has one per run and epoch, figure 6 one per bin of the histogram.
     fn csv(&self) -> Result<Vec<u8>, Failure> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         if self.matrix.name == Name::Figure6 {
@@ -322,7 +323,7 @@ impl<'a> Report<'a> {
         plot::draw(&[panel])
     }
 
-    /// Writes the results; their paths.
+    /// Writes the results and returns their paths.
     pub(crate) fn write(&self, out: &Path, command: &str) -> Result<Vec<PathBuf>, Failure> {
         fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
         let name = |extension: &str| format!("{}.{extension}", self.matrix.file_stem);
@@ -338,7 +339,7 @@ impl<'a> Report<'a> {
         Ok(contents.into_iter().map(write).collect::<Result<_, _>>()?)
     }
 
-    /// For other programs.
+    /// The report as JSON, for other programs.
     pub(crate) fn event(&self) -> serde_json::Value {
         let row = |row: &Summary| {
             let values = row.values();

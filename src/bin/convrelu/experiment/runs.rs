@@ -1,4 +1,4 @@
-//! Runs of an experiment: several at a time, each in a directory of its own, none of them twice.
+//! Runs of an experiment: several at the same time, each in a directory of its own, and none of them twice.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use crate::{Failure, Usage};
 
 /// A network to train.
 pub(crate) struct Job {
-    /// Number of its row.
+    /// The number of its row.
     pub(crate) row: usize,
     pub(crate) label: String,
-    /// With its seed and threads.
+    /// The configuration, with the job's seed and threads.
     pub(crate) config: Config,
     pub(crate) directory: PathBuf,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Job {
 pub(crate) struct Outcome {
     /// Finished epochs.
     pub(crate) history: Vec<Epoch>,
-    /// Trained values; unknown of a run that diverged before its first checkpoint.
+    /// The number of trained values. Unknown for a run that diverged before its first checkpoint.
     pub(crate) parameters: Option<usize>,
     /// Epoch in which training diverged, if it did.
     pub(crate) diverged: Option<usize>,
@@ -55,13 +55,13 @@ struct Diverged {
 }
 
 impl Job {
-    /// Epochs that its directory holds.
+    /// The number of epochs in its directory.
     pub(crate) fn epochs_done(&self) -> Result<usize, Failure> {
         let path = self.directory.join(CHECKPOINT);
         Ok(if path.exists() { read_header(&path)?.progress.epochs } else { 0 })
     }
 
-    /// What its directory holds of it, if it has ended.
+    /// The outcome in its directory, if the run has ended.
     pub(crate) fn outcome(&self) -> Result<Option<Outcome>, Failure> {
         let record = self.directory.join(DIVERGED);
         let diverged = if record.exists() {
@@ -85,13 +85,13 @@ impl Job {
             return Ok(None);
         }
         let diverged = diverged.or(poisoned(&header.history));
-        // Every trained value has a velocity.
+        // Each trained value has a velocity, and only these have.
         let velocities = read_tensors(&path, |name| name.starts_with("velocity/"))?;
         let parameters = velocities.iter().map(|tensor| tensor.values.len()).sum();
         Ok(Some(Outcome { history: header.history, parameters: Some(parameters), diverged }))
     }
 
-    /// Trains to the end, or until `observe` breaks off: then `None`.
+    /// Trains to the end. Returns `None` if `observe` interrupts the run.
     fn train(
         &self,
         train: &Dataset,
@@ -115,18 +115,20 @@ impl Job {
     }
 }
 
-/// The epoch in which a run diverged that went on all the same: versions before 0.2 noted the greatest number where the
-/// test loss was none.
+/// The epoch in which a run diverged and continued all the same. Versions before 0.2 wrote the greatest number where the test
+/// loss was not finite.
 fn poisoned(history: &[Epoch]) -> Option<usize> {
     history.iter().find(|epoch| epoch.test_loss == f64::MAX).map(|epoch| epoch.epoch)
 }
 
-/// Brings all jobs to their end, `at_once` of them at a time, and tells `ended` of each, in the order in which they end.
-/// Their outcomes, in the order of the jobs; `None` if `stop` asked to break off: then all that began have a checkpoint.
+/// Runs all jobs to their end, `at_once` of them at the same time, and calls `ended` for each when it ends.
+///
+/// Returns their outcomes in the order of the jobs, or `None` if `stop` asked to interrupt the work. In that case all runs that
+/// have begun have a checkpoint.
 ///
 /// # Errors
 ///
-/// The first failure. The other runs break off with a checkpoint.
+/// The first failure. The other runs stop with a checkpoint.
 pub(crate) fn complete(
     jobs: &[Job],
     at_once: usize,
@@ -143,13 +145,13 @@ pub(crate) fn complete(
     if stop() {
         return Ok(None);
     }
-    // Jobs of an experiment differ in their networks only.
+    // The jobs of an experiment differ only in their networks, so one copy of the data serves all.
     let (train, test) = load(&jobs[first].config)?;
     let done = open.iter().map(|&job| jobs[job].epochs_done()).sum::<Result<usize, _>>()?;
     let epochs: usize = open.iter().map(|&job| jobs[job].config.train.epochs).sum();
     let bar = ProgressBar::new(epochs as u64).with_position(done as u64);
     bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len} epochs, {eta} left  {wide_msg}")?);
-    // Epochs of earlier calls say nothing of the speed.
+    // The estimate of the remaining time must not count epochs of earlier calls.
     bar.reset_eta();
 
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));

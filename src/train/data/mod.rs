@@ -38,7 +38,7 @@ pub mod text;
 pub use augment::Augment;
 pub use dataset::{Dataset, Text, Values};
 pub use encoding::Encoding;
-pub use inventory::Inventory;
+pub use inventory::{Example, Inventory};
 pub(crate) use loader::{Batch, batches};
 pub use order::SHUFFLE_SEED;
 pub use request::{Limits, Request, Synthetic, Unwatched, Watch};

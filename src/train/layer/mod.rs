@@ -12,10 +12,13 @@ mod embedding;
 mod flatten;
 mod linear;
 mod norm;
+mod operation;
 mod pool;
 mod residual;
 mod sequence;
 
+#[cfg(feature = "onnx")]
+pub(super) use activation::SELU;
 pub use activation::{Activate, Pointwise, Sharing};
 pub use conv::{Clamp, Conv};
 pub use dense_block::DenseBlock;
@@ -24,6 +27,7 @@ pub use embedding::{Embedding, OneHot};
 pub use flatten::Flatten;
 pub use linear::Linear;
 pub use norm::BatchNorm;
+pub use operation::{Clamped, Operation, Table};
 pub use pool::{AveragePool, GlobalAveragePool, MaxPool, Window};
 pub use residual::Residual;
 pub use sequence::Sequence;
@@ -104,6 +108,11 @@ pub trait Layer: Send {
 
     /// Shape of the output for one image.
     fn output(&self) -> Shape;
+
+    /// What it computes in evaluation. Without a description a network cannot be written in another form.
+    fn operation(&self) -> Operation<'_> {
+        Operation::Opaque
+    }
 
     /// Computes `output` from `input`, both [`Context::batch`] images.
     ///

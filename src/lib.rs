@@ -130,7 +130,9 @@
 //! | `rayon` | | the executor `Rayon`: calls spread over the threads of the current pool | `rayon` |
 //! | `capi` | | the C interface `capi`, `src/capi/convrelu.h` | what a panic does: `std`, where there is an operating system |
 //! | `panic-handler` | | for a static library without operating system: a panic calls C's `abort` | `capi` |
-//! | `cli` | | the program `convrelu` | `std`, `rayon`, crates for terminals and plots |
+//! | `onnx` | | trained networks as ONNX files, `train::onnx` | `std`, `prost` |
+//! | `parquet` | | data sets as Parquet files, as the Hugging Face hub distributes them | `std`, `parquet` (with it `zstd`, which is C) |
+//! | `cli` | | the program `convrelu` | `std`, `rayon`, `onnx`, crates for terminals and plots |
 //!
 //! # Instruction sets
 //!

@@ -2,7 +2,8 @@
 //!
 //! A new layer is a file here with a [`Layer`], and its `mod` and `pub use` below. Networks push it to a [`Sequence`]; the
 //! tests of all layers are one table, `cases` in `src/train/tests/layers.rs`. Only a kind of its own needs more, a line in
-//! the table of [`LayerKind`], from which profiles have it.
+//! the table of [`LayerKind`], from which profiles have it. For exports a layer says what it computes, [`Layer::operation`]; what
+//! no layer has computed so far is a variant of [`Operation`], and an arm in `src/train/onnx/layers.rs`.
 
 mod activation;
 mod conv;

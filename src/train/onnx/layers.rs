@@ -81,12 +81,25 @@ impl Writer {
         if x.tokens && !matches!(layer.operation(), Operation::Lookup(_) | Operation::Sequence(_)) {
             return Err(refused(name, "it comes before the vectors of the tokens"));
         }
+        let spatial = matches!(
+            layer.operation(),
+            Operation::Convolution { .. }
+                | Operation::MaxPool(_)
+                | Operation::AveragePool(_)
+                | Operation::GlobalAveragePool
+        );
+        if spatial && x.dims.len() == 1 {
+            return Err(refused(name, "it needs positions, which a layer before it has made channels"));
+        }
         Ok(match layer.operation() {
             Operation::Identity => x,
             Operation::Sequence(layers) => self.sequence(layers, x)?,
             Operation::Sum { body, shortcut } => {
                 let made = self.sequence(body, x.clone())?;
                 let other = shortcut.map_or(Ok(x.clone()), |shortcut| self.sequence(shortcut, x.clone()))?;
+                if made.dims != other.dims {
+                    return Err(refused(name, "one of its sides has positions, the other has made them channels"));
+                }
                 self.graph.node(node("Add", &format!("{name}.add"), vec![made.name, other.name]), made.dims)
             }
             Operation::Dense(layers) => {

@@ -10,7 +10,8 @@ use crate::layout::Layout;
 use crate::train::context::{Context, Mode};
 use crate::train::init::{ThresholdInit, WeightInit};
 use crate::train::layer::{
-    BatchNorm, Clamp, Conv, DenseBlock, Embedding, Layer, LayerKind, Linear, MaxPool, Sequence, Window,
+    BatchNorm, Clamp, Conv, DenseBlock, Embedding, GlobalAveragePool, Layer, LayerKind, Linear, MaxPool, Residual,
+    Sequence, Window,
 };
 use crate::train::models::{Activation, Architecture, Input, ModelConfig, Region};
 use crate::train::random::{Purpose, stream};
@@ -401,6 +402,17 @@ fn what_has_no_form_is_refused() {
     layers.push(Linear::new("fc", layers.output(), 1, WeightInit::He, &mut rng));
     let rule = "it reads positions before channels: a flattening must come before it";
     assert_eq!(refusal(layers), format!("layer is fc: it has no form in ONNX: {rule}"));
+    let mut layers = sequence();
+    layers.push(Linear::new("fc", layers.output(), 2, WeightInit::He, &mut rng));
+    layers.push(GlobalAveragePool::new("pool", layers.output()));
+    let rule = "it needs positions, which a layer before it has made channels";
+    assert_eq!(refusal(layers), format!("layer is pool: it has no form in ONNX: {rule}"));
+    let mut body = sequence();
+    body.push(Linear::new("fc", body.output(), 2, WeightInit::He, &mut rng));
+    let mut layers = sequence();
+    layers.push(Residual::new(body, None));
+    let rule = "one of its sides has positions, the other has made them channels";
+    assert_eq!(refusal(layers), format!("layer is : it has no form in ONNX: {rule}"));
     let mut layers = sequence();
     for _ in 0..2 {
         layers.push(Linear::new("fc", layers.output(), 2, WeightInit::He, &mut rng));

@@ -425,6 +425,79 @@ fn words_keep_the_numbers_of_the_run() {
 }
 
 #[test]
+fn networks_are_exported_whole_or_not_at_all() {
+    let scratch = Scratch::new("export");
+    let (out, onnx) = (scratch.path("run"), scratch.path("model.onnx"));
+    succeed(&train("1", &out, &[]));
+    let printed = succeed(&["export", &out, "--onnx", &onnx]);
+    assert!(printed.contains("opset 17, 10 nodes, 2 of them ConvReLU"), "{printed}");
+    let whole = fs::read(&onnx).unwrap();
+    // A run that does not know what it reads, as an earlier version wrote it, is exported with its data at hand.
+    let (data, checkpoint) = (format!("{out}/data.json"), format!("{out}/checkpoint.safetensors"));
+    let (inventory, state) = (fs::read_to_string(&data).unwrap(), fs::read(&checkpoint).unwrap());
+    let (start, end) = (inventory.find(",\"example\":").unwrap(), inventory.rfind('}').unwrap());
+    fs::write(&data, format!("{}{}", &inventory[..start], &inventory[end..])).unwrap();
+    succeed(&["export", &out, "--onnx", &onnx]);
+    assert_eq!(fs::read(&onnx).unwrap(), whole);
+    fs::write(&data, &inventory).unwrap();
+
+    let (empty, other) = (scratch.path("empty"), scratch.path("other"));
+    fs::create_dir_all(&empty).unwrap();
+    let refused = |arguments: &[&str], status: i32, expected: &str| {
+        let output = run(&[&["export"], arguments].concat());
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {message}");
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+        assert_eq!(fs::read(&onnx).unwrap(), whole);
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 3, "{arguments:?}");
+    };
+    refused(&["/nonexistent", "--onnx", &onnx], 2, "RUN /nonexistent: it holds no run: ");
+    refused(&[&empty, "--onnx", &onnx], 2, "it holds no run: ");
+    refused(&[&out], 2, "--onnx <FILE>");
+    refused(&[&out, "--onnx", &empty], 2, "it is a folder, it must be the name of a file");
+    refused(&[&out, "--onnx", &format!("{other}/model.onnx")], 2, &format!("--onnx {other}/model.onnx: "));
+    refused(&[&out, "--onnx", &format!("{onnx}/model.onnx")], 2, &format!("--onnx {onnx}/model.onnx: "));
+    refused(&[&out, "--onnx", &onnx, "--weights", "/nonexistent"], 2, "--weights /nonexistent: ");
+    fs::write(&data, "{").unwrap();
+    refused(&[&out, "--onnx", &onnx], 1, "data.json: ");
+    fs::write(&data, &inventory).unwrap();
+    fs::write(&checkpoint, &state[..state.len() / 2]).unwrap();
+    refused(&[&out, "--onnx", &onnx], 1, "it is damaged or no safetensors file");
+    fs::remove_file(&checkpoint).unwrap();
+    refused(&[&out, "--onnx", &onnx], 1, "checkpoint.safetensors: ");
+    fs::write(format!("{out}/config.toml"), "[model]\nnetwork = \"resnet18\"\n").unwrap();
+    fs::write(&checkpoint, &state).unwrap();
+    refused(&[&out, "--onnx", &onnx], 1, "it lacks the tensor");
+}
+
+#[test]
+fn logits_are_written_for_every_example() {
+    let scratch = Scratch::new("logits");
+    let (out, table) = (scratch.path("run"), scratch.path("logits.csv"));
+    succeed(&train("1", &out, &[]));
+    let accuracy = |more: &[&str]| {
+        let printed = succeed(&[&["eval", &out, "--json", "--logits", &table], more].concat());
+        let value = printed.split("\"accuracy\":").nth(1).unwrap().split([',', '}']).next().unwrap();
+        value.parse::<f64>().unwrap()
+    };
+    for (more, examples) in [(&[][..], 497), (&["--test-limit", "9"], 9), (&["--on-train"], 1300)] {
+        let expected = accuracy(more);
+        let written = fs::read_to_string(&table).unwrap();
+        let rows: Vec<Vec<&str>> = written.lines().skip(1).map(|line| line.split(',').collect()).collect();
+        assert_eq!(rows.len(), examples);
+        assert!(rows.iter().enumerate().all(|(at, row)| row.len() == 13 && row[0] == at.to_string()));
+        let right = rows.iter().filter(|row| row[1] == row[2]).count();
+        assert_eq!(right as f64 / examples as f64, expected);
+    }
+    for (path, rule) in [(&scratch.path("")[..], "it is a folder"), ("/nonexistent/logits.csv", "")] {
+        let output = run(&["eval", &out, "--logits", path]);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(&format!("--logits {path}: {rule}")), "{message}");
+    }
+}
+
+#[test]
 fn runs_can_be_longer_and_begin_with_given_weights() {
     let scratch = Scratch::new("longer");
     let (out, whole, other) = (scratch.path("run"), scratch.path("whole"), scratch.path("other"));
@@ -454,9 +527,15 @@ fn words_for_people_fit_their_terminal() {
     let out = scratch.path("run");
     let short = run(&train("1", &out, &[]));
     let list = ["experiment", "table1", "--list", "--out", &out];
-    for arguments in
-        [&["--help"][..], &["train", "--help"], &["experiment", "--help"], &["eval", &out], &["inspect", &out]]
-    {
+    for arguments in [
+        &["--help"][..],
+        &["train", "--help"],
+        &["experiment", "--help"],
+        &["export", "--help"],
+        &["eval", "--help"],
+        &["eval", &out],
+        &["inspect", &out],
+    ] {
         let printed = text(&program(arguments).env("COLUMNS", "80").output().unwrap().stdout);
         let long: Vec<_> = printed.lines().filter(|line| line.chars().count() > 80).collect();
         assert!(!printed.is_empty() && long.is_empty(), "{arguments:?}: {long:?}");

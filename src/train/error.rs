@@ -67,6 +67,8 @@ pub enum FilePosition {
     Line(u64),
     /// A byte, from 0.
     Offset(u64),
+    /// A row of a table, from 0.
+    Row(u64),
 }
 
 impl TrainError {
@@ -95,6 +97,7 @@ impl fmt::Display for TrainError {
             Self::Data { file, place: FilePosition::Offset(offset), rule } => {
                 write!(f, "{file}, byte {offset}: {rule}")
             }
+            Self::Data { file, place: FilePosition::Row(row), rule } => write!(f, "{file}, row {row}: {rule}"),
             Self::Io { file, error } => write!(f, "{file}: {error}"),
             Self::Checkpoint { file, rule } => write!(f, "checkpoint {file}: {rule}"),
             Self::Setting { name, value, rule } => write!(f, "{name} is {value}: {rule}"),

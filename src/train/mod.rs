@@ -46,6 +46,9 @@ mod loss;
 pub mod models;
 mod named;
 mod network;
+#[cfg(feature = "onnx")]
+#[cfg_attr(docsrs, doc(cfg(feature = "onnx")))]
+pub mod onnx;
 mod optimizer;
 mod parameter;
 mod random;
@@ -69,4 +72,7 @@ pub use optimizer::{Decay, Schedule, Sgd};
 pub use parameter::{Kind, Parameter};
 pub use run::{Run, Start};
 pub use shape::{Channels, Shape};
-pub use trainer::{Epoch, Evaluation, Moment, Progress, Step, Trainer, evaluate, input, moments};
+pub use trainer::{
+    Answers, Epoch, Evaluation, Moment, Progress, Step, Trainer, evaluate, evaluate_watched, input, moments,
+    recorded_input,
+};

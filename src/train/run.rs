@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `config.toml` | the full configuration |
-//! | `data.json` | classes, numbers of examples and vocabulary of the data, see [`Inventory`] |
+//! | `data.json` | classes, numbers of examples and vocabulary of the data, and what an example is, see [`Inventory`] |
 //! | `checkpoint.safetensors` | the newest state, after every epoch and interruption |
 //! | `metrics.csv` | one line per epoch, see [`Epoch`] |
 //! | `weights.safetensors` | the trained network, once finished |

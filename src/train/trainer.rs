@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Config;
 use super::context::{Mode, Part};
-use super::data::{Batch, Dataset, batches};
+use super::data::{Batch, Dataset, Inventory, batches};
 use super::error::TrainError;
 use super::layer::Units;
 use super::loss::softmax_cross_entropy;
@@ -215,7 +215,7 @@ impl Trainer {
         }
         let micro_batch = self.config.train.micro_batch();
         let of = test.len();
-        let mut see = |examples| observe(Moment::Test { examples, of });
+        let mut see = |answers: &Answers<'_>| observe(Moment::Test { examples: answers.examples, of });
         // If the test is interrupted, it begins again when the run continues: training is at the end of the epoch.
         let tested = evaluate_watched(&mut self.network, test, micro_batch, &mut see).map_err(of_thresholds)?;
         let Some(Evaluation { loss: test_loss, accuracy: test_accuracy, units }) = tested else { return Ok(None) };
@@ -313,6 +313,12 @@ pub fn input(data: &Dataset) -> Input {
     Input { shape: data.shape(), text: data.text(), classes: data.classes() }
 }
 
+/// What the network of a run reads. `None` if the version that recorded the run did not record this.
+pub fn recorded_input(inventory: &Inventory) -> Option<Input> {
+    let example = inventory.example.as_ref()?;
+    Some(Input { shape: example.shape(), text: example.text, classes: inventory.classes })
+}
+
 /// The figures of a network on a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -334,12 +340,27 @@ pub fn evaluate(network: &mut Network, data: &Dataset, batch: usize) -> Result<E
     result.ok_or(TrainError::Interrupted)
 }
 
-/// As [`evaluate`], but calls `observe` with the number of examples done. Returns `None` if `observe` interrupts.
-fn evaluate_watched(
+/// What a network says of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Answers<'a> {
+    /// Examples that are done, this batch included.
+    pub examples: usize,
+    /// The network's output, one number for each example and class, in the order of the data set.
+    pub logits: &'a [f32],
+    /// The classes that the examples belong to.
+    pub labels: &'a [usize],
+}
+
+/// As [`evaluate`], but shows `observe` each batch. Returns `None` if `observe` interrupts.
+///
+/// # Errors
+///
+/// As [`evaluate`].
+pub fn evaluate_watched(
     network: &mut Network,
     data: &Dataset,
     batch: usize,
-    observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    observe: &mut dyn FnMut(&Answers<'_>) -> ControlFlow<()>,
 ) -> Result<Option<Evaluation>, TrainError> {
     network.reset_units();
     let order: Vec<usize> = (0..data.len()).collect();
@@ -353,7 +374,7 @@ fn evaluate_watched(
         loss += sums.0;
         right += sums.1;
         seen += batch.labels.len();
-        flow = observe(seen);
+        flow = observe(&Answers { examples: seen, logits, labels: &batch.labels });
         Ok(flow)
     })?;
     let count = data.len().max(1) as f64;

@@ -1,17 +1,16 @@
 //! `convrelu eval`: tests a trained network.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
-use convrelu::train::checkpoint::load_weights;
-use convrelu::train::run::CHECKPOINT;
-use convrelu::train::{Inventory, Run, evaluate, input};
+use convrelu::train::{Answers, Inventory, TrainError, evaluate_watched, files, input};
 use serde_json::json;
 
 use crate::load::load;
 use crate::options::Settings;
 use crate::output::{self, Table};
-use crate::{Failure, Usage, train};
+use crate::{Failure, Usage, train, trained};
 
 /// Options of `eval`.
 #[derive(Args)]
@@ -25,6 +24,10 @@ pub(crate) struct Options {
     /// Test on the training part
     #[arg(long)]
     on_train: bool,
+    /// Write what the network says of each example, as CSV: its number, the class that it belongs to and the one that
+    /// the network finds, both from 0, and the output for each class
+    #[arg(long, value_name = "FILE")]
+    logits: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -33,9 +36,11 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let no_run = |error| Usage(format!("RUN {}: it holds no run: {error}", options.run.display()));
-    let of_run = Run::config(&options.run).map_err(no_run)?;
-    let inventory = Run::inventory(&options.run)?;
+    if let Some(path) = options.logits.as_ref().filter(|path| path.is_dir()) {
+        let rule = "it is a folder, it must be the name of a file";
+        return Err(Usage(format!("--logits {}: {rule}", path.display())).into());
+    }
+    let (of_run, inventory) = trained::open(&options.run)?;
     let mut config = options.settings.resolve(of_run.clone())?;
     train::start_pool(config.train.threads)?;
     config.data.augment = false;
@@ -52,12 +57,17 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     let mut network = config.model.build(input(&train), config.train.isa()?, config.train.seed)?;
     network.set_threads(config.train.threads());
-    match &options.weights {
-        Some(path) => load_weights(&mut network, path).map_err(|error| Usage(format!("--weights {error}")))?,
-        None => load_weights(&mut network, &options.run.join(CHECKPOINT))?,
-    }
+    trained::weigh(&mut network, &options.run, options.weights.as_deref())?;
     let (part, data) = if options.on_train { ("train", &train) } else { ("test", &test) };
-    let result = evaluate(&mut network, data, config.train.micro_batch())?;
+    let mut table = options.logits.as_ref().map(|_| Logits::new(data.classes()));
+    let evaluated = evaluate_watched(&mut network, data, config.train.micro_batch(), &mut |answers| {
+        table.iter_mut().for_each(|table| table.add(answers));
+        ControlFlow::Continue(())
+    });
+    let result = evaluated?.ok_or(TrainError::Interrupted)?;
+    if let (Some(path), Some(table)) = (&options.logits, table) {
+        files::write(path, &table.csv()?).map_err(|error| Usage(format!("--logits {error}")))?;
+    }
     if options.json {
         let mut event = json!(result);
         event["event"] = "eval".into();
@@ -77,6 +87,43 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a network says, example by example.
+struct Logits {
+    writer: csv::Writer<Vec<u8>>,
+    rows: usize,
+    failed: Option<csv::Error>,
+}
+
+impl Logits {
+    fn new(classes: usize) -> Self {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let heads = ["example", "label", "predicted"].map(str::to_owned);
+        let failed =
+            writer.write_record(heads.into_iter().chain((0..classes).map(|class| format!("logit_{class}")))).err();
+        Self { writer, rows: 0, failed }
+    }
+
+    fn add(&mut self, answers: &Answers<'_>) {
+        let classes = answers.logits.len() / answers.labels.len().max(1);
+        for (logits, label) in answers.logits.chunks_exact(classes.max(1)).zip(answers.labels) {
+            // Of equal ones the first, as the accuracy counts.
+            let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let predicted = logits.iter().position(|&logit| logit == greatest).unwrap_or(0);
+            // As many digits as tell a number from all others.
+            let written = self.writer.serialize((self.rows, label, predicted, logits));
+            self.failed = self.failed.take().or(written.err());
+            self.rows += 1;
+        }
+    }
+
+    fn csv(self) -> Result<Vec<u8>, Failure> {
+        match self.failed {
+            Some(error) => Err(error.into()),
+            None => Ok(self.writer.into_inner().map_err(|error| error.into_error())?),
+        }
+    }
+}
+
 /// How many of the examples of a run, which were limited themselves, another limit leaves; nothing if it cannot be told.
 fn limited(count: usize, of_run: Option<usize>, asked: Option<usize>) -> Option<usize> {
     match asked {
@@ -89,6 +136,23 @@ fn limited(count: usize, of_run: Option<usize>, asked: Option<usize>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logits_are_rows_that_keep_every_bit() {
+        let mut table = Logits::new(3);
+        let third = 1.0_f32 / 3.0;
+        table.add(&Answers { examples: 2, logits: &[0.5, third, 0.5, -1.0, f32::MIN_POSITIVE, 1e-3], labels: &[1, 0] });
+        table.add(&Answers { examples: 3, logits: &[-0.0, -2.0, -1e30], labels: &[2] });
+        let text = String::from_utf8(table.csv().unwrap()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "example,label,predicted,logit_0,logit_1,logit_2");
+        for (line, expected) in lines[1..].iter().zip(["0,1,0,", "1,0,2,", "2,2,0,"]) {
+            assert!(line.starts_with(expected), "{text}");
+        }
+        let values: Vec<f32> = lines[1].split(',').skip(3).map(|field| field.parse().unwrap()).collect();
+        assert_eq!(values, [0.5, third, 0.5]);
+        assert_eq!(lines.len(), 4);
+    }
 
     #[test]
     fn limits_of_limits() {

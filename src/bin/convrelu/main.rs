@@ -6,6 +6,7 @@
 mod digits;
 mod eval;
 mod experiment;
+mod export;
 mod inspect;
 mod load;
 mod options;
@@ -15,6 +16,7 @@ mod plot;
 mod profile;
 mod stop;
 mod train;
+mod trained;
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -38,6 +40,7 @@ use convrelu::train::TrainError;
   convrelu train --resume runs/first         continue after an interruption
   convrelu train --resume runs/first --epochs 400      continue for longer
   convrelu inspect runs/first                histogram of the run's thresholds
+  convrelu export runs/first --onnx first.onnx         for other runtimes
   convrelu experiment table1 --dataset fashion-mnist --epochs 10
   convrelu params                            table 6 of the paper
 
@@ -60,6 +63,8 @@ enum Command {
     Train(train::Options),
     /// Test a trained network
     Eval(eval::Options),
+    /// Write a trained network as an ONNX file
+    Export(export::Options),
     /// Count the parameters of a network with each activation (table 6)
     Params(params::Options),
     /// Show the learned thresholds of a run (figure 6)
@@ -85,6 +90,7 @@ fn main() -> ExitCode {
         Command::Digits(options) => digits::run(&options),
         Command::Train(options) => stop::listen().and_then(|()| train::run(&options)),
         Command::Eval(options) => eval::run(&options),
+        Command::Export(options) => export::run(&options),
         Command::Params(options) => params::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Experiment(options) => stop::listen().and_then(|()| experiment::run(&options)),

@@ -1,11 +1,13 @@
-//! CIFAR-10 and CIFAR-100 in their binary versions, in the directory itself or in the folder that the archive makes.
+//! CIFAR-10 and CIFAR-100 in their binary versions, in the directory itself or in the folder that the archive makes; or as
+//! Parquet files (feature `parquet`), if there is no binary version.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::augment::Augment;
 use super::dataset::{Dataset, Values};
 use super::entry::Entry;
 use super::files;
+use super::hub;
 use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
@@ -20,6 +22,8 @@ struct Variant {
     name: &'static str,
     folder: &'static str,
     hint: &'static str,
+    /// Names of the column of a Parquet file that holds the label.
+    columns: &'static [&'static str],
     classes: &'static [(&'static str, usize)],
     /// Files of the training part, and the records that each was published with.
     train: (&'static [&'static str], usize),
@@ -41,7 +45,9 @@ pub fn cifar10(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> 
         &Variant {
             name: "cifar10",
             folder: "cifar-10-batches-bin",
-            hint: "unpack the \"CIFAR-10 binary version\" of https://www.cs.toronto.edu/~kriz/cifar.html there",
+            hint: "unpack the \"CIFAR-10 binary version\" of https://www.cs.toronto.edu/~kriz/cifar.html there, or the \
+                   Parquet files of huggingface.co/datasets/uoft-cs/cifar10",
+            columns: &["label"],
             classes: &[("label", 10)],
             train: (train, 10_000),
             test: "test_batch.bin",
@@ -63,7 +69,9 @@ pub fn cifar100(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError>
         &Variant {
             name: "cifar100",
             folder: "cifar-100-binary",
-            hint: "unpack the \"CIFAR-100 binary version\" of https://www.cs.toronto.edu/~kriz/cifar.html there",
+            hint: "unpack the \"CIFAR-100 binary version\" of https://www.cs.toronto.edu/~kriz/cifar.html there, or \
+                   the Parquet files of huggingface.co/datasets/uoft-cs/cifar100",
+            columns: &["fine_label", "label"],
             classes: &[("coarse label", 20), ("label", 100)],
             train: (&["train.bin"], 50_000),
             test: "test.bin",
@@ -77,8 +85,35 @@ pub fn cifar100(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError>
 const TEST_LEN: usize = 10_000;
 
 fn load(request: &Request<'_>, variant: &Variant) -> Result<(Dataset, Dataset), TrainError> {
-    let train = part(request, variant, variant.train)?.with_augment(Augment { crop_padding: 4, flip: true });
-    Ok((train, part(request, variant, (&[variant.test], TEST_LEN))?))
+    let (train, test) = match hub(request, variant)? {
+        Some(parts) => parts,
+        None => (part(request, variant, variant.train)?, part(request, variant, (&[variant.test], TEST_LEN))?),
+    };
+    Ok((train.with_augment(Augment { crop_padding: 4, flip: true }), test))
+}
+
+/// Both parts from Parquet files, if there are some and no binary version, which wins.
+fn hub(request: &Request<'_>, variant: &Variant) -> Result<Option<(Dataset, Dataset)>, TrainError> {
+    let (names, published) = variant.train;
+    if find(request, variant, names[0]).is_ok() {
+        return Ok(None);
+    }
+    let images = hub::Images {
+        name: variant.name,
+        labels: variant.columns,
+        classes: variant.classes[variant.classes.len() - 1].1,
+        channels: SHAPE.channels,
+        size: Some([SHAPE.size[1], SHAPE.size[2]]),
+        mean: &variant.mean,
+        deviation: &variant.deviation,
+        published: [names.len() * published, TEST_LEN],
+    };
+    hub::load(request, &images)
+}
+
+/// A file of the binary version.
+fn find(request: &Request<'_>, variant: &Variant, name: &str) -> Result<PathBuf, TrainError> {
+    files::find(request.directory, &[name.into(), Path::new(variant.folder).join(name)], variant.hint)
 }
 
 /// Records of label bytes, of which the last counts, and an image, channels first.
@@ -87,7 +122,7 @@ fn part(request: &Request<'_>, variant: &Variant, (names, published): (&[&str], 
     let record = header + SHAPE.len();
     let (mut pixels, mut labels) = (Vec::new(), Vec::<u16>::new());
     for name in names {
-        let path = files::find(request.directory, &[name.into(), Path::new(variant.folder).join(name)], variant.hint)?;
+        let path = find(request, variant, name)?;
         let bytes = files::read(request, &path)?;
         let broken =
             |offset: usize, rule: String| TrainError::data(path.display(), FilePosition::Offset(offset as u64), rule);
@@ -200,7 +235,8 @@ mod tests {
         assert_eq!(
             scratch.message(cifar10(&Request::new(&scratch.0))),
             "data_batch_5.bin: not found; unpack the \"CIFAR-10 binary version\" of \
-             https://www.cs.toronto.edu/~kriz/cifar.html there"
+             https://www.cs.toronto.edu/~kriz/cifar.html there, or the Parquet files of \
+             huggingface.co/datasets/uoft-cs/cifar10"
         );
     }
 }

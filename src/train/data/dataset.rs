@@ -1,6 +1,7 @@
 //! Labelled examples in memory.
 
 use rand::rngs::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use super::augment::{Augment, Window};
 use crate::layout::Layout;
@@ -11,7 +12,8 @@ use crate::train::shape::Shape;
 pub(super) const MAX_CLASSES: usize = 1 << 16;
 
 /// What the numbers of a text stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Text {
     /// Characters of an alphabet of this size, from 1; 0 is none of them.
     Characters(usize),
@@ -219,6 +221,16 @@ impl Dataset {
     /// Whether there are no examples.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
+    }
+
+    /// `[mean, deviation]` of each channel, by which [`read`](Self::read) normalises.
+    pub fn normalization(&self) -> &[[f32; 2]] {
+        &self.moments
+    }
+
+    /// What [`read`](Self::read) multiplies a stored value with before it normalises: a byte of 255 is 1.
+    pub fn scale(&self) -> f32 {
+        if let Values::Bytes(_) = self.values { 1.0 / 255.0 } else { 1.0 }
     }
 
     /// Label of an example.

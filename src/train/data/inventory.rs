@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::dataset::Dataset;
+use super::dataset::{Dataset, Text};
 use crate::train::error::TrainError;
+use crate::train::shape::Shape;
 
 /// Names and numbers of a data set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Inventory {
     /// Number of classes.
@@ -19,6 +20,39 @@ pub struct Inventory {
     pub test: usize,
     /// Words with numbers of their own; empty where the examples are not made of words.
     pub vocabulary: Vec<String>,
+    /// What a network reads; nothing where a version recorded the run that did not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub example: Option<Example>,
+}
+
+/// What an example is, and how it is read. (Resizing may change it, so it does not tell other data from these.)
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Example {
+    /// Channels.
+    pub channels: usize,
+    /// `[depth, height, width]`.
+    pub size: [usize; 3],
+    /// What tokens of text stand for; nothing for images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<Text>,
+    /// What a stored value is multiplied with first: 1/255 where a pixel is a byte.
+    pub scale: f32,
+    /// `[mean, deviation]` of each channel: a value `x` is then read as `(x − mean) / deviation`.
+    pub normalization: Vec<[f32; 2]>,
+}
+
+impl Example {
+    fn of(data: &Dataset) -> Self {
+        let Shape { channels, size, .. } = data.shape();
+        let (text, normalization) = (data.text(), data.normalization().to_vec());
+        Self { channels, size, text, scale: data.scale(), normalization }
+    }
+
+    /// Its shape, channels first.
+    pub fn shape(&self) -> Shape {
+        Shape::new(self.channels, self.size)
+    }
 }
 
 impl Inventory {
@@ -30,6 +64,7 @@ impl Inventory {
             train: train.len(),
             test: test.len(),
             vocabulary: train.vocabulary().to_vec(),
+            example: Some(Example::of(train)),
         }
     }
 
@@ -75,6 +110,7 @@ mod tests {
             train: 10,
             test: 5,
             vocabulary: names(&["a", "b"]),
+            example: None,
         };
         assert!(run.check(&run.clone(), "d").is_ok());
         for (found, expected) in [

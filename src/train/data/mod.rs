@@ -9,6 +9,7 @@
 //! | what a loader is asked for, and who watches it | `request.rs` |
 //! | a loader: a file of its own | `digits.rs`, `idx.rs`, `cifar.rs`, `folder.rs`, `text.rs`, `synthetic.rs` |
 //! | finding and reading files | `files.rs` |
+//! | image data sets as Parquet files: their names; their rows (feature `parquet`) | `hub.rs`, `parquet.rs` |
 //! | examples in memory, and their random changes | `dataset.rs`, `augment.rs` |
 //! | batches, assembled beside the training | `loader.rs` |
 //! | what a run remembers of its data | `inventory.rs` |
@@ -24,10 +25,13 @@ mod encoding;
 mod entry;
 mod files;
 pub mod folder;
+mod hub;
 pub mod idx;
 mod inventory;
 mod loader;
 mod order;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod request;
 #[cfg(test)]
 mod scratch;
@@ -38,7 +42,7 @@ pub mod text;
 pub use augment::Augment;
 pub use dataset::{Dataset, Text, Values};
 pub use encoding::Encoding;
-pub use inventory::Inventory;
+pub use inventory::{Example, Inventory};
 pub(crate) use loader::{Batch, batches};
 pub use order::SHUFFLE_SEED;
 pub use request::{Limits, Request, Synthetic, Unwatched, Watch};

@@ -307,7 +307,8 @@ mod tests {
             (
                 DataConfig { directory: Some("nowhere".into()), ..of(Source::Cifar100) },
                 "nowhere/train.bin: not found; unpack the \"CIFAR-100 binary version\" of \
-                 https://www.cs.toronto.edu/~kriz/cifar.html there",
+                 https://www.cs.toronto.edu/~kriz/cifar.html there, or the Parquet files of \
+                 huggingface.co/datasets/uoft-cs/cifar100",
             ),
         ] {
             assert_eq!(config.load().unwrap_err().to_string(), expected);

@@ -3,7 +3,7 @@
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Layer, LayerKind, Peaks, Units};
+use super::{Layer, LayerKind, Operation, Peaks, Units};
 use crate::adarelu;
 use crate::error::Error;
 use crate::layout::Layout;
@@ -56,7 +56,7 @@ pub enum Pointwise {
 /// Initial slope of PReLU, as in PyTorch.
 const SLOPE: f32 = 0.25;
 /// SELU's scale and α.
-const SELU: [f32; 2] = [1.050_701, 1.673_263_2];
+pub(in crate::train) const SELU: [f32; 2] = [1.050_701, 1.673_263_2];
 /// Elements over which one job sums a parameter's gradient. It changes the bits of the result, so it does not depend on the
 /// number of threads or on the batch.
 const BLOCK: usize = 1 << 16;
@@ -316,6 +316,10 @@ impl Layer for Activate {
 
     fn output(&self) -> Shape {
         self.shape
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        Operation::Activation(self.pointwise, self.parameter.as_ref())
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use rand::rngs::ChaCha8Rng;
 
-use super::{Layer, LayerKind, Peaks, Units};
+use super::{Clamped, Layer, LayerKind, Operation, Peaks, Units};
 use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::isa::Isa;
@@ -127,6 +127,16 @@ impl Layer for Conv {
     fn output(&self) -> Shape {
         let desc = self.plan.desc();
         Shape { channels: desc.out_channels(), size: desc.output_size(), layout: desc.layout() }
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        let clamped = match (&self.thresholds, self.clamp) {
+            (Some(thresholds), _) => Clamped::Thresholds(thresholds),
+            (None, Clamp::Relu) => Clamped::Relu,
+            (None, Clamp::Linear | Clamp::Trained(_)) => Clamped::No,
+        };
+        let (weight, bias) = (&self.weight, self.bias.as_ref());
+        Operation::Convolution { desc: self.plan.desc(), clamped, weight, bias }
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::norm::{Debts, Moments};
-use super::{BatchNorm, Layer, LayerKind, Sequence, Units, copy};
+use super::{BatchNorm, Layer, LayerKind, Operation, Sequence, Units, copy};
 use crate::error::Error;
 use crate::train::context::{Buffer, Context, Mode, Part, grown};
 use crate::train::parameter::Parameter;
@@ -359,6 +359,13 @@ impl Layer for DenseBlock {
     fn output(&self) -> Shape {
         let grown = self.layers.iter().map(|layer| made_by(layer)).sum::<usize>();
         self.input.with_channels(self.input.channels + grown)
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        fn stretches(layer: &[Stretch]) -> Vec<(&BatchNorm, &Sequence)> {
+            layer.iter().map(|stretch| (&stretch.norm, &stretch.body)).collect()
+        }
+        Operation::Dense(self.layers.iter().map(|layer| stretches(layer)).collect())
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::{Layer, LayerKind};
+use super::{Layer, LayerKind, Operation};
 use crate::error::Error;
 use crate::train::context::{Context, Mode};
 use crate::train::random::{Purpose, stream};
@@ -64,6 +64,10 @@ impl Layer for Dropout {
 
     fn output(&self) -> Shape {
         self.shape
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        Operation::Identity
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

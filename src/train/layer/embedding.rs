@@ -2,7 +2,7 @@
 
 use rand::rngs::ChaCha8Rng;
 
-use super::{Layer, LayerKind};
+use super::{Layer, LayerKind, Operation, Table};
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::train::context::Context;
@@ -73,6 +73,10 @@ impl Layer for Embedding {
 
     fn output(&self) -> Shape {
         self.output
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        Operation::Lookup(Table::Trained(&self.weight))
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
@@ -171,6 +175,10 @@ impl Layer for OneHot {
 
     fn output(&self) -> Shape {
         self.output
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        Operation::Lookup(Table::OneHot(self.output.channels))
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! Flattening.
 
-use super::{Layer, LayerKind};
+use super::{Layer, LayerKind, Operation};
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::strided::transpose;
@@ -45,6 +45,10 @@ impl Layer for Flatten {
 
     fn output(&self) -> Shape {
         Shape { channels: self.input.len(), size: [1; 3], layout: self.input.layout }
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        Operation::Flatten
     }
 
     fn forward(&mut self, _: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

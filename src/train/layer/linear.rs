@@ -2,7 +2,7 @@
 
 use rand::rngs::ChaCha8Rng;
 
-use super::{Layer, LayerKind, add};
+use super::{Layer, LayerKind, Operation, add};
 use crate::error::Error;
 use crate::matmul::{Matrix, matmul};
 use crate::train::context::Context;
@@ -48,6 +48,11 @@ impl Layer for Linear {
 
     fn output(&self) -> Shape {
         Shape::new(self.outputs, [1; 3])
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        let [weight, bias] = &self.parameters;
+        Operation::Linear { weight, bias }
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

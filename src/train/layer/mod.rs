@@ -2,7 +2,8 @@
 //!
 //! A new layer is a file here with a [`Layer`], and its `mod` and `pub use` below. Networks push it to a [`Sequence`]. The tests
 //! of all layers are one table, `cases` in `src/train/tests/layers.rs`. If the layer is of a new kind, it needs a line in the
-//! table of [`LayerKind`], which profiles use.
+//! table of [`LayerKind`], which profiles use. For exports, a layer says what it computes ([`Layer::operation`]). If no layer has
+//! computed it so far, that is a new variant of [`Operation`] and an arm in `src/train/onnx/layers.rs`.
 
 mod activation;
 mod conv;
@@ -12,10 +13,13 @@ mod embedding;
 mod flatten;
 mod linear;
 mod norm;
+mod operation;
 mod pool;
 mod residual;
 mod sequence;
 
+#[cfg(feature = "onnx")]
+pub(super) use activation::SELU;
 pub use activation::{Activate, Pointwise, Sharing};
 pub use conv::{Clamp, Conv};
 pub use dense_block::DenseBlock;
@@ -24,6 +28,7 @@ pub use embedding::{Embedding, OneHot};
 pub use flatten::Flatten;
 pub use linear::Linear;
 pub use norm::BatchNorm;
+pub use operation::{Clamped, Operation, Table};
 pub use pool::{AveragePool, GlobalAveragePool, MaxPool, Window};
 pub use residual::Residual;
 pub use sequence::Sequence;
@@ -105,6 +110,11 @@ pub trait Layer: Send {
 
     /// Shape of the output for one image.
     fn output(&self) -> Shape;
+
+    /// What it computes in evaluation. Without a description a network cannot be written in another form.
+    fn operation(&self) -> Operation<'_> {
+        Operation::Opaque
+    }
 
     /// Computes `output` from `input`, both [`Context::batch`] images.
     ///

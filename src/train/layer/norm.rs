@@ -4,7 +4,7 @@
 //! once for all moments and once to normalise it, and it can be had in pieces: a [dense block](super::DenseBlock) hands it some
 //! images at a time, while they are in the cache.
 
-use super::{Layer, LayerKind};
+use super::{Layer, LayerKind, Operation};
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::train::context::{Context, Mode};
@@ -511,6 +511,11 @@ impl Layer for BatchNorm {
 
     fn output(&self) -> Shape {
         self.shape
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        let [weight, bias, mean, variance] = &self.state;
+        Operation::Normalization { weight, bias, mean, variance, epsilon: EPSILON }
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 use serde::{Deserialize, Serialize};
 
-use super::{Layer, LayerKind};
+use super::{Layer, LayerKind, Operation};
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::train::context::Context;
@@ -307,6 +307,10 @@ impl Layer for MaxPool {
         self.geometry.output
     }
 
+    fn operation(&self) -> Operation<'_> {
+        Operation::MaxPool(self.geometry.window)
+    }
+
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
         let geometry = self.geometry;
         let (from, to) = (geometry.input.len(), geometry.output.len());
@@ -391,6 +395,10 @@ impl Layer for AveragePool {
         self.geometry.output
     }
 
+    fn operation(&self) -> Operation<'_> {
+        Operation::AveragePool(self.geometry.window)
+    }
+
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
         let (geometry, scale) = (self.geometry, self.scale());
         let (from, to) = (geometry.input.len(), geometry.output.len());
@@ -448,6 +456,10 @@ impl Layer for GlobalAveragePool {
 
     fn output(&self) -> Shape {
         Shape { size: [1; 3], ..self.input }
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        Operation::GlobalAveragePool
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

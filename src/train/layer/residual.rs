@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Layer, LayerKind, Sequence, Units, add_all};
+use super::{Layer, LayerKind, Operation, Sequence, Units, add_all};
 use crate::error::Error;
 use crate::train::context::{Context, Part};
 use crate::train::parameter::Parameter;
@@ -38,6 +38,10 @@ impl Layer for Residual {
 
     fn output(&self) -> Shape {
         self.body.output()
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        Operation::Sum { body: &self.body, shortcut: self.shortcut.as_ref() }
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

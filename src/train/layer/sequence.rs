@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Layer, LayerKind, Units, copy};
+use super::{Layer, LayerKind, Operation, Units, copy};
 use crate::error::Error;
 use crate::train::context::{Buffer, Context, Part, grown};
 use crate::train::parameter::Parameter;
@@ -88,6 +88,10 @@ impl Layer for Sequence {
 
     fn output(&self) -> Shape {
         self.layers.last().map_or(self.input, |link| link.layer.output())
+    }
+
+    fn operation(&self) -> Operation<'_> {
+        Operation::Sequence(self)
     }
 
     fn forward(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {

@@ -20,7 +20,7 @@ use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraini
 use clap::Parser;
 use convrelu::Layout;
 use convrelu::train::data::digits;
-use convrelu::train::{Dataset, moments};
+use convrelu::train::Dataset;
 
 use network::SmallCnn;
 use progress::Line;
@@ -121,11 +121,20 @@ fn main() -> Result<(), Box<dyn Error>> {
             // Thresholds that are not trained are none.
             parameters = model.num_params() - if trained_thresholds { 0 } else { model.thresholds() };
         }
-        let ((accuracy, deviation), (seconds, _)) =
-            (moments(&accuracies).unwrap_or_default(), moments(&seconds).unwrap_or_default());
-        println!("{name:<10}  {:>15}  {parameters:>10}  {seconds:>11.1}", format!("{accuracy:.2} ± {deviation:.2}"));
+        let accuracy = format!("{:.2} ± {:.2}", mean(&accuracies), deviation(&accuracies));
+        println!("{name:<10}  {accuracy:>15}  {parameters:>10}  {:>11.1}", mean(&seconds));
     }
     Ok(())
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The sample standard deviation.
+fn deviation(values: &[f64]) -> f64 {
+    let squares: f64 = values.iter().map(|value| (value - mean(values)).powi(2)).sum();
+    (squares / (values.len().max(2) - 1) as f64).sqrt()
 }
 
 fn all(data: &Dataset) -> Vec<Digit> {

@@ -1,6 +1,8 @@
 //! Plain convolutions and all their gradients against burn's own.
 
 use burn::tensor::Tensor;
+use burn::tensor::ops::ConvOptions;
+use convrelu::reference::{self, Sum, Thetas};
 
 use crate::layer::{Layer, One, Random, Rank, Three, Two, assert_close, constant, gradient, leaf, send_back, values};
 
@@ -33,9 +35,32 @@ fn check<F: Rank<D, T, R>, const D: usize, const T: usize, const R: usize>(asymm
         let (wanted_shape, theirs) = run(&|x, w, b| F::burns_own(x, w, b, layer.options.clone()));
         assert_eq!(shape, wanted_shape, "{about:?}");
         for (index, what) in ["output", "grad_input", "grad_weight", "grad_bias"].into_iter().enumerate() {
-            assert_close(what, &ours[index], &theirs[index], TOLERANCE, about);
+            // burn 0.22.1 spoils this gradient of a grouped 1D layer that does not read its last inputs.
+            if what == "grad_weight" && R == 1 && layer.options.groups > 1 && leaves_inputs(&layer) {
+                let wanted = weight_gradient(&layer, &input, &Random::new(!seed).floats(shape.iter().product()));
+                assert_close(what, &ours[index], &wanted, TOLERANCE, about);
+            } else {
+                assert_close(what, &ours[index], &theirs[index], TOLERANCE, about);
+            }
         }
     }
+}
+
+/// Whether the last inputs are read by no output.
+fn leaves_inputs<const R: usize>(layer: &Layer<R>) -> bool {
+    let ConvOptions { stride, padding, dilation, .. } = &layer.options;
+    (0..R).any(|axis| {
+        let padded = layer.size[axis] + padding[axis].0 + padding[axis].1;
+        !(padded - dilation[axis] * (layer.kernel[axis] - 1) - 1).is_multiple_of(stride[axis])
+    })
+}
+
+/// By definition.
+fn weight_gradient<const R: usize>(layer: &Layer<R>, input: &[f32], grad_output: &[f32]) -> Vec<f32> {
+    let (desc, linear) = (layer.desc(), Thetas::Uniform(f32::NEG_INFINITY));
+    let (mut of_weight, mut of_bias) = (vec![Sum::ZERO; desc.weight_len()], vec![Sum::ZERO; desc.bias_len()]);
+    reference::backward_weight(&desc, input, linear, grad_output, &mut of_weight, &mut of_bias);
+    of_weight.iter().map(|sum| sum.value).collect()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData, module};
+use convrelu::ConvDesc;
 use convrelu_burn::{self as ours, Error};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -73,6 +74,23 @@ impl<const R: usize> Layer<R> {
             bias: random.coin(),
             options: ConvOptions { stride, padding, dilation, groups },
         }
+    }
+
+    /// As convrelu describes it.
+    pub(crate) fn desc(&self) -> ConvDesc {
+        let three = |values: [usize; R], missing| {
+            let mut all = [missing; 3];
+            all[3 - R..].copy_from_slice(&values);
+            all
+        };
+        let ([inputs, outputs], options) = (self.channels, &self.options);
+        ConvDesc::conv3d(self.batch, inputs, outputs, three(self.size, 1), three(self.kernel, 1))
+            .stride(three(options.stride, 1))
+            .dilation(three(options.dilation, 1))
+            .padding_before_after(three(options.padding_begin(), 0), three(options.padding_end(), 0))
+            .groups(options.groups)
+            .build()
+            .unwrap()
     }
 
     pub(crate) fn shape<const N: usize>(first: &[usize], rest: &[usize; R]) -> [usize; N] {

@@ -29,22 +29,6 @@ struct Wanted {
     grad_bias: Vec<Sum<f64>>,
 }
 
-fn desc<const R: usize>(layer: &Layer<R>) -> ConvDesc {
-    let three = |values: [usize; R], missing| {
-        let mut all = [missing; 3];
-        all[3 - R..].copy_from_slice(&values);
-        all
-    };
-    let [inputs, outputs] = layer.channels;
-    ConvDesc::conv3d(layer.batch, inputs, outputs, three(layer.size, 1), three(layer.kernel, 1))
-        .stride(three(layer.options.stride, 1))
-        .dilation(three(layer.options.dilation, 1))
-        .padding_before_after(three(layer.options.padding_begin(), 0), three(layer.options.padding_end(), 0))
-        .groups(layer.options.groups)
-        .build()
-        .unwrap()
-}
-
 impl Operands {
     fn random(random: &mut Random, desc: &ConvDesc) -> Self {
         Self {
@@ -105,7 +89,7 @@ fn check<F: Rank<D, T, R>, const D: usize, const T: usize, const R: usize>() {
         if seed % 16 == 15 {
             layer.batch = 0;
         }
-        let (desc, about) = (desc(&layer), &(seed, &layer));
+        let (desc, about) = (layer.desc(), &(seed, &layer));
         let operands = Operands::random(random, &desc);
         let wanted = operands.wanted(&desc, layer.bias);
         let x = leaf(&operands.input, layer.input_shape::<D>());
@@ -167,7 +151,7 @@ fn check_doubles<F: Rank<D, T, R>, const D: usize, const T: usize, const R: usiz
     for seed in 0..LAYERS / 4 {
         let random = &mut Random::new(2000 + seed);
         let layer = Layer::<R>::random(random, true);
-        let (desc, about) = (desc(&layer), &(seed, &layer));
+        let (desc, about) = (layer.desc(), &(seed, &layer));
         let operands = Operands::random(random, &desc);
         let wanted = operands.wanted(&desc, layer.bias);
         let x = double(&operands.input, layer.input_shape::<D>());
@@ -210,7 +194,7 @@ fn doubles_of_three_axes() {
 #[test]
 fn plain_doubles() {
     let layer = Layer::<3>::random(&mut Random::new(7), true);
-    let (desc, random) = (desc(&layer), &mut Random::new(8));
+    let (desc, random) = (layer.desc(), &mut Random::new(8));
     let mut operands = Operands::random(random, &desc);
     // θ below every input and below padding.
     operands.thresholds.fill(-2.0);

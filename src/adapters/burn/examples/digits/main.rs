@@ -19,8 +19,8 @@ use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
 use clap::Parser;
 use convrelu::Layout;
-use convrelu::train::data::digits;
 use convrelu::train::Dataset;
+use convrelu::train::data::digits;
 
 use network::SmallCnn;
 use progress::Line;

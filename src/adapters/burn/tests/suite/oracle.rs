@@ -109,24 +109,23 @@ fn check<F: Rank<D, T, R>, const D: usize, const T: usize, const R: usize>() {
         let positions = layer.batch * desc.output_size().iter().product::<usize>();
         let of_terms = |terms| move |magnitude| error_bound(terms, magnitude);
         let of_positions = |terms| move |magnitude| gradient_error_bound(terms, positions, magnitude);
-        let found = |values| wide(values);
         assert_within(
             "grad_input",
-            &found(gradient(&x, &gradients)),
+            &wide(gradient(&x, &gradients)),
             &wanted.grad_input,
             of_terms(outputs * desc.taps()),
             about,
         );
         assert_within(
             "grad_thresholds",
-            &found(gradient(&theta, &gradients)),
+            &wide(gradient(&theta, &gradients)),
             &wanted.grad_thresholds,
             of_positions(outputs),
             about,
         );
-        assert_within("grad_weight", &found(gradient(&w, &gradients)), &wanted.grad_weight, of_positions(1), about);
+        assert_within("grad_weight", &wide(gradient(&w, &gradients)), &wanted.grad_weight, of_positions(1), about);
         if let Some(b) = b {
-            assert_within("grad_bias", &found(gradient(&b, &gradients)), &wanted.grad_bias, of_positions(1), about);
+            assert_within("grad_bias", &wide(gradient(&b, &gradients)), &wanted.grad_bias, of_positions(1), about);
         }
     }
 }

@@ -119,7 +119,7 @@ const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &
         let images = Panels::of_at_most(batch, batch.div_ceil(count));
         let positions = Panels::into_parts(rows, if images.max() > 1 { 1 } else { count / images.count() });
         let items = [images.count(), positions.count(), packing.all_panels(desc)];
-        let work = Work { items, finest: items[1], shared, consecutive: true };
+        let work = Work { items, finest: items[1], shared, reading: 0, consecutive: true };
         let [of_images, of_positions, of_panels] = Split::new(work, MOST_SEGMENTS).largest();
         // Saturates, because layers that no memory could hold are planned as well.
         let images_of_part = of_images.saturating_mul(images.max());
@@ -190,7 +190,7 @@ impl BackwardInputPlan {
             driver,
             packing,
             segments: [images.count() as u8, positions.count() as u8],
-            parts: Split::new(Work { items, finest: items[1], shared, consecutive: true }, threads),
+            parts: Split::new(Work { items, finest: items[1], shared, reading: 0, consecutive: true }, threads),
             part_len: match &driver {
                 Driver::Progressions(driver) => driver.buffers(kernels).len(),
                 Driver::Planar(driver) => driver.buffers(kernels).len(),

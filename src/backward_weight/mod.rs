@@ -195,7 +195,8 @@ impl BackwardWeightPlan {
         };
         // All output channels share the copies of the input, which cost about as much as three output channels do.
         let shared = if depthwise.is_some() { 0 } else { 48 / min(unit, 48) };
-        let work = Work { items: [segments.count() * cuts, 1, units], finest: 1, shared, consecutive: true };
+        let work =
+            Work { items: [segments.count() * cuts, 1, units], finest: 1, shared, reading: 0, consecutive: true };
         let parts = Split::new(work, threads);
         let own = min(parts.panels().max() * unit, desc.out_channels());
         let all = desc;

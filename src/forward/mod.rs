@@ -259,6 +259,9 @@ fn panels_of_group(panels: &Range<usize>, per_group: usize, group: usize) -> Ran
 const fn share_out(desc: &ConvDesc, panels: usize, threads: usize, depthwise: bool) -> Split {
     /// The least positions of a task that fill its tiles.
     const LEAST_POSITIONS: usize = 32;
+    /// The positions that a panel could compute while its weights come from the last-level cache or from memory. For 512 → 512
+    /// channels, 3×3, eight parts of 16 positions took twice the time of one part (AVX-512, Zen 4): 20 positions.
+    const POSITIONS_PER_READING: usize = 16;
 
     let size = desc.output_size();
     let axis = long_axis(size);
@@ -266,5 +269,7 @@ const fn share_out(desc: &ConvDesc, panels: usize, threads: usize, depthwise: bo
     // With channels first, the panels of a block share a copy of its input. To make it takes about as long as one tap takes.
     let copied = matches!(desc.tensor_layout(), Layout::Nchw) && !depthwise;
     let shared = 1 + if copied { 16 / desc.taps() } else { 0 };
-    Split::new(Work { items: [desc.batch(), size[axis], panels], finest, shared, consecutive: false }, threads)
+    let reading = if depthwise { 0 } else { 16 * POSITIONS_PER_READING / inner_positions(size) };
+    let items = [desc.batch(), size[axis], panels];
+    Split::new(Work { items, finest, shared, reading, consecutive: false }, threads)
 }

@@ -19,6 +19,8 @@ pub(crate) struct Work {
     /// The work that the panels of an image and a position share, and that each task does again. The unit is a sixteenth of a
     /// panel's work.
     pub(crate) shared: usize,
+    /// What it costs a task to read the weights of a panel for the first time, in the same unit.
+    pub(crate) reading: usize,
     /// Whether positions may be cut only where each part has a single image. The parts of some panels then hold consecutive
     /// items.
     pub(crate) consecutive: bool,
@@ -62,7 +64,7 @@ impl Split {
     /// The split into at most one part per thread whose largest part is the smallest. Among equals it cuts images rather than
     /// positions, and positions rather than panels.
     pub(crate) const fn new(work: Work, threads: usize) -> Self {
-        let Work { items, finest, shared, consecutive } = work;
+        let Work { items, finest, shared, reading, consecutive } = work;
         let [images, positions, panels] = items;
         let mut best = Self::whole(items);
         let threads = min(threads, MOST_PARTS);
@@ -80,6 +82,7 @@ impl Split {
                 let [own_positions, own_panels] = [positions.div_ceil(b), panels.div_ceil(c)];
                 let cost = own_panels.saturating_mul(16).saturating_add(shared);
                 let cost = cost.saturating_mul(own_images).saturating_mul(own_positions);
+                let cost = cost.saturating_add(own_panels.saturating_mul(reading));
                 if cost < least {
                     least = cost;
                     // The least number of parts of that size.
@@ -140,7 +143,7 @@ impl Split {
 mod tests {
     use super::*;
 
-    const WORK: Work = Work { items: [1; 3], finest: usize::MAX, shared: 0, consecutive: false };
+    const WORK: Work = Work { items: [1; 3], finest: usize::MAX, shared: 0, reading: 0, consecutive: false };
 
     fn items() -> impl Iterator<Item = [usize; 3]> {
         let counts = [0, 1, 2, 3, 8, 13];
@@ -189,5 +192,8 @@ mod tests {
         assert!(split.iter().eq([[0..1, 0..1, 0..2], [0..1, 1..2, 0..2]]));
         let split = Split::new(Work { items: [1, 2, 2], finest: 1, ..WORK }, 2);
         assert!(split.iter().eq([[0..1, 0..2, 0..1], [0..1, 0..2, 1..2]]));
+        // Each task reads the weights of its panels.
+        let split = Split::new(Work { items: [2, 1, 2], reading: 16, ..WORK }, 2);
+        assert!(split.iter().eq([[0..2, 0..1, 0..1], [0..2, 0..1, 1..2]]));
     }
 }

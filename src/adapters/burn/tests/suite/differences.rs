@@ -9,8 +9,11 @@ use crate::layer::{Random, constant, doubles, gradient, leaf};
 /// The loss of a network, and its parameters, flat, with their extents.
 struct Network {
     shapes: Vec<Vec<usize>>,
-    loss: fn(&[Vec<f32>], bool) -> (f64, Vec<Vec<f32>>),
+    loss: fn(&[Vec<f32>], bool) -> Loss,
 }
+
+/// The loss, and the gradients of the parameters where they are asked for.
+type Loss = (f64, Vec<Vec<f32>>);
 
 fn check(network: &Network, seed: u64) {
     let random = &mut Random::new(seed);
@@ -64,7 +67,7 @@ macro_rules! finish {
 
 #[test]
 fn two_layers_of_two_axes() {
-    fn loss(values: &[Vec<f32>], grad: bool) -> (f64, Vec<Vec<f32>>) {
+    fn loss(values: &[Vec<f32>], grad: bool) -> Loss {
         parameters!(values, grad; x: [2, 3, 9, 8], w: [4, 3, 3, 2], t: [3, 3, 2], b: [4], v: [6, 2, 3, 3], u: [4, 3, 3], c: [6]);
         let first = ConvOptions::new_with_padding([2, 1], [(1, 2), (0, 1)], [1, 2], 1);
         let hidden = conv_relu2d(x.clone(), w.clone(), t.clone(), Some(b.clone()), first);
@@ -78,7 +81,7 @@ fn two_layers_of_two_axes() {
 
 #[test]
 fn one_axis_and_a_plain_layer() {
-    fn loss(values: &[Vec<f32>], grad: bool) -> (f64, Vec<Vec<f32>>) {
+    fn loss(values: &[Vec<f32>], grad: bool) -> Loss {
         parameters!(values, grad; x: [2, 3, 20], w: [4, 3, 5], t: [3, 5], v: [2, 1, 1, 3]);
         let hidden = conv_relu1d(x.clone(), w.clone(), t.clone(), None, ConvOptions::new([1], [2], [1], 1));
         let hidden = activation::tanh(hidden).reshape([2, 1, 4, 20]);
@@ -91,7 +94,7 @@ fn one_axis_and_a_plain_layer() {
 
 #[test]
 fn three_axes() {
-    fn loss(values: &[Vec<f32>], grad: bool) -> (f64, Vec<Vec<f32>>) {
+    fn loss(values: &[Vec<f32>], grad: bool) -> Loss {
         parameters!(values, grad; x: [1, 2, 5, 6, 4], w: [3, 2, 2, 3, 3], t: [2, 2, 3, 3], b: [3]);
         let options = ConvOptions::new_with_padding([1, 2, 1], [(1, 0), (1, 1), (2, 1)], [2, 1, 1], 1);
         let y = conv_relu3d(x.clone(), w.clone(), t.clone(), Some(b.clone()), options);

@@ -467,7 +467,7 @@ fn networks_are_exported_whole_or_not_at_all() {
     refused(&[&out, "--onnx", &onnx], 1, "checkpoint.safetensors: ");
     fs::write(format!("{out}/config.toml"), "[model]\nnetwork = \"resnet18\"\n").unwrap();
     fs::write(&checkpoint, &state).unwrap();
-    refused(&[&out, "--onnx", &onnx], 1, "it lacks the tensor");
+    refused(&[&out, "--onnx", &onnx], 1, "it must be F32 of 64 × 1 × 3 × 3");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Batch normalisation (Ioffe and Szegedy 2015).
 //!
-//! It is bound by memory: what it computes per element takes less time than the element takes to arrive. So it reads a tensor
-//! once for all moments and once to normalise it, and it can be had in pieces: a [dense block](super::DenseBlock) hands it some
-//! images at a time, while they are in the cache.
+//! The memory limits its speed: an element takes longer to arrive than to compute. So it reads a tensor once for all moments, and
+//! once to normalise it. It also works in pieces: a [dense block](super::DenseBlock) gives it a few images at a time, while they
+//! are in the cache.
 
 use super::{Layer, LayerKind, Operation};
 use crate::error::Error;
@@ -17,21 +17,21 @@ use crate::train::vectorized::{LANES, fold, vectorized};
 const EPSILON: f64 = 1e-5;
 /// Weight of the newest batch in the running statistics, as in PyTorch.
 const MOMENTUM: f32 = 0.1;
-/// Rows of a channels-last tensor that are summed by themselves: part of the result's bits.
+/// Rows of a channels-last tensor that have a sum of their own. The number changes the bits of the result.
 const ROWS: usize = 1024;
-/// What a part of a sum is made of: for moments a value near the mean, Σ (x − value), Σ (x − value)²; for gradients nothing,
-/// Σ g, Σ g · (x − mean).
+/// The terms of a part of a sum. For moments: a value near the mean, Σ (x − value), Σ (x − value)². For gradients: nothing, Σ g,
+/// Σ g · (x − mean).
 const TERMS: usize = 3;
 
-/// `y = weight · (x − mean) / √(variance + 10⁻⁵) + bias` per channel, with the moments of the batch in training and running
-/// ones in evaluation; parameters and buffers are named as in PyTorch.
+/// `y = weight · (x − mean) / √(variance + 10⁻⁵) + bias` for each channel. Training uses the moments of the batch, evaluation the
+/// running moments. Parameters and buffers have PyTorch's names.
 #[derive(Debug)]
 pub struct BatchNorm {
     name: String,
     shape: Shape,
     /// weight, bias, running mean, running variance.
     state: [Parameter; 4],
-    /// Of the last training batch.
+    /// The moments of the last training batch.
     moments: Moments,
     /// Of the gradients that have come back.
     sums: Sums,
@@ -39,7 +39,7 @@ pub struct BatchNorm {
     factors: Factors,
 }
 
-/// Mean and (biased) variance of each channel over a batch, which may come in pieces.
+/// Mean and (biased) variance of each channel over a batch. The batch may come in pieces.
 #[derive(Debug)]
 pub(super) struct Moments {
     mean: Vec<f64>,
@@ -153,7 +153,7 @@ impl Moments {
         Self { mean: vec![0.0; channels], variance: vec![0.0; channels], sums: Sums::new(channels) }
     }
 
-    /// Forgets the pieces of a batch whose rest does not come.
+    /// Drops the pieces of a batch whose rest will not come.
     pub(super) fn reset(&mut self) {
         self.sums.reset();
     }
@@ -170,7 +170,7 @@ impl Moments {
             let [sum, squares] = self.sums.take(c);
             let mean = sum / count;
             self.mean[c] = mean;
-            // A NaN stays one.
+            // A NaN stays a NaN.
             let variance = squares / count - mean * mean;
             self.variance[c] = if variance < 0.0 { 0.0 } else { variance };
         }
@@ -390,7 +390,7 @@ impl BatchNorm {
         &mut self.moments
     }
 
-    /// Forgets the pieces of a batch whose rest does not come.
+    /// Drops the pieces of a batch whose rest will not come.
     pub(super) fn reset(&mut self) {
         self.moments.reset();
         self.sums.reset();
@@ -412,7 +412,7 @@ impl BatchNorm {
             }
         }
         if mode == Mode::Train && count > 0 {
-            // The running variance is that of the population, estimated from the sample.
+            // The running variance is the unbiased estimate, as in PyTorch.
             let unbiased = count as f64 / (count.max(2) - 1) as f64;
             for c in 0..channels {
                 let Moments { mean, variance, .. } = &self.moments;
@@ -430,7 +430,7 @@ impl BatchNorm {
             let a = f64::from(weight.value[c]) * inverse_deviation(variance);
             self.factors.a[c] = a as f32;
             self.factors.mean[c] = mean as f32;
-            // What the mean loses as an f32 is much where the deviation is small.
+            // The rounding error of the mean as an f32 matters where the deviation is small.
             self.factors.bias[c] = (f64::from(bias.value[c]) - rest(mean) * a) as f32;
         }
     }

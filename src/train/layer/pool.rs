@@ -12,13 +12,13 @@ use crate::train::shape::{Shape, extents};
 use crate::train::threads::{for_each, share};
 use crate::train::vectorized::{LANES, fold, vectorized};
 
-/// Windows of a pooling layer over `[depth, height, width]`, without padding. What is left behind the last whole window is
-/// left out, as by default in PyTorch.
+/// Windows of a pooling layer over `[depth, height, width]`, without padding. Positions behind the last whole window are left
+/// out, as by default in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// Extents.
     pub kernel: [usize; 3],
-    /// Distances from one window to the next.
+    /// Distances of neighbouring windows.
     pub stride: [usize; 3],
 }
 
@@ -68,7 +68,7 @@ impl Geometry {
     fn walk(&self, mut visit: impl FnMut(usize, usize, usize, bool)) {
         let Self { input: Shape { channels, size, layout }, output, window: Window { kernel, stride } } = *self;
         let last = layout == Layout::Nhwc;
-        // A row is one of positions or one of channels.
+        // A row holds positions or channels.
         let (planes, len, scale) = if last { (1, channels, channels) } else { (channels, output.size[2], 1) };
         let [depth, height, width] = [output.size[0], output.size[1], if last { output.size[2] } else { 1 }];
         let mut row = 0;
@@ -197,7 +197,7 @@ impl Maxima<'_> {
                 if pitch == 1 && S::F32_LANES <= LANES {
                     let (xs, ys) = (S::as_simd_f32s(&x[..len]).0, S::as_mut_simd_f32s(&mut *y).0);
                     for ((x, y), source) in xs.iter().zip(ys).zip(S::as_mut_simd_u32s(&mut *sources).0) {
-                        // Not `≥`: of equal values the first counts; a NaN is passed on.
+                        // The comparison is strict, so that the first of equal values counts. A NaN is passed on.
                         let not_above = simd
                             .and_m32s(simd.less_than_or_equal_f32s(*x, *x), simd.not_m32s(simd.less_than_f32s(*y, *x)));
                         let here = simd.add_u32s(simd.splat_u32s(input + done as u32), steps);
@@ -274,12 +274,12 @@ fn averages_at(geometry: Geometry, pitch: usize, x: &[f32], y: &mut [f32]) {
     );
 }
 
-/// The greatest element of each window; the first of equal ones, and a NaN if there is one.
+/// The greatest element of each window. Of equal elements, the first one counts. A NaN wins if there is one.
 #[derive(Debug)]
 pub struct MaxPool {
     name: String,
     geometry: Geometry,
-    /// Where in its image each output of the last batch came from.
+    /// For each output of the last batch, the position in its image from which it came.
     sources: Vec<u32>,
 }
 

@@ -7,7 +7,7 @@ use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;
 
 /// A block of at most so many positions is not shrunk to fit a cache: with fewer, what a kernel does before and after its loop
-/// would take a noticeable share of the time. (Chosen by measuring; the log has no table of it.)
+/// would take a noticeable share of the time.
 const FEW_POSITIONS: usize = 64;
 
 /// The most elements of a single channel's staged copy, so that offsets fit 32 bits. Blocks shrink to single positions if they

@@ -227,7 +227,8 @@ mod tests {
         assert_eq!(
             scratch.message(fashion_mnist(&Request::new(&scratch.0))),
             "t10k-labels-idx1-ubyte: not found; Debian's package dataset-fashion-mnist installs it, or `--data` \
-             names another place"
+             names another place, which may hold the Parquet files of \
+             huggingface.co/datasets/zalando-datasets/fashion_mnist"
         );
         assert_eq!(
             scratch.message(mnist(&Request::new(&scratch.0))),

@@ -10,6 +10,7 @@ use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 
 /// A data set of images, and what its columns are called there.
+#[cfg_attr(not(feature = "parquet"), allow(dead_code, reason = "the reader reads it"))]
 pub(super) struct Images<'a> {
     pub(super) name: &'a str,
     /// Columns that may hold the label. That which is there counts.

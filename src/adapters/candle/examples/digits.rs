@@ -16,7 +16,7 @@ use convrelu::Layout;
 use convrelu::train::Dataset;
 use convrelu::train::data::digits;
 use convrelu_candle::Options;
-use convrelu_candle::nn::{Clamp, ConvRelu2d, ConvReluConfig, conv_relu2d};
+use convrelu_candle::nn::{Clamp, ConvRelu2d, ConvRelu2dConfig, conv_relu2d};
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -46,7 +46,7 @@ impl Network {
     /// activation of the maximum, so those after the poolings belong to the convolutions that follow, too.)
     fn new(clamp: Clamp, vb: &VarBuilder<'_>) -> Result<Self> {
         let conv = |name: &str, [inputs, outputs]: [usize; 2], clamp| {
-            let config = ConvReluConfig { clamp, ..Options::new().padding(1).into() };
+            let config = ConvRelu2dConfig { options: Options::new().padding(1), clamp, bias: true };
             conv_relu2d(inputs, outputs, 3, config, vb.pp(name))
         };
         Ok(Self {
@@ -61,11 +61,17 @@ impl Network {
     }
 }
 
+/// The maximum of 2×2. (The gradient of candle's own is a quarter of what it should be.)
+fn pool(x: &Tensor) -> Result<Tensor> {
+    let (batch, channels, height, width) = x.dims4()?;
+    x.reshape((batch, channels, height / 2, 2, width / 2, 2))?.max(5)?.max(3)
+}
+
 impl Module for Network {
     fn forward(&self, images: &Tensor) -> Result<Tensor> {
         let [conv1, conv2, conv3, conv4] = &self.conv;
-        let x = conv2.forward(&conv1.forward(images)?)?.max_pool2d(2)?;
-        let x = conv4.forward(&conv3.forward(&x)?)?.max_pool2d(2)?;
+        let x = pool(&conv2.forward(&conv1.forward(images)?)?)?;
+        let x = pool(&conv4.forward(&conv3.forward(&x)?)?)?;
         self.linear.forward(&x.relu()?.flatten_from(1)?)
     }
 }

@@ -16,8 +16,8 @@
 //! # Semantics
 //!
 //! They are the kernels' own: a tie `x = θ` sends its gradient to θ; padding is zero before the comparison; a NaN in the input
-//! reaches exactly the outputs whose window holds it; a NaN threshold is an error; an empty batch gives an empty output and
-//! gradients of zeros.
+//! reaches exactly the outputs whose window holds it; a NaN threshold is an error; an empty batch gives an empty output and,
+//! by the kernels, gradients of zeros.
 //!
 //! # Threads and memory
 //!

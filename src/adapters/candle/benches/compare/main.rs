@@ -4,7 +4,7 @@
 //! own, which this program starts, and which hands its rows over on its standard output.
 
 // Of the crate's comparison with peers and of its own benches.
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../../../../../benches/peers/src/clock.rs"]
 mod clock;
 mod layers;
@@ -70,7 +70,7 @@ enum Part {
 type Call<'a> = Box<dyn FnMut() + 'a>;
 
 /// Median times of both sides in microseconds.
-fn interleaved(ours: Call<'_>, candles: Option<Call<'_>>, rounds: u32, sample: Duration) -> (f64, Option<f64>) {
+fn interleaved<'a>(ours: Call<'a>, candles: Option<Call<'a>>, rounds: u32, sample: Duration) -> (f64, Option<f64>) {
     let sampler = |call| Sampler::new(sample, Clock::Wall, call);
     let (mut ours, mut candles) = (sampler(ours), candles.map(sampler));
     for _ in 0..rounds {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use candle_core::{DType, Device, Module, ModuleT, Result, Tensor};
 use candle_nn::{BatchNorm, Conv2dConfig, Linear, Optimizer, SGD, VarBuilder, VarMap};
-use convrelu_candle::nn::{Clamp, ConvReluConfig, conv_relu2d};
+use convrelu_candle::nn::{Clamp, ConvRelu2dConfig, conv_relu2d};
 
 use crate::report::{Pass, Row};
 use crate::{Call, Failure, interleaved, is_same};
@@ -39,7 +39,7 @@ impl Conv {
         let config = Conv2dConfig { padding: kernel / 2, stride, groups, ..Default::default() };
         let conv: Box<dyn Module> = match side {
             Side::Ours => {
-                let config = ConvReluConfig { clamp: Clamp::Linear, bias: false, options: config.into() };
+                let config = ConvRelu2dConfig { clamp: Clamp::Linear, bias: false, options: config.into() };
                 Box::new(conv_relu2d(channels[0], channels[1], kernel, config, vb.clone())?)
             }
             Side::Candles => Box::new(candle_nn::conv2d_no_bias(channels[0], channels[1], kernel, config, vb.clone())?),
@@ -175,7 +175,7 @@ pub(crate) fn measure(
         if !is_same(&ours_found, &candles_found) {
             return Err(format!("{name}: the sides' losses differ: {ours_found:?}, {candles_found:?}").into());
         }
-        let call = |training: &mut Training| drop(black_box(training.step().expect("as before")));
+        let call = |training: &mut Training| _ = black_box(training.step().expect("as before"));
         let ours: Call<'_> = Box::new(move || call(&mut ours));
         let candles: Call<'_> = Box::new(move || call(&mut candles));
         let (ours_us, candle_us) = interleaved(ours, Some(candles), rounds, sample);

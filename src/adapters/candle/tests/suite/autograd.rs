@@ -2,8 +2,7 @@
 
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{Optimizer, SGD, VarBuilder, VarMap};
-use convrelu_candle::nn::{self, Clamp, ConvReluConfig};
-use convrelu_candle::{Options, functional};
+use convrelu_candle::{Options, functional, nn};
 
 use crate::layers::{numbers, source};
 
@@ -30,7 +29,7 @@ impl Network {
             weights: [
                 variable(&[6, 2, 3, 2], 0.0, 0.0)?,
                 variable(&[5, 6, 3, 3], 0.0, 0.0)?,
-                variable(&[3, 5, 4], 0.0, 0.0)?,
+                variable(&[3, 12, 2], 0.0, 0.0)?,
             ],
             thresholds: variable(&[4, 3, 2], 8.0, 1.0 / 16.0)?,
             biases: [variable(&[6], 0.0, 0.0)?, variable(&[3], 0.0, 0.0)?],
@@ -48,8 +47,8 @@ impl Network {
         let thresholds = self.thresholds.as_tensor();
         let x = functional::conv_relu2d(&self.input, &self.weights[0], thresholds, Some(&self.biases[0]), options)?;
         let x = functional::conv2d(&x.tanh()?, &self.weights[1], 1, 2, 1, 1)?;
-        // A transposed view, of which the layer makes a copy.
-        let x = x.tanh()?.transpose(2, 3)?.flatten_from(2)?;
+        // A transposed view, of which the layer makes a copy: positions are its channels.
+        let x = x.tanh()?.flatten_from(2)?.transpose(1, 2)?;
         let (bias, options) = (Some(self.biases[1].as_tensor()), Options::new().dilation(2));
         let x = functional::conv_relu1d(&x, &self.weights[2], f64::NEG_INFINITY, bias, options)?;
         (x.sqr()?.mean_all()? + x.sum_all()?)?.to_dtype(DType::F64)
@@ -68,7 +67,7 @@ fn compare(dtype: DType, step: f64, tolerance: f64) -> Result<()> {
             let direction = numbers(&mut rng, at.elem_count());
             let direction = Tensor::from_vec(direction, at.shape(), &Device::Cpu)?.to_dtype(dtype)?;
             let expected = (gradient * &direction)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
-            let mut loss = |step: f64| {
+            let loss = |step: f64| {
                 variable.set(&(&at + (&direction * step)?)?)?;
                 network.loss()?.to_scalar::<f64>()
             };
@@ -146,8 +145,7 @@ fn an_optimiser_trains_a_module() {
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &device);
     // What candle makes at random is not the same in every run.
-    let layer =
-        nn::conv_relu2d(1, 2, [5, 5], ConvReluConfig { clamp: Clamp::default(), ..Default::default() }, vb).unwrap();
+    let layer = nn::conv_relu2d(1, 2, [5, 5], Options::new(), vb).unwrap();
     for variable in variables.all_vars() {
         let value = crate::layers::tensor(&mut rng, variable.dims());
         variable.set(&(value * 0.3).unwrap()).unwrap();

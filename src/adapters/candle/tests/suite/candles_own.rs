@@ -66,7 +66,10 @@ fn compare<const R: usize>(layer: &Layer<R>, rng: &mut ChaCha8Rng) {
     let taps: usize = layer.kernel.iter().product();
     let positions: usize = layer.output_shape()[2..].iter().product();
     let terms = [layer.in_channels / groups * taps, layer.out_channels / groups * taps, layer.batch * positions];
-    for (pass, name) in ["output", "gradient of the input", "gradient of the weight"].iter().enumerate() {
+    // candle's gradients of layers of one axis are wrong for more than one image. (Ours are those of plain loops, see reference.rs.)
+    // Its convolution reads weights that are not contiguous as if they were, and a gradient of the output, transposed, is such.
+    let compared = if R == 1 && layer.batch > 1 { 1 } else { 3 };
+    for (pass, name) in ["output", "gradient of the input", "gradient of the weight"][..compared].iter().enumerate() {
         assert_eq!(found[pass].len(), expected[pass].len(), "{name}, {layer:?}");
         for (index, (&found, &expected)) in found[pass].iter().zip(&expected[pass]).enumerate() {
             // Both may err.
@@ -78,10 +81,12 @@ fn compare<const R: usize>(layer: &Layer<R>, rng: &mut ChaCha8Rng) {
 }
 
 #[test]
-fn one_axis_is_candles_on_150_layers() {
+fn one_axis_is_candles_on_300_layers() {
     let mut rng = source(1);
     for _ in 0..150 {
-        compare(&random::<1>(&mut rng), &mut rng);
+        let layer = random::<1>(&mut rng);
+        compare(&layer, &mut rng);
+        compare(&Layer { batch: 1, ..layer }, &mut rng);
     }
 }
 

@@ -8,7 +8,7 @@ use convrelu::train::data::digits;
 use convrelu::train::models::Activation;
 use convrelu::train::{Config, Mode, Source, ThresholdInit, Trainer};
 use convrelu_candle::Options;
-use convrelu_candle::nn::{Clamp, ConvRelu2d, ConvReluConfig, conv_relu2d};
+use convrelu_candle::nn::{Clamp, ConvRelu2d, ConvRelu2dConfig, conv_relu2d};
 
 /// The trainer's `small-cnn` with ConvReLU in its first block.
 struct SmallCnn {
@@ -19,7 +19,7 @@ struct SmallCnn {
 impl SmallCnn {
     fn load(vb: &VarBuilder<'_>) -> Result<Self> {
         let conv = |number: usize, [inputs, outputs]: [usize; 2], clamp| {
-            let config = ConvReluConfig { clamp, ..Options::new().padding(1).into() };
+            let config = ConvRelu2dConfig { options: Options::new().padding(1), clamp, bias: true };
             conv_relu2d(inputs, outputs, 3, config, vb.pp(format!("conv{number}")))
         };
         Ok(Self {

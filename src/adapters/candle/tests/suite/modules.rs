@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{Conv2dConfig, VarBuilder, VarMap};
-use convrelu_candle::nn::{self, Clamp, ConvRelu, ConvReluConfig, ThresholdInit};
+use convrelu_candle::nn::{self, Clamp, ConvRelu, ConvRelu2dConfig, ThresholdInit};
 use convrelu_candle::{Options, Thresholds, functional};
 
 use crate::layers::{elements, source, tensor};
@@ -20,7 +20,7 @@ fn tensors_have_the_trainers_names_and_shapes() {
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
     nn::conv_relu1d(4, 6, 5, Options::new().groups(2), vb.pp("a")).unwrap();
-    let relu = ConvReluConfig { clamp: Clamp::Relu, bias: false, ..Default::default() };
+    let relu = ConvRelu2dConfig { clamp: Clamp::Relu, bias: false, ..Default::default() };
     nn::conv_relu2d(4, 6, [1, 3], relu, vb.pp("b")).unwrap();
     nn::conv_relu3d(4, 6, [1, 2, 3], Options::new(), vb.pp("c")).unwrap();
     let named = |(name, shape): (&str, &[usize])| (name.to_owned(), shape.to_vec());
@@ -60,7 +60,7 @@ fn thresholds_begin_as_they_are_told() {
     let first = |init| {
         let variables = VarMap::new();
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let config = ConvReluConfig { clamp: Clamp::Trained(init), ..Default::default() };
+        let config = ConvRelu2dConfig { clamp: Clamp::Trained(init), ..Default::default() };
         let layer = nn::conv_relu2d(64, 16, 9, config, vb).unwrap();
         match layer.thresholds() {
             Thresholds::Tensor(tensor) => elements(tensor),
@@ -83,7 +83,7 @@ fn weights_begin_as_candles() {
     let values = |ours: bool| {
         let variables = VarMap::new();
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let config = ConvReluConfig { clamp: Clamp::Linear, ..Default::default() };
+        let config = ConvRelu2dConfig { clamp: Clamp::Linear, ..Default::default() };
         if ours {
             nn::conv_relu2d(16, 512, 3, config, vb).map(drop).unwrap();
         } else {

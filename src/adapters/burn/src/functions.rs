@@ -61,7 +61,7 @@ macro_rules! functions {
             run(input, weight, Some(thresholds), bias, desc)
         }
 
-        #[doc = concat!("A ", $axes, " convolution: takes what burn's [`", stringify!($conv), "`](module::", stringify!($conv), ") takes.")]
+        #[doc = concat!("A ", $axes, " convolution, called as burn's [own](module::", stringify!($conv), ") is.")]
         ///
         /// # Shapes
         ///

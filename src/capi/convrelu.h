@@ -177,6 +177,11 @@
 #define CONVRELU_THRESHOLDS_UNIFORM 4
 
 /**
+ * Version of the standard's operators.
+ */
+#define OPSET 17
+
+/**
  * What a function returns: 0 for success.
  */
 enum convrelu_status

@@ -372,8 +372,8 @@ mod tests {
         let command = Line::command();
         let mut options: Vec<_> = command.get_arguments().filter_map(|option| option.get_long()).collect();
         options.extend(["out", "resume"]);
-        // Of layers that programs make, not configurations.
-        let of_layers = ["pooling window", "pooled image"];
+        // These belong to layers, which programs make and configurations do not.
+        let of_layers = ["pooling window", "pooled image", "layer"];
         let mut found = 0;
         let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/train"))];
         while let Some(folder) = folders.pop() {

@@ -462,7 +462,7 @@ fn networks_are_exported_whole_or_not_at_all() {
     refused(&[&out, "--onnx", &onnx], 1, "data.json: ");
     fs::write(&data, &inventory).unwrap();
     fs::write(&checkpoint, &state[..state.len() / 2]).unwrap();
-    refused(&[&out, "--onnx", &onnx], 1, "it is damaged or no safetensors file");
+    refused(&[&out, "--onnx", &onnx], 1, "it is damaged or not a safetensors file");
     fs::remove_file(&checkpoint).unwrap();
     refused(&[&out, "--onnx", &onnx], 1, "checkpoint.safetensors: ");
     fs::write(format!("{out}/config.toml"), "[model]\nnetwork = \"resnet18\"\n").unwrap();

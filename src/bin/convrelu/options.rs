@@ -371,7 +371,7 @@ mod tests {
     fn every_setting_that_an_error_names_is_an_option() {
         let command = Line::command();
         let mut options: Vec<_> = command.get_arguments().filter_map(|option| option.get_long()).collect();
-        options.extend(["out", "resume"]);
+        options.extend(["out", "resume", "onnx"]);
         // These belong to layers, which programs make and configurations do not.
         let of_layers = ["pooling window", "pooled image", "layer"];
         let mut found = 0;

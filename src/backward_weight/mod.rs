@@ -277,9 +277,9 @@ impl BackwardWeightPlan {
     /// The images of a segment, and their positions.
     fn segment(&self, desc: &ConvDesc, segment: usize) -> (Range<usize>, Positions) {
         let (images, cuts) = (Panels::into_parts(desc.batch(), self.segments.into()), usize::from(self.cuts));
-        let (size, axis) = (desc.output_size(), long_axis(desc.output_size()));
-        let mut positions = size.map(|size| 0..size);
-        positions[axis] = Panels::into_parts(size[axis], cuts).get(segment % cuts);
+        let axis = long_axis(desc.output_size());
+        let mut positions = border::all(desc);
+        positions[axis] = Panels::into_parts(desc.output_size()[axis], cuts).get(segment % cuts);
         (images.get(segment / cuts), positions)
     }
 

@@ -124,7 +124,7 @@ impl<'a> Outside<'a> {
         let (desc, tensor) = (self.desc, self.desc.output_tensor());
         let plane = Plane::new(&tensor, data, image, channels.start);
         let reads = Reads::all_forward(desc);
-        let all = desc.output_size().map(|size| 0..size);
+        let all = border::all(desc);
         for strips in Strips::all(&reads, Direction::Forward, all, self.kernels.lanes) {
             let (walk, room, spread) = tables.strips(desc, &strips, None, channels.len(), true);
             self.kernels.depthwise_backward_weight(DepthwiseBackwardWeight {

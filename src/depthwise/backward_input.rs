@@ -10,7 +10,7 @@ use super::{Blocking, Field, Plane, Tables, axes_of, positions_of, ranges_of, ta
 use crate::calls::BackwardInputCall;
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Reads, Segments, Steps, chunks};
-use crate::kernel::{DepthwiseBackwardInput, Kernels, Thetas, View};
+use crate::kernel::{DepthwiseBackwardInput, Kernels, Thetas, View, Walk};
 use crate::pixels::{Reading, Results};
 use crate::stage::blocks;
 use crate::sums::SegmentedSums;
@@ -89,7 +89,7 @@ impl BackwardInput {
                 let source = Plane::new(&output, call.grad_output, image, first);
                 let x = call.input.map(|data| Plane::new(&input, data, image, first));
                 for block in blocks(desc.input_size().map(|size| 0..size), self.0.block) {
-                    for strips in Strips::all(&reads, Direction::Backward, ranges_of(&block), kernels.lanes) {
+                    Strips::all(&reads, Direction::Backward, ranges_of(&block), kernels.lanes).for_each(|strips| {
                         let (from, apart, count) = strips.positions();
                         let (walk, room, spread) = tables.strips(desc, &strips, Some(&source), channels.len(), false);
                         let to = grad_input
@@ -108,7 +108,7 @@ impl BackwardInput {
                             add,
                             sums: &mut *sums.current,
                         });
-                    }
+                    });
                     if counted.advance(block.len()) {
                         sums.end_segment(0..table);
                     }
@@ -169,24 +169,25 @@ impl BackwardInput {
                         }
                         let copied_tensor = &results_of.tensor();
                         let mut copied = own_copies.map(|_| View::new(results, copied_tensor));
-                        for chunk in chunks(group.clone(), self.0.chunk) {
-                            let width = self.0.width(&chunk, kernels.lanes);
-                            let in_group = chunk.start - group.start..chunk.start - group.start + width;
-                            let own_sums = (chunk.start - first) * taps
-                                ..(chunk.start - first + width).next_multiple_of(kernels.lanes) * taps;
-                            for rows in Rows::all(&reads, Direction::Backward, ranges_of(&block)) {
-                                let positions = positions_of(&rows);
+                        let widest = self.0.widest(&group, kernels.lanes);
+                        Rows::all(&reads, Direction::Backward, ranges_of(&block)).for_each(|rows| {
+                            let positions = positions_of(&rows);
+                            let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), widest, false);
+                            for chunk in chunks(group.clone(), self.0.chunk) {
+                                let width = self.0.width(&chunk, kernels.lanes);
+                                let in_group = chunk.start - group.start..chunk.start - group.start + width;
+                                let own_sums = (chunk.start - first) * taps
+                                    ..(chunk.start - first + width).next_multiple_of(kernels.lanes) * taps;
                                 let to = grad_input.as_mut().map(|view| match &mut copied {
                                     None => view.pixels_apart(image..image + 1, positions, chunk.clone()),
                                     Some(own) => {
                                         own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
                                     }
                                 });
-                                let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), width, false);
                                 kernels.depthwise_backward_input(DepthwiseBackwardInput {
-                                    walk,
-                                    room,
-                                    spread,
+                                    walk: Walk { lanes: width, ..walk },
+                                    room: &mut *room,
+                                    spread: &mut *spread,
                                     source: &source.data[in_group.start..],
                                     weight: &weight[own_sums.start..],
                                     finite,
@@ -194,10 +195,10 @@ impl BackwardInput {
                                     input: x.as_ref().map(|x| x.rows(&rows, in_group.start)),
                                     grad_input: to,
                                     add: add || call.start.is_some(),
-                                    sums: &mut sums.current[own_sums.clone()],
+                                    sums: &mut sums.current[own_sums],
                                 });
                             }
-                        }
+                        });
                         if let (Some(view), true) = (&mut grad_input, copied.is_some()) {
                             results_of.store(kernels, results, group.clone(), view, None);
                         }
@@ -242,15 +243,18 @@ fn add_outside(
     outside: &[f32],
 ) {
     let own = sums[at.clone()].iter_mut().zip(&weight[at.clone()]).zip(outside);
+    // A mask, and no branch, so that the compiler uses vectors.
+    let reached =
+        |value: f32, theta: f32| f32::from_bits(value.to_bits() & 0_u32.wrapping_sub(u32::from(theta >= 0.0)));
     match thetas {
         Thetas::PerTap(table) if weighted => {
             for (((sum, weight), outside), theta) in own.zip(&table[at]) {
-                *sum += if *theta >= 0.0 { weight * outside } else { 0.0 };
+                *sum += reached(weight * outside, *theta);
             }
         }
         Thetas::PerTap(table) => {
             for (((sum, _), outside), theta) in own.zip(&table[at]) {
-                *sum += if *theta >= 0.0 { *outside } else { 0.0 };
+                *sum += reached(*outside, *theta);
             }
         }
         _ => own.for_each(|((sum, weight), outside)| *sum += weight * outside),

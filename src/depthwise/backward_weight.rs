@@ -8,7 +8,7 @@ use super::{Blocking, Field, Plane, Tables, axes_of, ranges_of, table_lens, tabu
 use crate::calls::BackwardWeightCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, Segments, chunks};
-use crate::kernel::{DepthwiseBackwardWeight, Inputs, Kernels, RowsMut, Thetas, TransposeBlock};
+use crate::kernel::{DepthwiseBackwardWeight, Inputs, Kernels, RowsMut, Thetas, TransposeBlock, Walk};
 use crate::pixels::Reading;
 use crate::stage::blocks;
 use crate::tuning::Tuning;
@@ -74,7 +74,7 @@ impl BackwardWeight {
                 let source = Plane::new(&input, call.input, image, first);
                 let own = Plane::new(&output, call.grad_output, image, first);
                 for block in blocks(desc.output_size().map(|size| 0..size), self.0.block) {
-                    for strips in Strips::all(&reads, Direction::Forward, ranges_of(&block), kernels.lanes) {
+                    Strips::all(&reads, Direction::Forward, ranges_of(&block), kernels.lanes).for_each(|strips| {
                         let (walk, room, spread) = tables.strips(desc, &strips, Some(&source), channels.len(), adds);
                         kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                             walk,
@@ -89,7 +89,7 @@ impl BackwardWeight {
                             outside: adds.then(|| sums.outside.sums()),
                             bias: sums.grad_bias.as_ref().map(|_| &mut *sums.bias),
                         });
-                    }
+                    });
                     if counted.advance(block.len()) {
                         sums.end_segment(0..channels.len());
                     }
@@ -107,16 +107,17 @@ impl BackwardWeight {
                     let source = Field::new(kernels, read, (&input, call.input), (image, axes), &group, window);
                     let at = (image, axes_of(&ranges_of(&block)));
                     let own = Field::new(kernels, own_copies, (&output, call.grad_output), at, &group, gradients);
-                    for chunk in chunks(group.clone(), self.0.chunk) {
-                        let width = self.0.width(&chunk, kernels.lanes);
-                        let (in_group, in_part) = (chunk.start - group.start, chunk.start - first);
-                        let table = in_part * taps..(in_part + width).next_multiple_of(kernels.lanes) * taps;
-                        for rows in Rows::all(&reads, Direction::Forward, ranges_of(&block)) {
-                            let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), width, adds);
+                    let widest = self.0.widest(&group, kernels.lanes);
+                    Rows::all(&reads, Direction::Forward, ranges_of(&block)).for_each(|rows| {
+                        let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), widest, adds);
+                        for chunk in chunks(group.clone(), self.0.chunk) {
+                            let width = self.0.width(&chunk, kernels.lanes);
+                            let (in_group, in_part) = (chunk.start - group.start, chunk.start - first);
+                            let table = in_part * taps..(in_part + width).next_multiple_of(kernels.lanes) * taps;
                             kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
-                                walk,
-                                room,
-                                spread,
+                                walk: Walk { lanes: width, ..walk },
+                                room: &mut *room,
+                                spread: &mut *spread,
                                 inputs: sums.grad_weight.as_ref().map(|_| Inputs {
                                     source: &source.data[in_group..],
                                     thetas: thetas_from(thetas, table.start),
@@ -127,7 +128,7 @@ impl BackwardWeight {
                                 bias: sums.grad_bias.as_ref().map(|_| &mut sums.bias[in_part..]),
                             });
                         }
-                    }
+                    });
                     if counted.advance(block.len()) {
                         sums.end_segment(group.start - first..group.end - first);
                     }

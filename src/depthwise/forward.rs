@@ -7,7 +7,7 @@ use super::{Blocking, Field, Plane, Tables, positions_of, ranges_of, table_lens,
 use crate::calls::ForwardCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, Steps, chunks};
-use crate::kernel::{DepthwiseForward, Kernels, View};
+use crate::kernel::{DepthwiseForward, Kernels, View, Walk};
 use crate::pixels::{Reading, Results};
 use crate::stage::blocks;
 use crate::tuning::Tuning;
@@ -68,7 +68,7 @@ impl Forward {
         if self.0.strips {
             for image in images {
                 let source = Plane::new(&tensor, call.input, image, first);
-                for strips in Strips::all(&reads, Direction::Forward, space.clone(), kernels.lanes) {
+                Strips::all(&reads, Direction::Forward, space.clone(), kernels.lanes).for_each(|strips| {
                     let (from, apart, count) = strips.positions();
                     let (walk, room, spread) = tables.strips(desc, &strips, Some(&source), channels.len(), adds);
                     let output = output.strips(image, channels.clone(), from, (apart, count), strips.width());
@@ -84,7 +84,7 @@ impl Forward {
                         output,
                         ending,
                     });
-                }
+                });
             }
             return;
         }
@@ -97,24 +97,25 @@ impl Forward {
                     let results_of = Results { images: image..image + 1, block, width: self.0.channels };
                     let own_tensor = &results_of.tensor();
                     let mut own = own_copies.map(|_| View::new(results, own_tensor));
-                    for chunk in chunks(group.clone(), self.0.chunk) {
-                        let width = self.0.width(&chunk, kernels.lanes);
-                        for rows in Rows::all(&reads, Direction::Forward, ranges_of(&block)) {
-                            let positions = positions_of(&rows);
+                    let widest = self.0.widest(&group, kernels.lanes);
+                    // Where results are transposed, the epilogue follows the transposition.
+                    let epilogue = call.epilogue.filter(|_| own.is_none());
+                    Rows::all(&reads, Direction::Forward, ranges_of(&block)).for_each(|rows| {
+                        let positions = positions_of(&rows);
+                        let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), widest, adds);
+                        for chunk in chunks(group.clone(), self.0.chunk) {
+                            let width = self.0.width(&chunk, kernels.lanes);
                             let in_group = chunk.start - group.start..chunk.start - group.start + width;
-                            // Where results are transposed, the epilogue follows the transposition.
-                            let epilogue = call.epilogue.filter(|_| own.is_none());
                             let output = match &mut own {
                                 None => output.pixels_apart(image..image + 1, positions, chunk.clone()),
                                 Some(own) => {
                                     own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
                                 }
                             };
-                            let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), width, adds);
                             kernels.depthwise_forward(DepthwiseForward {
-                                walk,
-                                room,
-                                spread,
+                                walk: Walk { lanes: width, ..walk },
+                                room: &mut *room,
+                                spread: &mut *spread,
                                 source: &source.data[in_group.start..],
                                 weight: &weight[(chunk.start - first) * taps..],
                                 thetas: thetas_from(thetas, (chunk.start - first) * taps),
@@ -123,7 +124,7 @@ impl Forward {
                                 output,
                             });
                         }
-                    }
+                    });
                     if own.is_some() {
                         results_of.store(kernels, results, group.clone(), &mut output, call.epilogue);
                     }

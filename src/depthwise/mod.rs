@@ -9,8 +9,8 @@
 //!   for each group of channels                  all of them, channels last
 //!     for each block of positions               it stays in the second-level cache
 //!       (channels first: its windows are transposed)
-//!       for each chunk of channels              its coefficients stay in the first-level cache
-//!         for each box of rows                  they read inside through the same kernel rows
+//!       for each box of rows                    they read inside through the same kernel rows
+//!         for each chunk of channels            its coefficients stay in the first-level cache
 //!           a call of the kernel
 //! ```
 //!
@@ -49,7 +49,7 @@ const TOGETHER: usize = 16 * 1024;
 const MOST_TOGETHER: usize = 8;
 
 /// Elements of a block where nothing is copied: 256 KiB, a part of the second-level cache.
-const BLOCK_LEN: usize = 64 * 1024;
+const BLOCK_LEN: usize = 256 * 1024;
 
 /// Elements of coefficients and sums that stay in the first-level cache: 32 KiB. The second number bounds the tensors for which
 /// channels are cut into chunks: in larger ones, each chunk would walk over too many pages of memory again.
@@ -130,7 +130,7 @@ impl Blocking {
             return Some(Self { block, channels, chunk: channels, window: None, transposes: false, strips: true });
         }
         if !(transposes || far_apart && source.saturating_mul(channels) <= FAR_LEN) {
-            let most = clamp(min(BLOCK_LEN, tuning.staging_len.saturating_mul(2)) / (own + 1) / channels, 1, most);
+            let most = clamp(min(BLOCK_LEN, tuning.staging_len.saturating_mul(16)) / (own + 1) / channels, 1, most);
             let len = (own * volume(size) + source).saturating_mul(channels);
             let vectors = if len > CHUNKED_LEN { all } else { vectors };
             let chunk = min(Panels::of_at_most(all, vectors).max() * lanes, channels);
@@ -184,6 +184,11 @@ impl Blocking {
         [self.window.map(|_| self.channels), self.transposes.then_some(self.channels)]
     }
 
+    /// The most channels of a kernel's call, for a group of channels.
+    fn widest(&self, group: &Range<usize>, lanes: usize) -> usize {
+        self.width(&(0..min(self.chunk, group.len())), lanes)
+    }
+
     /// Channels of a kernel's call. They are whole vectors if the pixels are copied.
     fn width(&self, channels: &Range<usize>, lanes: usize) -> usize {
         if self.transposes { channels.len().next_multiple_of(lanes) } else { channels.len() }
@@ -204,8 +209,8 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// The walk over some rows, which may read a source, and the memory for its segments. `wanted` says whether taps that read
-    /// only padding are part of it.
+    /// The walk over some rows of at most `width` channels, which may read a source, and the memory for its segments. `wanted`
+    /// says whether taps that read only padding are part of it.
     fn walk(
         &mut self,
         desc: &ConvDesc,

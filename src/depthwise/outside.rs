@@ -10,7 +10,7 @@ use crate::arith::min;
 use crate::border::{self, is_inside, unpadded};
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, SEGMENT, Segments, chunks};
-use crate::kernel::{DepthwiseBackwardWeight, Kernels};
+use crate::kernel::{DepthwiseBackwardWeight, Kernels, Walk};
 use crate::stage::{blocks, largest_block};
 
 pub(super) struct Outside<'a> {
@@ -101,22 +101,24 @@ impl<'a> Outside<'a> {
         tables: &mut Tables<'_>,
     ) {
         let (desc, taps, lanes) = (self.desc, self.desc.taps(), self.kernels.lanes);
-        for chunk in chunks(0..g.channels.len(), blocking.chunk) {
-            let width = blocking.width(&chunk, lanes);
-            let own = (g.in_sums.start + chunk.start) * taps;
-            for rows in Rows::all(&Reads::all_forward(desc), Direction::Forward, positions.clone()) {
-                let (walk, room, spread) = tables.walk(desc, &rows, None, width, true);
+        let group = 0..g.channels.len();
+        let widest = blocking.widest(&group, lanes);
+        Rows::all(&Reads::all_forward(desc), Direction::Forward, positions).for_each(|rows| {
+            let (walk, room, spread) = tables.walk(desc, &rows, None, widest, true);
+            for chunk in chunks(group.clone(), blocking.chunk) {
+                let width = blocking.width(&chunk, lanes);
+                let own = (g.in_sums.start + chunk.start) * taps;
                 self.kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
-                    walk,
-                    room,
-                    spread,
+                    walk: Walk { lanes: width, ..walk },
+                    room: &mut *room,
+                    spread: &mut *spread,
                     inputs: None,
                     grad_output: field.rows(&rows, chunk.start),
                     outside: Some(&mut self.sums[own..own + width.next_multiple_of(lanes) * taps]),
                     bias: None,
                 });
             }
-        }
+        });
     }
 
     /// Adds the positions of an image that read padding, with columns in the lanes, for some channels.
@@ -125,7 +127,7 @@ impl<'a> Outside<'a> {
         let plane = Plane::new(&tensor, data, image, channels.start);
         let reads = Reads::all_forward(desc);
         let all = border::all(desc);
-        for strips in Strips::all(&reads, Direction::Forward, all, self.kernels.lanes) {
+        Strips::all(&reads, Direction::Forward, all, self.kernels.lanes).for_each(|strips| {
             let (walk, room, spread) = tables.strips(desc, &strips, None, channels.len(), true);
             self.kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                 walk,
@@ -136,7 +138,7 @@ impl<'a> Outside<'a> {
                 outside: Some(&mut *self.sums),
                 bias: None,
             });
-        }
+        });
     }
 
     /// Says that positions have been added to all sums. Returns whether it is time to [`take`](Self::take) them.

@@ -106,11 +106,12 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
         add: call.add,
     };
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
+    let tiles = walk.tiles::<S>(most_rows::<S>(THETAS));
     for row in 0..walk.rows.count {
         // SAFETY: checked: the row's channel has coefficients and sums, and there is room for their vectors.
         let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
         let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
-        walk.for_each_tile::<S>(most_rows::<S>(THETAS), source, segments, |tile, place| {
+        tiles.for_each::<S>(source, segments, |tile, place| {
             // Used where there is a next one, which lies in the tensor then.
             let own = Inputs {
                 input: data.as_ptr().wrapping_add(row * steps[0] + tile.position * steps[1]),
@@ -201,7 +202,7 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const THETAS: 
     own: Inputs,
 ) {
     let Walk { tap_step, columns, .. } = *walk;
-    let (zero, mask) = (simd.splat_f32s(0.0), mask_of(simd, place.own));
+    let (zero, mask) = (simd.splat_f32s(0.0), mask_of::<S, KIND>(simd, place.own));
     let per_vector = walk.per_lane() * S::LANES;
     let (mut table, mut lane) = (place.lanes[0] * walk.per_lane(), place.lanes[0]);
     while lane < place.lanes[1] {
@@ -291,7 +292,7 @@ struct Taps {
     source: *const f32,
     source_step: usize,
     inside: u32,
-    lanes: [u32; 2],
+    lanes: [usize; 2],
     // Of the first tap, and from a tap to the next one.
     weight: *const f32,
     thetas: *const f32,
@@ -318,7 +319,7 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
     }
     let (mut weights, mut thetas) = ([simd.splat_f32s(0.0); T], [simd.splat_f32s(0.0); T]);
     let mut sums = [simd.splat_f32s(0.0); T];
-    let mask = mask_of(simd, taps.lanes);
+    let mask = mask_of::<S, KIND>(simd, taps.lanes);
     let at = apart::<MOST_READ>(taps.source, taps.source_step);
     // SAFETY: in reach.
     unsafe {
@@ -375,7 +376,7 @@ unsafe fn add_by_tap<S: Vector, const R: usize, const T: usize, const KIND: usiz
 ) {
     // Zeros outside add nothing: the weights are finite.
     let mut g = [simd.splat_f32s(0.0); MOST_READ];
-    let mask = mask_of(simd, taps.lanes);
+    let mask = mask_of::<S, KIND>(simd, taps.lanes);
     let at = apart::<MOST_READ>(taps.source, taps.source_step);
     // SAFETY: in reach.
     unsafe {

@@ -95,11 +95,12 @@ unsafe fn walk<S: Vector, const SUMS: usize>(simd: S, call: &mut DepthwiseBackwa
         all.sums = inputs.sums.as_mut_ptr();
     }
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
+    let tiles = walk.tiles::<S>(most_rows::<S>());
     for row in 0..walk.rows.count {
         // SAFETY: checked: the row's channel has thresholds and sums, and there is room for their vectors.
         let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
         let source = all.source.wrapping_add(row * walk.rows.source_step);
-        walk.for_each_tile::<S>(most_rows::<S>(), source, segments, |tile, place| {
+        tiles.for_each::<S>(source, segments, |tile, place| {
             if SUMS == OUTSIDE && tile.kind == INSIDE && walk.outside.is_empty() && tables.bias.is_none() {
                 return;
             }
@@ -196,7 +197,7 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: us
     own: *const f32,
 ) {
     let Walk { tap_step, outside, outside_taps, columns, .. } = *walk;
-    let mask = mask_of(simd, place.own);
+    let mask = mask_of::<S, KIND>(simd, place.own);
     let per_vector = walk.per_lane() * S::LANES;
     let (mut table, mut lane) = (place.lanes[0] * walk.per_lane(), place.lanes[0]);
     while lane < place.lanes[1] {
@@ -273,9 +274,9 @@ struct Taps {
     source: *const f32,
     source_step: usize,
     inside: u32,
-    lanes: [u32; 2],
+    lanes: [usize; 2],
     /// The lanes that are no other vector's.
-    own: [u32; 2],
+    own: [usize; 2],
     // Of the first tap, and from a tap to the next one.
     thetas: *const f32,
     theta_step: isize,
@@ -297,7 +298,7 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
 ) {
     let (mut thetas, mut sums) = ([simd.splat_f32s(0.0); T], [simd.splat_f32s(0.0); T]);
     let Taps { lanes: [start, end], own, .. } = taps;
-    let inner = mask_of(simd, [start.max(own[0]), end.min(own[1])]);
+    let inner = mask_of::<S, KIND>(simd, [start.max(own[0]), end.min(own[1])]);
     let at = apart::<MOST_READ>(taps.source, taps.source_step);
     // SAFETY: in reach.
     unsafe {
@@ -326,6 +327,12 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
                         }
                     }
                 }
+            } else if SUMS == OUTSIDE && KIND == EDGE {
+                for t in 0..T {
+                    if j >= t && j - t < R {
+                        sums[t] = simd.add_f32s(sums[t], g[j - t]);
+                    }
+                }
             } else if let (Some(outside), true) = (taps.outside, KIND == EDGE) {
                 for t in 0..T {
                     if j >= t && j - t < R {
@@ -337,6 +344,10 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
         if SUMS != OUTSIDE {
             for (t, sum) in sums.into_iter().enumerate() {
                 simd.store(taps.sums.offset(t as isize * taps.step), sum);
+            }
+        } else if let (Some(outside), true) = (taps.outside, KIND == EDGE) {
+            for (t, sum) in sums.into_iter().enumerate() {
+                add_to(simd, outside.offset(t as isize * taps.step), sum);
             }
         }
         if KIND != PARTIAL || start <= own[0] && end >= own[1] && taps.inside.trailing_ones() as usize >= R + T - 1 {

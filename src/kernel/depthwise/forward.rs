@@ -87,6 +87,7 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
     };
     let epilogue = call.ending.as_ref().map(|ending| ending.tables(call.output.first));
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
+    let tiles = walk.tiles::<S>(most_rows::<S>());
     for row in 0..walk.rows.count {
         if walk.strips {
             let channel = in_table::<S>(row, walk.taps);
@@ -110,7 +111,7 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
             }
         }
         let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
-        walk.for_each_tile::<S>(most_rows::<S>(), source, segments, |tile, place| {
+        tiles.for_each::<S>(source, segments, |tile, place| {
             // Steps are used where there is a next one, which lies in the output then.
             let at = row.wrapping_mul(row_step).wrapping_add(tile.position.wrapping_mul(column_step));
             if let Some(epilogue) = &epilogue {
@@ -147,7 +148,7 @@ unsafe fn finished<S: Vector, const LINEAR: bool>(
     let into_copy = Tables { output_step: copied_lanes::<S>(), ..*tables };
     for lane in (place.lanes[0]..place.lanes[1]).step_by(copied_lanes::<S>()) {
         let lanes = [lane, min(place.lanes[1], lane + copied_lanes::<S>())];
-        let own = if tile.kind == PARTIAL { place.own.map(|lane| lane as usize) } else { [0, lanes[1] - lane] };
+        let own = if tile.kind == PARTIAL { place.own } else { [0, lanes[1] - lane] };
         let sums = Finished {
             from: copy.wrapping_add(own[0]),
             from_step: copied_lanes::<S>(),
@@ -218,7 +219,7 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const LINEAR: 
     to: *mut f32,
 ) {
     let Walk { tap_step, outside, outside_taps, columns, .. } = *walk;
-    let own = mask_of(simd, place.own);
+    let own = mask_of::<S, KIND>(simd, place.own);
     let per_vector = walk.per_lane() * S::LANES;
     let (mut table, mut lane) = (place.lanes[0] * walk.per_lane(), place.lanes[0]);
     let mut start_from = tables.start.wrapping_add(lane / S::LANES * tables.start_step);
@@ -279,7 +280,7 @@ struct Taps {
     source: *const f32,
     source_step: usize,
     inside: u32,
-    lanes: [u32; 2],
+    lanes: [usize; 2],
     // Of the first tap, and from a tap to the next one.
     weight: *const f32,
     thetas: *const f32,
@@ -299,7 +300,7 @@ unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, cons
     taps: Taps,
 ) {
     let (mut weights, mut thetas) = ([simd.splat_f32s(0.0); T], [simd.splat_f32s(0.0); T]);
-    let mask = mask_of(simd, taps.lanes);
+    let mask = mask_of::<S, KIND>(simd, taps.lanes);
     let at = apart::<MOST_READ>(taps.source, taps.source_step);
     // SAFETY: in reach.
     unsafe {

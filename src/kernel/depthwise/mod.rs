@@ -51,7 +51,8 @@ pub(crate) struct Segment {
     /// The offset of the first lane.
     pub(crate) first: usize,
     pub(crate) inside: Span,
-    /// The lanes that do not read padding.
+    /// The lanes that do not read padding. Those that the walk does not have do not count, so that walks over some channels and
+    /// over others share a table.
     pub(crate) lanes: Span,
     /// The first tap, numbered as in the kernel, and the number of taps.
     pub(crate) tap: usize,
@@ -81,10 +82,18 @@ impl Segment {
         Self { first: first as usize, inside, lanes, tap: tap as usize, taps: taps as usize }
     }
 
-    /// The form in which the tiles of a walk use it. Their positions read the source so many elements apart.
+    /// The lanes of a walk that do not read padding.
     #[inline(always)]
-    const fn prepared<S: Vector>(self, step: usize) -> Prepared {
-        let Self { first, inside, lanes, tap, taps } = self;
+    const fn lanes_of(&self, walk: &Walk<'_>) -> Span {
+        let Span { start, end } = self.lanes;
+        Span { start, end: if end < walk.lanes { end } else { walk.lanes } }
+    }
+
+    /// The form in which the tiles of a walk use it.
+    #[inline(always)]
+    const fn prepared<S: Vector>(self, walk: &Walk<'_>) -> Prepared {
+        let Self { first, inside, tap, taps, .. } = self;
+        let (lanes, step) = (self.lanes_of(walk), walk.columns.source_step);
         // Wraps around before the source, where nothing is inside.
         let source =
             (first as isize - lanes.start as isize).wrapping_sub((inside.start as isize).wrapping_mul(step as isize));
@@ -141,9 +150,9 @@ impl Prepared {
 
     /// The range of lanes that are inside, in the vector that begins at lane `first`.
     #[inline(always)]
-    const fn lanes(&self, first: usize) -> [u32; 2] {
+    const fn lanes(&self, first: usize) -> [usize; 2] {
         let Span { start, end } = self.lanes;
-        [start.saturating_sub(first) as u32, end.saturating_sub(first) as u32]
+        [start.saturating_sub(first), end.saturating_sub(first)]
     }
 }
 
@@ -260,7 +269,8 @@ impl Walk<'_> {
         assert!(self.outside.iter().all(|&tap| (tap as usize).saturating_add(self.outside_taps) <= taps));
         let below = (rows.count - 1).saturating_mul(rows.source_step);
         for &words in self.segments {
-            let Segment { first, inside, lanes: own, tap, taps: count } = Segment::of(words);
+            let segment = Segment::of(words);
+            let (Segment { first, inside, tap, taps: count, .. }, own) = (segment, segment.lanes_of(self));
             assert!((1..=MOST_TAPS).contains(&count) && inside.start <= inside.end);
             assert!(own.start <= own.end && own.end <= lanes);
             let last = tap.wrapping_add_signed(tap_step.wrapping_mul(count as isize - 1));
@@ -296,22 +306,15 @@ impl Walk<'_> {
         if self.strips { self.rows.count } else { self.lanes }
     }
 
-    /// Visits all tiles of at most `most` positions of a row, which reads what begins at `source`. The segments are the walk's,
-    /// prepared.
+    /// The tiles of at most `most` positions into which every row falls.
     #[inline(always)]
-    fn for_each_tile<S: Vector>(
-        &self,
-        most: usize,
-        source: *const f32,
-        segments: &[SegmentWords],
-        mut visit: impl FnMut(Tile, Place<'_>),
-    ) {
-        let (vectors, odd) = (self.lanes / S::LANES, self.lanes % S::LANES);
+    fn tiles<S: Vector>(&self, most: usize) -> Tiles {
+        let vectors = self.lanes / S::LANES;
         let (mut start, mut end) = (0, usize::MAX);
-        // The vectors whose lanes are all inside.
         let mut whole = Span { start: 0, end: vectors };
         for &words in self.segments {
-            let Segment { inside, lanes, taps, .. } = Segment::of(words);
+            let segment = Segment::of(words);
+            let (Segment { inside, taps, .. }, lanes) = (segment, segment.lanes_of(self));
             (start, end) = (start.max(inside.start), end.min(inside.end.saturating_sub(taps - 1)));
             if self.strips {
                 whole.start = whole.start.max(lanes.start.div_ceil(S::LANES)).min(vectors);
@@ -319,36 +322,21 @@ impl Walk<'_> {
             }
         }
         whole.end = whole.end.max(whole.start);
-        let all = [0, S::LANES as u32];
-        for positions in Panels::of_at_most(self.columns.count, most).iter() {
-            let (position, len) = (positions.start, positions.len());
-            let source = source.wrapping_add(position.wrapping_mul(self.columns.source_step));
-            let mut next = if odd > 0 { vectors } else { 0 };
-            let mut comes_first = odd > 0;
-            while comes_first || next < vectors {
-                let (lanes, own, kind);
-                (lanes, own, kind, next) = if comes_first && self.strips && vectors > 0 {
-                    let first = self.lanes - S::LANES;
-                    ([first, self.lanes], [(S::LANES - odd) as u32, S::LANES as u32], PARTIAL, 0)
-                } else if comes_first {
-                    ([next * S::LANES, (next + 1) * S::LANES], [0, odd as u32], PARTIAL, 0)
-                } else if next >= whole.start && next < whole.end {
-                    let kind = if positions.start >= start && positions.end <= end { INSIDE } else { EDGE };
-                    ([next * S::LANES, whole.end * S::LANES], all, kind, whole.end)
-                } else {
-                    ([next * S::LANES, (next + 1) * S::LANES], all, PARTIAL, next + 1)
-                };
-                comes_first = false;
-                let place = Place { segments, source, position, lanes, own, stored: self.strips && vectors > 0 };
-                visit(Tile { position, len, kind }, place);
-            }
+        Tiles {
+            positions: Panels::of_at_most(self.columns.count, most),
+            inside: Span { start, end },
+            whole,
+            vectors,
+            lanes: self.lanes,
+            strips: self.strips,
+            source_step: self.columns.source_step,
         }
     }
 
     /// The segments in the form in which tiles use them.
     fn prepare<'a, S: Vector>(&self, room: &'a mut [SegmentWords]) -> &'a [SegmentWords] {
         for (to, &words) in room.iter_mut().zip(self.segments) {
-            *to = Segment::of(words).prepared::<S>(self.columns.source_step).words();
+            *to = Segment::of(words).prepared::<S>(self).words();
         }
         &room[..self.segments.len()]
     }
@@ -356,6 +344,58 @@ impl Walk<'_> {
     /// Elements of tables from a lane to the next one.
     const fn per_lane(&self) -> usize {
         if self.strips { 0 } else { self.taps }
+    }
+}
+
+/// The tiles of a row.
+struct Tiles {
+    positions: Panels,
+    /// The positions that read inside through all taps.
+    inside: Span,
+    /// The vectors all of whose lanes are inside.
+    whole: Span,
+    // As the walk's.
+    vectors: usize,
+    lanes: usize,
+    strips: bool,
+    source_step: usize,
+}
+
+impl Tiles {
+    /// Visits all tiles of a row, which reads what begins at `source`. The segments are the walk's, prepared.
+    #[inline(always)]
+    fn for_each<S: Vector>(
+        &self,
+        source: *const f32,
+        segments: &[SegmentWords],
+        mut visit: impl FnMut(Tile, Place<'_>),
+    ) {
+        let Self { inside, whole, vectors, lanes: all, strips, source_step, .. } = *self;
+        let odd = all % S::LANES;
+        for positions in self.positions.iter() {
+            let (position, len) = (positions.start, positions.len());
+            let source = source.wrapping_add(position.wrapping_mul(source_step));
+            let mut next = if odd > 0 { vectors } else { 0 };
+            let mut comes_first = odd > 0;
+            while comes_first || next < vectors {
+                let (lanes, own, kind);
+                (lanes, own, kind, next) = if comes_first && strips && vectors > 0 {
+                    let first = all - S::LANES;
+                    ([first, all], [S::LANES - odd, S::LANES], PARTIAL, 0)
+                } else if comes_first {
+                    ([next * S::LANES, (next + 1) * S::LANES], [0, odd], PARTIAL, 0)
+                } else if next >= whole.start && next < whole.end {
+                    let inside = positions.start >= inside.start && positions.end <= inside.end;
+                    let kind = if inside { INSIDE } else { EDGE };
+                    ([next * S::LANES, whole.end * S::LANES], [0, S::LANES], kind, whole.end)
+                } else {
+                    ([next * S::LANES, (next + 1) * S::LANES], [0, S::LANES], PARTIAL, next + 1)
+                };
+                comes_first = false;
+                let place = Place { segments, source, position, lanes, own, stored: strips && vectors > 0 };
+                visit(Tile { position, len, kind }, place);
+            }
+        }
     }
 }
 
@@ -371,7 +411,7 @@ struct Place<'a> {
     lanes: [usize; 2],
     /// For a vector that is not whole: the range of lanes that belong to no other vector, and whether the other lanes may be
     /// stored as well.
-    own: [u32; 2],
+    own: [usize; 2],
     stored: bool,
 }
 
@@ -408,15 +448,16 @@ unsafe fn gather<S: Vector>(simd: S, from: *const f32, taps: usize, to: *mut f32
 
 /// Whether they are all that a vector has.
 #[inline(always)]
-const fn all_lanes<S: Vector>([start, end]: [u32; 2]) -> bool {
-    start == 0 && end as usize >= S::LANES
+const fn all_lanes<S: Vector>([start, end]: [usize; 2]) -> bool {
+    start == 0 && end >= S::LANES
 }
 
-/// Some lanes.
+/// Some lanes of a [`PARTIAL`] tile. Other tiles use all lanes, and no mask.
 #[inline(always)]
-fn mask_of<S: Vector>(simd: S, [start, end]: [u32; 2]) -> MemMask<S::m32s> {
+fn mask_of<S: Vector, const KIND: usize>(simd: S, [start, end]: [usize; 2]) -> MemMask<S::m32s> {
+    let (start, end) = if KIND == PARTIAL { (start.min(S::LANES), end.min(S::LANES)) } else { (0, S::LANES) };
     // A range that begins behind the last lane is empty. pulp's table of masks for AVX-512 has no entry for such a start.
-    let end = if start as usize >= S::LANES { 0 } else { end };
+    let (start, end) = if start == S::LANES { (0, 0) } else { (start as u32, end as u32) };
     // A new mask, because pulp's carries functions, and around calls of these the compiler saves all registers.
     MemMask::new(simd.mask_between_m32s(start, end).mask())
 }

@@ -107,7 +107,9 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
     };
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
     let tiles = walk.tiles::<S>(most_rows::<S>(THETAS));
-    for row in 0..walk.rows.count {
+    // The rows of strips have coefficients of their own.
+    let together = if walk.strips { 1 } else { walk.rows.count };
+    for row in (0..walk.rows.count).step_by(together) {
         // SAFETY: checked: the row's channel has coefficients and sums, and there is room for their vectors.
         let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
         let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
@@ -117,6 +119,8 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
                 input: data.as_ptr().wrapping_add(row * steps[0] + tile.position * steps[1]),
                 grad_input: grad_input.wrapping_add(row * grad_row + tile.position * grad_step),
                 wanted: !grad_input.is_null(),
+                rows: together,
+                row_steps: [walk.rows.source_step, steps[0], grad_row],
             };
             with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(THETAS) => {
                 // SAFETY: checked; the tile lies in the walk.
@@ -185,13 +189,16 @@ struct Inputs {
     input: *const f32,
     grad_input: *mut f32,
     wanted: bool,
+    /// The rows, and the distances from one to the next: of what they read, of inputs, and of their gradients.
+    rows: usize,
+    row_steps: [usize; 3],
 }
 
-/// A tile of `R` positions.
+/// A tile of `R` positions, in some rows.
 ///
 /// # Safety
 ///
-/// The walk and the tables are those of a [checked](Kernel#checked) call. The place is that of `R` positions of a row, whose inputs
+/// The walk and the tables are those of a [checked](Kernel#checked) call. The place is that of `R` positions of the first row, whose inputs
 /// and gradients those given are; the lanes are the call's. Of [`INSIDE`] tiles, all taps read inside.
 #[inline(always)]
 unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const THETAS: usize>(
@@ -204,85 +211,93 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const THETAS: 
     let Walk { tap_step, columns, .. } = *walk;
     let (zero, mask) = (simd.splat_f32s(0.0), mask_of::<S, KIND>(simd, place.own));
     let per_vector = walk.per_lane() * S::LANES;
-    let (mut table, mut lane) = (place.lanes[0] * walk.per_lane(), place.lanes[0]);
-    while lane < place.lanes[1] {
-        // SAFETY: checked: the inputs and their gradients are the call's, and there are weights, thresholds and sums for all taps
-        // and lanes.
-        unsafe {
-            let weight = tables.weight.wrapping_add(table);
-            let sums = tables.sums.wrapping_add(table);
-            let mut x = [zero; R];
-            if THETAS != LINEAR {
-                let mut from = own.input.wrapping_add(lane);
-                for x in &mut x {
-                    *x = load::<S, KIND>(simd, mask, from);
-                    if KIND == PARTIAL {
-                        // It is on neither side of a threshold.
-                        *x = simd.select_f32s(mask.mask(), *x, simd.splat_f32s(f32::NAN));
-                    }
-                    from = from.wrapping_add(tables.input_step);
-                }
-            }
-            let mut gradients = [zero; R];
-            let source = place.source.wrapping_add(lane);
-            for &words in place.segments {
-                let segment = Prepared::of(words);
-                let taps = Taps {
-                    source: source.wrapping_add(segment.source),
-                    source_step: columns.source_step,
-                    inside: segment.inside::<KIND>(place.position),
-                    lanes: segment.lanes(lane),
-                    weight: weight.wrapping_add(segment.table),
-                    thetas: tables.thetas.at(table + segment.table),
-                    sums: sums.wrapping_add(segment.table),
-                    step: tap_step * S::LANES as isize,
-                };
-                with_const!(segment.taps, T in [1 2 3] => {
-                    if KIND == PARTIAL && all_lanes::<S>(taps.lanes) {
-                        add::<S, R, T, EDGE, THETAS>(simd, &x, &mut gradients, taps);
-                    } else {
-                        add::<S, R, T, KIND, THETAS>(simd, &x, &mut gradients, taps);
-                    }
-                });
-            }
-            if THETAS == UNIFORM {
-                let theta = simd.load(tables.thetas.at(0));
-                let mut held = simd.load(sums);
-                for r in 0..R {
-                    let holds = simd.less_than_or_equal_f32s(x[r], theta);
-                    held = simd.add_where(holds, held, gradients[r]);
-                    gradients[r] = simd.discard(holds, gradients[r]);
-                }
-                simd.store(sums, held);
-            }
-            for r in 0..R {
+    let Inputs { mut input, mut grad_input, wanted, rows, row_steps } = own;
+    let mut first = place.source;
+    for _ in 0..rows {
+        let (mut table, mut lane) = (place.lanes[0] * walk.per_lane(), place.lanes[0]);
+        while lane < place.lanes[1] {
+            // SAFETY: checked: the inputs and their gradients are the call's, and there are weights, thresholds and sums for all taps
+            // and lanes.
+            unsafe {
+                let weight = tables.weight.wrapping_add(table);
+                let sums = tables.sums.wrapping_add(table);
+                let mut x = [zero; R];
                 if THETAS != LINEAR {
-                    // A NaN exceeds nothing, though it is not less or equal either.
-                    gradients[r] = simd.keep(simd.less_than_or_equal_f32s(x[r], x[r]), gradients[r]);
-                } else if KIND == PARTIAL {
-                    gradients[r] = simd.keep(mask.mask(), gradients[r]);
-                }
-            }
-            let mut to = own.grad_input.wrapping_add(lane);
-            if own.wanted {
-                for mut gradient in gradients {
-                    if KIND == PARTIAL && !place.stored {
-                        if tables.add {
-                            gradient = simd.add_f32s(simd.mask_load_ptr_f32s(mask, to), gradient);
+                    let mut from = input.wrapping_add(lane);
+                    for x in &mut x {
+                        *x = load::<S, KIND>(simd, mask, from);
+                        if KIND == PARTIAL {
+                            // It is on neither side of a threshold.
+                            *x = simd.select_f32s(mask.mask(), *x, simd.splat_f32s(f32::NAN));
                         }
-                        simd.mask_store_ptr_f32s(mask, to, gradient);
-                    } else {
-                        if tables.add {
-                            gradient = simd.add_f32s(simd.load(to), gradient);
-                        }
-                        simd.store(to, gradient);
+                        from = from.wrapping_add(tables.input_step);
                     }
-                    to = to.wrapping_add(tables.grad_step);
+                }
+                let mut gradients = [zero; R];
+                let source = first.wrapping_add(lane);
+                for &words in place.segments {
+                    let segment = Prepared::of(words);
+                    let taps = Taps {
+                        source: source.wrapping_add(segment.source),
+                        source_step: columns.source_step,
+                        inside: segment.inside::<KIND>(place.position),
+                        lanes: segment.lanes(lane),
+                        weight: weight.wrapping_add(segment.table),
+                        thetas: tables.thetas.at(table + segment.table),
+                        sums: sums.wrapping_add(segment.table),
+                        step: tap_step * S::LANES as isize,
+                    };
+                    with_const!(segment.taps, T in [1 2 3] => {
+                        if KIND == PARTIAL && all_lanes::<S>(taps.lanes) {
+                            add::<S, R, T, EDGE, THETAS>(simd, &x, &mut gradients, taps);
+                        } else {
+                            add::<S, R, T, KIND, THETAS>(simd, &x, &mut gradients, taps);
+                        }
+                    });
+                }
+                if THETAS == UNIFORM {
+                    let theta = simd.load(tables.thetas.at(0));
+                    let mut held = simd.load(sums);
+                    for r in 0..R {
+                        let holds = simd.less_than_or_equal_f32s(x[r], theta);
+                        held = simd.add_where(holds, held, gradients[r]);
+                        gradients[r] = simd.discard(holds, gradients[r]);
+                    }
+                    simd.store(sums, held);
+                }
+                for r in 0..R {
+                    if THETAS != LINEAR {
+                        // A NaN exceeds nothing, though it is not less or equal either.
+                        gradients[r] = simd.keep(simd.less_than_or_equal_f32s(x[r], x[r]), gradients[r]);
+                    } else if KIND == PARTIAL {
+                        gradients[r] = simd.keep(mask.mask(), gradients[r]);
+                    }
+                }
+                let mut to = grad_input.wrapping_add(lane);
+                if wanted {
+                    for mut gradient in gradients {
+                        if KIND == PARTIAL && !place.stored {
+                            if tables.add {
+                                gradient = simd.add_f32s(simd.mask_load_ptr_f32s(mask, to), gradient);
+                            }
+                            simd.mask_store_ptr_f32s(mask, to, gradient);
+                        } else {
+                            if tables.add {
+                                gradient = simd.add_f32s(simd.load(to), gradient);
+                            }
+                            simd.store(to, gradient);
+                        }
+                        to = to.wrapping_add(tables.grad_step);
+                    }
                 }
             }
+            lane += S::LANES;
+            table += per_vector;
         }
-        lane += S::LANES;
-        table += per_vector;
+        // Wrap around behind the last row, where they are not used.
+        first = first.wrapping_add(row_steps[0]);
+        input = input.wrapping_add(row_steps[1]);
+        grad_input = grad_input.wrapping_add(row_steps[2]);
     }
 }
 

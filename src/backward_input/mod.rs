@@ -180,11 +180,7 @@ impl BackwardInputPlan {
         let sums_len = thresholds_len.saturating_mul(driver.partial(kernels));
         // The panels of a task share the copy of the output's gradient.
         let shared = if depthwise { 1 } else { 1 + 16 / desc.taps() };
-        let [images, mut positions] = segments(desc, &packing, sums_len, tuning, shared);
-        if depthwise {
-            // Depthwise layers are not cut along their rows.
-            positions = Panels::into_parts(positions.len(), 1);
-        }
+        let [images, positions] = segments(desc, &packing, sums_len, tuning, shared);
         let items = [images.count(), positions.count(), panels];
         Self {
             driver,
@@ -398,6 +394,7 @@ impl BackwardInputPlan {
             call,
             depthwise::Part {
                 images: segment.images.clone(),
+                space: segment.space.clone(),
                 channels: start..end,
                 thetas: thetas_of(&call.thresholds, segment.thresholds),
                 grad_input: grad_input.view.as_mut(),

@@ -8,7 +8,7 @@ use super::geometry::{Direction, Rows, Strips};
 use super::outside::{Gradients, Outside};
 use super::{Blocking, Field, Plane, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
 use crate::calls::BackwardInputCall;
-use crate::desc::{ConvDesc, volume};
+use crate::desc::ConvDesc;
 use crate::geometry::{Reads, Segments, Steps, chunks};
 use crate::kernel::{DepthwiseBackwardInput, Kernels, Thetas, View, Walk};
 use crate::pixels::{Reading, Results};
@@ -23,6 +23,8 @@ pub(crate) struct BackwardInput(Blocking);
 /// The gradients that one task computes.
 pub(crate) struct Part<'a, 'b> {
     pub(crate) images: Range<usize>,
+    /// Inputs, along each axis.
+    pub(crate) space: [Range<usize>; 3],
     /// The first channel is the first of a vector.
     pub(crate) channels: Range<usize>,
     /// The thresholds of the task's channels.
@@ -65,7 +67,7 @@ impl BackwardInput {
 
     pub(crate) fn run(&self, call: &BackwardInputCall<'_>, part: Part<'_, '_>) {
         let (desc, kernels) = (call.desc, call.kernels);
-        let Part { images, channels, thetas, mut grad_input, add, sums, workspace } = part;
+        let Part { images, space, channels, thetas, mut grad_input, add, sums, workspace } = part;
         let ([outside, segments, kernel_rows, spread, window, inputs, results], _) =
             self.buffers(desc, kernels).carve(workspace);
         let mut tables = Tables { segments, outside: kernel_rows, spread };
@@ -78,6 +80,8 @@ impl BackwardInput {
             Thetas::Uniform(theta) => desc.has_padding() && theta >= 0.0,
             Thetas::Linear => false,
         };
+        let outputs = outputs_of(desc, &space);
+        let boxed = outputs.iter().map(Range::len).product();
         let weighted = !(finite && matches!(thetas, Thetas::PerTap(_)));
         let mut outside = Outside::new(desc, kernels, if reached { outside } else { &mut [] });
         let [read, own_copies] = self.0.pitches();
@@ -88,7 +92,7 @@ impl BackwardInput {
             for image in images {
                 let source = Plane::new(&output, call.grad_output, image, first);
                 let x = call.input.map(|data| Plane::new(&input, data, image, first));
-                for block in blocks(desc.input_size().map(|size| 0..size), self.0.block) {
+                for block in blocks(space.clone(), self.0.block) {
                     Strips::all(&reads, Direction::Backward, ranges_of(&block), kernels.lanes).for_each(|strips| {
                         let (from, apart, count) = strips.positions();
                         let (walk, room, spread) = tables.strips(desc, &strips, Some(&source), channels.len(), false);
@@ -114,8 +118,8 @@ impl BackwardInput {
                     }
                 }
                 if reached {
-                    outside.add_strips(call.grad_output, image, channels.clone(), &mut tables);
-                    if outside.advance(volume(desc.output_size())) {
+                    outside.add_strips(call.grad_output, image, channels.clone(), outputs.clone(), &mut tables);
+                    if outside.advance(boxed) {
                         outside.take(0..table, |at, outside| {
                             add_outside(sums.current, weight, thetas, weighted, at, outside);
                         });
@@ -132,22 +136,16 @@ impl BackwardInput {
                     let g = Gradients { data: call.grad_output, image, channels: group.clone(), in_sums: in_part };
                     // The rows of outputs that were copied whole. The part of padding has been added for them.
                     let mut met: Option<Range<usize>> = None;
-                    for block in blocks(desc.input_size().map(|size| 0..size), self.0.block) {
+                    for block in blocks(space.clone(), self.0.block) {
                         let axes = Reading::Backward.read(&reads, &block);
                         let source =
                             Field::new(kernels, read, (&output, call.grad_output), (image, axes), &group, window);
                         if reached && read.is_some() && covers(desc, &axes) {
-                            let end = axes[1].first + axes[1].count;
-                            let start = met.as_ref().map_or(axes[1].first, |met| met.end);
-                            let [depth, _, width] = desc.output_size();
-                            outside.add_field(
-                                &self.0,
-                                &g,
-                                &source,
-                                [0..depth, start..end.max(start), 0..width],
-                                &mut tables,
-                            );
-                            met = Some(met.map_or(start, |met| met.start)..end.max(start));
+                            let [depths, rows, widths] = outputs.clone();
+                            let start = met.as_ref().map_or(axes[1].first, |met| met.end).clamp(rows.start, rows.end);
+                            let end = (axes[1].first + axes[1].count).min(rows.end).max(start);
+                            outside.add_field(&self.0, &g, &source, [depths, start..end, widths], &mut tables);
+                            met = Some(met.map_or(start, |met| met.start)..end);
                         }
                         let x = call.input.map(|data| {
                             Field::new(
@@ -207,13 +205,14 @@ impl BackwardInput {
                         }
                     }
                     if reached {
-                        let (met, rows) = (met.unwrap_or(0..0), desc.output_size()[1]);
-                        for rows in [0..met.start, met.end..rows] {
-                            outside.add(&self.0, &g, rows, window, &mut tables);
+                        let [depths, rows, widths] = outputs.clone();
+                        let met = met.unwrap_or(rows.start..rows.start);
+                        for rows in [rows.start..met.start, met.end..rows.end] {
+                            outside.add(&self.0, &g, [depths.clone(), rows, widths.clone()], window, &mut tables);
                         }
                     }
                 }
-                if reached && outside.advance(volume(desc.output_size())) {
+                if reached && outside.advance(boxed) {
                     outside
                         .take(0..table, |at, outside| add_outside(sums.current, weight, thetas, weighted, at, outside));
                 }
@@ -226,6 +225,14 @@ impl BackwardInput {
             sums.multiply(weight);
         }
     }
+}
+
+/// The outputs whose part of padding belongs to a box of inputs. Boxes into which the inputs fall get each output once.
+fn outputs_of(desc: &ConvDesc, space: &[Range<usize>; 3]) -> [Range<usize>; 3] {
+    let (inputs, outputs) = (desc.input_size(), desc.output_size());
+    // Products of an axis's sizes may exceed the numbers of a small target.
+    let share = |axis: usize, at: usize| (at as u64 * outputs[axis] as u64 / inputs[axis] as u64) as usize;
+    [0, 1, 2].map(|axis| share(axis, space[axis].start)..share(axis, space[axis].end))
 }
 
 /// Whether the coordinates hold all depths and all columns of the output. They may hold only some rows.

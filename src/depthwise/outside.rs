@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use super::geometry::{Direction, Rows, Strips};
 use super::{Blocking, Field, Plane, Tables, axes_of, ranges_of};
-use crate::arith::min;
+use crate::arith::{max, min};
 use crate::border::{self, is_inside, unpadded};
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, SEGMENT, Segments, chunks};
@@ -41,12 +41,12 @@ impl<'a> Outside<'a> {
         self.sums
     }
 
-    /// Adds the positions of the edges of some rows.
+    /// Adds the positions of a box that lie at the edges of the image.
     pub(super) fn add(
         &mut self,
         blocking: &Blocking,
         g: &Gradients<'_>,
-        rows: Range<usize>,
+        [in_depths, rows, columns]: [Range<usize>; 3],
         window: &mut [f32],
         tables: &mut Tables<'_>,
     ) {
@@ -56,12 +56,13 @@ impl<'a> Outside<'a> {
         let [kd, kh, kw] = desc.kernel();
         // All taps read inside from the first position at which the first tap does to the last position at which the last tap
         // does.
-        let (columns, start, end) = (desc.output_size()[2], widths.unpadded(0).start, widths.unpadded(kw - 1).end);
-        for (d, h) in depths.intervals().flat_map(|d| heights.intervals_in(rows.clone()).map(move |h| (d, h))) {
+        let (start, end) = (widths.unpadded(0).start, widths.unpadded(kw - 1).end);
+        let depths = depths.intervals_in(in_depths);
+        for (d, h) in depths.flat_map(|d| heights.intervals_in(rows.clone()).map(move |h| (d, h))) {
             let edges = if (d.taps.len(), h.taps.len()) == (kd, kh) && start < end {
-                [0..start, end..columns]
+                [columns.start..min(start, columns.end), max(end, columns.start)..columns.end]
             } else {
-                [0..columns, 0..0]
+                [columns.clone(), 0..0]
             };
             for w in edges {
                 let region = [d.positions.range(), h.positions.range(), w];
@@ -121,13 +122,22 @@ impl<'a> Outside<'a> {
         });
     }
 
-    /// Adds the positions of an image that read padding, with columns in the lanes, for some channels.
-    pub(super) fn add_strips(&mut self, data: &[f32], image: usize, channels: Range<usize>, tables: &mut Tables<'_>) {
+    /// Adds the positions of a box of an image that read padding, with columns in the lanes, for some channels.
+    pub(super) fn add_strips(
+        &mut self,
+        data: &[f32],
+        image: usize,
+        channels: Range<usize>,
+        positions: [Range<usize>; 3],
+        tables: &mut Tables<'_>,
+    ) {
+        if positions.iter().any(Range::is_empty) {
+            return;
+        }
         let (desc, tensor) = (self.desc, self.desc.output_tensor());
         let plane = Plane::new(&tensor, data, image, channels.start);
         let reads = Reads::all_forward(desc);
-        let all = border::all(desc);
-        Strips::all(&reads, Direction::Forward, all, self.kernels.lanes).for_each(|strips| {
+        Strips::all(&reads, Direction::Forward, positions, self.kernels.lanes).for_each(|strips| {
             let (walk, room, spread) = tables.strips(desc, &strips, None, channels.len(), true);
             self.kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
                 walk,

@@ -151,6 +151,7 @@ impl Reads {
     }
 
     /// All positions, cut where the taps that read inside change.
+    #[cfg(test)]
     pub(crate) const fn intervals(&self) -> Intervals {
         self.intervals_in(0..self.positions)
     }

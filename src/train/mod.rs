@@ -61,7 +61,7 @@ mod trainer;
 mod vectorized;
 
 pub use config::{Config, TrainConfig};
-pub use context::{Context, Mode, Part, Profile};
+pub use context::{Context, Mode, Profile, ProfilePart};
 pub use data::{Augment, DataConfig, Dataset, Encoding, Inventory, Source, Text};
 pub use error::{FilePosition, TrainError};
 pub use init::{ThresholdInit, WeightInit};
@@ -73,6 +73,6 @@ pub use parameter::{Kind, Parameter};
 pub use run::{Run, Start};
 pub use shape::{Channels, Shape};
 pub use trainer::{
-    Answers, Epoch, Evaluation, Moment, Progress, Step, Trainer, evaluate, evaluate_watched, input, moments,
-    recorded_input,
+    Answers, Epoch, EpochEvent, Evaluation, Progress, Step, Trainer, evaluate, evaluate_watched, input,
+    mean_and_deviation, recorded_input,
 };

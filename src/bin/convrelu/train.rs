@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use convrelu::train::run::{CHECKPOINT, Event, METRICS, WEIGHTS};
-use convrelu::train::{Config, Dataset, Epoch, Moment, Run, Start, Step, TrainError, Trainer, files};
+use convrelu::train::{Config, Dataset, Epoch, EpochEvent, Run, Start, Step, TrainError, Trainer, files};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -202,8 +202,8 @@ impl Watcher {
 
     fn see(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
-            Event::Within(Moment::Step(step)) => self.step(step),
-            Event::Within(Moment::Test { examples, of }) => {
+            Event::Within(EpochEvent::Step(step)) => self.step(step),
+            Event::Within(EpochEvent::Test { examples, of }) => {
                 self.bar.set_message(format!("testing: {examples} of {of} examples"));
             }
             Event::Epoch(epoch) => self.epoch(epoch),

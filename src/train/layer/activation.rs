@@ -413,7 +413,7 @@ impl Layer for Activate {
         self.parameter.iter_mut().for_each(visit);
     }
 
-    fn units(&self) -> Units {
+    fn visit_units(&self, visit: &mut dyn FnMut(&str, Units)) {
         let peaks = &self.peaks.0;
         let dead = match (self.function(), self.pointwise) {
             (Function::Clamp(thresholds), Pointwise::AdaRelu { .. }) => {
@@ -421,7 +421,7 @@ impl Layer for Activate {
             }
             _ => self.peaks.dead(0.0),
         };
-        Units { dead, total: peaks.len() }
+        visit(&self.name, Units { dead, total: peaks.len() });
     }
 
     fn reset_units(&mut self) {

@@ -223,8 +223,8 @@ impl Layer for Conv {
         [Some(&mut self.weight), self.bias.as_mut(), self.thresholds.as_mut()].into_iter().flatten().for_each(visit);
     }
 
-    fn units(&self) -> Units {
-        match (&self.clamp, &self.thresholds) {
+    fn visit_units(&self, visit: &mut dyn FnMut(&str, Units)) {
+        let units = match (&self.clamp, &self.thresholds) {
             (Clamp::Relu, _) => Units { dead: self.peaks.dead(0.0), total: self.peaks.0.len() },
             (_, Some(thresholds)) => {
                 let thetas = thresholds.canonical(&thresholds.value);
@@ -232,8 +232,9 @@ impl Layer for Conv {
                 let dead = channels.map(|(thetas, peak)| thetas.iter().filter(|theta| peak <= theta).count());
                 Units { dead: dead.sum(), total: thetas.len() }
             }
-            _ => Units::default(),
-        }
+            _ => return,
+        };
+        visit(&self.name, units);
     }
 
     fn reset_units(&mut self) {

@@ -1,6 +1,6 @@
 //! What layers compute in evaluation, as data: for who writes a network in another form.
 
-use super::{BatchNorm, Pointwise, Sequence, Window};
+use super::{BatchNorm, Pointwise, PoolWindow, Sequence};
 use crate::desc::ConvDesc;
 use crate::train::parameter::Parameter;
 
@@ -58,9 +58,9 @@ pub enum Operation<'a> {
     /// A function of one element at a time; its slopes or thresholds, if it has trained ones.
     Activation(Pointwise, Option<&'a Parameter>),
     /// The greatest value of each window.
-    MaxPool(Window),
+    MaxPool(PoolWindow),
     /// The mean of each window.
-    AveragePool(Window),
+    AveragePool(PoolWindow),
     /// The mean of each channel.
     GlobalAveragePool,
     /// All elements as channels, channels before positions.

@@ -1,12 +1,12 @@
 //! Building blocks that all networks share.
 
-use super::{Activation, ModelConfig, Place};
+use super::{Activation, ActivationPlace, ModelConfig};
 use crate::desc::ConvDesc;
 use crate::isa::Isa;
 use crate::train::error::TrainError;
 use crate::train::layer::{
     Activate, BatchNorm, Clamp, Conv, Embedding, Flatten, GlobalAveragePool, Layer, Linear, MaxPool, Pointwise,
-    Sequence, Window,
+    PoolWindow, Sequence,
 };
 use crate::train::random::{Purpose, stream};
 use crate::train::shape::Shape;
@@ -51,7 +51,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The activation of a place; where it feeds a convolution, that convolution may take it over.
-    pub(super) fn activation(&mut self, layers: &mut Sequence, name: &str, place: Place) {
+    pub(super) fn activation(&mut self, layers: &mut Sequence, name: &str, place: ActivationPlace) {
         let activation = place.activation(self.config, self.blocks);
         match activation {
             Activation::Relu if place.feeds_convolution => self.clamp = Clamp::Relu,
@@ -118,7 +118,7 @@ impl<'a> Builder<'a> {
 
     /// Max pooling over windows without overlap.
     pub(super) fn max_pool(&mut self, layers: &mut Sequence, name: &str, kernel: [usize; 3]) -> Result<(), TrainError> {
-        layers.push(MaxPool::new(name, layers.output(), Window { kernel, stride: kernel })?);
+        layers.push(MaxPool::new(name, layers.output(), PoolWindow { kernel, stride: kernel })?);
         Ok(())
     }
 

@@ -2,9 +2,9 @@
 
 use super::builder::{Builder, ConvSpec, at_least};
 use super::entry::{Entry, Size};
-use super::{Input, Place};
+use super::{ActivationPlace, Input};
 use crate::train::error::TrainError;
-use crate::train::layer::{AveragePool, BatchNorm, DenseBlock, Layer, Sequence, Window};
+use crate::train::layer::{AveragePool, BatchNorm, DenseBlock, Layer, PoolWindow, Sequence};
 
 pub(super) const CIFAR: Entry = Entry::images("DenseNet-CIFAR", &[Size::Growth], cifar);
 pub(super) const FORTY: Entry = Entry::images("DenseNet-40", &[Size::Growth, Size::Depth], forty);
@@ -57,13 +57,13 @@ fn build(builder: Builder<'_>, input: Input, design: Design) -> Result<Sequence,
             let mut stretches = Vec::new();
             let mut body = Sequence::new(&name, seen);
             let mut norm = BatchNorm::new(&format!("{name}.bn1"), seen);
-            builder.activation(&mut body, &format!("{name}.act1"), Place::of_block(index));
+            builder.activation(&mut body, &format!("{name}.act1"), ActivationPlace::of_block(index));
             if bottleneck {
                 builder.conv(&mut body, &format!("{name}.conv1"), conv(4 * growth, &[1, 1], 0))?;
                 let narrow = body.output();
                 stretches.push((norm, std::mem::replace(&mut body, Sequence::new(&name, narrow))));
                 norm = BatchNorm::new(&format!("{name}.bn2"), narrow);
-                builder.activation(&mut body, &format!("{name}.act2"), Place::of_block(index));
+                builder.activation(&mut body, &format!("{name}.act2"), ActivationPlace::of_block(index));
                 builder.conv(&mut body, &format!("{name}.conv2"), conv(growth, &[3, 3], 1))?;
             } else {
                 builder.conv(&mut body, &format!("{name}.conv1"), conv(growth, &[3, 3], 1))?;
@@ -76,10 +76,10 @@ fn build(builder: Builder<'_>, input: Input, design: Design) -> Result<Sequence,
             let name = format!("trans{}", index + 1);
             let channels = layers.output().channels / compression;
             builder.norm(&mut layers, &format!("{name}.bn"));
-            let between = Place { block: None, feeds_convolution: true };
+            let between = ActivationPlace { block: None, feeds_convolution: true };
             builder.activation(&mut layers, &format!("{name}.act"), between);
             builder.conv(&mut layers, &format!("{name}.conv"), conv(channels, &[1, 1], 0))?;
-            let window = Window { kernel: [1, 2, 2], stride: [1, 2, 2] };
+            let window = PoolWindow { kernel: [1, 2, 2], stride: [1, 2, 2] };
             layers.push(AveragePool::new(&format!("{name}.pool"), layers.output(), window)?);
         }
     }

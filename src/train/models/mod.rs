@@ -1,6 +1,6 @@
 //! The networks of the paper, and the activations that replace ReLU in them.
 //!
-//! A network names the places of its activations ([`Place`]): the block of each, and whether it feeds exactly one convolution.
+//! A network names the places of its activations ([`ActivationPlace`]): the block of each, and whether it feeds exactly one convolution.
 //! The configuration says which activation stands there: an [`Activation`] in a [`Region`], and ReLU elsewhere. ReLU and ConvReLU
 //! need no layer of their own where they feed a convolution, because the convolution clamps its input when it loads it.
 //!
@@ -209,14 +209,14 @@ pub struct Input {
 
 /// A place of an activation in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ActivationPlace {
     /// Its block, from 0; `None` outside blocks.
     pub block: Option<usize>,
     /// Whether it feeds exactly one convolution, and nothing else.
     pub feeds_convolution: bool,
 }
 
-impl Place {
+impl ActivationPlace {
     const fn of_block(block: usize) -> Self {
         Self { block: Some(block), feeds_convolution: true }
     }

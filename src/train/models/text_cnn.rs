@@ -2,7 +2,7 @@
 
 use super::builder::{Builder, ConvSpec};
 use super::entry::{Entry, Size};
-use super::{Input, Place};
+use super::{ActivationPlace, Input};
 use crate::train::data::Text;
 use crate::train::error::TrainError;
 use crate::train::layer::{Dropout, Layer, OneHot, Sequence};
@@ -57,15 +57,15 @@ fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
         }
         let name = format!("act{}", index + 1);
         if index + 1 < CONVOLUTIONS.len() {
-            builder.activation(&mut layers, &name, Place::of_block(index / 2));
+            builder.activation(&mut layers, &name, ActivationPlace::of_block(index / 2));
         } else {
-            builder.activation(&mut layers, &name, Place { block: Some(2), feeds_convolution: false });
+            builder.activation(&mut layers, &name, ActivationPlace { block: Some(2), feeds_convolution: false });
         }
     }
     builder.flatten(&mut layers, "flatten");
     for index in 1..=2 {
         builder.linear(&mut layers, &format!("fc{index}"), units);
-        let behind = Place { block: None, feeds_convolution: false };
+        let behind = ActivationPlace { block: None, feeds_convolution: false };
         builder.activation(&mut layers, &format!("fc{index}_act"), behind);
         layers.push(Dropout::new(&format!("dropout{index}"), layers.output(), config.dropout, index));
     }

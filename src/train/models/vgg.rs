@@ -2,7 +2,7 @@
 
 use super::builder::{Builder, ConvSpec, at_least};
 use super::entry::Entry;
-use super::{Input, Place};
+use super::{ActivationPlace, Input};
 use crate::train::error::TrainError;
 use crate::train::layer::Sequence;
 
@@ -33,7 +33,7 @@ fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
             if last && block + 1 == BLOCKS.len() {
                 builder.last_activation(&mut layers, &name);
             } else {
-                builder.activation(&mut layers, &name, Place::of_block(block));
+                builder.activation(&mut layers, &name, ActivationPlace::of_block(block));
             }
             number += if last { 4 } else { 3 };
         }

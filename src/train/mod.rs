@@ -9,7 +9,7 @@
 //! add a data set, a network or a layer.
 //!
 //! One seed gives the same bits on one instruction set, for any number of threads and interruptions. Kernels do not depend on
-//! threads, and sums have a fixed order. Random numbers depend on their place (epoch, example, layer), not on what was drawn
+//! threads, and sums have a fixed order. Random numbers depend on their index (epoch, example, layer), not on what was drawn
 //! before. `exp` and `ln` come from the crate `libm`, not from the system. After the first step, a step allocates only what the
 //! crate `gemm` needs.
 //!

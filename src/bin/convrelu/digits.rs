@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// Runs with different seeds, per activation
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Threads, each of which trains one network at a time; the number does not change results [default: all cores]
+    /// Threads. Each trains one network at a time. Their number does not change results [default: all cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// Directory of the results

@@ -132,7 +132,8 @@ impl Dataset {
         Ok(data)
     }
 
-    /// The same data with normalisation: a value `x` of channel `c` is read as `(x − mean[c]) / deviation[c]`. Tokens stay the same.
+    /// The same data with normalisation: a value `x` of channel `c` is read as `(x − mean[c]) / deviation[c]`. Tokens stay the
+    /// same.
     ///
     /// # Errors
     ///
@@ -297,7 +298,8 @@ impl Dataset {
         (0..self.shape.channels).map(channel).unzip()
     }
 
-    /// Writes an example in a layout. It is normalised, and changed at random if random numbers are given. Token ids stay the same.
+    /// Writes an example in a layout. It is normalised, and changed at random if random numbers are given. Token ids stay the
+    /// same.
     ///
     /// # Panics
     ///

@@ -50,8 +50,8 @@ type Listing = Vec<(PathBuf, u16)>;
 type Classes = BTreeMap<String, u16>;
 
 /// Images (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`) at any depth below `train/<class>/` and `test/<class>/` or
-/// `val/<class>/`. Classes are numbered in the order of their names. Images are resized to `[height, width]`. If no size is given,
-/// all images must have the size of the first.
+/// `val/<class>/`. Classes are numbered in the order of their names. Images are resized to `[height, width]`. If no size is
+/// given, all images must have the size of the first.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Image data sets as the Hugging Face hub distributes them. Each part has one or more Parquet files, in the folder or in a folder
-//! below it. A row holds an image, as the bytes of a PNG, and its label.
+//! Image data sets as the Hugging Face hub distributes them. Each part has one or more Parquet files, in the folder or in a
+//! folder below it. A row holds an image, as the bytes of a PNG, and its label.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,9 +95,9 @@ fn in_folder(folder: &Path, part: &str) -> Result<Option<Vec<PathBuf>>, TrainErr
     }
     found.sort();
     let Some((_, of, first)) = found.first() else { return Ok(None) };
-    for (place, (number, others, path)) in found.iter().enumerate() {
-        if others != of || *number != place {
-            let rule = format!("it must be file {place} of {of}, for {} is of {of}", first.display());
+    for (expected, (number, others, path)) in found.iter().enumerate() {
+        if others != of || *number != expected {
+            let rule = format!("it must be file {expected} of {of}, because {} is of {of}", first.display());
             return Err(TrainError::data(path.display(), FilePosition::Whole, rule));
         }
     }
@@ -146,7 +146,7 @@ mod tests {
         let message = scratch.message(found("train"));
         assert_eq!(
             message,
-            "plain_text/train-00001-of-00002.parquet: it must be file 0 of 2, for plain_text/train-00001-of-00002.parquet \
+            "plain_text/train-00001-of-00002.parquet: it must be file 0 of 2, because plain_text/train-00001-of-00002.parquet \
              is of 2"
         );
         scratch.write("plain_text/train-00000-of-00002.parquet", "");

@@ -1,8 +1,8 @@
 //! IDX files, the format of MNIST and similar data sets.
 //!
-//! The files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and the same with `t10k`. They may be compressed (`.gz`), and
-//! their names may have `.idx3` and `.idx1` instead of `-idx3` and `-idx1`. If the first file is missing, the loader looks for
-//! Parquet files (feature `parquet`).
+//! The files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and the same with `t10k`. They may be compressed (`.gz`),
+//! and their names may have `.idx3` and `.idx1` instead of `-idx3` and `-idx1`. If the first file is missing, the loader looks
+//! for Parquet files (feature `parquet`).
 
 use std::path::{Path, PathBuf};
 

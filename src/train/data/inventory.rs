@@ -68,13 +68,13 @@ impl Inventory {
         }
     }
 
-    /// Refuses data that differ from these. `place` is the origin of the data, for the message.
+    /// Refuses data that differ from these. `origin` says where the data come from, for the message.
     ///
     /// # Errors
     ///
     /// [`TrainError::Setting`] with the first difference: classes, vocabulary, or numbers of examples.
-    pub fn check(&self, found: &Self, place: &str) -> Result<(), TrainError> {
-        let refused = |rule: String| Err(TrainError::setting("data", place, rule));
+    pub fn check(&self, found: &Self, origin: &str) -> Result<(), TrainError> {
+        let refused = |rule: String| Err(TrainError::setting("data", origin, rule));
         if self.classes != found.classes {
             return refused(format!("the run has {} classes, these data have {}", self.classes, found.classes));
         }

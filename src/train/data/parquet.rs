@@ -70,8 +70,8 @@ struct ReadImages<'a> {
 impl ReadImages<'_> {
     fn shard(&mut self, request: &Request<'_>, path: &Path) -> Result<(), TrainError> {
         let file = File::open(path).map_err(|error| TrainError::io(path.display(), error))?;
-        let broken = |place, rule: String| TrainError::data(path.display(), place, rule);
-        let damaged = |place| move |error: ParquetError| broken(place, format!("{WHOLE}: {error}"));
+        let broken = |position, rule: String| TrainError::data(path.display(), position, rule);
+        let damaged = |position| move |error: ParquetError| broken(position, format!("{WHOLE}: {error}"));
         let reader = SerializedFileReader::new(file).map_err(damaged(FilePosition::Whole))?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let image = column(path, schema, &IMAGE.map(|name| vec![name, "bytes"]))?;
@@ -274,8 +274,8 @@ mod tests {
         (values.iter().flatten().cloned().collect(), values.iter().map(level).collect())
     }
 
-    /// A file of so many rows a group. Its first leaf is the image's bytes, whole numbers are the label, and other bytes are missing in
-    /// every row.
+    /// A file of so many rows a group. Its first leaf is the image's bytes, whole numbers are the label, and other bytes are
+    /// missing in every row.
     fn file(schema: &str, rows: &[(Option<Vec<u8>>, Option<i64>)], group: usize, compression: Compression) -> Vec<u8> {
         let schema = Arc::new(parse_message_type(schema).unwrap());
         let properties = WriterProperties::builder().set_compression(compression).build();

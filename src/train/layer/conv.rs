@@ -15,10 +15,10 @@ use crate::train::init::{ThresholdInit, WeightInit};
 use crate::train::parameter::{Kind, Parameter};
 use crate::train::shape::{Channels, Shape};
 
-/// What a convolution does to its input before it multiplies.
+/// How a convolution clamps its input before it multiplies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Clamp {
-    /// Nothing (θ = −∞).
+    /// Not at all (θ = −∞).
     Linear,
     /// ReLU (θ = 0, not trained). A layer of its own would cost another pass over the memory.
     Relu,

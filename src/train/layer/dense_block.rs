@@ -109,7 +109,7 @@ fn part_mut<'a>(tensor: &'a mut [f32], shape: Shape, images: &Range<usize>) -> &
     &mut tensor[images.start * shape.len()..images.end * shape.len()]
 }
 
-/// What a stretch that takes a shape normalises: what the one before it has made, or else features.
+/// The input of a stretch that takes a shape: the output of the stretch before it, or else features.
 fn source<'a>(
     before: &'a [Stretch],
     features: &'a [f32],
@@ -175,7 +175,7 @@ impl DenseBlock {
         self.layers.push(layer);
     }
 
-    /// Gives the context its batch back after a pass; one that has failed leaves nothing to the next.
+    /// Gives the context its batch back after a pass. A pass that has failed leaves no state for the next one.
     fn end(&mut self, context: &mut Context, batch: usize, result: Result<(), Error>) -> Result<(), Error> {
         context.batch = batch;
         if result.is_err() {
@@ -189,7 +189,7 @@ impl DenseBlock {
     fn forward_pieces(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
         let (batch, wide) = (context.batch, Wide(self.output()));
         let training = context.mode == Mode::Train;
-        // What the next layer sees.
+        // The input of the next layer.
         let mut seen = self.input;
         let Self { layers, features, moments, .. } = self;
         let features = grown(features, output.len());
@@ -270,7 +270,7 @@ impl DenseBlock {
         });
         for layer in layers.iter_mut().rev() {
             let seen = layer[0].norm.shape();
-            // The gradient of what the stretch behind normalised.
+            // The gradient of the input of the stretch behind.
             let mut reached: Option<Buffer> = None;
             for index in (0..layer.len()).rev() {
                 let (before, rest) = layer.split_at_mut(index);

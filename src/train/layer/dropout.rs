@@ -36,7 +36,7 @@ impl Dropout {
         Self { name: name.to_owned(), shape, rate, index, kept: Vec::new() }
     }
 
-    /// Multiplies what is kept by the scale that keeps the mean.
+    /// Multiplies the kept elements by the scale that keeps the mean.
     fn apply(&self, context: &Context, from: &[f32], to: &mut [f32]) {
         let scale = 1.0 / (1.0 - self.rate);
         let len = share(to.len(), 1, context.threads);

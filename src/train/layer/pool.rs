@@ -99,7 +99,7 @@ impl Geometry {
 /// `f(x, y)` for a row of outputs, whose inputs lie `pitch` apart.
 #[inline(always)]
 fn gather(x: &[f32], pitch: usize, y: &mut [f32], f: impl Fn(f32, &mut f32) + Copy) {
-    // The last has nothing behind it to make a whole chunk.
+    // Behind the last one, the row is too short for a whole chunk.
     let Some((last, whole)) = y.split_last_mut() else { return };
     f(x[whole.len() * pitch], last);
     for (x, y) in x.chunks_exact(pitch).zip(whole) {
@@ -166,8 +166,7 @@ vectorized! {
     }
 }
 
-/// The maxima of an image and where they were. Not a plain loop like the others, because the compiler would not make
-/// vectors of it.
+/// The maxima of an image and their positions. It is no plain loop like the others, because the compiler would not vectorise it.
 struct Maxima<'a> {
     geometry: Geometry,
     x: &'a [f32],

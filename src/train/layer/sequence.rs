@@ -19,7 +19,7 @@ struct Link {
     layer: Box<dyn Layer>,
     /// Elements of the layer's output for one image.
     len: usize,
-    /// The output, if another layer follows; it grows to the largest batch and is used again.
+    /// The output, if another layer follows. It grows to the largest batch and is used again.
     output: Vec<f32>,
 }
 
@@ -40,7 +40,7 @@ impl Sequence {
         self.input
     }
 
-    /// Computes again what all layers but the last give, which a backward pass reads.
+    /// Computes the outputs of all layers but the last again. A backward pass reads them.
     pub(super) fn replay(&mut self, context: &mut Context, input: &[f32]) -> Result<(), Error> {
         let Some((_, links)) = self.layers.split_last_mut() else { return Ok(()) };
         advance(links, context, input).map(|_| ())

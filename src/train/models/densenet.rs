@@ -9,7 +9,7 @@ use crate::train::layer::{AveragePool, BatchNorm, DenseBlock, Layer, PoolWindow,
 pub(super) const CIFAR: Entry = Entry::images("DenseNet-CIFAR", &[Size::Growth], cifar);
 pub(super) const FORTY: Entry = Entry::images("DenseNet-40", &[Size::Growth, Size::Depth], forty);
 
-/// What tells one DenseNet from another.
+/// The differences between DenseNets.
 struct Design {
     name: &'static str,
     /// Layers per block.
@@ -18,12 +18,12 @@ struct Design {
     stem: usize,
     /// 1×1 convolutions to `4 · growth` channels before the 3×3 ones.
     bottleneck: bool,
-    /// Channels that a transition leaves, as a divisor.
+    /// The number by which a transition divides the channels.
     compression: usize,
 }
 
 /// The network of Table 6: blocks of 6, 12, 24, 16 bottleneck layers, growth 12, 24 channels after the stem,
-/// compression 0.5. Names as in the public PyTorch code for CIFAR.
+/// compression 0.5. The names are those of the public PyTorch code for CIFAR.
 fn cifar(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let growth = builder.config.growth.unwrap_or(12);
     let blocks = vec![6, 12, 24, 16];
@@ -33,7 +33,7 @@ fn cifar(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
 
 /// The network of figure 4: 3 blocks of 8 layers (3×3, no bottleneck), growth 12, 16 channels after the stem,
 /// transitions (1×1 convolution, average pooling) without compression. The figure does not give the stem and the
-/// compression: they are those of Huang et al.'s networks without bottlenecks.
+/// compression. They are those of Huang et al.'s networks without bottlenecks.
 fn forty(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let growth = builder.config.growth.unwrap_or(12);
     let blocks = vec![builder.config.depth.unwrap_or(8); 3];

@@ -11,12 +11,12 @@ pub(super) const RESNET18: Entry = Entry::images("ResNet-18", &[], build);
 /// Channels and stride of each stage of two residual blocks.
 const STAGES: [(usize, usize); 4] = [(64, 1), (128, 2), (256, 2), (512, 2)];
 
-/// Names as in the public PyTorch code for CIFAR.
+/// The names are those of the public PyTorch code for CIFAR.
 fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let Input { shape: input, classes, .. } = input;
     at_least(input, 8, "resnet18")?;
     let mut builder = builder.blocks(STAGES.len());
-    // Also feeds a shortcut, so no convolution can take it over.
+    // It also feeds a shortcut, so no convolution can compute it.
     let shared = ActivationPlace { block: None, feeds_convolution: false };
     let three = |channels, stride| ConvSpec { channels, kernel: &[3, 3], stride, padding: 1, bias: false };
     let mut layers = Sequence::new("", input);

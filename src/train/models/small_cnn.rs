@@ -1,4 +1,4 @@
-//! A small network for small images: the main job's.
+//! A small network for small images. The program trains it if no command is given.
 
 use super::builder::{Builder, ConvSpec, at_least};
 use super::entry::Entry;
@@ -8,10 +8,10 @@ use crate::train::layer::Sequence;
 
 pub(super) const SMALL_CNN: Entry = Entry::images("small-cnn", &[], build);
 
-/// Four 3×3 convolutions in two blocks of 16 and 32 channels, max pooling after each block, one linear layer.
+/// Four 3×3 convolutions in two blocks of 16 and 32 channels, max pooling after each block, and one linear layer.
 ///
-/// The activations between the convolutions of block 1, and the one between the blocks, belong to block 1; the one
-/// inside block 2 to block 2.
+/// The activation between the convolutions of block 1 and the one between the blocks belong to block 1. The activation inside
+/// block 2 belongs to block 2.
 fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let Input { shape: input, classes, .. } = input;
     at_least(input, 4, "small-cnn")?;

@@ -17,10 +17,10 @@ pub(super) const TEXT_CNN: Entry = Entry {
 /// Kernel of each convolution, and whether max pooling over 3 follows.
 const CONVOLUTIONS: [(usize, bool); 6] = [(7, true), (7, true), (3, false), (3, false), (3, false), (3, true)];
 
-/// Six convolutions and three fully connected layers, dropout between these.
+/// Six convolutions, and three fully connected layers with dropout between them.
 ///
-/// Characters come one-hot and are convolved without padding, as published. Words are embedded, and because sentences are
-/// short, convolutions keep the length.
+/// Characters are one-hot, and the convolutions have no padding, as published. Words are embedded. Because sentences are short,
+/// the convolutions of words keep the length.
 fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let Input { shape: input, text, classes } = input;
     let mut builder = builder.blocks(3);

@@ -227,7 +227,7 @@ impl Writer {
                 let op_type = if matches!(pointwise, Pointwise::PRelu { .. }) { "PRelu" } else { "Max" };
                 let mut node = plain(op_type);
                 node.input.extend(parameter.map(|parameter| {
-                    // One for all, one per channel, or one per element: each repeats along the axes where it is 1.
+                    // There is one for all, one per channel, or one per element. It repeats along the axes with an extent of 1.
                     let (values, elements) = (parameter.value.len(), x.dims.iter().product::<usize>());
                     let mut dims = x.dims.clone();
                     if values != elements {

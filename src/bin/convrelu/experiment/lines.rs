@@ -1,4 +1,4 @@
-//! The numbers of an experiment as CSV: what a report shows, so that other programs can read it.
+//! The numbers of an experiment as CSV. They are those that the report shows, for other programs.
 
 use convrelu::train::{Epoch, LayerUnits};
 use serde::Serialize;

@@ -32,7 +32,7 @@ struct OfRow<T> {
 /// Head and rows of a table.
 type Cells = Vec<Vec<String>>;
 
-/// What the template shows. Pictures are SVG elements.
+/// The values of the template. Pictures are SVG elements.
 #[derive(Serialize)]
 struct Page {
     title: String,
@@ -299,7 +299,7 @@ fn configurations(report: &Report<'_>) -> Vec<OfRow<String>> {
     report.rows().iter().enumerate().filter_map(first).collect()
 }
 
-/// What the runs have noted about their data.
+/// The record that the runs have of their data.
 fn data(report: &Report<'_>) -> Result<Vec<[String; 2]>, Failure> {
     let mut lines = vec![["data set".to_owned(), report.matrix().source.title().to_owned()]];
     let Some((job, _)) = report.runs().into_iter().next() else { return Ok(lines) };

@@ -40,7 +40,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Test accuracy after the last epoch, in %; `None` if training diverged.
+    /// Test accuracy after the last epoch, in %. None if training diverged.
     pub(crate) fn accuracy(&self) -> Option<f64> {
         let last = self.history.last().filter(|_| self.diverged.is_none());
         last.map(|epoch| 100.0 * epoch.test_accuracy)
@@ -225,7 +225,7 @@ fn follow(
         if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if outcome.is_some() {
-        // Those that a run which diverged no longer needs.
+        // The epochs that a run which diverged does not need.
         bar.inc(left as u64);
     }
     Ok(outcome)

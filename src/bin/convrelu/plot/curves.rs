@@ -15,7 +15,7 @@ pub(crate) struct Curves {
     pub(crate) legend: bool,
 }
 
-/// What the vertical axis spans.
+/// The range of the vertical axis.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Axis {
     /// Shares in %. The first epochs may lie below the axis.

@@ -47,7 +47,7 @@ const PALETTE: [RGBColor; 7] = [
     RGBColor(110, 80, 30),
 ];
 
-/// The colours on a dark background, for all that are hard to see there: paper, ink, and what the palette has darkest.
+/// The replacements on a dark background: paper, ink, and the darkest colours of the palette.
 const DARK: [(RGBColor, RGBColor); 6] = [
     (PAPER, RGBColor(22, 27, 34)),
     (INK, RGBColor(230, 230, 230)),

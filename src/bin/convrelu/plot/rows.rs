@@ -8,11 +8,12 @@ use crate::Failure;
 
 /// Rows of values: of each row the mean, the sample standard deviation, each run, and a value to compare with.
 ///
-/// The rows lie below one another, because their names are long. They hold dots and not bars, because the axis need not begin at 0.
+/// The rows lie below one another, because their names are long. They hold dots and not bars, because the axis need not begin at
+/// 0.
 pub(crate) struct Rows {
     pub(crate) title: String,
     pub(crate) rows: Vec<Row>,
-    /// What the values to compare with are, if there are any.
+    /// The name of the values to compare with, if there are any.
     pub(crate) reference: Option<String>,
 }
 
@@ -21,7 +22,7 @@ pub(crate) struct Row {
     pub(crate) name: String,
     /// One per run.
     pub(crate) values: Vec<f64>,
-    /// What it is compared with.
+    /// The value to compare with.
     pub(crate) reference: Option<f64>,
 }
 

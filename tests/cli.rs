@@ -721,6 +721,7 @@ fn reports_are_whole_and_show_the_numbers_of_their_csv() {
     assert_eq!(succeed(&arguments), printed);
     let old = fs::read_to_string(file(".html")).unwrap();
     assert!(old.contains("recorded the dead units of whole networks only") && table_of(&old, "epochs") == shown);
+    assert!(!file("-units.csv").exists());
 }
 
 /// Killed without warning, then interrupted, then finished: the same bits as in one go.

@@ -1,6 +1,7 @@
 //! The results of an experiment: tables, pictures, and confidence intervals.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use convrelu::Isa;
@@ -382,13 +383,22 @@ impl<'a> Report<'a> {
             (name("-differences.csv"), lines::differences(self)?),
             (name(".svg"), self.picture()?.into_bytes()),
         ];
-        // A file without lines would say nothing.
-        let written = contents.into_iter().filter(|(_, contents)| !contents.is_empty());
-        let write = |(name, contents): (String, Vec<u8>)| {
+        let mut paths = Vec::new();
+        for (name, contents) in contents {
             let path = out.join(name);
-            files::write(&path, &contents).map(|()| path)
-        };
-        Ok(written.map(write).collect::<Result<_, _>>()?)
+            if contents.is_empty() {
+                // There are no lines, for example because an experiment compares no rows. An older file would contradict that.
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(format!("{}: {error}", path.display()).into());
+                    }
+                    _ => continue,
+                }
+            }
+            files::write(&path, &contents)?;
+            paths.push(path);
+        }
+        Ok(paths)
     }
 
     /// The report as JSON, for other programs.

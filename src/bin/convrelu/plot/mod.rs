@@ -35,26 +35,29 @@ const MARGIN: u32 = 12;
 const INK: RGBColor = RGBColor(40, 40, 40);
 const PAPER: RGBColor = RGBColor(255, 255, 255);
 
-/// Okabe and Ito's palette, which colour-blind readers tell apart. Blue and vermilion, which differ most, come first. Its yellow
-/// is too light on white, so a dark brown takes its place.
+/// Okabe and Ito's palette, which colour-blind readers tell apart. Blue and vermilion, which differ most, come first. On white, its
+/// yellow is too light, so a brown takes its place, and its orange and sky blue are darker here.
 const PALETTE: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
+    RGBColor(196, 132, 0),
     RGBColor(110, 80, 30),
+    RGBColor(46, 140, 196),
 ];
 
-/// The replacements on a dark background: paper, ink, and the darkest colours of the palette.
-const DARK: [(RGBColor, RGBColor); 6] = [
+/// The colours that are others on a dark background: paper, ink, the darkest of the palette, and those that differ from Okabe and
+/// Ito's.
+const DARK: [(RGBColor, RGBColor); 8] = [
     (PAPER, RGBColor(22, 27, 34)),
     (INK, RGBColor(230, 230, 230)),
     (BLACK, RGBColor(230, 230, 230)),
     (PALETTE[0], RGBColor(74, 163, 223)),
     (PALETTE[1], RGBColor(240, 128, 60)),
-    (PALETTE[6], RGBColor(196, 160, 100)),
+    (PALETTE[4], RGBColor(230, 159, 0)),
+    (PALETTE[5], RGBColor(240, 228, 66)),
+    (PALETTE[6], RGBColor(86, 180, 233)),
 ];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -213,7 +216,7 @@ mod tests {
         let dark = |colour: RGBColor| DARK.iter().find(|(light, _)| *light == colour).map_or(colour, |(_, dark)| *dark);
         for colour in PALETTE {
             assert!(contrast(dark(colour), dark(PAPER)) > 4.5, "{colour:?}");
-            assert!(contrast(colour, PAPER) > 2.2, "{colour:?}");
+            assert!(contrast(colour, PAPER) > 3.0, "{colour:?}");
         }
         assert!(contrast(dark(INK), dark(PAPER)) > 10.0 && contrast(INK, PAPER) > 10.0);
         let svg = draw(&[]).unwrap();

@@ -183,10 +183,9 @@ fn layers(runs: &[&Outcome]) -> Vec<String> {
     recorded.map_or(Vec::new(), |epoch| epoch.units_by_layer.iter().map(|units| units.layer.clone()).collect())
 }
 
-/// For each row whose runs recorded it, the mean share of dead units per layer and epoch.
+/// For each row whose runs recorded it, the mean share of dead units per layer and epoch. All pictures have one scale.
 fn dead_pictures(report: &Report<'_>) -> Result<Vec<OfRow<String>>, Failure> {
-    let mut pictures = Vec::new();
-    for (index, row) in report.rows().iter().enumerate() {
+    let means = |index: usize| -> Vec<(String, Vec<Option<f64>>)> {
         let runs: Vec<_> = report.runs_of(index).map(|(_, run)| run).collect();
         let shares = |layer: String| {
             let mean = |epoch| {
@@ -196,12 +195,16 @@ fn dead_pictures(report: &Report<'_>) -> Result<Vec<OfRow<String>>, Failure> {
             let shares = (0..epochs_of(report, index)).map(mean).collect();
             (layer, shares)
         };
-        let rows: Vec<_> = layers(&runs).into_iter().map(shares).collect();
-        if !rows.is_empty() {
-            let title = format!("{}: dead units (%)", row.label);
-            let content = inline(&[&[Panel::Shares(Shares { title, rows })]])?;
-            pictures.push(OfRow { row: row.label.clone(), content });
-        }
+        layers(&runs).into_iter().map(shares).collect()
+    };
+    let all: Vec<_> = (0..report.rows().len()).map(means).collect();
+    let shares = all.iter().flatten().flat_map(|(_, shares)| shares.iter().flatten());
+    let most = shares.fold(0.0, |most: f64, &share| most.max(share));
+    let mut pictures = Vec::new();
+    for (row, rows) in report.rows().iter().zip(all).filter(|(_, rows)| !rows.is_empty()) {
+        let title = format!("{}: dead units (%)", row.label);
+        let content = inline(&[&[Panel::Shares(Shares { title, rows, most })]])?;
+        pictures.push(OfRow { row: row.label.clone(), content });
     }
     Ok(pictures)
 }

@@ -86,6 +86,6 @@ mod tests {
         assert_eq!(shares, [25.0, 0.0, 50.0, 0.0, 25.0]);
         assert_eq!(shares_of_bins(&[0.0; 3], 3, None).1, [0.0, 100.0, 0.0]);
         assert_eq!(shares_of_bins(&[], 2, None).1, [0.0, 0.0]);
-        assert_eq!(shares_of_bins(&[-9.0, 0.0, 1.0, 9.0], 3, Some(3.0)), (3.0, vec![25.0, 50.0, 25.0]));
+        assert_eq!(shares_of_bins(&[-9.0, 0.0, 0.5, 9.0], 3, Some(3.0)), (3.0, vec![25.0, 50.0, 25.0]));
     }
 }

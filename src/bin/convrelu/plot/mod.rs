@@ -243,6 +243,7 @@ mod tests {
             Panel::Shares(Shares {
                 title: "shares".to_owned(),
                 rows: vec![("conv1".to_owned(), vec![Some(2.0), None])],
+                most: 2.0,
             }),
         ];
         let svg = draw(&panels).unwrap();
@@ -267,7 +268,7 @@ mod tests {
             Panel::Curves(Curves { axis: Axis::Plain, ..Curves::percent("", vec![]) }),
             Panel::Histogram(Histogram::new("", vec![])),
             Panel::Rows(Rows { title: String::new(), rows: vec![], reference: None }),
-            Panel::Shares(Shares { title: String::new(), rows: vec![] }),
+            Panel::Shares(Shares { title: String::new(), rows: vec![], most: 0.0 }),
         ];
         assert!(draw(&empty).unwrap().starts_with("<svg"));
         assert!(draw(&[]).unwrap().starts_with("<svg"));

@@ -11,6 +11,8 @@ pub(crate) struct Shares {
     pub(crate) title: String,
     /// Name, and for each epoch from the first a share in %, if it is known.
     pub(crate) rows: Vec<(String, Vec<Option<f64>>)>,
+    /// The share of the darkest field in %. Pictures with the same can be compared.
+    pub(crate) most: f64,
 }
 
 /// Height of a row.
@@ -29,8 +31,7 @@ impl Shares {
 
     pub(super) fn draw(&self, area: &Area<'_>) -> Result<(), Failure> {
         let area = area.titled(&self.title, (FONT, TITLE))?;
-        let shares = self.rows.iter().flat_map(|(_, shares)| shares.iter().flatten());
-        let most = shares.fold(0.0, |most: f64, &share| most.max(share)).max(0.1);
+        let most = self.most.max(0.1);
         let epochs = self.rows.iter().map(|(_, shares)| shares.len()).max().unwrap_or(0).max(1);
         let (_, height) = area.dim_in_pixel();
         let (area, below) = area.split_vertically(height.saturating_sub(34));
@@ -50,7 +51,7 @@ impl Shares {
             .draw()?;
         let top = area.get_pixel_range().1.start;
         // The least share is still told from a field without a value, which stays empty.
-        let shade = |share: f64| colour(0).mix(0.06 + 0.94 * share / most).filled();
+        let shade = |share: f64| colour(0).mix(0.06 + 0.94 * (share / most).min(1.0)).filled();
         for (index, (name, shares)) in self.rows.iter().enumerate() {
             let y = (self.rows.len() - 1 - index) as f64;
             let pixel = chart.backend_coord(&(0.5, y + 0.5)).1 - top;

@@ -74,7 +74,7 @@
 //! | `panic-handler` | | a panic calls C's `abort`: for static libraries on targets without an operating system | `capi` |
 //! | `onnx` | | trained networks as ONNX files, `train::onnx` | `std`, and the crate `prost` |
 //! | `parquet` | | data sets as Parquet files, as the Hugging Face hub distributes them | `std`, and the crate `parquet`, which brings `zstd` and needs a C compiler for it |
-//! | `cli` | | the program `convrelu` | `std`, `rayon`, `onnx`, and the crates `clap`, `indicatif`, `plotters`, `tracing`, `ctrlc`, `terminal_size`, `libc` |
+//! | `cli` | | the program `convrelu` | `std`, `rayon`, `onnx`, and the crates `clap`, `indicatif`, `minijinja`, `plotters`, `tracing`, `ctrlc`, `terminal_size`, `libc` |
 
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use convrelu::train::data::{Source, Synthetic};
 use convrelu::train::models::{Activation, Architecture, Region};
-use convrelu::train::{Config, Moment, Trainer};
+use convrelu::train::{Config, EpochEvent, Trainer};
 
 /// The system's allocator, counting.
 struct Counting;
@@ -57,8 +57,8 @@ fn a_warm_step_allocates_nothing_of_its_own() {
                 let mut trainer = Trainer::new(&config, &train).unwrap();
                 let mut counts = Vec::with_capacity(train.len());
                 trainer
-                    .epoch(&train, &test, &mut |moment| {
-                        if let Moment::Step(_) = moment {
+                    .epoch(&train, &test, &mut |event| {
+                        if let EpochEvent::Step(_) = event {
                             counts.push(ALLOCATIONS.load(Ordering::Relaxed));
                         }
                         ControlFlow::Continue(())

@@ -132,6 +132,12 @@ fn mistakes_have_a_message_and_a_status() {
         (vec!["eval", &out, "--weights", "/nonexistent"], 2, "--weights /nonexistent: "),
         (vec!["inspect", "/nonexistent"], 2, "RUN /nonexistent: "),
         (vec!["experiment", "table9"], 2, "table9"),
+        (
+            vec!["experiment", "table1", "--rows", "ReLU,Swish"],
+            2,
+            "--rows Swish: each must be one of ReLU, LeakyReLU, LeakyReLU(A), PReLU, PReLU(A), ConvReLU",
+        ),
+        (vec!["experiment", "table6", "--rows", "Swish"], 2, "--rows Swish: each must be one of ReLU, "),
     ] {
         let output = run(&arguments);
         let message = text(&output.stderr);
@@ -330,7 +336,7 @@ fn paths_need_not_be_text() {
     let output = program(&["train", "--dataset", "cifar10", "--data"]).arg(&data).output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(message.contains("it must be UTF-8, for so is the configuration"), "{message}");
+    assert!(message.contains("it must be UTF-8, because the configuration"), "{message}");
     let mut experiment = program(&["experiment", "figure6", "--dataset", "digits", "--network", "small-cnn"]);
     experiment.args(["--epochs", "1", "--seeds", "1", "--limit", "32", "--test-limit", "9", "--json", "--out"]);
     let output = experiment.arg(path(b"results\xff")).output().unwrap();
@@ -369,7 +375,7 @@ fn other_data_than_those_of_the_run_are_refused() {
     let output = run(&[&arguments[..], &["--learning-rate", "0.01", "--out", &out]].concat());
     let message = text(&output.stderr);
     assert!(output.status.success(), "{message}");
-    assert!(message.contains("train: passed over 1 files that are not images (.txt: 1)"), "{message}");
+    assert!(message.contains("train: skipped 1 files that are not images (.txt: 1)"), "{message}");
     let refused = |expected: &str| {
         for arguments in
             [&["eval", &out][..], &["train", "--resume", &out], &["train", "--resume", &out, "--epochs", "3"]]
@@ -549,6 +555,173 @@ fn words_for_people_fit_their_terminal() {
     for name in ["digits", "tiny-imagenet", "yelp-full", "densenet-cifar", "convrelu"] {
         assert!(succeed(&["train", "--help"]).contains(name), "{name}");
     }
+}
+
+/// The rows of a table of a page, by its id; without the head.
+fn table_of(page: &str, id: &str) -> Vec<Vec<String>> {
+    let table = page.split(&format!("<table id=\"{id}\"")).nth(1).unwrap_or_else(|| panic!("no table {id}"));
+    let body = table.split("<tbody>").nth(1).unwrap().split("</tbody>").next().unwrap();
+    let cells =
+        |row: &str| row.split("<td>").skip(1).map(|cell| cell.split("</td>").next().unwrap().to_owned()).collect();
+    body.split("<tr>").skip(1).map(cells).collect()
+}
+
+/// The lines of a CSV file, by the names of its columns.
+fn csv_of(path: &Path) -> Vec<std::collections::HashMap<String, String>> {
+    let mut reader = csv::Reader::from_path(path).unwrap();
+    reader.deserialize().map(Result::unwrap).collect()
+}
+
+/// Whether a cell holds these numbers, as exactly as it is written.
+fn holds(cell: &str, expected: &[f64]) -> bool {
+    let numbers: Vec<&str> = cell.split(' ').filter(|word| !["±", "to"].contains(word)).collect();
+    numbers.len() == expected.len()
+        && numbers.iter().zip(expected).all(|(text, expected)| {
+            let decimals = text.split('.').nth(1).map_or(0, str::len);
+            let value: f64 = text.replace(',', "").parse().unwrap_or_else(|_| panic!("{cell}"));
+            (value - expected).abs() <= 0.5 * 10.0_f64.powi(-(decimals as i32)) + 1e-6
+        })
+}
+
+fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    [mean, (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt()]
+}
+
+#[test]
+fn reports_are_whole_and_show_the_numbers_of_their_csv() {
+    let scratch = Scratch::new("report");
+    let out = scratch.path("a & b");
+    let rows = ["ReLU", "ConvReLU"];
+    let arguments =
+        ["experiment", "table1", "--rows", "ConvReLU,ReLU", "--dataset", "digits", "--network", "small-cnn"];
+    let short = ["--epochs", "2", "--seeds", "3", "--limit", "160", "--test-limit", "99", "--batch", "16"];
+    let rest = ["--learning-rate", "0.02", "--out", &out];
+    let arguments = [&arguments[..], &short, &rest].concat();
+    let printed = succeed(&arguments);
+    assert!(printed.contains("ConvReLU − ReLU: ") && !printed.contains("PReLU"), "{printed}");
+    let file = |end: &str| Path::new(&out).join(format!("table1-digits-small-cnn-relu-convrelu{end}"));
+    let page = fs::read_to_string(file(".html")).unwrap();
+
+    // Nothing is fetched: there are no addresses but an empty icon.
+    for part in ["http:", "https:", "//", "src=", "url(", "@import", "<script", "<iframe", "<object"] {
+        assert!(!page.contains(part), "{part}");
+    }
+    assert_eq!(page.matches("href=").count(), page.matches("href=\"data:,\"").count());
+    assert!(page.contains("prefers-color-scheme: dark") && page.contains("default-src 'none'"));
+    // What a user has named is text, also if it looks like an element.
+    assert!(!page.contains("a & b") && page.contains("a &amp; b"), "{out}");
+
+    let number = |line: &std::collections::HashMap<String, String>, column: &str| line[column].parse::<f64>().unwrap();
+    let finals = csv_of(&file(".csv"));
+    let accuracies = |row: &str| -> Vec<f64> {
+        finals.iter().filter(|line| line["row"] == row).map(|line| 100.0 * number(line, "test_accuracy")).collect()
+    };
+    let results = table_of(&page, "results");
+    assert_eq!(results.len(), 2);
+    for (cells, row) in results.iter().zip(rows) {
+        let line = finals.iter().find(|line| line["row"] == row).unwrap();
+        assert_eq!(cells[0], row);
+        assert!(holds(&cells[1], &mean_and_deviation(&accuracies(row))), "{cells:?}");
+        assert!(holds(&cells[2], &[3.0]) && holds(&cells[3], &[number(line, "paper")]), "{cells:?}");
+        assert!(holds(&cells[4], &[number(line, "parameters")]), "{cells:?}");
+    }
+
+    let pairs: Vec<f64> =
+        accuracies("ConvReLU").iter().zip(accuracies("ReLU")).map(|(one, other)| one - other).collect();
+    let [mean, deviation] = mean_and_deviation(&pairs);
+    let (error, quantile) = (deviation / 3.0_f64.sqrt(), 4.303);
+    let expected = [mean, error, mean - quantile * error, mean + quantile * error];
+    let (differences, lines) = (table_of(&page, "differences"), csv_of(&file("-differences.csv")));
+    assert_eq!((differences.len(), lines.len()), (1, 1));
+    for (column, expected) in ["mean", "error", "interval95_from", "interval95_to"].into_iter().zip(expected) {
+        assert!((number(&lines[0], column) - expected).abs() < 1e-6, "{column} is not {expected}");
+    }
+    assert_eq!(differences[0][0], "ConvReLU − ReLU");
+    assert!(holds(&differences[0][1], &expected[..1]) && holds(&differences[0][2], &expected[1..2]), "{differences:?}");
+    assert!(holds(&differences[0][3], &expected[2..]) && holds(&differences[0][4], &[3.0]), "{differences:?}");
+
+    let epochs = csv_of(&file("-epochs.csv"));
+    let shown = table_of(&page, "epochs");
+    assert_eq!((epochs.len(), shown.len()), (2 * 3 * 2, 2 * 2));
+    for cells in &shown {
+        let lines: Vec<_> =
+            epochs.iter().filter(|line| [&line["row"], &line["epoch"]] == [&cells[0], &cells[1]]).collect();
+        let spread = |value: &dyn Fn(&std::collections::HashMap<String, String>) -> f64| {
+            mean_and_deviation(&lines.iter().map(|line| value(line)).collect::<Vec<_>>())
+        };
+        assert!(holds(&cells[2], &[3.0]) && holds(&cells[3], &spread(&|line| number(line, "loss"))), "{cells:?}");
+        assert!(holds(&cells[4], &spread(&|line| number(line, "test_loss"))), "{cells:?}");
+        assert!(holds(&cells[5], &spread(&|line| 100.0 * number(line, "test_accuracy"))), "{cells:?}");
+        let dead = |line: &std::collections::HashMap<String, String>| {
+            100.0 * number(line, "dead_units") / number(line, "units")
+        };
+        assert!(holds(&cells[6], &spread(&dead)), "{cells:?}");
+    }
+    let runs = table_of(&page, "runs");
+    assert_eq!(runs.len(), 6);
+    for cells in &runs {
+        let of_run =
+            |line: &&std::collections::HashMap<String, String>| [&line["row"], &line["seed"]] == [&cells[0], &cells[1]];
+        let lines: Vec<_> = epochs.iter().filter(of_run).collect();
+        let last = lines.last().unwrap();
+        assert!(holds(&cells[2], &[lines.len() as f64]) && holds(&cells[3], &[number(last, "loss")]), "{cells:?}");
+        assert!(holds(&cells[4], &[number(last, "test_loss")]), "{cells:?}");
+        assert!(holds(&cells[5], &[100.0 * number(last, "test_accuracy")]), "{cells:?}");
+        assert!(holds(&cells[6], &[100.0 * number(last, "dead_units") / number(last, "units")]), "{cells:?}");
+        assert!(holds(&cells[7], &[lines.iter().map(|line| number(line, "seconds")).sum()]), "{cells:?}");
+        assert!(holds(&cells[8], &[number(last, "images_per_second")]), "{cells:?}");
+    }
+
+    // The layers of an epoch have all its units.
+    let units = csv_of(&file("-units.csv"));
+    for line in &epochs {
+        let of_epoch = |other: &&std::collections::HashMap<String, String>| {
+            ["row", "seed", "epoch"].iter().all(|column| other[*column] == line[*column])
+        };
+        let sum = |column: &str| units.iter().filter(of_epoch).map(|line| number(line, column)).sum::<f64>();
+        assert_eq!([sum("dead"), sum("total")], [number(line, "dead_units"), number(line, "units")]);
+    }
+    let dead = table_of(&page, "dead");
+    assert_eq!(dead.len(), 2 * 4, "{dead:?}");
+    for cells in &dead {
+        let last = units
+            .iter()
+            .filter(|line| [&line["row"], &line["layer"]] == [&cells[0], &cells[1]] && line["epoch"] == "2");
+        let lines: Vec<_> = last.collect();
+        let shares: Vec<f64> = lines.iter().map(|line| 100.0 * number(line, "dead") / number(line, "total")).collect();
+        assert!(
+            holds(&cells[2], &[number(lines[0], "total")]) && holds(&cells[3], &mean_and_deviation(&shares)),
+            "{cells:?}"
+        );
+    }
+    let (thresholds, lines) = (table_of(&page, "thresholds-1"), csv_of(&file("-thresholds.csv")));
+    assert_eq!((thresholds.len(), lines.len()), (3, 3), "{thresholds:?}");
+    for (cells, line) in thresholds.iter().zip(&lines) {
+        assert_eq!((line["row"].as_str(), &cells[0]), ("ConvReLU", &line["layer"]));
+        for (cell, column) in cells[1..].iter().zip(["thresholds", "mean", "deviation", "least", "greatest"]) {
+            assert!(holds(cell, &[number(line, column)]), "{column}: {cells:?}");
+        }
+        assert!(holds(&cells[6], &[100.0 * number(line, "zeros") / number(line, "thresholds")]), "{cells:?}");
+    }
+
+    // Written again from runs that a version without units of layers trained.
+    let checkpoints = fs::read_dir(Path::new(&out).join("runs"))
+        .unwrap()
+        .map(|run| run.unwrap().path().join("checkpoint.safetensors"));
+    for path in checkpoints {
+        let mut bytes = fs::read(&path).unwrap();
+        let (key, other) = (b"units_by_layer", b"other_of_layer");
+        let places: Vec<_> = (0..bytes.len() - key.len()).filter(|&at| bytes[at..].starts_with(key)).collect();
+        assert_eq!(places.len(), 2);
+        places.into_iter().for_each(|at| bytes[at..at + key.len()].copy_from_slice(other));
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(succeed(&arguments), printed);
+    let old = fs::read_to_string(file(".html")).unwrap();
+    assert!(old.contains("recorded the dead units of whole networks only") && table_of(&old, "epochs") == shown);
+    assert!(!file("-units.csv").exists());
 }
 
 /// Killed without warning, then interrupted, then finished: the same bits as in one go.

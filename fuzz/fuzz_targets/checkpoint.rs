@@ -9,7 +9,7 @@ use std::fs;
 use std::ops::ControlFlow;
 
 use convrelu::train::data::digits;
-use convrelu::train::{Config, Dataset, Moment, Trainer, checkpoint};
+use convrelu::train::{Config, Dataset, EpochEvent, Trainer, checkpoint};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "common/mod.rs"]
@@ -75,7 +75,7 @@ fuzz_target!(|input: &[u8]| {
         }
         assert!(header.is_ok() && tensors.is_ok());
         let mut steps = 0;
-        let observe = &mut |_: Moment<'_>| {
+        let observe = &mut |_: EpochEvent<'_>| {
             steps += 1;
             if steps < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };

@@ -64,7 +64,7 @@ impl Context {
     }
 
     /// Seed of the run and number of the pass. Together they determine which units dropout drops.
-    pub fn moment(&self) -> (u64, u64) {
+    pub fn seed_and_step(&self) -> (u64, u64) {
         (self.seed, self.step)
     }
 
@@ -116,7 +116,7 @@ pub(super) fn grown(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 
 /// The parts of a training step in a [`Profile`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Part {
+pub enum ProfilePart {
     /// Layers of a kind, forward.
     Forward(LayerKind),
     /// Layers of a kind, backward.
@@ -132,12 +132,12 @@ pub enum Part {
 /// Where the time goes.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    parts: Vec<(Part, Duration)>,
+    parts: Vec<(ProfilePart, Duration)>,
 }
 
 impl Profile {
     /// Adds the time since `start`.
-    pub(super) fn add(&mut self, part: Part, start: Instant) {
+    pub(super) fn add(&mut self, part: ProfilePart, start: Instant) {
         let elapsed = start.elapsed();
         match self.parts.iter_mut().find(|(known, _)| *known == part) {
             Some((_, sum)) => *sum += elapsed,
@@ -145,8 +145,8 @@ impl Profile {
         }
     }
 
-    /// Time by part, in the order of [`Part`].
-    pub fn parts(&self) -> Vec<(Part, Duration)> {
+    /// Time by part, in the order of [`ProfilePart`].
+    pub fn parts(&self) -> Vec<(ProfilePart, Duration)> {
         let mut parts = self.parts.clone();
         parts.sort();
         parts

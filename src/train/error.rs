@@ -15,7 +15,7 @@ pub enum TrainError {
         /// The file.
         file: String,
         /// The position in the file.
-        place: FilePosition,
+        position: FilePosition,
         /// The rule, and what was found instead.
         rule: String,
     },
@@ -73,8 +73,8 @@ pub enum FilePosition {
 
 impl TrainError {
     /// A file that breaks a rule.
-    pub(super) fn data(file: impl fmt::Display, place: FilePosition, rule: impl fmt::Display) -> Self {
-        Self::Data { file: file.to_string(), place, rule: rule.to_string() }
+    pub(super) fn data(file: impl fmt::Display, position: FilePosition, rule: impl fmt::Display) -> Self {
+        Self::Data { file: file.to_string(), position, rule: rule.to_string() }
     }
 
     /// A file that the operating system could not read or write.
@@ -92,12 +92,12 @@ impl fmt::Display for TrainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kernel(error) => error.fmt(f),
-            Self::Data { file, place: FilePosition::Whole, rule } => write!(f, "{file}: {rule}"),
-            Self::Data { file, place: FilePosition::Line(line), rule } => write!(f, "{file}, line {line}: {rule}"),
-            Self::Data { file, place: FilePosition::Offset(offset), rule } => {
+            Self::Data { file, position: FilePosition::Whole, rule } => write!(f, "{file}: {rule}"),
+            Self::Data { file, position: FilePosition::Line(line), rule } => write!(f, "{file}, line {line}: {rule}"),
+            Self::Data { file, position: FilePosition::Offset(offset), rule } => {
                 write!(f, "{file}, byte {offset}: {rule}")
             }
-            Self::Data { file, place: FilePosition::Row(row), rule } => write!(f, "{file}, row {row}: {rule}"),
+            Self::Data { file, position: FilePosition::Row(row), rule } => write!(f, "{file}, row {row}: {rule}"),
             Self::Io { file, error } => write!(f, "{file}: {error}"),
             Self::Checkpoint { file, rule } => write!(f, "checkpoint {file}: {rule}"),
             Self::Setting { name, value, rule } => write!(f, "{name} is {value}: {rule}"),

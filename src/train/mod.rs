@@ -9,7 +9,7 @@
 //! add a data set, a network or a layer.
 //!
 //! One seed gives the same bits on one instruction set, for any number of threads and interruptions. Kernels do not depend on
-//! threads, and sums have a fixed order. Random numbers depend on their place (epoch, example, layer), not on what was drawn
+//! threads, and sums have a fixed order. Random numbers depend on their index (epoch, example, layer), not on what was drawn
 //! before. `exp` and `ln` come from the crate `libm`, not from the system. After the first step, a step allocates only what the
 //! crate `gemm` needs.
 //!
@@ -61,7 +61,7 @@ mod trainer;
 mod vectorized;
 
 pub use config::{Config, TrainConfig};
-pub use context::{Context, Mode, Part, Profile};
+pub use context::{Context, Mode, Profile, ProfilePart};
 pub use data::{Augment, DataConfig, Dataset, Encoding, Inventory, Source, Text};
 pub use error::{FilePosition, TrainError};
 pub use init::{ThresholdInit, WeightInit};
@@ -73,6 +73,6 @@ pub use parameter::{Kind, Parameter};
 pub use run::{Run, Start};
 pub use shape::{Channels, Shape};
 pub use trainer::{
-    Answers, Epoch, Evaluation, Moment, Progress, Step, Trainer, evaluate, evaluate_watched, input, moments,
-    recorded_input,
+    Answers, Epoch, EpochEvent, Evaluation, Progress, Step, Trainer, evaluate, evaluate_watched, input,
+    mean_and_deviation, recorded_input,
 };

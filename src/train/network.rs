@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::context::{Context, Mode, Part, Profile, grown};
-use super::layer::{Layer, Sequence, Units};
+use super::context::{Context, Mode, Profile, ProfilePart, grown};
+use super::layer::{Layer, LayerUnits, Sequence, Units};
 use super::parameter::{Kind, Parameter};
 use super::shape::Shape;
 use super::threads::Threads;
@@ -80,6 +80,15 @@ impl Network {
         self.layers.units()
     }
 
+    /// Units of each layer that has any, in the order of the layers.
+    pub fn units_by_layer(&self) -> Vec<LayerUnits> {
+        let mut layers = Vec::new();
+        self.layers.visit_units(&mut |name, Units { dead, total }| {
+            layers.push(LayerUnits { layer: name.to_owned(), dead, total });
+        });
+        layers
+    }
+
     /// Resets the record of units that were alive.
     pub fn reset_units(&mut self) {
         self.layers.reset_units();
@@ -96,7 +105,7 @@ impl Network {
     }
 
     /// Seed of the run and number of the next pass. They determine which units dropout drops.
-    pub fn set_moment(&mut self, seed: u64, step: u64) {
+    pub fn set_seed_and_step(&mut self, seed: u64, step: u64) {
         (self.context.seed, self.context.step) = (seed, step);
     }
 
@@ -122,7 +131,7 @@ impl Network {
         let start = Instant::now();
         let input = grown(&mut self.input, images.len());
         input.copy_from_slice(images);
-        self.context.profile.add(Part::Data, start);
+        self.context.profile.add(ProfilePart::Data, start);
         let output = grown(&mut self.output, batch * self.layers.output().len());
         self.layers.forward(&mut self.context, input, output)?;
         Ok(output)
@@ -140,7 +149,7 @@ impl Network {
         let grad_output = grown(&mut self.grad_output, output.len());
         let start = Instant::now();
         let result = loss(output, grad_output);
-        self.context.profile.add(Part::Loss, start);
+        self.context.profile.add(ProfilePart::Loss, start);
         let input = &self.input[..batch * self.layers.input().len()];
         // Nobody needs the gradient of the images.
         self.layers.backward(&mut self.context, input, grad_output, None)?;

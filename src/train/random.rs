@@ -1,5 +1,5 @@
-//! Random numbers that depend on their place. What a stream yields depends on the seed, the purpose and the place, not on what
-//! was drawn before. So neither threads nor an interruption change it, and a checkpoint need not hold a generator's state.
+//! Random numbers that depend on their index. A stream depends on the seed, the purpose and the index, not on numbers that were
+//! drawn before. So neither threads nor an interruption change it, and a checkpoint need not hold a generator's state.
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -9,20 +9,20 @@ use rand::{RngExt, SeedableRng};
 pub(super) enum Purpose {
     /// Initial values of the parameters.
     Init = 1,
-    /// Order of the examples. The place is the epoch.
+    /// Order of the examples. The index is the epoch.
     Order = 2,
-    /// Crops and flips. The place is the epoch and the example.
+    /// Crops and flips. The index is the epoch and the example.
     Augment = 3,
-    /// Dropout masks. The place is the layer and the step.
+    /// Dropout masks. The index is the layer and the step.
     Dropout = 4,
     /// Values of synthetic data.
     Synthetic = 5,
 }
 
-/// The stream of a seed for a purpose at a place.
-pub(super) fn stream(seed: u64, purpose: Purpose, place: [u64; 2]) -> ChaCha8Rng {
+/// The stream of a seed for a purpose and an index.
+pub(super) fn stream(seed: u64, purpose: Purpose, index: [u64; 2]) -> ChaCha8Rng {
     let mut key = [0; 32];
-    for (bytes, word) in key.chunks_exact_mut(8).zip([seed, purpose as u64, place[0], place[1]]) {
+    for (bytes, word) in key.chunks_exact_mut(8).zip([seed, purpose as u64, index[0], index[1]]) {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn places_have_streams_of_their_own() {
-        let draw = |seed, purpose, place| stream(seed, purpose, place).random::<u64>();
+        let draw = |seed, purpose, index| stream(seed, purpose, index).random::<u64>();
         let first = draw(1, Purpose::Order, [0, 0]);
         assert_eq!(first, draw(1, Purpose::Order, [0, 0]));
         for other in [

@@ -6,6 +6,7 @@
 //! | `data.json` | classes, numbers of examples and vocabulary of the data, and what an example is, see [`Inventory`] |
 //! | `checkpoint.safetensors` | the newest state, after every epoch and interruption |
 //! | `metrics.csv` | one line per epoch, see [`Epoch`] |
+//! | `units.csv` | one line per epoch and layer: its dead units and all its units, see [`LayerUnits`] |
 //! | `weights.safetensors` | the trained network, once finished |
 //! | `lock` | the number of the process that writes the run; the process keeps the file locked from [`Run::open`] on |
 
@@ -13,13 +14,16 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::checkpoint::{load_weights, save_weights};
 use super::config::Config;
 use super::data::{Dataset, Inventory};
 use super::error::{FilePosition, TrainError};
 use super::files;
+use super::layer::LayerUnits;
 use super::lock::Lock;
-use super::trainer::{Epoch, Moment, Trainer};
+use super::trainer::{Epoch, EpochEvent, Trainer};
 
 /// A directory and the trainer whose state it holds. No other process can write the directory while this value lives.
 pub struct Run {
@@ -45,7 +49,7 @@ pub enum Start<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A step of the optimiser, or a batch of the test that ends an epoch.
-    Within(Moment<'a>),
+    Within(EpochEvent<'a>),
     /// A finished epoch, after its files have been written.
     Epoch(&'a Epoch),
 }
@@ -58,6 +62,8 @@ pub const DATA: &str = "data.json";
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Name of the figures per epoch.
 pub const METRICS: &str = "metrics.csv";
+/// Name of the units per epoch and layer.
+pub const UNITS: &str = "units.csv";
 /// Name of the trained network.
 pub const WEIGHTS: &str = "weights.safetensors";
 
@@ -98,7 +104,7 @@ impl Run {
             return Err(TrainError::setting("resume", directory.display(), rule));
         }
         if occupied {
-            files::remove_partial(directory, &[CONFIG, DATA, CHECKPOINT, METRICS, WEIGHTS]);
+            files::remove_partial(directory, &[CONFIG, DATA, CHECKPOINT, METRICS, UNITS, WEIGHTS]);
         }
         let inventory = serde_json::to_vec(&found).map_err(|error| TrainError::io(DATA, error.into()))?;
         files::write(&directory.join(DATA), &inventory)?;
@@ -163,10 +169,12 @@ impl Run {
         let checkpoint = self.directory.join(CHECKPOINT);
         let mut going = true;
         while going && !self.trainer.is_finished() {
-            match self.trainer.epoch(train, test, &mut |moment| observe(Event::Within(moment)))? {
+            match self.trainer.epoch(train, test, &mut |event| observe(Event::Within(event)))? {
                 Some(epoch) => {
                     self.trainer.save(&checkpoint)?;
-                    files::write(&self.directory.join(METRICS), &metrics(self.trainer.history())?)?;
+                    let history = self.trainer.history();
+                    files::write(&self.directory.join(METRICS), &csv(METRICS, history.iter().map(figures))?)?;
+                    files::write(&self.directory.join(UNITS), &csv(UNITS, history.iter().flat_map(units))?)?;
                     going = observe(Event::Epoch(&epoch)).is_continue();
                 }
                 None => {
@@ -182,10 +190,35 @@ impl Run {
     }
 }
 
-/// The figures of epochs as CSV.
-fn metrics(history: &[Epoch]) -> Result<Vec<u8>, TrainError> {
+/// The figures of an epoch without its layers, for which a line of CSV has no room.
+fn figures(epoch: &Epoch) -> Epoch {
+    Epoch { units_by_layer: Vec::new(), ..epoch.clone() }
+}
+
+/// A line of [`UNITS`].
+#[derive(Serialize)]
+struct UnitsLine<'a> {
+    epoch: usize,
+    layer: &'a str,
+    dead: usize,
+    total: usize,
+}
+
+/// The units of an epoch.
+fn units(epoch: &Epoch) -> impl Iterator<Item = UnitsLine<'_>> {
+    let number = epoch.epoch;
+    epoch.units_by_layer.iter().map(move |LayerUnits { layer, dead, total }| UnitsLine {
+        epoch: number,
+        layer,
+        dead: *dead,
+        total: *total,
+    })
+}
+
+/// Lines as CSV, below the names of their fields.
+fn csv<T: Serialize>(file: &str, mut lines: impl Iterator<Item = T>) -> Result<Vec<u8>, TrainError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let failed = |error: csv::Error| TrainError::io(METRICS, std::io::Error::other(error));
-    history.iter().try_for_each(|epoch| writer.serialize(epoch)).map_err(failed)?;
-    writer.into_inner().map_err(|error| TrainError::io(METRICS, error.into_error()))
+    let failed = |error: csv::Error| TrainError::io(file, std::io::Error::other(error));
+    lines.try_for_each(|line| writer.serialize(line)).map_err(failed)?;
+    writer.into_inner().map_err(|error| TrainError::io(file, error.into_error()))
 }

@@ -7,10 +7,10 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::config::Config;
-use super::context::{Mode, Part};
+use super::context::{Mode, ProfilePart};
 use super::data::{Batch, Dataset, Inventory, batches};
 use super::error::TrainError;
-use super::layer::Units;
+use super::layer::{LayerUnits, Units};
 use super::loss::softmax_cross_entropy;
 use super::models::Input;
 use super::network::Network;
@@ -40,6 +40,9 @@ pub struct Epoch {
     pub dead_units: usize,
     /// All units.
     pub units: usize,
+    /// The units of each layer. Empty if the version that trained the epoch did not record them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units_by_layer: Vec<LayerUnits>,
     /// Mean of all thresholds, if there are any.
     pub theta_mean: Option<f64>,
     /// Their standard deviation.
@@ -78,9 +81,9 @@ pub struct Step {
     pub images_per_second: f64,
 }
 
-/// A moment of an epoch, at which an observer is called and may interrupt.
+/// An event of an epoch. An observer sees it and may interrupt.
 #[derive(Clone, Copy, Debug)]
-pub enum Moment<'a> {
+pub enum EpochEvent<'a> {
     /// A step of the optimiser.
     Step(&'a Step),
     /// The test that ends an epoch.
@@ -187,7 +190,7 @@ impl Trainer {
         &mut self,
         train: &Dataset,
         test: &Dataset,
-        observe: &mut dyn FnMut(Moment<'_>) -> ControlFlow<()>,
+        observe: &mut dyn FnMut(EpochEvent<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Epoch>, TrainError> {
         for data in [train, test] {
             let layout = self.network.input().layout;
@@ -215,7 +218,7 @@ impl Trainer {
         }
         let micro_batch = self.config.train.micro_batch();
         let of = test.len();
-        let mut see = |answers: &Answers<'_>| observe(Moment::Test { examples: answers.examples, of });
+        let mut see = |answers: &Answers<'_>| observe(EpochEvent::Test { examples: answers.examples, of });
         // If the test is interrupted, it begins again when the run continues: training is at the end of the epoch.
         let tested = evaluate_watched(&mut self.network, test, micro_batch, &mut see).map_err(of_thresholds)?;
         let Some(Evaluation { loss: test_loss, accuracy: test_accuracy, units }) = tested else { return Ok(None) };
@@ -226,7 +229,7 @@ impl Trainer {
         let config = &self.config.train;
         let progress = std::mem::take(&mut self.progress);
         let count = len as f64;
-        let thetas = moments(&self.network.thresholds());
+        let thetas = mean_and_deviation(&self.network.thresholds());
         let epoch = Epoch {
             epoch: progress.epochs + 1,
             loss: progress.loss / count,
@@ -238,6 +241,7 @@ impl Trainer {
             images_per_second: count / progress.seconds.max(1e-9),
             dead_units: units.dead,
             units: units.total,
+            units_by_layer: self.network.units_by_layer(),
             theta_mean: thetas.map(|(mean, _)| mean),
             theta_deviation: thetas.map(|(_, deviation)| deviation),
         };
@@ -250,7 +254,7 @@ impl Trainer {
     fn train_epoch(
         &mut self,
         train: &Dataset,
-        observe: &mut dyn FnMut(Moment<'_>) -> ControlFlow<()>,
+        observe: &mut dyn FnMut(EpochEvent<'_>) -> ControlFlow<()>,
     ) -> Result<bool, TrainError> {
         let len = self.epoch_len(train.len());
         let config = &self.config.train;
@@ -269,9 +273,9 @@ impl Trainer {
         let mut sums = (0.0, 0);
         let mut broken_off = false;
         let step = |batch: &Batch| -> Result<ControlFlow<()>, TrainError> {
-            network.profile().add(Part::Data, waiting);
+            network.profile().add(ProfilePart::Data, waiting);
             let step_len = config.batch.min(len - seen / config.batch * config.batch);
-            network.set_moment(seed, ((number as u64) << 32) | seen as u64);
+            network.set_seed_and_step(seed, ((number as u64) << 32) | seen as u64);
             network.forward(Mode::Train, &batch.input)?;
             let (loss, right) = network.backward(|logits, grad| {
                 softmax_cross_entropy(logits, &batch.labels, train.classes(), config.label_smoothing, step_len, grad)
@@ -285,12 +289,12 @@ impl Trainer {
             if seen.is_multiple_of(config.batch) || seen == len {
                 let stepping = Instant::now();
                 optimizer.step(network, rate);
-                network.profile().add(Part::Optimizer, stepping);
+                network.profile().add(ProfilePart::Optimizer, stepping);
                 progress.examples = seen;
                 progress.loss += std::mem::take(&mut sums.0);
                 progress.right += std::mem::take(&mut sums.1);
                 progress.seconds = before + start.elapsed().as_secs_f64();
-                flow = observe(Moment::Step(&Step {
+                flow = observe(EpochEvent::Step(&Step {
                     epoch: number + 1,
                     examples: seen,
                     of: len,
@@ -383,7 +387,7 @@ pub fn evaluate_watched(
 }
 
 /// Mean and standard deviation of values, if there are any.
-pub fn moments(values: &[f32]) -> Option<(f64, f64)> {
+pub fn mean_and_deviation(values: &[f32]) -> Option<(f64, f64)> {
     let count = values.len() as f64;
     let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
     let variance = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / count;

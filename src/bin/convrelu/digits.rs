@@ -8,13 +8,13 @@ use clap::Args;
 use convrelu::Isa;
 use convrelu::train::data::Source;
 use convrelu::train::models::{Activation, Architecture, Region};
-use convrelu::train::{Config, Dataset, Epoch, Moment, Schedule, Trainer, files};
+use convrelu::train::{Config, Dataset, Epoch, EpochEvent, Schedule, Trainer, files};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::output::{self, Table};
-use crate::plot::{self, Panel, Series, moments};
+use crate::plot::{self, Curves, Histogram, Panel, Series, mean_and_deviation};
 use crate::{Failure, Interrupted, stop};
 
 /// Options of the main job.
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// Runs with different seeds, per activation
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Threads, each of which trains one network at a time; the number does not change results [default: all cores]
+    /// Threads. Each trains one network at a time. Their number does not change results [default: all cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// Directory of the results
@@ -114,7 +114,8 @@ fn train_one(
 ) -> Result<Trained, Failure> {
     let mut trainer = Trainer::new(&config(activation, options, seed), train)?;
     while !trainer.is_finished() {
-        let flow = |_: Moment<'_>| if stop::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let flow =
+            |_: EpochEvent<'_>| if stop::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         let Some(epoch) = trainer.epoch(train, test, &mut { flow })? else { return Err(Interrupted::Saved.into()) };
         bar.set_message(format!(
             "{} seed {seed}: loss {:.3}, test {:.1} %",
@@ -133,9 +134,10 @@ fn summary(runs: &[Trained]) -> Table {
     let mut table = Table::new(["activation", "test accuracy %", "parameters", "seconds/run", "dead units %", "isa"]);
     for activation in ACTIVATIONS {
         let runs = || runs.iter().filter(move |run| run.activation == activation);
-        let of = |value: fn(&[Epoch]) -> f64| moments(&runs().map(|run| value(&run.history)).collect::<Vec<_>>());
+        let of =
+            |value: fn(&[Epoch]) -> f64| mean_and_deviation(&runs().map(|run| value(&run.history)).collect::<Vec<_>>());
         let last = |value: fn(&Epoch) -> f64| {
-            moments(&runs().filter_map(|run| run.history.last()).map(value).collect::<Vec<_>>())
+            mean_and_deviation(&runs().filter_map(|run| run.history.last()).map(value).collect::<Vec<_>>())
         };
         let (accuracy, deviation) = last(|epoch| 100.0 * epoch.test_accuracy);
         let dead = last(|epoch| 100.0 * epoch.dead_units as f64 / epoch.units.max(1) as f64).0;
@@ -201,8 +203,8 @@ fn draw(runs: &[Trained]) -> Result<String, Failure> {
     });
     let values = of(Activation::Convrelu).flat_map(|run| run.thresholds.iter().copied()).collect();
     plot::draw(&[
-        Panel::Curves { title: "Test accuracy (%)".to_owned(), series: series.collect() },
-        Panel::Histogram { title: "Learned thresholds θ".to_owned(), values, bins: 41 },
+        Panel::Curves(Curves::percent("Test accuracy (%)", series.collect())),
+        Panel::Histogram(Histogram::new("Learned thresholds θ", values)),
     ])
 }
 

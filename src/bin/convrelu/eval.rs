@@ -24,8 +24,8 @@ pub(crate) struct Options {
     /// Test on the training part
     #[arg(long)]
     on_train: bool,
-    /// Write what the network says of each example, as CSV: its number, the class that it belongs to and the one that
-    /// the network finds, both from 0, and the output for each class
+    /// Write the answers of the network as CSV. A line per example has its number, its class and the class that the network
+    /// finds, all from 0, and the output for each class
     #[arg(long, value_name = "FILE")]
     logits: Option<PathBuf>,
     /// Print JSON instead of a table
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a network says, example by example.
+/// The answers of a network, example by example.
 struct Logits {
     writer: csv::Writer<Vec<u8>>,
     rows: usize,
@@ -124,7 +124,7 @@ impl Logits {
     }
 }
 
-/// How many of the examples of a run, which were limited themselves, another limit leaves; nothing if it cannot be told.
+/// The number of examples that another limit leaves of a run, whose examples may be limited, too. None if it cannot be known.
 fn limited(count: usize, of_run: Option<usize>, asked: Option<usize>) -> Option<usize> {
     match asked {
         _ if asked == of_run => Some(count),

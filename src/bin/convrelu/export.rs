@@ -17,8 +17,8 @@ use crate::{Failure, Usage, output, trained};
 /// The network takes any number of examples, channels first. A ConvReLU layer is one node: a function of standard
 /// operators that the file brings along, so every runtime with functions runs it. Dropout is left out.
 ///
-/// The input is `images`, as numbers, or `tokens`, as whole numbers of 64 bits; the output is `logits`. The metadata of
-/// the file say how images are normalised, what words the tokens stand for, and what run it was.
+/// The input is `images`, as numbers, or `tokens`, as whole numbers of 64 bits. The output is `logits`. The metadata of
+/// the file hold the normalisation of images, the words of tokens, and the settings of the run.
 #[derive(Args)]
 #[command(after_help = "Example:
   convrelu export runs/first --onnx first.onnx --fold")]
@@ -29,13 +29,13 @@ pub(crate) struct Options {
     /// The file to write
     #[arg(long, value_name = "FILE")]
     onnx: PathBuf,
-    /// Fold batch normalisations into the convolutions before them, where nothing else reads what these compute
+    /// Fold batch normalisations into the convolutions before them, unless other nodes read the output of these, too
     #[arg(long)]
     fold: bool,
     /// File of tensors, instead of the run's checkpoint
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Directory of the data; needed only for a run that an earlier version began, which does not know what it reads
+    /// Directory of the data. Only a run that an earlier version began needs it, because it has no record of its input
     #[arg(long, value_name = "DIRECTORY")]
     data: Option<PathBuf>,
 }
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         }
     };
     let input = recorded_input(&inventory).ok_or("the data do not say what an example is")?;
-    // Nothing is computed with it, so the kernels need not be those of the run.
+    // The network computes nothing here, so its kernels need not be those of the run.
     let mut network = config.model.build(input, Isa::detect(), config.train.seed)?;
     trained::weigh(&mut network, &options.run, options.weights.as_deref())?;
     if options.weights.is_some() {

@@ -6,13 +6,15 @@ use clap::Args;
 use convrelu::train::checkpoint::{Header, Tensor, read_header, read_tensors};
 use convrelu::train::models::Activation;
 use convrelu::train::run::CHECKPOINT;
-use convrelu::train::{files, moments};
+use convrelu::train::{Epoch, LayerUnits, files, mean_and_deviation};
+use serde::Serialize;
 
 use crate::output::{self, Table};
-use crate::plot::{self, BINS, Panel};
+use crate::plot::{self, Histogram, Panel};
 use crate::{Failure, Usage};
 
-/// Shows the configuration, the progress and the learned thresholds of a run, and draws their histogram.
+/// Shows the configuration, the progress, the dead units and the learned thresholds of a run, and draws a histogram of the
+/// thresholds.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Directory of the run
@@ -30,7 +32,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     let header = read_header(&path)?;
     let thresholds = read_tensors(&path, is_thresholds)?;
-    let summary = summary(&header);
+    let mut summary = summary(&header);
+    if let Some(last) = header.history.last().filter(|epoch| !epoch.units_by_layer.is_empty()) {
+        summary += &format!("\n{}", units(last).fitted());
+    }
     if thresholds.is_empty() {
         output::print(&format!("{summary}\nThis network has no thresholds.\n"));
         return Ok(());
@@ -39,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let model = &header.config.model;
     let title = format!("θ of {} in {}, {} epochs", model.activation.name(), model.network, header.progress.epochs);
     let values = thresholds.into_iter().flat_map(|tensor| tensor.values).collect();
-    let picture = plot::draw(&[Panel::Histogram { title, values, bins: BINS }])?;
+    let picture = plot::draw(&[Panel::Histogram(Histogram::new(&title, values))])?;
     let out = options.out.clone().unwrap_or_else(|| options.run.join("thresholds.svg"));
     files::write(&out, picture.as_bytes())?;
     output::note(&out.display().to_string());
@@ -82,28 +87,72 @@ fn summary(header: &Header) -> String {
     lines.iter().map(|(name, value)| format!("{name:<18}{value}\n")).collect()
 }
 
-/// Figures of the thresholds of each layer and of all.
-pub(crate) fn table(thresholds: &[Tensor]) -> Table {
-    let mut table = Table::new(["layer", "thresholds", "mean", "σ", "min", "max", "zeros %"]);
-    let mut row = |name: &str, values: &[f32]| {
-        let (mean, deviation) = moments(values).unwrap_or_default();
-        let zeros = values.iter().filter(|&&value| value == 0.0).count();
-        table.row([
-            name.to_owned(),
-            values.len().to_string(),
-            format!("{mean:.5}"),
-            format!("{deviation:.5}"),
-            format!("{:.5}", values.iter().copied().fold(f32::INFINITY, f32::min)),
-            format!("{:.5}", values.iter().copied().fold(f32::NEG_INFINITY, f32::max)),
-            format!("{:.1}", 100.0 * zeros as f64 / values.len().max(1) as f64),
-        ]);
-    };
-    for tensor in thresholds {
-        row(tensor.name.strip_suffix(".thresholds").unwrap_or(&tensor.name), &tensor.values);
+/// Figures of the thresholds of a layer.
+#[derive(Serialize)]
+pub(crate) struct Figures {
+    pub(crate) layer: String,
+    pub(crate) thresholds: usize,
+    pub(crate) mean: f64,
+    pub(crate) deviation: f64,
+    pub(crate) least: f32,
+    pub(crate) greatest: f32,
+    /// Those that are exactly 0.
+    pub(crate) zeros: usize,
+}
+
+impl Figures {
+    fn of(layer: &str, values: &[f32]) -> Self {
+        let (mean, deviation) = mean_and_deviation(values).unwrap_or_default();
+        Self {
+            layer: layer.to_owned(),
+            thresholds: values.len(),
+            mean,
+            deviation,
+            least: values.iter().copied().fold(f32::INFINITY, f32::min),
+            greatest: values.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+            zeros: values.iter().filter(|&&value| value == 0.0).count(),
+        }
     }
+}
+
+/// Name of a layer, without that of its tensor.
+pub(crate) fn layer(tensor: &Tensor) -> &str {
+    tensor.name.strip_suffix(".thresholds").unwrap_or(&tensor.name)
+}
+
+/// Figures of the thresholds of each layer, and of all if there are several.
+pub(crate) fn figures(thresholds: &[Tensor]) -> Vec<Figures> {
+    let mut figures: Vec<_> = thresholds.iter().map(|tensor| Figures::of(layer(tensor), &tensor.values)).collect();
     if thresholds.len() > 1 {
         let all: Vec<f32> = thresholds.iter().flat_map(|tensor| tensor.values.iter().copied()).collect();
-        row("all", &all);
+        figures.push(Figures::of("all", &all));
+    }
+    figures
+}
+
+/// The same as a table.
+pub(crate) fn table(thresholds: &[Tensor]) -> Table {
+    let mut table = Table::new(["layer", "thresholds", "mean", "σ", "min", "max", "zeros %"]);
+    for figures in figures(thresholds) {
+        table.row([
+            figures.layer.clone(),
+            figures.thresholds.to_string(),
+            format!("{:.5}", figures.mean),
+            format!("{:.5}", figures.deviation),
+            format!("{:.5}", figures.least),
+            format!("{:.5}", figures.greatest),
+            format!("{:.1}", 100.0 * figures.zeros as f64 / figures.thresholds.max(1) as f64),
+        ]);
+    }
+    table
+}
+
+/// Dead units of each layer after an epoch.
+fn units(epoch: &Epoch) -> Table {
+    let mut table = Table::new(["layer", "units", "dead", "dead %"]);
+    for LayerUnits { layer, dead, total } in &epoch.units_by_layer {
+        let share = 100.0 * *dead as f64 / (*total).max(1) as f64;
+        table.row([layer.clone(), total.to_string(), dead.to_string(), format!("{share:.1}")]);
     }
     table
 }

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{Failure, Interrupted, output, stop};
 
-/// The time between two lines of progress, where there is no terminal for a bar.
+/// The time between two lines of progress, if there is no terminal for a bar.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Both parts of the data set of a run. If a vocabulary is given, it numbers the words.
@@ -41,7 +41,7 @@ struct Loading {
 
 impl Loading {
     fn new(every: Duration) -> Result<Self, Failure> {
-        // The bar hides itself where there is no terminal.
+        // Without a terminal, the bar hides itself.
         let bar = ProgressBar::no_length();
         bar.set_style(ProgressStyle::with_template("{msg} {bar:24} {pos}/{len}")?);
         let lines = !std::io::stderr().is_terminal();

@@ -43,7 +43,7 @@ pub(crate) struct Data {
     /// Images in folders: resize them to HEIGHTxWIDTH
     #[arg(long, value_name = "HxW", value_parser = size)]
     pub(crate) resize: Option<[usize; 2]>,
-    /// Text: what a token is
+    /// Text: tokens are words or characters
     #[arg(long, value_name = "NAME")]
     pub(crate) encoding: Option<Token>,
     /// Text: tokens per example
@@ -58,7 +58,7 @@ pub(crate) struct Data {
     pub(crate) synthetic: Option<Synthetic>,
 }
 
-/// What a number of an encoded text stands for.
+/// The meaning of a number of an encoded text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Token {
     Words,

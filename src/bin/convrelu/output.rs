@@ -25,6 +25,11 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// The head and the rows.
+    pub(crate) fn cells(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// The same as a table in Markdown.
     pub(crate) fn markdown(&self) -> String {
         let mut text = String::new();

@@ -1,6 +1,6 @@
-//! Signals that ask the program to end (Ctrl-C, termination, hanging up). The first one asks running work to stop where it can
-//! continue later. The second one ends the program. While data are loaded there is nothing to save, so loading that does not stop
-//! by itself is ended. A signal that was ignored when the program began, as with `nohup`, stays ignored.
+//! Signals that ask the program to end (Ctrl-C, termination, hanging up). The first one asks running work to stop at a point
+//! from which it can continue later. The second one ends the program. While data are loaded there is nothing to save, so loading
+//! that does not stop by itself is ended. A signal that was ignored when the program began, as with `nohup`, stays ignored.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use convrelu::train::run::{CHECKPOINT, Event, METRICS, WEIGHTS};
-use convrelu::train::{Config, Dataset, Epoch, Moment, Run, Start, Step, TrainError, Trainer, files};
+use convrelu::train::{Config, Dataset, Epoch, EpochEvent, Run, Start, Step, TrainError, Trainer, files};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -180,7 +180,7 @@ fn summary(history: &[Epoch]) -> Table {
     table
 }
 
-/// Shows a run: a bar on a terminal, lines where there is no terminal, or JSON.
+/// Shows a run: with a bar on a terminal, otherwise with lines, or as JSON.
 struct Watcher {
     bar: ProgressBar,
     json: bool,
@@ -192,7 +192,7 @@ impl Watcher {
         let len = trainer.epoch_len(train.len());
         let total = config.train.epochs.saturating_mul(len);
         let done = trainer.progress().epochs * len + trainer.progress().examples;
-        // The bar hides itself where there is no terminal.
+        // Without a terminal, the bar hides itself.
         let bar = ProgressBar::new(total as u64).with_position(done as u64);
         bar.set_style(ProgressStyle::with_template("{bar:32} {percent}% {eta} left  {wide_msg}")?);
         bar.reset_eta();
@@ -202,8 +202,8 @@ impl Watcher {
 
     fn see(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
-            Event::Within(Moment::Step(step)) => self.step(step),
-            Event::Within(Moment::Test { examples, of }) => {
+            Event::Within(EpochEvent::Step(step)) => self.step(step),
+            Event::Within(EpochEvent::Test { examples, of }) => {
                 self.bar.set_message(format!("testing: {examples} of {of} examples"));
             }
             Event::Epoch(epoch) => self.epoch(epoch),

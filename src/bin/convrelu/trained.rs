@@ -1,4 +1,4 @@
-//! What commands for trained networks share: the run, and the weights that count.
+//! Functions that the commands for trained networks share. They open a run and load its weights.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use convrelu::train::{Config, Inventory, Network, Run};
 
 use crate::{Failure, Usage};
 
-/// The configuration of a run, and what it knows of its data.
+/// The configuration of a run, and the inventory of its data.
 pub(crate) fn open(run: &Path) -> Result<(Config, Option<Inventory>), Failure> {
     let no_run = |error| Usage(format!("RUN {}: it holds no run: {error}", run.display()));
     Ok((Run::config(run).map_err(no_run)?, Run::inventory(run)?))

@@ -11,24 +11,25 @@ use crate::train::shape::Shape;
 /// Padding is black, a raw value of 0 before normalisation. Axes of one position are not cropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Augment {
-    /// Pixels of padding on each side, out of which a window of the image's size is cut.
+    /// Pixels of padding on each side. A part of the image's size is cut out of the padded image.
     pub crop_padding: usize,
     /// Whether half of the images are mirrored left to right.
     pub flip: bool,
 }
 
-/// Where in the padded image a crop lies: by how much its corner is right of and below the image's own, and its flip.
+/// A crop of the padded image, and whether it is flipped. `down` and `right` are the distances of its corner from that of the
+/// image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Window {
+pub(super) struct CropAndFlip {
     down: isize,
     right: isize,
     flip: bool,
 }
 
-impl Window {
+impl CropAndFlip {
     pub(super) fn draw(augment: Augment, shape: Shape, rng: &mut ChaCha8Rng) -> Self {
         let mut shift = |extent: usize| {
-            // Padding as wide as the image would give windows without a pixel of it; an axis of one position has none.
+            // With padding as wide as the image, a crop could miss the image. An axis of one position is not padded.
             let padding = augment.crop_padding.min(extent - 1) as i64;
             rng.random_range(-padding..=padding) as isize
         };
@@ -36,7 +37,7 @@ impl Window {
         Self { down, right, flip: augment.flip && rng.random() }
     }
 
-    /// Copies an image through the window. The default value of `T` is the padding.
+    /// Copies the crop of an image. The default value of `T` is the padding.
     pub(super) fn copy<T: Copy + Default>(
         self,
         image: &[T],
@@ -53,7 +54,7 @@ impl Window {
         for (c, image) in image.chunks_exact(shape.positions()).enumerate() {
             for (d, plane) in image.chunks_exact(height * width).enumerate() {
                 for y in 0..height {
-                    // Left of the image and above it the sum wraps around, to places that are not in it either.
+                    // To the left of the image and above it, the sum wraps around to a position outside of the image.
                     let source = y.wrapping_add_signed(self.down);
                     let row = if source < height { &plane[source * width..][..width] } else { &[] };
                     let start = c * channel_stride + (d * height + y) * width * stride;

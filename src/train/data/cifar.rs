@@ -1,5 +1,7 @@
-//! CIFAR-10 and CIFAR-100 in their binary versions, in the directory itself or in the folder that the archive makes; or as
-//! Parquet files (feature `parquet`), if there is no binary version.
+//! CIFAR-10 and CIFAR-100.
+//!
+//! The loader takes the binary version, in the directory or in the folder that its archive unpacks to. If there is none, it takes
+//! Parquet files (feature `parquet`).
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +19,7 @@ const SHAPE: Shape = Shape::new(3, [1, 32, 32]);
 pub(super) const TEN: Entry = Entry::images("CIFAR-10", "data/cifar10", cifar10);
 pub(super) const HUNDRED: Entry = Entry::images("CIFAR-100", "data/cifar100", cifar100);
 
-/// What differs between the two.
+/// The differences between the two data sets.
 struct Variant {
     name: &'static str,
     folder: &'static str,
@@ -25,19 +27,19 @@ struct Variant {
     /// Names of the column of a Parquet file that holds the label.
     columns: &'static [&'static str],
     classes: &'static [(&'static str, usize)],
-    /// Files of the training part, and the records that each was published with.
+    /// Files of the training part, and the number of records that each published file has.
     train: (&'static [&'static str], usize),
     test: &'static str,
     mean: [f32; 3],
     deviation: [f32; 3],
 }
 
-/// CIFAR-10: `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`. Training images are flipped and cropped
-/// from 4 pixels of padding.
+/// CIFAR-10: `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`. Training images are
+/// flipped, and cropped after padding with 4 pixels.
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`] where a file is missing, [`TrainError::Data`] where one breaks the format.
+/// [`TrainError::Io`] if a file is missing, [`TrainError::Data`] if a file breaks the format.
 pub fn cifar10(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
     let train = &["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
     load(
@@ -57,8 +59,8 @@ pub fn cifar10(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> 
     )
 }
 
-/// CIFAR-100: `train.bin` and `test.bin`, of which the fine labels are used. Training images are flipped and
-/// cropped from 4 pixels of padding.
+/// CIFAR-100: `train.bin` and `test.bin`. The labels are the fine ones. Training images are flipped, and cropped after padding
+/// with 4 pixels.
 ///
 /// # Errors
 ///
@@ -81,7 +83,7 @@ pub fn cifar100(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError>
     )
 }
 
-/// Images of the test part.
+/// The number of images of the test part.
 const TEST_LEN: usize = 10_000;
 
 fn load(request: &Request<'_>, variant: &Variant) -> Result<(Dataset, Dataset), TrainError> {
@@ -92,7 +94,7 @@ fn load(request: &Request<'_>, variant: &Variant) -> Result<(Dataset, Dataset), 
     Ok((train.with_augment(Augment { crop_padding: 4, flip: true }), test))
 }
 
-/// Both parts from Parquet files, if there are some and no binary version, which wins.
+/// Both parts from Parquet files. None if there are no Parquet files, or if there is a binary version.
 fn hub(request: &Request<'_>, variant: &Variant) -> Result<Option<(Dataset, Dataset)>, TrainError> {
     let (names, published) = variant.train;
     if find(request, variant, names[0]).is_ok() {
@@ -116,7 +118,7 @@ fn find(request: &Request<'_>, variant: &Variant, name: &str) -> Result<PathBuf,
     files::find(request.directory, &[name.into(), Path::new(variant.folder).join(name)], variant.hint)
 }
 
-/// Records of label bytes, of which the last counts, and an image, channels first.
+/// Reads records: label bytes, of which the last one counts, and an image with channels first.
 fn part(request: &Request<'_>, variant: &Variant, (names, published): (&[&str], usize)) -> Result<Dataset, TrainError> {
     let (header, classes) = (variant.classes.len(), variant.classes[variant.classes.len() - 1].1);
     let record = header + SHAPE.len();
@@ -184,7 +186,7 @@ mod tests {
         assert_eq!((train.label(0), train.label(1), test.label(0)), (99, 1, 50));
     }
 
-    /// A file that was cut off between two records is as good as whole, but for their number.
+    /// If a file was cut off between two records, only the number of records shows it.
     #[test]
     fn files_of_other_lengths_are_mentioned() {
         let scratch = Scratch::new("cifar-cut");

@@ -3,26 +3,26 @@
 use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::augment::{Augment, Window};
+use super::augment::{Augment, CropAndFlip};
 use crate::layout::Layout;
 use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
-/// Most classes: labels are kept in 16 bits.
+/// The largest number of classes. Labels have 16 bits.
 pub(super) const MAX_CLASSES: usize = 1 << 16;
 
-/// What the numbers of a text stand for.
+/// The meaning of the numbers of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Text {
-    /// Characters of an alphabet of this size, from 1; 0 is none of them.
+    /// Characters of an alphabet of this size, from 1. 0 stands for all others.
     Characters(usize),
-    /// Words of a vocabulary of this size, from 0, which is padding.
+    /// Words of a vocabulary of this size, from 0. 0 is padding.
     Words(usize),
 }
 
 impl Text {
-    /// How many numbers there are.
+    /// The number of different numbers.
     pub const fn ids(self) -> usize {
         match self {
             Self::Characters(alphabet) => alphabet + 1,
@@ -31,10 +31,10 @@ impl Text {
     }
 }
 
-/// Values of examples, one example after the other, channels first.
+/// The values of all examples, one example after another, channels first.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
-    /// Pixels; 255 is read as 1.
+    /// Pixels. 255 is read as 1.
     Bytes(Vec<u8>),
     /// Numbers that are read as they are.
     Floats(Vec<f32>),
@@ -42,7 +42,7 @@ pub enum Values {
     Tokens {
         /// Each less than [`Text::ids`].
         ids: Vec<u16>,
-        /// What they stand for.
+        /// Their meaning.
         text: Text,
     },
 }
@@ -75,22 +75,22 @@ pub struct Dataset {
     values: Values,
     /// Names of the classes, if they have any.
     class_names: Vec<String>,
-    /// Words with numbers of their own, from 2 on.
+    /// Words with numbers of their own, which begin at 2.
     vocabulary: Vec<String>,
     /// `[mean, deviation]` of each channel.
-    moments: Vec<[f32; 2]>,
-    /// What each byte is read as, in each channel; empty without bytes.
+    normalization: Vec<[f32; 2]>,
+    /// For each channel, the value that each byte is read as. Empty if the values are not bytes.
     tables: Vec<[f32; 256]>,
     augment: Augment,
 }
 
 impl Dataset {
-    /// `values` holds `labels.len()` examples of `shape`; labels count from 0 to `classes - 1`. The shape's layout is
-    /// taken to be [`Layout::Nchw`], and nothing is normalised or augmented yet.
+    /// A data set without normalisation and augmentation. `values` holds `labels.len()` examples of `shape`. Labels are from 0 to
+    /// `classes - 1`. The layout of the shape is ignored, and is [`Layout::Nchw`].
     ///
     /// # Errors
     ///
-    /// [`TrainError::Data`] where the number of values, a label or a token does not fit.
+    /// [`TrainError::Data`] if the number of values, a label or a token does not fit.
     pub fn new(name: &str, shape: Shape, classes: usize, values: Values, labels: Vec<u16>) -> Result<Self, TrainError> {
         let broken = |rule: String| Err(TrainError::data(name, FilePosition::Whole, rule));
         let shape = shape.with_layout(Layout::Nchw);
@@ -115,7 +115,7 @@ impl Dataset {
             let (id, row) = (ids[at], at / shape.len());
             return broken(format!("token {id} of example {row} must be less than the vocabulary, {}", text.ids()));
         }
-        let moments = vec![[0.0, 1.0]; shape.channels];
+        let normalization = vec![[0.0, 1.0]; shape.channels];
         let mut data = Self {
             name: name.to_owned(),
             shape,
@@ -124,7 +124,7 @@ impl Dataset {
             values,
             class_names: vec![],
             vocabulary: vec![],
-            moments,
+            normalization,
             tables: vec![],
             augment: Augment::default(),
         };
@@ -132,7 +132,8 @@ impl Dataset {
         Ok(data)
     }
 
-    /// The same, where a value `x` of channel `c` is read as `(x − mean[c]) / deviation[c]`; tokens stay as they are.
+    /// The same data with normalisation: a value `x` of channel `c` is read as `(x − mean[c]) / deviation[c]`. Tokens stay the
+    /// same.
     ///
     /// # Errors
     ///
@@ -143,9 +144,9 @@ impl Dataset {
             let rule = format!("{} means and {} deviations must be {channels} each", mean.len(), deviation.len());
             return Err(TrainError::data(&self.name, FilePosition::Whole, rule));
         }
-        self.moments = mean.iter().zip(deviation).map(|(&mean, &deviation)| [mean, deviation]).collect();
-        if let Some(c) = self.moments.iter().position(|[m, d]| !(m.is_finite() && d.is_finite() && *d > 0.0)) {
-            let [mean, deviation] = self.moments[c];
+        self.normalization = mean.iter().zip(deviation).map(|(&mean, &deviation)| [mean, deviation]).collect();
+        if let Some(c) = self.normalization.iter().position(|[m, d]| !(m.is_finite() && d.is_finite() && *d > 0.0)) {
+            let [mean, deviation] = self.normalization[c];
             let rule = format!(
                 "mean {mean} and deviation {deviation} of channel {c} must be finite and the deviation positive"
             );
@@ -155,13 +156,13 @@ impl Dataset {
         Ok(self)
     }
 
-    /// The same with other random changes; tokens are never changed.
+    /// The same data with other random changes. Tokens are never changed.
     #[must_use]
     pub fn with_augment(self, augment: Augment) -> Self {
         Self { augment, ..self }
     }
 
-    /// The same, with a name for each class.
+    /// The same data with a name for each class.
     ///
     /// # Errors
     ///
@@ -174,21 +175,21 @@ impl Dataset {
         Ok(Self { class_names, ..self })
     }
 
-    /// The same, with the words that have numbers of their own, from 2 on.
+    /// The same data with the words that have numbers of their own. Their numbers begin at 2.
     #[must_use]
     pub fn with_vocabulary(self, vocabulary: Vec<String>) -> Self {
         Self { vocabulary, ..self }
     }
 
-    /// A byte has few values: each is normalised once, not at every pixel.
+    /// Normalises each of the 256 values of a byte once, instead of every pixel.
     fn tabulate(&mut self) {
         if let Values::Bytes(_) = self.values {
             let entry = |byte: usize, [mean, deviation]: [f32; 2]| (byte as f32 / 255.0 - mean) / deviation;
-            self.tables = self.moments.iter().map(|&m| std::array::from_fn(|byte| entry(byte, m))).collect();
+            self.tables = self.normalization.iter().map(|&m| std::array::from_fn(|byte| entry(byte, m))).collect();
         }
     }
 
-    /// What the data set is called.
+    /// The name of the data set.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -203,12 +204,12 @@ impl Dataset {
         self.classes
     }
 
-    /// Names of the classes by label; none where the data set gives them numbers only.
+    /// Names of the classes by label. Empty if the data set has no names for them.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
 
-    /// Words with numbers of their own, from 2 on; none where the examples are not made of words.
+    /// Words with numbers of their own, which begin at 2. Empty if the examples do not consist of words.
     pub fn vocabulary(&self) -> &[String] {
         &self.vocabulary
     }
@@ -223,12 +224,12 @@ impl Dataset {
         self.labels.is_empty()
     }
 
-    /// `[mean, deviation]` of each channel, by which [`read`](Self::read) normalises.
+    /// `[mean, deviation]` of each channel, with which [`read`](Self::read) normalises.
     pub fn normalization(&self) -> &[[f32; 2]] {
-        &self.moments
+        &self.normalization
     }
 
-    /// What [`read`](Self::read) multiplies a stored value with before it normalises: a byte of 255 is 1.
+    /// The factor that [`read`](Self::read) multiplies a stored value with before it normalises. A byte of 255 becomes 1.
     pub fn scale(&self) -> f32 {
         if let Values::Bytes(_) = self.values { 1.0 / 255.0 } else { 1.0 }
     }
@@ -242,7 +243,7 @@ impl Dataset {
         usize::from(self.labels[index])
     }
 
-    /// What the values stand for if they are tokens of text.
+    /// The meaning of the values, if they are tokens of text.
     pub fn text(&self) -> Option<Text> {
         match self.values {
             Values::Tokens { text, .. } => Some(text),
@@ -250,12 +251,12 @@ impl Dataset {
         }
     }
 
-    /// The random changes that [`Dataset::read`] makes when it is given random numbers.
+    /// The random changes that [`Dataset::read`] makes if it gets random numbers.
     pub fn augment(&self) -> Augment {
         self.augment
     }
 
-    /// The first `len` examples and the rest, which is empty if there are no more.
+    /// The first `len` examples, and the rest. The rest is empty if there are no more examples.
     pub fn split(mut self, len: usize) -> (Self, Self) {
         let len = len.min(self.len());
         let rest = Self {
@@ -264,7 +265,7 @@ impl Dataset {
             values: self.values.split_off(len * self.shape.len()),
             class_names: self.class_names.clone(),
             vocabulary: self.vocabulary.clone(),
-            moments: self.moments.clone(),
+            normalization: self.normalization.clone(),
             tables: self.tables.clone(),
             ..self
         };
@@ -277,8 +278,8 @@ impl Dataset {
         self.split(len).0
     }
 
-    /// Mean and standard deviation of each channel, of values as they were before normalisation.
-    pub fn moments(&self) -> (Vec<f32>, Vec<f32>) {
+    /// Mean and standard deviation of each channel before normalisation.
+    pub fn mean_and_deviation(&self) -> (Vec<f32>, Vec<f32>) {
         let value = |i: usize| match &self.values {
             Values::Bytes(values) => f64::from(values[i]) / 255.0,
             Values::Floats(values) => f64::from(values[i]),
@@ -297,27 +298,27 @@ impl Dataset {
         (0..self.shape.channels).map(channel).unzip()
     }
 
-    /// Writes one example in a layout: normalised, and changed at random if there are random numbers. Token ids are
-    /// written as they are.
+    /// Writes an example in a layout. It is normalised, and changed at random if random numbers are given. Token ids stay the
+    /// same.
     ///
     /// # Panics
     ///
-    /// If there is no example `index`, or `out` is not as long as an example.
+    /// If there is no example `index`, or if `out` is not as long as an example.
     pub fn read(&self, index: usize, augment: Option<&mut ChaCha8Rng>, layout: Layout, out: &mut [f32]) {
         let len = self.shape.len();
         assert_eq!(out.len(), len, "an example of {len} values");
         let range = index * len..(index + 1) * len;
-        let window = || augment.map_or(Window::default(), |rng| Window::draw(self.augment, self.shape, rng));
+        let window = || augment.map_or(CropAndFlip::default(), |rng| CropAndFlip::draw(self.augment, self.shape, rng));
         match &self.values {
             Values::Bytes(values) => {
                 window().copy(&values[range], self.shape, layout, out, |c, byte| self.tables[c][usize::from(byte)]);
             }
             Values::Floats(values) => window().copy(&values[range], self.shape, layout, out, |c, x: f32| {
-                let [mean, deviation] = self.moments[c];
+                let [mean, deviation] = self.normalization[c];
                 (x - mean) / deviation
             }),
             Values::Tokens { ids, .. } => {
-                Window::default().copy(&ids[range], self.shape, layout, out, |_, id| f32::from(id));
+                CropAndFlip::default().copy(&ids[range], self.shape, layout, out, |_, id| f32::from(id));
             }
         }
     }
@@ -387,7 +388,7 @@ mod tests {
         assert_eq!(read(&data, 0, None, Layout::Nchw), expected);
         let floats = Values::Floats(vec![1.0, 2.0, 3.0, 4.0]);
         let data = Dataset::new("floats", Shape::new(2, [1, 1, 2]), 1, floats, vec![0]).unwrap();
-        assert_eq!(data.moments(), (vec![1.5, 3.5], vec![0.5, 0.5]));
+        assert_eq!(data.mean_and_deviation(), (vec![1.5, 3.5], vec![0.5, 0.5]));
         let data = data.with_normalization(&[1.5, 3.5], &[0.5, 0.5]).unwrap();
         assert_eq!(read(&data, 0, None, Layout::Nchw), [-1.0, 1.0, -1.0, 1.0]);
         let tokens = Values::Tokens { ids: vec![7, 0, 65535], text: Text::Characters(65535) };
@@ -432,7 +433,7 @@ mod tests {
         let (height, width, padding) = (3, 4, 2);
         let data = counting(1, [1, height, width], 1).with_augment(Augment { crop_padding: padding, flip: true });
         let raw = read(&data, 0, None, Layout::Nchw);
-        // Every window of the padded image, by a plain loop.
+        // Every crop of the padded image, with a plain loop.
         let mut windows = vec![];
         for (top, left) in (0..=2 * padding).flat_map(|top| (0..=2 * padding).map(move |left| (top, left))) {
             for flip in [false, true] {

@@ -17,10 +17,10 @@ static ARCHIVE: &[u8] = include_bytes!("digits/digits.csv.gz");
 
 const SHAPE: Shape = Shape::new(1, [1, 8, 8]);
 
-/// Images of the training part, in the order of the file; the 497 that follow are the test part.
+/// Images of the training part, which the file has first. The other 497 are the test part.
 pub const TRAIN_LEN: usize = 1300;
 
-/// Training and test part, normalised by the moments of the training part.
+/// The training part and the test part, both normalised with the mean and deviation of the training part.
 ///
 /// # Errors
 ///
@@ -32,11 +32,11 @@ pub fn load() -> Result<(Dataset, Dataset), TrainError> {
         return Err(TrainError::data(FILE, FilePosition::Whole, rule));
     }
     let (train, test) = all.split(TRAIN_LEN);
-    let (mean, deviation) = train.moments();
+    let (mean, deviation) = train.mean_and_deviation();
     Ok((train.with_normalization(&mean, &deviation)?, test.with_normalization(&mean, &deviation)?))
 }
 
-/// Rows of 64 pixels from 0 to 16 and a label from 0 to 9, separated by commas.
+/// Reads rows of 64 pixels from 0 to 16 and a label from 0 to 9, separated by commas.
 fn parse(file: &str, text: &[u8]) -> Result<Dataset, TrainError> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     let lines = text.strip_suffix(b"\n").unwrap_or(text).split(|&byte| byte == b'\n');
@@ -81,7 +81,8 @@ mod tests {
             train.read(i, None, Layout::Nchw, out);
         }
         let shape = Shape::new(1, [1, 1, values.len()]);
-        let (mean, deviation) = Dataset::new("", shape, 1, Values::Floats(values), vec![0]).unwrap().moments();
+        let (mean, deviation) =
+            Dataset::new("", shape, 1, Values::Floats(values), vec![0]).unwrap().mean_and_deviation();
         assert!(mean[0].abs() < 1e-5 && (deviation[0] - 1.0).abs() < 1e-5);
     }
 

@@ -6,27 +6,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::train::error::TrainError;
 
-/// Longest sequences.
+/// The greatest length of a sequence.
 const MAX_LENGTH: usize = 1 << 20;
-/// Most words: with two numbers more they still fit in 16 bits.
+/// The largest vocabulary. The words and two more numbers fit in 16 bits.
 pub(super) const MAX_VOCABULARY: usize = (1 << 16) - 2;
 
-/// How a text becomes a sequence of numbers. What is longer is cut off, what is shorter is filled up with 0.
+/// How a text becomes a sequence of numbers of one length. Longer texts are cut off, and shorter texts are filled up with 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum Encoding {
-    /// As Zhang, Zhao and LeCun (2015): characters in lower case, numbered from 1 in their alphabet of 70, others
-    /// (spaces too) 0; backwards, the last character first, so that of a long text the end is kept.
+    /// The characters of a text in lower case, as Zhang, Zhao and LeCun (2015) encode them. The 70 characters of their alphabet
+    /// are numbered from 1, and all others, also spaces, are 0. The last character comes first, so a long text keeps its end.
     Characters {
         /// Characters of a text.
         length: usize,
     },
-    /// Words in lower case: runs of letters and digits, and each other character but white space by itself. The most
-    /// frequent ones of the training part are numbered from 2, those of equal number alphabetically; others are 1.
+    /// The words of a text in lower case. A word is a run of letters and digits, or any other single character but white space.
+    /// The most frequent words of the training part are numbered from 2, and equally frequent ones alphabetically. All other
+    /// words are 1.
     Words {
         /// Words of a text.
         length: usize,
-        /// Most words that have numbers of their own.
+        /// The largest number of words with a number of their own.
         vocabulary: usize,
     },
 }
@@ -38,7 +39,7 @@ impl Encoding {
         }
     }
 
-    /// Refuses what makes no sense, before anything is read.
+    /// Refuses impossible settings before any file is read.
     pub(super) fn check(self) -> Result<(), TrainError> {
         if !(1..=MAX_LENGTH).contains(&self.length()) {
             return Err(TrainError::setting("length", self.length(), format!("it must be from 1 to {MAX_LENGTH}")));

@@ -1,4 +1,4 @@
-//! What the table of data sets says of each.
+//! An entry of the table of data sets.
 
 use super::dataset::Dataset;
 use super::encoding::Encoding;
@@ -9,18 +9,18 @@ use crate::train::error::TrainError;
 pub(super) struct Entry {
     /// The usual name, for tables and pictures.
     pub(super) title: &'static str,
-    /// Where its files are sought if nobody says; nothing where it needs none.
+    /// The default directory of its files. None if it needs no files.
     pub(super) directory: Option<&'static str>,
-    /// How its texts are encoded if nobody says; nothing for images.
+    /// The default encoding of its texts. None for images.
     pub(super) encoding: Option<Encoding>,
     /// Whether its images can be resized.
     pub(super) resizes: bool,
-    /// Training and test part.
+    /// Loads the training part and the test part.
     pub(super) load: fn(&Request<'_>) -> Result<(Dataset, Dataset), TrainError>,
 }
 
 impl Entry {
-    /// Images of one size, from files.
+    /// A data set of images of one size, from files.
     pub(super) const fn images(
         title: &'static str,
         directory: &'static str,

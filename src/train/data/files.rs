@@ -9,27 +9,27 @@ use flate2::bufread::MultiGzDecoder;
 use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 
-/// Bytes between two looks at who watches.
+/// Bytes between two reports to the watcher.
 const CHUNK: u64 = 1 << 20;
 
-/// The first of these files that is there; `hint` says how to get them.
+/// The first of these files that exists. `hint` says how to get them.
 pub(super) fn find<S: AsRef<Path>>(directory: &Path, names: &[S], hint: &str) -> Result<PathBuf, TrainError> {
     let paths = || names.iter().map(|name| directory.join(name));
     let found = paths().find(|path| path.exists());
     found.ok_or_else(|| missing(&paths().next().unwrap_or_else(|| directory.to_owned()), hint))
 }
 
-/// A file that is not there.
+/// The error for a missing file.
 pub(super) fn missing(path: &Path, hint: &str) -> TrainError {
     TrainError::io(path.display(), io::Error::new(io::ErrorKind::NotFound, format!("not found; {hint}")))
 }
 
-/// What the watcher is told while a file is read.
+/// The name of the stage that the watcher sees while a file is read.
 pub(super) fn stage(path: &Path) -> String {
     format!("reading {}", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// A whole file, decompressed if its name ends in `.gz`.
+/// Reads a whole file, and decompresses it if its name ends in `.gz`.
 pub(super) fn read(request: &Request<'_>, path: &Path) -> Result<Vec<u8>, TrainError> {
     let file = path.display();
     let io = |error| TrainError::io(&file, error);
@@ -43,7 +43,7 @@ pub(super) fn read(request: &Request<'_>, path: &Path) -> Result<Vec<u8>, TrainE
     if compressed { decompress(request, &file, &bytes) } else { Ok(bytes) }
 }
 
-/// The bytes of a gzip file.
+/// Decompresses the bytes of a gzip file.
 pub(super) fn decompress(
     request: &Request<'_>,
     file: impl std::fmt::Display,
@@ -65,7 +65,7 @@ pub(super) fn decompress(
     }
 }
 
-/// Text, which must be UTF-8.
+/// The text of a file, which must be UTF-8.
 pub(super) fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, TrainError> {
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to() as u64;

@@ -1,12 +1,12 @@
-//! Images in folders: one folder per class, as torchvision's `ImageFolder`, or as Tiny ImageNet.
+//! Images in folders: one folder per class, as in torchvision's `ImageFolder`, or as in Tiny ImageNet.
 //!
-//! Images are read as RGB, gray ones too and transparent ones without their transparency, the first one of several in a
-//! file, and normalised as ImageNet is. Their orientation is that of their pixels: what a camera noted in EXIF is not
-//! applied, so that photographs taken upright may lie on their side unless they are turned before. Training images are
-//! flipped and cropped from padding of an eighth of the smaller side.
+//! Every image is read as RGB. Gray images get three equal channels, and transparency is ignored. If a file holds several images,
+//! the first one counts. Images are normalised with the mean and deviation of ImageNet. The loader ignores the orientation that a
+//! camera notes in EXIF, so photographs must be turned before. Training images are flipped, and cropped after padding with an
+//! eighth of the smaller side.
 //!
-//! Hidden files and folders, whose names begin with a dot, and `__MACOSX` are passed over, and so are files of other
-//! formats, which are counted in a warning. Links are followed, but no folder is read twice.
+//! The loader skips `__MACOSX` and hidden files and folders, whose names begin with a dot. It skips files of other formats and
+//! counts them in a warning. It follows links, but reads no folder twice.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsStr;
@@ -37,10 +37,10 @@ pub(super) const TINY: Entry =
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// How names of images end, in small or capital letters.
+/// Extensions of image files, in small or capital letters.
 const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "bmp", "gif"];
 
-/// Largest side that `resize` may ask for.
+/// The greatest side that `resize` allows.
 const MAX_SIDE: usize = 4096;
 
 /// Image files and their labels.
@@ -49,14 +49,14 @@ type Listing = Vec<(PathBuf, u16)>;
 /// Classes and their labels.
 type Classes = BTreeMap<String, u16>;
 
-/// `train/<class>/…` and `test/<class>/…` or `val/<class>/…` with images (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`,
-/// `.gif`) at any depth. Classes are numbered in the order of their names. Every image has the size of the first, or is
-/// resized to `[height, width]`.
+/// Images (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`) at any depth below `train/<class>/` and `test/<class>/` or
+/// `val/<class>/`. Classes are numbered in the order of their names. Images are resized to `[height, width]`. If no size is
+/// given, all images must have the size of the first.
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`] where a file is missing, [`TrainError::Data`] where one breaks the format, and
-/// [`TrainError::Setting`] for sizes that make no sense.
+/// [`TrainError::Io`] if a file is missing, [`TrainError::Data`] if a file breaks the format, and
+/// [`TrainError::Setting`] for impossible sizes.
 pub fn image_folder(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
     let hint = "an image folder has `train/<class>/` and `test/<class>/` or `val/<class>/` with images";
     let root = files::find(request.directory, &["train"], hint)?;
@@ -66,11 +66,11 @@ pub fn image_folder(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainEr
     assemble(request, "image-folder", classes, [train, test])
 }
 
-/// Images of Tiny ImageNet in both parts.
+/// Numbers of images of both parts of Tiny ImageNet.
 const PUBLISHED: [usize; 2] = [100_000, 10_000];
 
-/// Tiny ImageNet: `train/<id>/images/*.JPEG`, and `val/images/*.JPEG` with their ids in `val/val_annotations.txt`.
-/// Classes are the ids of `wnids.txt`, or the folders if there is no such file, numbered in the order of their names.
+/// Tiny ImageNet: `train/<id>/images/*.JPEG` and `val/images/*.JPEG`. The ids of the latter are in `val/val_annotations.txt`.
+/// Classes are the ids in `wnids.txt`, or the folders if that file is missing. They are numbered in the order of their names.
 ///
 /// # Errors
 ///
@@ -115,21 +115,21 @@ pub fn tiny_imagenet(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainE
     assemble(request, "tiny-imagenet", classes, [train, test])
 }
 
-/// Whether a name from a list stays in its folder: `..` or `/` would have the whole file system read.
+/// Whether a name from a list stays in its folder. With `..` or `/` a list could make the loader read any file.
 fn is_plain(name: &str) -> bool {
     let mut components = Path::new(name).components();
     matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
 }
 
-/// Names with their places in alphabetical order.
+/// Names with their positions in alphabetical order.
 fn numbered(mut names: Vec<String>) -> Classes {
     names.sort_unstable();
     names.dedup();
-    // More than 65536 classes are refused with the data set; until then their labels are as good as any.
+    // `Dataset::new` refuses more than 65536 classes, so wrong labels of more classes do no harm here.
     names.into_iter().enumerate().map(|(label, name)| (name, label as u16)).collect()
 }
 
-/// Entries of a folder in the order of their names, without those that other programs hide there.
+/// Entries of a folder in the order of their names, without hidden ones.
 fn entries(path: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let read = || fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
     let mut entries = read().map_err(|error| TrainError::io(path.display(), error))?;
@@ -163,25 +163,25 @@ fn classed(request: &Request<'_>, root: &Path, classes: &Classes) -> Result<List
     let roots = folders(root)?.into_iter().map(label).collect::<Result<Listing, TrainError>>()?;
     let beside = entries(root)?.len() - roots.len();
     if beside > 0 {
-        request.watch.warn(&format!("{}: passed over {beside} files beside the classes' folders", root.display()));
+        request.watch.warn(&format!("{}: skipped {beside} files beside the classes' folders", root.display()));
     }
     listed(request, root, roots)
 }
 
-/// Images of a part, at any depth below the folders of its classes, and what else was found there.
+/// The images of a part, at any depth below the folders of its classes, and the other files there.
 struct Walk<'a> {
     request: &'a Request<'a>,
     images: Listing,
-    /// Links to folders, which are followed last.
+    /// Links to folders. They are followed last.
     links: VecDeque<(PathBuf, u16)>,
-    /// Where each folder was reached, by where it really is.
+    /// The path by which each folder was reached. The key is the path without links.
     reached: HashMap<PathBuf, PathBuf>,
-    /// Files of other formats by their extension.
+    /// Numbers of files of other formats by their extension.
     others: BTreeMap<String, usize>,
 }
 
 impl Walk<'_> {
-    /// Notes that a folder is reached; where it was reached before, if it was.
+    /// Notes that a folder is reached. Returns the path by which it was reached before, if it was.
     fn reach(&mut self, folder: &Path) -> Result<Option<PathBuf>, TrainError> {
         let real = folder.canonicalize().map_err(|error| TrainError::io(folder.display(), error))?;
         let before = self.reached.get(&real).cloned();
@@ -191,7 +191,7 @@ impl Walk<'_> {
         Ok(before)
     }
 
-    /// Adds the images in a folder and below it. Links to folders wait.
+    /// Adds the images in a folder and below it. Links to folders are kept for later.
     fn walk(&mut self, path: PathBuf, label: u16) -> Result<(), TrainError> {
         let mut folders = vec![path];
         while let Some(folder) = folders.pop() {
@@ -213,13 +213,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Adds what lies behind links to folders that no folder of a class is.
+    /// Adds the images behind links to folders that have not been reached yet.
     fn follow(&mut self) -> Result<(), TrainError> {
         while let Some((link, label)) = self.links.pop_front() {
             match self.reach(&link)? {
                 None => self.walk(link, label)?,
                 Some(other) => self.request.watch.warn(&format!(
-                    "{}: passed over, for it leads to {}, which is read once",
+                    "{}: skipped, because it leads to {}, which is read once",
                     link.display(),
                     other.display()
                 )),
@@ -238,8 +238,8 @@ fn listed(request: &Request<'_>, part: &Path, classes: Listing) -> Result<Listin
         reached: HashMap::new(),
         others: BTreeMap::new(),
     };
-    // All of them before any is read, and links after all that is no link: a link from one class to another must not
-    // decide whose images they are.
+    // All folders of classes are noted before any is read, and links are followed last. So a link from one class to another
+    // does not decide which class the images belong to.
     walk.reach(part)?;
     for (path, _) in &classes {
         if let Some(other) = walk.reach(path)? {
@@ -262,12 +262,12 @@ fn listed(request: &Request<'_>, part: &Path, classes: Listing) -> Result<Listin
         let name = |extension: &str| if extension.is_empty() { "none".to_owned() } else { format!(".{extension}") };
         let kinds: Vec<_> = walk.others.iter().map(|(kind, count)| format!("{}: {count}", name(kind))).collect();
         let (part, kinds) = (part.display(), kinds.join(", "));
-        request.watch.warn(&format!("{part}: passed over {count} files that are not images ({kinds})"));
+        request.watch.warn(&format!("{part}: skipped {count} files that are not images ({kinds})"));
     }
     Ok(walk.images)
 }
 
-/// Reads the listed images, in the fixed order of the shuffle.
+/// Reads the listed images in the order of the fixed shuffle.
 fn assemble(
     request: &Request<'_>,
     name: &str,
@@ -305,7 +305,7 @@ fn assemble(
     Ok((part(train, request.limits.train)?.with_augment(augment), part(test, request.limits.test)?))
 }
 
-/// Decodes images on all cores, for that is most of the work; channels first.
+/// Decodes images on all cores, because that is most of the work. Channels come first.
 fn pixels(request: &Request<'_>, listing: &Listing, size: [usize; 2], first: &Path) -> Result<Vec<u8>, TrainError> {
     let len = 3 * size[0] * size[1];
     let mut bytes = vec![0; listing.len() * len];
@@ -328,13 +328,13 @@ fn pixels(request: &Request<'_>, listing: &Listing, size: [usize; 2], first: &Pa
     thread::scope(|scope| {
         let jobs = bytes.chunks_mut(share * len).zip(listing.chunks(share));
         let jobs: Vec<_> = jobs.map(|(out, listing)| scope.spawn(move || work(out, listing))).collect();
-        // The first error in the order of the files, whatever the timing.
+        // The first error in the order of the files, whichever thread was faster.
         jobs.into_iter().try_for_each(|job| job.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })?;
     Ok(bytes)
 }
 
-/// One image of the size that all have.
+/// Reads an image of the size that all images have.
 fn fitted(path: &Path, [height, width]: [usize; 2], resize: bool, first: &Path) -> Result<RgbImage, TrainError> {
     let image = open(path)?;
     let (w, h) = image.dimensions();
@@ -348,7 +348,7 @@ fn fitted(path: &Path, [height, width]: [usize; 2], resize: bool, first: &Path) 
     Err(TrainError::data(path.display(), FilePosition::Whole, rule))
 }
 
-/// Decodes an image of whatever kind its first bytes say.
+/// Decodes an image. Its first bytes tell the format.
 fn open(path: &Path) -> Result<RgbImage, TrainError> {
     let io = |error| TrainError::io(path.display(), error);
     let reader = ImageReader::open(path).map_err(io)?.with_guessed_format().map_err(io)?;
@@ -453,7 +453,7 @@ mod tests {
         assert_eq!(load(None), "test/fox: must be a class of the training part");
     }
 
-    /// What `image_folder` says on the way, and the images of each class.
+    /// The warnings of `image_folder`, and the number of images of each class.
     fn heard(scratch: &Scratch) -> (Vec<String>, Vec<usize>) {
         let heard = Heard::default();
         let asked = Request { watch: &heard, ..Request::new(&scratch.0) };
@@ -468,8 +468,8 @@ mod tests {
         good(&scratch);
         let lines = |said: &[String]| said.iter().map(|line| line.replace("/", "|")).collect::<Vec<_>>();
         let expected = [
-            "train: passed over 1 files beside the classes' folders",
-            "train: passed over 3 files that are not images (.txt: 3)",
+            "train: skipped 1 files beside the classes' folders",
+            "train: skipped 3 files that are not images (.txt: 3)",
         ];
         assert_eq!(heard(&scratch), (expected.map(str::to_owned).into(), vec![2, 2, 2]));
         for name in [
@@ -485,7 +485,7 @@ mod tests {
         scratch.write("train/emu/README", "no image");
         let (said, counts) = heard(&scratch);
         assert_eq!(counts, [2, 2, 2]);
-        assert_eq!(lines(&said)[1], "train: passed over 4 files that are not images (none: 1, .txt: 3)");
+        assert_eq!(lines(&said)[1], "train: skipped 4 files that are not images (none: 1, .txt: 3)");
     }
 
     #[test]
@@ -516,13 +516,13 @@ mod tests {
         link("train/emu", "train/cat/other");
         rgb(&scratch, "train/dog/deep/c.png", [2, 3], [1, 11, 21]);
         link("train/dog/deep", "train/cat/deep");
-        // Outside of the part, and so as good as a folder; but once.
+        // A folder outside of the part counts as any other, but once.
         rgb(&scratch, "more/a.png", [2, 3], [2, 12, 22]);
         link("more", "train/emu/more");
         link("more", "train/emu/once-more");
         let (said, counts) = heard(&scratch);
         assert_eq!(counts, [2, 3, 3]);
-        let twice = |link: &str, to: &str| format!("{link}: passed over, for it leads to {to}, which is read once");
+        let twice = |link: &str, to: &str| format!("{link}: skipped, because it leads to {to}, which is read once");
         assert_eq!(
             said[..5],
             [
@@ -562,7 +562,7 @@ mod tests {
             for i in 0..2 {
                 let name = format!("train/{id}/images/{id}_{i}.JPEG");
                 scratch.write(&name, "");
-                // Gray, as some of the real ones are.
+                // Some of the real images are gray.
                 let image = GrayImage::from_pixel(8, 8, Luma([if id == "n01" { 10 } else { 200 }]));
                 image.save_with_format(scratch.0.join(name), image::ImageFormat::Jpeg).unwrap();
             }
@@ -599,7 +599,7 @@ mod tests {
         for (name, text, expected) in [
             ("wnids.txt", &b"n02\nn03\n"[..], "wnids.txt, line 2: 'n03' must be a folder in train"),
             ("wnids.txt", b"n02\n\xff\n", "wnids.txt, byte 4: must be UTF-8"),
-            // Both are there, and lead out of the folder.
+            // Both exist, but lead out of the folder.
             ("wnids.txt", b"..", "wnids.txt, line 1: '..' must be a folder in train"),
             ("wnids.txt", b"/", "wnids.txt, line 1: '/' must be a folder in train"),
             (

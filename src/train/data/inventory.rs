@@ -1,4 +1,4 @@
-//! What a run remembers of its data, to tell other data from them.
+//! The record of its data that a run keeps, so that it can refuse other data.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,20 +12,20 @@ use crate::train::shape::Shape;
 pub struct Inventory {
     /// Number of classes.
     pub classes: usize,
-    /// Their names; empty where they have numbers only.
+    /// Names of the classes. Empty if they have none.
     pub class_names: Vec<String>,
     /// Training examples.
     pub train: usize,
     /// Test examples.
     pub test: usize,
-    /// Words with numbers of their own; empty where the examples are not made of words.
+    /// Words with numbers of their own. Empty if the examples do not consist of words.
     pub vocabulary: Vec<String>,
-    /// What a network reads; nothing where a version recorded the run that did not ask.
+    /// What a network reads. None if the version that recorded the run did not record this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub example: Option<Example>,
 }
 
-/// What an example is, and how it is read. (Resizing may change it, so it does not tell other data from these.)
+/// What an example is, and how it is read. Resizing may change it, so it is not compared with that of other data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Example {
@@ -33,12 +33,12 @@ pub struct Example {
     pub channels: usize,
     /// `[depth, height, width]`.
     pub size: [usize; 3],
-    /// What tokens of text stand for; nothing for images.
+    /// The meaning of tokens of text. None for images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<Text>,
-    /// What a stored value is multiplied with first: 1/255 where a pixel is a byte.
+    /// The factor that a stored value is first multiplied with: 1/255 if pixels are bytes.
     pub scale: f32,
-    /// `[mean, deviation]` of each channel: a value `x` is then read as `(x − mean) / deviation`.
+    /// `[mean, deviation]` of each channel. After the multiplication, a value `x` becomes `(x − mean) / deviation`.
     pub normalization: Vec<[f32; 2]>,
 }
 
@@ -56,7 +56,7 @@ impl Example {
 }
 
 impl Inventory {
-    /// That of two parts.
+    /// The inventory of a training part and a test part.
     pub fn of(train: &Dataset, test: &Dataset) -> Self {
         Self {
             classes: train.classes(),
@@ -68,13 +68,13 @@ impl Inventory {
         }
     }
 
-    /// Refuses other data than these. `place` is where they come from, for the message.
+    /// Refuses data that differ from these. `origin` says where the data come from, for the message.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Setting`] that says what differs first: classes, numbers of examples, or vocabulary.
-    pub fn check(&self, found: &Self, place: &str) -> Result<(), TrainError> {
-        let refused = |rule: String| Err(TrainError::setting("data", place, rule));
+    /// [`TrainError::Setting`] with the first difference: classes, vocabulary, or numbers of examples.
+    pub fn check(&self, found: &Self, origin: &str) -> Result<(), TrainError> {
+        let refused = |rule: String| Err(TrainError::setting("data", origin, rule));
         if self.classes != found.classes {
             return refused(format!("the run has {} classes, these data have {}", self.classes, found.classes));
         }

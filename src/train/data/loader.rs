@@ -1,4 +1,4 @@
-//! Batches, assembled beside the training.
+//! Batches, which a thread assembles during training.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc::sync_channel;
@@ -8,10 +8,10 @@ use super::Dataset;
 use crate::layout::Layout;
 use crate::train::random::{Purpose, stream};
 
-/// Batches in flight: one being consumed, one waiting, one being filled.
+/// Batches in memory: one in use, one that waits, and one that is being filled.
 const BUFFERS: usize = 3;
 
-/// Examples and labels, in the order asked for.
+/// Examples and their labels.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Batch {
     pub(crate) input: Vec<f32>,
@@ -31,17 +31,17 @@ impl Batch {
     }
 }
 
-/// Hands the examples that `order` names to `consume`, `batch` at a time; the last batch may be short. A thread
-/// assembles the next ones meanwhile. With `augmented`, a seed and an epoch, examples are changed at random: how
-/// depends on these and on the example only.
+/// Gives the examples that `order` names to `consume`, `batch` at a time. The last batch may be shorter. Meanwhile, a thread
+/// assembles the next batches. `augmented` is a seed and an epoch. If it is given, examples are changed at random. The changes
+/// depend on seed, epoch and example only.
 ///
 /// # Errors
 ///
-/// The first of `consume`, which ends it, as [`ControlFlow::Break`] does.
+/// The first error of `consume`. It ends the loop, as [`ControlFlow::Break`] does.
 ///
 /// # Panics
 ///
-/// If `order` names an example that there is not, or the system has no thread left.
+/// If `order` names an example that does not exist, or if the system cannot start a thread.
 pub(crate) fn batches<E>(
     data: &Dataset,
     order: &[usize],
@@ -50,7 +50,7 @@ pub(crate) fn batches<E>(
     augmented: Option<(u64, u64)>,
     mut consume: impl FnMut(&Batch) -> Result<ControlFlow<()>, E>,
 ) -> Result<(), E> {
-    // Each channel has room for every buffer, so that sending never waits: only for a buffer does a side wait.
+    // Each channel has room for every buffer, so sending never waits. Both sides wait for buffers only.
     let (filled, ready) = sync_channel(BUFFERS);
     let (emptied, free) = sync_channel(BUFFERS);
     thread::scope(move |scope| {
@@ -59,7 +59,7 @@ pub(crate) fn batches<E>(
             for indices in order.chunks(batch.max(1)) {
                 let buffer = if new > 0 { Ok(Batch::default()) } else { free.recv() };
                 new = new.saturating_sub(1);
-                // Either fails once the other side has stopped.
+                // Both calls fail after the other side has stopped.
                 let Ok(mut buffer) = buffer else { return };
                 buffer.fill(data, indices, layout, augmented);
                 if filled.send(buffer).is_err() {
@@ -67,13 +67,13 @@ pub(crate) fn batches<E>(
                 }
             }
         });
-        // Moved in here, for the thread to see them go, and end, before the scope waits for it.
+        // Moved in here, so they are dropped before the scope waits for the thread. Then the thread ends.
         let (ready, emptied) = (ready, emptied);
         for batch in ready {
             if consume(&batch)?.is_break() {
                 break;
             }
-            // After the last batch nobody takes it.
+            // After the last batch, nobody receives it.
             let _ = emptied.send(batch);
         }
         Ok(())

@@ -1,21 +1,21 @@
-//! Labelled examples in memory, and the formats they come in.
+//! Labelled examples in memory, and the file formats that they come from.
 //!
-//! [`DataConfig`] names a data set and loads it. Examples are kept as they are in their files, a byte a pixel, and
-//! normalised and augmented when they are read.
+//! [`DataConfig`] names a data set and loads it. The memory holds examples as their files do, with one byte per pixel. Reading an
+//! example normalises and augments it.
 //!
 //! | what | where |
 //! |---|---|
 //! | the table of data sets, and the settings that choose one | `source.rs` |
-//! | what a loader is asked for, and who watches it | `request.rs` |
-//! | a loader: a file of its own | `digits.rs`, `idx.rs`, `cifar.rs`, `folder.rs`, `text.rs`, `synthetic.rs` |
+//! | the request that a loader answers, and its watcher | `request.rs` |
+//! | loaders, one file for each | `digits.rs`, `idx.rs`, `cifar.rs`, `folder.rs`, `text.rs`, `synthetic.rs` |
 //! | finding and reading files | `files.rs` |
-//! | image data sets as Parquet files: their names; their rows (feature `parquet`) | `hub.rs`, `parquet.rs` |
+//! | image data sets as Parquet files: finding the files; reading their rows (feature `parquet`) | `hub.rs`, `parquet.rs` |
 //! | examples in memory, and their random changes | `dataset.rs`, `augment.rs` |
-//! | batches, assembled beside the training | `loader.rs` |
-//! | what a run remembers of its data | `inventory.rs` |
+//! | batches, which a thread assembles during training | `loader.rs` |
+//! | the record of its data that a run keeps | `inventory.rs` |
 //!
 //! A new data set is a file with a loader and an entry that describes it, its `mod` here, and one line in the table of
-//! `source.rs`. Parser, configuration, help text and the names in tables come from there.
+//! `source.rs`. The parser, the configuration, the help text and the names in tables follow from that line.
 
 mod augment;
 pub mod cifar;

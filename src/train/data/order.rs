@@ -4,7 +4,7 @@ use rand::seq::SliceRandom;
 
 use crate::train::random::{Purpose, stream};
 
-/// Seed of the one shuffle of files that are sorted by class: not a setting, for it is part of what the data set is.
+/// Seed of the shuffle of files that are sorted by class. It is not a setting, because it is a part of the data set.
 pub const SHUFFLE_SEED: u64 = 2020;
 
 /// A fixed order for files that are sorted by class.

@@ -20,14 +20,15 @@ use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::{Shape, extents};
 
-/// Rows that are read at once: what is in memory besides the pixels that are kept is a page of each column, and their images.
+/// Rows that are read at once. Besides the pixels that are kept, the memory holds a page of each column and the images of these
+/// rows.
 const ROWS: usize = 64;
-/// What every file must be.
+/// The rule for every file.
 const WHOLE: &str = "it must be a whole Parquet file";
-/// Columns that may hold the image.
+/// Names that the column of the image may have.
 const IMAGE: [&str; 2] = ["img", "image"];
 
-/// All rows of the files of a part.
+/// Reads all rows of the files of a part.
 ///
 /// # Errors
 ///
@@ -39,10 +40,10 @@ pub(super) fn read(
     size: Option<[usize; 2]>,
     published: usize,
 ) -> Result<Dataset, TrainError> {
-    let mut part = Part { images, size, pixels: Vec::new(), labels: Vec::new() };
+    let mut part = ReadImages { images, size, pixels: Vec::new(), labels: Vec::new() };
     for path in shards {
-        // The reader has assertions that damaged files break. Those that are known are checked before it; should there be another,
-        // the file is refused all the same, and what has been read of the part is of no use.
+        // Damaged files break assertions of the reader. The known ones are checked before. If there are others, the file is
+        // refused all the same, and the images that have been read are not used.
         let read = catch_unwind(AssertUnwindSafe(|| part.shard(request, path)));
         let panicked =
             |_| TrainError::data(path.display(), FilePosition::Whole, format!("{WHOLE}: its reader gave up"));
@@ -57,20 +58,20 @@ pub(super) fn read(
     data.with_normalization(images.mean, images.deviation)
 }
 
-/// What has been read of a part.
-struct Part<'a> {
+/// The images of a part that have been read.
+struct ReadImages<'a> {
     images: &'a Images<'a>,
     size: Option<[usize; 2]>,
-    /// One image after the other, channels first.
+    /// All images, one after another, channels first.
     pixels: Vec<u8>,
     labels: Vec<u16>,
 }
 
-impl Part<'_> {
+impl ReadImages<'_> {
     fn shard(&mut self, request: &Request<'_>, path: &Path) -> Result<(), TrainError> {
         let file = File::open(path).map_err(|error| TrainError::io(path.display(), error))?;
-        let broken = |place, rule: String| TrainError::data(path.display(), place, rule);
-        let damaged = |place| move |error: ParquetError| broken(place, format!("{WHOLE}: {error}"));
+        let broken = |position, rule: String| TrainError::data(path.display(), position, rule);
+        let damaged = |position| move |error: ParquetError| broken(position, format!("{WHOLE}: {error}"));
         let reader = SerializedFileReader::new(file).map_err(damaged(FilePosition::Whole))?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let image = column(path, schema, &IMAGE.map(|name| vec![name, "bytes"]))?;
@@ -119,7 +120,7 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Adds a row, or says what rule it breaks.
+    /// Adds a row. The error is the rule that it breaks.
     fn row(&mut self, image: Option<Value>, label: Option<Value>) -> Result<(), String> {
         let Some(Value::Number(label)) = label else { return Err("it must have a label".to_owned()) };
         let classes = self.images.classes;
@@ -156,7 +157,7 @@ impl Part<'_> {
     }
 }
 
-/// The column of one of these paths.
+/// The number of the column with one of these paths.
 fn column(path: &Path, schema: &SchemaDescriptor, names: &[Vec<&str>]) -> Result<usize, TrainError> {
     let same = |wanted: &[&str], parts: &[String]| parts.iter().eq(wanted.iter());
     let found = schema.columns().iter().position(|column| names.iter().any(|name| same(name, column.path().parts())));
@@ -179,7 +180,7 @@ enum Value {
 /// A column of a group of rows.
 struct Column {
     reader: Typed,
-    /// The definition level of a value that is there.
+    /// The definition level of a value that is not missing.
     there: i16,
 }
 
@@ -203,7 +204,7 @@ impl Column {
         Ok(Self { reader, there })
     }
 
-    /// The next values, nothing where a row has none; no values behind the last row.
+    /// The next values, and None for each row without one. After the last row, there are no values.
     fn read(&mut self) -> Result<Vec<Option<Value>>, ParquetError> {
         match &mut self.reader {
             Typed::Bytes(reader) => next(reader, self.there, Value::Bytes),
@@ -221,7 +222,7 @@ fn next<T: DataType>(
     let (mut levels, mut values) = (Vec::new(), Vec::new());
     reader.read_records(ROWS, Some(&mut levels), None, &mut values)?;
     let mut values = values.into_iter().map(value);
-    // Where no value may be missing, there are no levels.
+    // A column without missing values has no levels.
     Ok(if there == 0 {
         values.map(Some).collect()
     } else {
@@ -273,8 +274,8 @@ mod tests {
         (values.iter().flatten().cloned().collect(), values.iter().map(level).collect())
     }
 
-    /// A file of so many rows a group. Its first leaf is the image's bytes, whole numbers are the label, and other bytes are missing in
-    /// every row.
+    /// A file of so many rows a group. Its first leaf is the image's bytes, whole numbers are the label, and other bytes are
+    /// missing in every row.
     fn file(schema: &str, rows: &[(Option<Vec<u8>>, Option<i64>)], group: usize, compression: Compression) -> Vec<u8> {
         let schema = Arc::new(parse_message_type(schema).unwrap());
         let properties = WriterProperties::builder().set_compression(compression).build();

@@ -1,4 +1,4 @@
-//! What a loader is asked for, and who watches it.
+//! The request that a loader answers, and its watcher.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::encoding::Encoding;
 use crate::train::error::TrainError;
 
-/// Most examples to load of each part; the first ones, or the first after the shuffle of sorted files.
+/// The largest numbers of examples to load. They are the first ones, after the shuffle if the files are sorted by class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Of the training part.
+    /// For the training part.
     pub train: Option<usize>,
-    /// Of the test part.
+    /// For the test part.
     pub test: Option<usize>,
 }
 
@@ -44,15 +44,15 @@ impl Default for Synthetic {
 
 /// Watches a data set while it is loaded.
 pub trait Watch: Sync {
-    /// So much of a stage is done, out of so much, which is 0 where it is not known. A break ends the loading within
-    /// moments, with [`TrainError::Interrupted`]. Called often, and by several threads.
+    /// A stage has come as far as `done`, out of `of`. If the end is not known, `of` is 0. A break soon ends the loading with
+    /// [`TrainError::Interrupted`]. Several threads call this often.
     fn progress(&self, stage: &str, done: u64, of: u64) -> ControlFlow<()>;
 
-    /// Something that the user should know, and that is no error.
+    /// A message for the user that is not an error.
     fn warn(&self, message: &str);
 }
 
-/// Loads in silence to the end.
+/// A watcher that ignores all and never interrupts.
 #[derive(Clone, Copy, Debug)]
 pub struct Unwatched;
 
@@ -64,27 +64,27 @@ impl Watch for Unwatched {
     fn warn(&self, _: &str) {}
 }
 
-/// A data set to be loaded. Each loader takes from it what concerns it.
+/// A request for a data set. Each loader uses the fields that apply to it.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
-    /// Where its files are.
+    /// The directory of its files.
     pub directory: &'a Path,
-    /// Most examples of each part.
+    /// The largest numbers of examples.
     pub limits: Limits,
     /// `[height, width]` that images in folders are resized to.
     pub resize: Option<[usize; 2]>,
-    /// How texts are encoded; without it as the loader says.
+    /// How texts are encoded. If None, the loader decides.
     pub encoding: Option<Encoding>,
-    /// Words with numbers of their own, instead of the most frequent ones of the training part.
+    /// Words with numbers of their own. If None, they are the most frequent words of the training part.
     pub vocabulary: Option<&'a [String]>,
     /// Extents of synthetic images.
     pub synthetic: Synthetic,
-    /// Who is told what happens.
+    /// The watcher.
     pub watch: &'a dyn Watch,
 }
 
 impl<'a> Request<'a> {
-    /// All that there is in a directory, unwatched.
+    /// A request for all examples of a directory, without a watcher.
     pub fn new(directory: &'a Path) -> Self {
         Self {
             directory,
@@ -97,7 +97,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Tells the watcher how far loading is.
+    /// Reports progress to the watcher.
     pub(super) fn progress(&self, stage: &str, done: usize, of: usize) -> Result<(), TrainError> {
         match self.watch.progress(stage, done as u64, of as u64) {
             ControlFlow::Continue(()) => Ok(()),
@@ -105,8 +105,8 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Warns where a part of a published data set holds another number of examples than it was published with: a file
-    /// that was cut off between two of them is otherwise as good as whole.
+    /// Warns if a file of a published data set holds another number of examples than the published file. If a file was cut off
+    /// between two examples, nothing else shows it.
     pub(super) fn expect(&self, file: &Path, what: &str, found: usize, published: usize) {
         if found != published {
             let file = file.display();

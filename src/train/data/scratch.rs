@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::request::Watch;
 use crate::train::error::TrainError;
 
-/// Remembers what was said, and breaks off at the given report of progress.
+/// A watcher that remembers all messages, and interrupts at a given report of progress.
 #[derive(Default)]
 pub(super) struct Heard {
     pub(super) stages: Mutex<Vec<String>>,
@@ -15,7 +15,7 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    /// Warnings, with the folder's name left out.
+    /// The warnings, without the name of the folder.
     pub(super) fn warnings(&self, scratch: &Scratch) -> Vec<String> {
         let folder = format!("{}/", scratch.0.display());
         self.said.lock().unwrap().iter().map(|said| said.replace(&folder, "")).collect()
@@ -35,7 +35,7 @@ impl Watch for Heard {
     }
 }
 
-/// A folder for the files of a test, removed with it.
+/// A folder for the files of a test, which is removed when this value is dropped.
 pub(super) struct Scratch(pub(super) std::path::PathBuf);
 
 impl Scratch {
@@ -56,7 +56,7 @@ impl Scratch {
         std::fs::remove_file(self.0.join(name)).unwrap();
     }
 
-    /// What an error says, with the folder's name left out.
+    /// The message of an error, without the name of the folder.
     pub(super) fn message<T: std::fmt::Debug>(&self, result: Result<T, TrainError>) -> String {
         result.unwrap_err().to_string().replace(&format!("{}/", self.0.display()), "")
     }

@@ -1,4 +1,4 @@
-//! Which data set to train on, by name.
+//! The table of data sets, and the settings that choose one.
 
 use std::path::PathBuf;
 
@@ -49,38 +49,38 @@ impl Source {
         self.entry().title
     }
 
-    /// Where its files are sought if a configuration does not say; nothing for what needs no files.
+    /// The default directory of its files. None if it needs no files.
     pub fn directory(self) -> Option<PathBuf> {
         self.entry().directory.map(PathBuf::from)
     }
 
-    /// How texts are encoded if a configuration does not say; nothing for images.
+    /// The default encoding of its texts. None for images.
     pub const fn encoding(self) -> Option<Encoding> {
         self.entry().encoding
     }
 }
 
-/// A data set and how it is read.
+/// A data set, and how it is loaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DataConfig {
-    /// Which.
+    /// The data set.
     pub source: Source,
-    /// Where its files are; see [`Source::directory`].
+    /// The directory of its files. If None, [`Source::directory`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
-    /// Most training examples.
+    /// The largest number of training examples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
-    /// Most test examples.
+    /// The largest number of test examples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
-    /// Whether training images are changed at random, in the way that is customary for the data set.
+    /// Whether training images are changed at random, as is customary for the data set.
     pub augment: bool,
     /// `[height, width]` that images in folders are resized to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<[usize; 2]>,
-    /// How texts are encoded; see [`Source::encoding`].
+    /// How texts are encoded. If None, [`Source::encoding`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Encoding>,
     /// Extents of synthetic images.
@@ -104,29 +104,29 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
-    /// Training and test part.
+    /// Loads the training part and the test part.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Setting`] for a setting that makes no sense or is not the source's, [`TrainError::Io`] where a
-    /// file is missing (it says how to get it), and [`TrainError::Data`] where one breaks its format.
+    /// [`TrainError::Setting`] for a setting that is impossible or that the data set does not have, [`TrainError::Io`] if a file
+    /// is missing (the message says how to get it), and [`TrainError::Data`] if a file breaks its format.
     pub fn load(&self) -> Result<(Dataset, Dataset), TrainError> {
         self.load_watched(&Unwatched, None)
     }
 
-    /// The same, while somebody watches. Words get the numbers that they have in `vocabulary`, if it is given, and not
-    /// those that follow from the training part.
+    /// As [`load`](Self::load), with a watcher. If `vocabulary` is given, words have their numbers from there, and not from the
+    /// training part.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load), and [`TrainError::Interrupted`] where the watcher breaks off.
+    /// As [`load`](Self::load), and [`TrainError::Interrupted`] if the watcher interrupts.
     pub fn load_watched(
         &self,
         watch: &dyn Watch,
         vocabulary: Option<&[String]>,
     ) -> Result<(Dataset, Dataset), TrainError> {
         self.check()?;
-        let directory = self.place();
+        let directory = self.folder();
         let request = Request {
             limits: Limits { train: self.train_limit, test: self.test_limit },
             resize: self.resize,
@@ -142,17 +142,17 @@ impl DataConfig {
         Ok((limited(train, self.train_limit), limited(test, self.test_limit)))
     }
 
-    /// Where the files are sought; nothing for what needs none.
-    pub fn place(&self) -> PathBuf {
+    /// The directory of the files. None if the data set needs no files.
+    pub fn folder(&self) -> PathBuf {
         self.directory.clone().or_else(|| self.source.directory()).unwrap_or_default()
     }
 
-    /// The same for people; the name of the data set where it needs none.
+    /// The directory as text, or the name of the data set if it needs no files.
     pub fn origin(&self) -> String {
-        if self.place().as_os_str().is_empty() { self.source.to_string() } else { self.place().display().to_string() }
+        if self.folder().as_os_str().is_empty() { self.source.to_string() } else { self.folder().display().to_string() }
     }
 
-    /// Settings that the source has no use for are mistakes, not to be passed over.
+    /// Refuses settings that the data set does not use, because they are mistakes.
     pub(in crate::train) fn check(&self) -> Result<(), TrainError> {
         let source = self.source;
         for (name, limit) in [("limit", self.train_limit), ("test-limit", self.test_limit)] {
@@ -166,7 +166,7 @@ impl DataConfig {
                 return refused(format!("the data set {source} needs no files"));
             }
             if directory.to_str().is_none() {
-                return refused("it must be UTF-8, for so is the configuration that names it".to_owned());
+                return refused("it must be UTF-8, because the configuration that names it is UTF-8".to_owned());
             }
         }
         if let Some([height, width]) = self.resize
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(config.load().unwrap().0.len(), 1024);
     }
 
-    /// Wherever the watcher breaks off, loading ends there and then.
+    /// Loading ends wherever the watcher interrupts.
     #[test]
     fn loading_is_watched_and_can_be_broken_off() {
         let scratch = Scratch::new("watched");

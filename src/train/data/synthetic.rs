@@ -1,4 +1,4 @@
-//! Random images with random labels, for benchmarks: nothing can be learnt from them.
+//! Random images with random labels, for benchmarks. A network cannot learn anything from them.
 
 use rand::{Rng, RngExt};
 
@@ -11,16 +11,17 @@ use crate::train::shape::Shape;
 
 pub(super) const SYNTHETIC: Entry = Entry { title: "synthetic", directory: None, encoding: None, resizes: false, load };
 
-/// Bytes between two looks at who watches; whole words of the random numbers, which are then those of one draw.
+/// Bytes between two reports to the watcher. It is a multiple of the words of the random numbers, so the bytes are the same as
+/// without reports.
 const CHUNK: usize = 1 << 20;
 
-/// Most bytes of a part: what no machine holds is refused before it is asked for.
+/// The largest part in bytes. More than any machine holds is refused before it is allocated.
 const MAX_BYTES: usize = 1 << 36;
 
-/// Most channels: a table of a kilobyte is kept for each.
+/// The largest number of channels. Each has a table of a kilobyte.
 const MAX_CHANNELS: usize = 1 << 16;
 
-/// Training and test part: pixels spread evenly over all bytes, normalised to mean 0 and deviation 1.
+/// The training part and the test part. Pixels are uniform over all bytes, and are normalised to mean 0 and deviation 1.
 ///
 /// # Errors
 ///
@@ -31,7 +32,7 @@ pub fn load(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
     let shape = Shape::new(synthetic.channels, [1, height, width]);
     let extents = [synthetic.channels, height, width];
     let len = extents.iter().try_fold(1usize, |len, &extent| len.checked_mul(extent)).filter(|&len| len > 0);
-    // Of no images, one has to fit: what is kept for each channel does not depend on their number.
+    // One image must fit even if none is asked for, because the tables of the channels do not depend on the number of images.
     let fits = |count: usize| len.and_then(|len| len.checked_mul(count.max(1))).is_some_and(|len| len <= MAX_BYTES);
     if !fits(synthetic.train) || !fits(synthetic.test) {
         let (value, rule) =
@@ -88,7 +89,7 @@ mod tests {
         assert_eq!(read(&train), read(&load(&config).unwrap().0));
         assert_ne!(read(&train), read(&test));
         assert_ne!(read(&train), read(&load(&Synthetic { seed: 1, ..config }).unwrap().0));
-        let (mean, deviation) = train.moments();
+        let (mean, deviation) = train.mean_and_deviation();
         assert!(mean.iter().all(|m| (m - 0.5).abs() < 0.05) && deviation.iter().all(|d| (d - 0.289).abs() < 0.03));
     }
 

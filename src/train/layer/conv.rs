@@ -15,10 +15,10 @@ use crate::train::init::{ThresholdInit, WeightInit};
 use crate::train::parameter::{Kind, Parameter};
 use crate::train::shape::{Channels, Shape};
 
-/// What a convolution does to its input before it multiplies.
+/// How a convolution clamps its input before it multiplies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Clamp {
-    /// Nothing (θ = −∞).
+    /// Not at all (θ = −∞).
     Linear,
     /// ReLU (θ = 0, not trained). A layer of its own would cost another pass over the memory.
     Relu,
@@ -223,8 +223,8 @@ impl Layer for Conv {
         [Some(&mut self.weight), self.bias.as_mut(), self.thresholds.as_mut()].into_iter().flatten().for_each(visit);
     }
 
-    fn units(&self) -> Units {
-        match (&self.clamp, &self.thresholds) {
+    fn visit_units(&self, visit: &mut dyn FnMut(&str, Units)) {
+        let units = match (&self.clamp, &self.thresholds) {
             (Clamp::Relu, _) => Units { dead: self.peaks.dead(0.0), total: self.peaks.0.len() },
             (_, Some(thresholds)) => {
                 let thetas = thresholds.canonical(&thresholds.value);
@@ -232,8 +232,9 @@ impl Layer for Conv {
                 let dead = channels.map(|(thetas, peak)| thetas.iter().filter(|theta| peak <= theta).count());
                 Units { dead: dead.sum(), total: thetas.len() }
             }
-            _ => Units::default(),
-        }
+            _ => return,
+        };
+        visit(&self.name, units);
     }
 
     fn reset_units(&mut self) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::norm::{Debts, Moments};
 use super::{BatchNorm, Layer, LayerKind, Operation, Sequence, Units, copy};
 use crate::error::Error;
-use crate::train::context::{Buffer, Context, Mode, Part, grown};
+use crate::train::context::{Buffer, Context, Mode, ProfilePart, grown};
 use crate::train::parameter::Parameter;
 use crate::train::shape::{Channels, Shape};
 
@@ -109,7 +109,7 @@ fn part_mut<'a>(tensor: &'a mut [f32], shape: Shape, images: &Range<usize>) -> &
     &mut tensor[images.start * shape.len()..images.end * shape.len()]
 }
 
-/// What a stretch that takes a shape normalises: what the one before it has made, or else features.
+/// The input of a stretch that takes a shape: the output of the stretch before it, or else features.
 fn source<'a>(
     before: &'a [Stretch],
     features: &'a [f32],
@@ -175,7 +175,7 @@ impl DenseBlock {
         self.layers.push(layer);
     }
 
-    /// Gives the context its batch back after a pass; one that has failed leaves nothing to the next.
+    /// Gives the context its batch back after a pass. A pass that has failed leaves no state for the next one.
     fn end(&mut self, context: &mut Context, batch: usize, result: Result<(), Error>) -> Result<(), Error> {
         context.batch = batch;
         if result.is_err() {
@@ -189,16 +189,16 @@ impl DenseBlock {
     fn forward_pieces(&mut self, context: &mut Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
         let (batch, wide) = (context.batch, Wide(self.output()));
         let training = context.mode == Mode::Train;
-        // What the next layer sees.
+        // The input of the next layer.
         let mut seen = self.input;
         let Self { layers, features, moments, .. } = self;
         let features = grown(features, output.len());
         let count = batch * seen.positions();
-        timed(context, Part::Forward(LayerKind::Join), |context| {
+        timed(context, ProfilePart::Forward(LayerKind::Join), |context| {
             copy(context, input, Channels::all(seen, batch), features, wide.last(seen, batch));
         });
         if training {
-            timed(context, Part::Forward(LayerKind::Normalization), |context| {
+            timed(context, ProfilePart::Forward(LayerKind::Normalization), |context| {
                 moments.add(context, input, Channels::all(seen, batch), wide.before(seen));
                 moments.finish(wide.before(seen)..wide.0.channels, count);
             });
@@ -215,7 +215,7 @@ impl DenseBlock {
                 for piece in pieces {
                     context.batch = piece.len();
                     let mut normalized = context.take(piece.len() * shape.len());
-                    timed(context, Part::Forward(LayerKind::Normalization), |context| {
+                    timed(context, ProfilePart::Forward(LayerKind::Normalization), |context| {
                         let (x, at) = source(before, features, wide, shape, &piece);
                         norm.apply(context, x, at, &mut normalized);
                     });
@@ -231,7 +231,7 @@ impl DenseBlock {
                     };
                     body.forward_into(context, &normalized, to, at)?;
                     if training {
-                        timed(context, Part::Forward(LayerKind::Normalization), |context| {
+                        timed(context, ProfilePart::Forward(LayerKind::Normalization), |context| {
                             sums.add(context, to, at, first);
                         });
                     }
@@ -245,7 +245,7 @@ impl DenseBlock {
             seen = seen.with_channels(seen.channels + new);
         }
         context.batch = batch;
-        timed(context, Part::Forward(LayerKind::Join), |context| {
+        timed(context, ProfilePart::Forward(LayerKind::Join), |context| {
             copy(context, &*features, wide.all(batch), output, wide.all(batch));
         });
         Ok(())
@@ -258,19 +258,19 @@ impl DenseBlock {
         grad_output: &[f32],
         grad_input: Option<&mut [f32]>,
     ) -> Result<(), Error> {
-        const NORMALIZATION: Part = Part::Backward(LayerKind::Normalization);
+        const NORMALIZATION: ProfilePart = ProfilePart::Backward(LayerKind::Normalization);
         let (batch, wide) = (context.batch, Wide(self.output()));
         let Self { input, layers, features, moments, debts, .. } = self;
         let features = &features[..grad_output.len()];
         let count = batch * wide.0.positions();
         debts.reset(moments);
         let mut grads = context.take(grad_output.len());
-        timed(context, Part::Backward(LayerKind::Join), |context| {
+        timed(context, ProfilePart::Backward(LayerKind::Join), |context| {
             copy(context, grad_output, wide.all(batch), &mut grads, wide.all(batch));
         });
         for layer in layers.iter_mut().rev() {
             let seen = layer[0].norm.shape();
-            // The gradient of what the stretch behind normalised.
+            // The gradient of the input of the stretch behind.
             let mut reached: Option<Buffer> = None;
             for index in (0..layer.len()).rev() {
                 let (before, rest) = layer.split_at_mut(index);
@@ -330,7 +330,7 @@ impl DenseBlock {
             timed(context, NORMALIZATION, |context| {
                 debts.settle(context, features, at, wide.before(*input), &mut grads);
             });
-            timed(context, Part::Backward(LayerKind::Join), |context| {
+            timed(context, ProfilePart::Backward(LayerKind::Join), |context| {
                 copy(context, &grads, at, grad_input, Channels::all(*input, batch));
             });
         }
@@ -340,7 +340,7 @@ impl DenseBlock {
 }
 
 /// Adds the time that something takes to the profile.
-fn timed<T>(context: &mut Context, part: Part, work: impl FnOnce(&mut Context) -> T) -> T {
+fn timed<T>(context: &mut Context, part: ProfilePart, work: impl FnOnce(&mut Context) -> T) -> T {
     let start = Instant::now();
     let result = work(context);
     context.profile.add(part, start);
@@ -400,9 +400,8 @@ impl Layer for DenseBlock {
         }
     }
 
-    fn units(&self) -> Units {
-        let units = self.layers.iter().flatten().map(|stretch| stretch.body.units());
-        units.fold(Units::default(), |sum, units| sum + units)
+    fn visit_units(&self, visit: &mut dyn FnMut(&str, Units)) {
+        self.layers.iter().flatten().for_each(|stretch| stretch.body.visit_units(visit));
     }
 
     fn reset_units(&mut self) {

@@ -36,7 +36,7 @@ impl Dropout {
         Self { name: name.to_owned(), shape, rate, index, kept: Vec::new() }
     }
 
-    /// Multiplies what is kept by the scale that keeps the mean.
+    /// Multiplies the kept elements by the scale that keeps the mean.
     fn apply(&self, context: &Context, from: &[f32], to: &mut [f32]) {
         let scale = 1.0 / (1.0 - self.rate);
         let len = share(to.len(), 1, context.threads);
@@ -75,7 +75,7 @@ impl Layer for Dropout {
             output.copy_from_slice(input);
             return Ok(());
         }
-        let (seed, step) = context.moment();
+        let (seed, step) = context.seed_and_step();
         let mut rng = stream(seed, Purpose::Dropout, [step, self.index]);
         // 16 bits decide about an element, so the rate is exact to 1 in 131,072.
         let dropped = (self.rate * 65536.0).round() as u32;

@@ -21,7 +21,7 @@ impl Flatten {
         Self { name: name.to_owned(), input }
     }
 
-    /// Copies images between the two orders; `rows` and `columns` are those of the source.
+    /// Copies images between the two orders. `rows` and `columns` are those of the source.
     fn copy(&self, from: &[f32], to: &mut [f32], rows: usize, columns: usize) {
         match self.input.layout {
             Layout::Nchw => to.copy_from_slice(from),

@@ -29,7 +29,7 @@ pub use flatten::Flatten;
 pub use linear::Linear;
 pub use norm::BatchNorm;
 pub use operation::{Clamped, Operation, Table};
-pub use pool::{AveragePool, GlobalAveragePool, MaxPool, Window};
+pub use pool::{AveragePool, GlobalAveragePool, MaxPool, PoolWindow};
 pub use residual::Residual;
 pub use sequence::Sequence;
 
@@ -98,6 +98,17 @@ impl std::ops::Add for Units {
     fn add(self, other: Self) -> Self {
         Self { dead: self.dead + other.dead, total: self.total + other.total }
     }
+}
+
+/// The units of one layer.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LayerUnits {
+    /// Name of the layer.
+    pub layer: String,
+    /// Units that never exceeded their threshold.
+    pub dead: usize,
+    /// All units.
+    pub total: usize,
 }
 
 /// A layer of a [`Network`](super::Network). It may keep state from a forward pass for the backward pass that follows.
@@ -188,9 +199,15 @@ pub trait Layer: Send {
     /// As [`visit`](Self::visit), but the visitor may change the tensors.
     fn visit_mut(&mut self, _: &mut dyn FnMut(&mut Parameter)) {}
 
-    /// The units since the last [`reset_units`](Self::reset_units), in passes for evaluation.
+    /// Visits this layer, or each layer in it, that has units: its name, and its units since the last
+    /// [`reset_units`](Self::reset_units) in passes for evaluation.
+    fn visit_units(&self, _: &mut dyn FnMut(&str, Units)) {}
+
+    /// The sum of all units that [`visit_units`](Self::visit_units) visits.
     fn units(&self) -> Units {
-        Units::default()
+        let mut sum = Units::default();
+        self.visit_units(&mut |_, units| sum = sum + units);
+        sum
     }
 
     /// Resets the record of units.

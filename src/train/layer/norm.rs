@@ -19,8 +19,8 @@ const EPSILON: f64 = 1e-5;
 const MOMENTUM: f32 = 0.1;
 /// Rows of a channels-last tensor that have a sum of their own. The number changes the bits of the result.
 const ROWS: usize = 1024;
-/// The terms of a part of a sum. For moments: a value near the mean, Σ (x − value), Σ (x − value)². For gradients: nothing, Σ g,
-/// Σ g · (x − mean).
+/// The number of terms of a partial sum. Those of moments are a value near the mean, Σ (x − value) and Σ (x − value)². Those of
+/// gradients are 0, Σ g and Σ g · (x − mean).
 const TERMS: usize = 3;
 
 /// `y = weight · (x − mean) / √(variance + 10⁻⁵) + bias` for each channel. Training uses the moments of the batch, evaluation the
@@ -33,9 +33,9 @@ pub struct BatchNorm {
     state: [Parameter; 4],
     /// The moments of the last training batch.
     moments: Moments,
-    /// Of the gradients that have come back.
+    /// The sums of the gradients that have come back.
     sums: Sums,
-    /// What passes do to each channel.
+    /// The factors of the passes for each channel.
     factors: Factors,
 }
 
@@ -57,8 +57,8 @@ struct Factors {
     c: Vec<f32>,
 }
 
-/// What [normalisations](BatchNorm::finish_gradients) of the same channels owe their gradient: `Σ b · (x − mean) + Σ c`, which one
-/// pass over memory [settles](Self::settle) for all of them.
+/// Terms that are missing in the gradient of some channels: `Σ b · (x − mean) + Σ c`, summed over the
+/// [normalisations](BatchNorm::finish_gradients) of these channels. One pass over memory [adds](Self::settle) them for all.
 #[derive(Debug)]
 pub(super) struct Debts {
     mean: Vec<f32>,
@@ -141,7 +141,7 @@ impl Sums {
         self.0.fill([0.0; 2]);
     }
 
-    /// The sums of a channel; from now on they are zero.
+    /// The sums of a channel. They become zero.
     fn take(&mut self, channel: usize) -> [f64; 2] {
         std::mem::take(&mut self.0[channel])
     }
@@ -190,7 +190,7 @@ impl Debts {
         [&mut self.b, &mut self.c].into_iter().for_each(|debts| debts.fill(0.0));
     }
 
-    /// Adds what is owed to the channels `at` of `dx`, which lie as those of `x` and are those from `first` on.
+    /// Adds the missing terms to the channels `at` of `dx`. They lie as those of `x`, and their first number is `first`.
     pub(super) fn settle(&self, context: &Context, x: &[f32], at: Channels, first: usize, dx: &mut [f32]) {
         let channels = first..first + at.runs.channels;
         let Self { mean, b, c } = self;
@@ -212,8 +212,8 @@ fn planes(at: Channels, first: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 vectorized! {
-    /// The terms of the moments of planes from number `first` on. What is near the mean is the mean of the first elements: no few
-    /// values that are far from all others can spoil the sums.
+    /// The terms of the moments of planes from number `first` on. The value near the mean is the mean of the first elements, so a
+    /// few values that are far from all others do not spoil the sums.
     fn plane_moments<'a>(x: &'a [f32], at: Channels, first: usize, parts: &'a mut [f32]) {
         for (part, (_, place)) in parts.as_chunks_mut::<TERMS>().0.iter_mut().zip(planes(at, first)) {
             let x = &x[place..][..at.runs.inner];
@@ -239,7 +239,7 @@ vectorized! {
         }
     }
 
-    /// The terms of the gradients' sums of planes from number `first` on; `g` is dense.
+    /// The terms of the sums of gradients, of planes from number `first` on. `g` is dense.
     fn plane_products<'a>(x: &'a [f32], g: &'a [f32], at: Channels, mean: &'a [f32], first: usize, parts: &'a mut [f32]) {
         let inner = at.runs.inner;
         let places = planes(at, first).zip(first..);
@@ -296,7 +296,7 @@ vectorized! {
         }
     }
 
-    /// `y = a · (x − mean) + bias`, over outer steps; `y` is dense.
+    /// `y = a · (x − mean) + bias`, over outer steps. `y` is dense.
     fn scale<'a>(x: &'a [f32], at: Channels, factors: &'a Factors, y: &'a mut [f32]) {
         let Factors { mean, a, bias, .. } = factors;
         for (x, y) in x.chunks(at.pitch).zip(y.chunks_exact_mut(at.runs.step())) {
@@ -305,14 +305,14 @@ vectorized! {
         }
     }
 
-    /// `dx += a · g`, over outer steps; `g` is dense.
+    /// `dx += a · g`, over outer steps. `g` is dense.
     fn add_scaled<'a>(g: &'a [f32], at: Channels, a: &'a [f32], dx: &'a mut [f32]) {
         for (g, dx) in g.chunks_exact(at.runs.step()).zip(dx.chunks_mut(at.pitch)) {
             map([g, g], &mut dx[at.offset..], at.runs, [a; 4], |_, g, dx, [a, ..]| dx + a * g);
         }
     }
 
-    /// `dx += b · (x − mean) + c`, over outer steps; `dx` lies as `x`.
+    /// `dx += b · (x − mean) + c`, over outer steps. `dx` lies as `x`.
     fn settle<'a>(x: &'a [f32], at: Channels, factors: [&'a [f32]; 3], dx: &'a mut [f32]) {
         let [mean, b, c] = factors;
         for (x, dx) in x.chunks(at.pitch).zip(dx.chunks_mut(at.pitch)) {
@@ -321,7 +321,7 @@ vectorized! {
         }
     }
 
-    /// `dx = a · g + b · (x − mean) + c`, over outer steps; all are dense.
+    /// `dx = a · g + b · (x − mean) + c`, over outer steps. All are dense.
     fn combine<'a>(x: &'a [f32], g: &'a [f32], runs: Runs, factors: &'a Factors, dx: &'a mut [f32]) {
         let Factors { mean, a, b, c, .. } = factors;
         let step = runs.step();
@@ -396,8 +396,8 @@ impl BatchNorm {
         self.sums.reset();
     }
 
-    /// Gets ready to normalise a batch of `count` values per channel: in training with its moments, which [`Moments::add`] has seen
-    /// all of, or which are the last ones of `moments`; in evaluation with the running ones.
+    /// Prepares to normalise a batch of `count` values per channel. In training, its moments are those of all values that
+    /// [`Moments::add`] has got, or the last ones of `moments`. In evaluation, they are the running moments.
     pub(super) fn prepare(&mut self, mode: Mode, count: usize, moments: Option<&Moments>) {
         let channels = self.shape.channels;
         let [weight, bias, running_mean, running_variance] = &mut self.state;
@@ -430,7 +430,7 @@ impl BatchNorm {
             let a = f64::from(weight.value[c]) * inverse_deviation(variance);
             self.factors.a[c] = a as f32;
             self.factors.mean[c] = mean as f32;
-            // The rounding error of the mean as an f32 matters where the deviation is small.
+            // The rounding error of the mean as an f32 matters if the deviation is small.
             self.factors.bias[c] = (f64::from(bias.value[c]) - rest(mean) * a) as f32;
         }
     }
@@ -442,13 +442,14 @@ impl BatchNorm {
         for_each(context.threads, jobs, |(y, x)| scale(x, at, &self.factors, y));
     }
 
-    /// Sees the gradients `g`, dense, of what [`apply`](Self::apply) made of some images of the batch.
+    /// Adds the gradients `g` of some images of the batch to the sums. They are dense, and are those of the output of
+    /// [`apply`](Self::apply).
     pub(super) fn add_gradients(&mut self, context: &mut Context, x: &[f32], at: Channels, g: &[f32]) {
         self.sums.add(context, at, x, Some([g, &self.factors.mean]), 0);
     }
 
-    /// Adds the parameters' gradients once [`add_gradients`](Self::add_gradients) has seen all of a batch of `count` values per
-    /// channel.
+    /// Adds the gradients of the parameters, after [`add_gradients`](Self::add_gradients) has got the whole batch of `count`
+    /// values per channel.
     pub(super) fn finish_gradients(&mut self, count: usize) {
         let count = count.max(1) as f64;
         let [weight, bias, ..] = &mut self.state;
@@ -466,8 +467,8 @@ impl BatchNorm {
         }
     }
 
-    /// The gradient of some images of the batch, from theirs and those of what was made of them, after
-    /// [`finish_gradients`](Self::finish_gradients); all are dense.
+    /// The gradient `dx` of some images of the batch, from their values and the gradients of the output, after
+    /// [`finish_gradients`](Self::finish_gradients). All are dense.
     pub(super) fn differentiate(&self, context: &Context, x: &[f32], g: &[f32], dx: &mut [f32]) {
         let runs = self.shape.runs(context.batch);
         let len = share(runs.outer, runs.step(), context.threads) * runs.step();
@@ -475,7 +476,7 @@ impl BatchNorm {
         for_each(context.threads, jobs, |((dx, x), g)| combine(x, g, runs, &self.factors, dx));
     }
 
-    /// The part of it that does not need the gradients of the whole batch: adds it to the channels `at` of `dx`, before
+    /// Adds the part of the gradient that does not need the whole batch to the channels `at` of `dx`, before
     /// [`finish_gradients`](Self::finish_gradients). The rest is a [debt](Self::owe).
     pub(super) fn advance(&self, context: &Context, g: &[f32], at: Channels, dx: &mut [f32]) {
         let steps = share(at.runs.outer, at.runs.step(), context.threads);
@@ -495,7 +496,7 @@ fn inverse_deviation(variance: f64) -> f64 {
     1.0 / libm::sqrt(variance + EPSILON)
 }
 
-/// What a mean has beyond its value as an `f32`.
+/// The difference between a mean and its value as an `f32`.
 fn rest(mean: f64) -> f64 {
     mean - f64::from(mean as f32)
 }

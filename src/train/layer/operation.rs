@@ -1,6 +1,6 @@
-//! What layers compute in evaluation, as data: for who writes a network in another form.
+//! Descriptions of what layers compute in evaluation. Exports read them.
 
-use super::{BatchNorm, Pointwise, Sequence, Window};
+use super::{BatchNorm, Pointwise, PoolWindow, Sequence};
 use crate::desc::ConvDesc;
 use crate::train::parameter::Parameter;
 
@@ -8,17 +8,17 @@ use crate::train::parameter::Parameter;
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Operation<'a> {
-    /// Something that has no description: what a [`Layer`](super::Layer) of another crate is unless it says more.
+    /// No description. It is the default of a [`Layer`](super::Layer) of another crate.
     Opaque,
     /// The input, unchanged.
     Identity,
     /// Layers one after the other.
     Sequence(&'a Sequence),
-    /// `body(x) + shortcut(x)`; without a shortcut `body(x) + x`.
+    /// `body(x) + shortcut(x)`, or `body(x) + x` without a shortcut.
     Sum {
         /// One side.
         body: &'a Sequence,
-        /// The other; the input itself where there is none.
+        /// The other side. If None, the input itself.
         shortcut: Option<&'a Sequence>,
     },
     /// Layers that each put new channels in front of all that they see: `x ← [layer(x), x]`. Each layer is a list of
@@ -26,9 +26,9 @@ pub enum Operation<'a> {
     Dense(Vec<Vec<(&'a BatchNorm, &'a Sequence)>>),
     /// A convolution, of the input or of the clamped input.
     Convolution {
-        /// Its geometry; the batch does not matter.
+        /// Its geometry. The batch does not matter.
         desc: &'a ConvDesc,
-        /// What happens to the input first.
+        /// How the input is clamped.
         clamped: Clamped<'a>,
         /// `[out, in / groups, …]`.
         weight: &'a Parameter,
@@ -55,12 +55,12 @@ pub enum Operation<'a> {
         /// Added to the variance.
         epsilon: f64,
     },
-    /// A function of one element at a time; its slopes or thresholds, if it has trained ones.
+    /// A function of one element at a time, and its trained slopes or thresholds, if it has any.
     Activation(Pointwise, Option<&'a Parameter>),
     /// The greatest value of each window.
-    MaxPool(Window),
+    MaxPool(PoolWindow),
     /// The mean of each window.
-    AveragePool(Window),
+    AveragePool(PoolWindow),
     /// The mean of each channel.
     GlobalAveragePool,
     /// All elements as channels, channels before positions.
@@ -69,10 +69,10 @@ pub enum Operation<'a> {
     Lookup(Table<'a>),
 }
 
-/// What a convolution does to its input first.
+/// How a convolution clamps its input.
 #[derive(Clone, Copy)]
 pub enum Clamped<'a> {
-    /// Nothing.
+    /// Not at all.
     No,
     /// ReLU.
     Relu,
@@ -83,8 +83,8 @@ pub enum Clamped<'a> {
 /// Vectors of tokens.
 #[derive(Clone, Copy)]
 pub enum Table<'a> {
-    /// Those of tokens from 1 on, `[vocabulary, dim]`; that of token 0 is zero, whatever the tensor's first row holds.
+    /// Trained vectors, `[vocabulary, dim]`. The vector of token 0 is zero, whatever the first row of the tensor holds.
     Trained(&'a Parameter),
-    /// Token `k` is a one in channel `k − 1` of so many; token 0 is zero.
+    /// Token `k` is a 1 in channel `k − 1` of this many. Token 0 is zero.
     OneHot(usize),
 }

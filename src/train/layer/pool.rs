@@ -15,14 +15,14 @@ use crate::train::vectorized::{LANES, fold, vectorized};
 /// Windows of a pooling layer over `[depth, height, width]`, without padding. Positions behind the last whole window are left
 /// out, as by default in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Window {
+pub struct PoolWindow {
     /// Extents.
     pub kernel: [usize; 3],
     /// Distances of neighbouring windows.
     pub stride: [usize; 3],
 }
 
-impl Window {
+impl PoolWindow {
     /// Windows that lie side by side.
     pub const fn apart(kernel: [usize; 3]) -> Self {
         Self { kernel, stride: kernel }
@@ -34,12 +34,12 @@ impl Window {
 struct Geometry {
     input: Shape,
     output: Shape,
-    window: Window,
+    window: PoolWindow,
 }
 
 impl Geometry {
-    fn new(name: &str, input: Shape, window: Window) -> Result<Self, TrainError> {
-        let Window { kernel, stride } = window;
+    fn new(name: &str, input: Shape, window: PoolWindow) -> Result<Self, TrainError> {
+        let PoolWindow { kernel, stride } = window;
         if (0..3).any(|axis| kernel[axis] == 0 || stride[axis] == 0 || kernel[axis] > input.size[axis]) {
             return Err(TrainError::setting(
                 "pooling window",
@@ -66,7 +66,7 @@ impl Geometry {
     /// `visit(first output, outputs, first input, whether it is the first tap)`.
     #[inline(always)]
     fn walk(&self, mut visit: impl FnMut(usize, usize, usize, bool)) {
-        let Self { input: Shape { channels, size, layout }, output, window: Window { kernel, stride } } = *self;
+        let Self { input: Shape { channels, size, layout }, output, window: PoolWindow { kernel, stride } } = *self;
         let last = layout == Layout::Nhwc;
         // A row holds positions or channels.
         let (planes, len, scale) = if last { (1, channels, channels) } else { (channels, output.size[2], 1) };
@@ -99,7 +99,7 @@ impl Geometry {
 /// `f(x, y)` for a row of outputs, whose inputs lie `pitch` apart.
 #[inline(always)]
 fn gather(x: &[f32], pitch: usize, y: &mut [f32], f: impl Fn(f32, &mut f32) + Copy) {
-    // The last has nothing behind it to make a whole chunk.
+    // Behind the last one, the row is too short for a whole chunk.
     let Some((last, whole)) = y.split_last_mut() else { return };
     f(x[whole.len() * pitch], last);
     for (x, y) in x.chunks_exact(pitch).zip(whole) {
@@ -166,8 +166,7 @@ vectorized! {
     }
 }
 
-/// The maxima of an image and where they were. Not a plain loop like the others, because the compiler would not make
-/// vectors of it.
+/// The maxima of an image and their positions. It is no plain loop like the others, because the compiler would not vectorise it.
 struct Maxima<'a> {
     geometry: Geometry,
     x: &'a [f32],
@@ -289,7 +288,7 @@ impl MaxPool {
     /// # Errors
     ///
     /// [`TrainError::Setting`] if the window exceeds the input.
-    pub fn new(name: &str, input: Shape, window: Window) -> Result<Self, TrainError> {
+    pub fn new(name: &str, input: Shape, window: PoolWindow) -> Result<Self, TrainError> {
         Ok(Self { name: name.to_owned(), geometry: Geometry::new(name, input, window)?, sources: Vec::new() })
     }
 }
@@ -317,7 +316,7 @@ impl Layer for MaxPool {
         if self.sources.len() < output.len() {
             self.sources.resize(output.len(), 0);
         }
-        let Window { kernel, stride } = geometry.window;
+        let PoolWindow { kernel, stride } = geometry.window;
         let tiles = geometry.input.layout == Layout::Nchw
             && kernel == stride
             && matches!(kernel, [1, 1 | 2, 2 | 3])
@@ -373,7 +372,7 @@ impl AveragePool {
     /// # Errors
     ///
     /// [`TrainError::Setting`] if the window exceeds the input.
-    pub fn new(name: &str, input: Shape, window: Window) -> Result<Self, TrainError> {
+    pub fn new(name: &str, input: Shape, window: PoolWindow) -> Result<Self, TrainError> {
         Ok(Self { name: name.to_owned(), geometry: Geometry::new(name, input, window)? })
     }
 

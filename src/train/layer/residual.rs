@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Layer, LayerKind, Operation, Sequence, Units, add_all};
 use crate::error::Error;
-use crate::train::context::{Context, Part};
+use crate::train::context::{Context, ProfilePart};
 use crate::train::parameter::Parameter;
 use crate::train::shape::Shape;
 
@@ -49,14 +49,14 @@ impl Layer for Residual {
         let Some(shortcut) = &mut self.shortcut else {
             let start = Instant::now();
             add_all(context, input, output);
-            context.profile.add(Part::Forward(LayerKind::Join), start);
+            context.profile.add(ProfilePart::Forward(LayerKind::Join), start);
             return Ok(());
         };
         let mut other = context.take(output.len());
         let result = shortcut.forward(context, input, &mut other);
         let start = Instant::now();
         add_all(context, &other, output);
-        context.profile.add(Part::Forward(LayerKind::Join), start);
+        context.profile.add(ProfilePart::Forward(LayerKind::Join), start);
         context.give(other);
         result
     }
@@ -79,14 +79,14 @@ impl Layer for Residual {
         let Some(shortcut) = &mut self.shortcut else {
             let start = Instant::now();
             add_all(context, grad_output, grad_input);
-            context.profile.add(Part::Backward(LayerKind::Join), start);
+            context.profile.add(ProfilePart::Backward(LayerKind::Join), start);
             return Ok(());
         };
         let mut other = context.take(grad_input.len());
         let result = shortcut.backward(context, input, grad_output, Some(&mut other[..]));
         let start = Instant::now();
         add_all(context, &other, grad_input);
-        context.profile.add(Part::Backward(LayerKind::Join), start);
+        context.profile.add(ProfilePart::Backward(LayerKind::Join), start);
         context.give(other);
         result
     }
@@ -101,8 +101,9 @@ impl Layer for Residual {
         self.shortcut.iter_mut().for_each(|shortcut| shortcut.visit_mut(visit));
     }
 
-    fn units(&self) -> Units {
-        self.shortcut.as_ref().map_or(Units::default(), Layer::units) + self.body.units()
+    fn visit_units(&self, visit: &mut dyn FnMut(&str, Units)) {
+        self.body.visit_units(visit);
+        self.shortcut.iter().for_each(|shortcut| shortcut.visit_units(visit));
     }
 
     fn reset_units(&mut self) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Layer, LayerKind, Operation, Units, copy};
 use crate::error::Error;
-use crate::train::context::{Buffer, Context, Part, grown};
+use crate::train::context::{Buffer, Context, ProfilePart, grown};
 use crate::train::parameter::Parameter;
 use crate::train::shape::{Channels, Shape};
 
@@ -19,7 +19,7 @@ struct Link {
     layer: Box<dyn Layer>,
     /// Elements of the layer's output for one image.
     len: usize,
-    /// The output, if another layer follows; it grows to the largest batch and is used again.
+    /// The output, if another layer follows. It grows to the largest batch and is used again.
     output: Vec<f32>,
 }
 
@@ -40,7 +40,7 @@ impl Sequence {
         self.input
     }
 
-    /// Computes again what all layers but the last give, which a backward pass reads.
+    /// Computes the outputs of all layers but the last again. A backward pass reads them.
     pub(super) fn replay(&mut self, context: &mut Context, input: &[f32]) -> Result<(), Error> {
         let Some((_, links)) = self.layers.split_last_mut() else { return Ok(()) };
         advance(links, context, input).map(|_| ())
@@ -56,7 +56,7 @@ impl Sequence {
 fn timed<T>(
     context: &mut Context,
     layer: &mut dyn Layer,
-    part: fn(LayerKind) -> Part,
+    part: fn(LayerKind) -> ProfilePart,
     pass: impl FnOnce(&mut dyn Layer, &mut Context) -> T,
 ) -> T {
     let start = Instant::now();
@@ -71,7 +71,7 @@ fn timed<T>(
 fn advance<'a>(links: &'a mut [Link], context: &mut Context, mut input: &'a [f32]) -> Result<&'a [f32], Error> {
     for Link { layer, len, output } in links {
         let output = grown(output, context.batch * *len);
-        timed(context, &mut **layer, Part::Forward, |layer, context| layer.forward(context, input, output))?;
+        timed(context, &mut **layer, ProfilePart::Forward, |layer, context| layer.forward(context, input, output))?;
         input = output;
     }
     Ok(input)
@@ -111,7 +111,9 @@ impl Layer for Sequence {
             return Ok(());
         };
         let input = advance(links, context, input)?;
-        timed(context, &mut *last.layer, Part::Forward, |layer, context| layer.forward_into(context, input, output, at))
+        timed(context, &mut *last.layer, ProfilePart::Forward, |layer, context| {
+            layer.forward_into(context, input, output, at)
+        })
     }
 
     fn backward(
@@ -148,7 +150,7 @@ impl Layer for Sequence {
             let input = before.last().map_or(input, |link| &link.output[..batch * link.len]);
             let mut grad = (index > 0).then(|| context.take(input.len()));
             let into = if index > 0 { grad.as_deref_mut() } else { grad_input.take() };
-            timed(context, layer, Part::Backward, |layer, context| match &reached {
+            timed(context, layer, ProfilePart::Backward, |layer, context| match &reached {
                 Some(reached) => layer.backward(context, input, reached, into),
                 None => layer.backward_from(context, input, grad_output, at, into),
             })?;
@@ -165,8 +167,8 @@ impl Layer for Sequence {
         self.layers.iter_mut().for_each(|link| link.layer.visit_mut(visit));
     }
 
-    fn units(&self) -> Units {
-        self.layers().map(Layer::units).fold(Units::default(), |sum, units| sum + units)
+    fn visit_units(&self, visit: &mut dyn FnMut(&str, Units)) {
+        self.layers().for_each(|layer| layer.visit_units(visit));
     }
 
     fn reset_units(&mut self) {

@@ -1,12 +1,12 @@
 //! Building blocks that all networks share.
 
-use super::{Activation, ModelConfig, Place};
+use super::{Activation, ActivationPlace, ModelConfig};
 use crate::desc::ConvDesc;
 use crate::isa::Isa;
 use crate::train::error::TrainError;
 use crate::train::layer::{
     Activate, BatchNorm, Clamp, Conv, Embedding, Flatten, GlobalAveragePool, Layer, Linear, MaxPool, Pointwise,
-    Sequence, Window,
+    PoolWindow, Sequence,
 };
 use crate::train::random::{Purpose, stream};
 use crate::train::shape::Shape;
@@ -18,7 +18,7 @@ pub(super) struct Builder<'a> {
     seed: u64,
     /// Number of the next layer with initial values.
     next: u64,
-    /// What the next convolution does to its input first.
+    /// How the next convolution clamps its input.
     clamp: Clamp,
     blocks: usize,
 }
@@ -38,20 +38,20 @@ impl<'a> Builder<'a> {
         Self { config, isa, seed, next: 0, clamp: Clamp::Linear, blocks: 0 }
     }
 
-    /// Blocks of the network, of which the last is [`Region::Last`](super::Region::Last).
+    /// Sets the number of blocks. The last block is [`Region::Last`](super::Region::Last).
     pub(super) fn blocks(mut self, blocks: usize) -> Self {
         self.blocks = blocks;
         self
     }
 
-    /// Random numbers of the next layer with initial values, the same whatever the activations around it are.
+    /// The random numbers of the next layer with initial values. They do not depend on the activations around it.
     fn rng(&mut self) -> rand::rngs::ChaCha8Rng {
         self.next += 1;
         stream(self.seed, Purpose::Init, [self.next, 0])
     }
 
-    /// The activation of a place; where it feeds a convolution, that convolution may take it over.
-    pub(super) fn activation(&mut self, layers: &mut Sequence, name: &str, place: Place) {
+    /// Adds the activation of a place. If it feeds a convolution, that convolution may compute it.
+    pub(super) fn activation(&mut self, layers: &mut Sequence, name: &str, place: ActivationPlace) {
         let activation = place.activation(self.config, self.blocks);
         match activation {
             Activation::Relu if place.feeds_convolution => self.clamp = Clamp::Relu,
@@ -59,20 +59,21 @@ impl<'a> Builder<'a> {
                 self.clamp = Clamp::Trained(self.config.threshold_init);
             }
             _ => {
-                // Its own stream: the layers behind it keep theirs.
+                // It has a stream of its own, so the layers after it keep theirs.
                 let mut rng = stream(self.seed, Purpose::Init, [self.next, 1]);
                 layers.push(Activate::new(name, layers.output(), self.config.pointwise(activation), &mut rng));
             }
         }
     }
 
-    /// The ReLU before a classifier, which is never replaced.
+    /// Adds the ReLU before a classifier. It is never replaced.
     pub(super) fn last_activation(&mut self, layers: &mut Sequence, name: &str) {
         let mut rng = stream(self.seed, Purpose::Init, [self.next, 1]);
         layers.push(Activate::new(name, layers.output(), Pointwise::Relu, &mut rng));
     }
 
-    /// A convolution, with the activation that waits for it.
+    /// Adds a convolution. It computes the activation before it, if [`activation`](Self::activation) has left it to the
+    /// convolution.
     pub(super) fn conv(&mut self, layers: &mut Sequence, name: &str, spec: ConvSpec<'_>) -> Result<(), TrainError> {
         let Shape { channels, size: [d, h, w], layout } = layers.output();
         let ConvSpec { channels: out, kernel, stride, padding, bias } = spec;
@@ -98,43 +99,43 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// A batch normalisation.
+    /// Adds a batch normalisation.
     pub(super) fn norm(&mut self, layers: &mut Sequence, name: &str) {
         layers.push(BatchNorm::new(name, layers.output()));
     }
 
-    /// Vectors for the words of a vocabulary.
+    /// Adds a layer of vectors for the words of a vocabulary.
     pub(super) fn embedding(&mut self, layers: &mut Sequence, name: &str, vocabulary: usize, dimensions: usize) {
         let layer = Embedding::new(name, layers.output(), vocabulary, dimensions, &mut self.rng());
         layers.push(layer);
     }
 
-    /// A fully connected layer; what lies before it has one position.
+    /// Adds a fully connected layer. Its input has one position.
     pub(super) fn linear(&mut self, layers: &mut Sequence, name: &str, outputs: usize) {
         let init = self.config.weight_init;
         let layer = Linear::new(name, layers.output(), outputs, init, &mut self.rng());
         layers.push(layer);
     }
 
-    /// Max pooling over windows without overlap.
+    /// Adds max pooling over windows without overlap.
     pub(super) fn max_pool(&mut self, layers: &mut Sequence, name: &str, kernel: [usize; 3]) -> Result<(), TrainError> {
-        layers.push(MaxPool::new(name, layers.output(), Window { kernel, stride: kernel })?);
+        layers.push(MaxPool::new(name, layers.output(), PoolWindow { kernel, stride: kernel })?);
         Ok(())
     }
 
-    /// All elements as channels.
+    /// Adds a layer that makes all elements channels.
     pub(super) fn flatten(&mut self, layers: &mut Sequence, name: &str) {
         layers.push(Flatten::new(name, layers.output()));
     }
 
-    /// The mean of each channel, and a linear layer on it.
+    /// Adds the mean of each channel, and a linear layer after it.
     pub(super) fn classifier(&mut self, layers: &mut Sequence, name: &str, classes: usize) {
         layers.push(GlobalAveragePool::new("pool", layers.output()));
         self.linear(layers, name, classes);
     }
 }
 
-/// Fails where images are smaller than a network can use.
+/// Refuses images that are smaller than a network can use.
 pub(super) fn at_least(shape: Shape, least: usize, network: &'static str) -> Result<(), TrainError> {
     let [_, height, width] = shape.size;
     if height >= least && width >= least {

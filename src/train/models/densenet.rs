@@ -2,14 +2,14 @@
 
 use super::builder::{Builder, ConvSpec, at_least};
 use super::entry::{Entry, Size};
-use super::{Input, Place};
+use super::{ActivationPlace, Input};
 use crate::train::error::TrainError;
-use crate::train::layer::{AveragePool, BatchNorm, DenseBlock, Layer, Sequence, Window};
+use crate::train::layer::{AveragePool, BatchNorm, DenseBlock, Layer, PoolWindow, Sequence};
 
 pub(super) const CIFAR: Entry = Entry::images("DenseNet-CIFAR", &[Size::Growth], cifar);
 pub(super) const FORTY: Entry = Entry::images("DenseNet-40", &[Size::Growth, Size::Depth], forty);
 
-/// What tells one DenseNet from another.
+/// The differences between DenseNets.
 struct Design {
     name: &'static str,
     /// Layers per block.
@@ -18,12 +18,12 @@ struct Design {
     stem: usize,
     /// 1×1 convolutions to `4 · growth` channels before the 3×3 ones.
     bottleneck: bool,
-    /// Channels that a transition leaves, as a divisor.
+    /// The number by which a transition divides the channels.
     compression: usize,
 }
 
 /// The network of Table 6: blocks of 6, 12, 24, 16 bottleneck layers, growth 12, 24 channels after the stem,
-/// compression 0.5. Names as in the public PyTorch code for CIFAR.
+/// compression 0.5. The names are those of the public PyTorch code for CIFAR.
 fn cifar(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let growth = builder.config.growth.unwrap_or(12);
     let blocks = vec![6, 12, 24, 16];
@@ -33,7 +33,7 @@ fn cifar(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
 
 /// The network of figure 4: 3 blocks of 8 layers (3×3, no bottleneck), growth 12, 16 channels after the stem,
 /// transitions (1×1 convolution, average pooling) without compression. The figure does not give the stem and the
-/// compression: they are those of Huang et al.'s networks without bottlenecks.
+/// compression. They are those of Huang et al.'s networks without bottlenecks.
 fn forty(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let growth = builder.config.growth.unwrap_or(12);
     let blocks = vec![builder.config.depth.unwrap_or(8); 3];
@@ -57,13 +57,13 @@ fn build(builder: Builder<'_>, input: Input, design: Design) -> Result<Sequence,
             let mut stretches = Vec::new();
             let mut body = Sequence::new(&name, seen);
             let mut norm = BatchNorm::new(&format!("{name}.bn1"), seen);
-            builder.activation(&mut body, &format!("{name}.act1"), Place::of_block(index));
+            builder.activation(&mut body, &format!("{name}.act1"), ActivationPlace::of_block(index));
             if bottleneck {
                 builder.conv(&mut body, &format!("{name}.conv1"), conv(4 * growth, &[1, 1], 0))?;
                 let narrow = body.output();
                 stretches.push((norm, std::mem::replace(&mut body, Sequence::new(&name, narrow))));
                 norm = BatchNorm::new(&format!("{name}.bn2"), narrow);
-                builder.activation(&mut body, &format!("{name}.act2"), Place::of_block(index));
+                builder.activation(&mut body, &format!("{name}.act2"), ActivationPlace::of_block(index));
                 builder.conv(&mut body, &format!("{name}.conv2"), conv(growth, &[3, 3], 1))?;
             } else {
                 builder.conv(&mut body, &format!("{name}.conv1"), conv(growth, &[3, 3], 1))?;
@@ -76,10 +76,10 @@ fn build(builder: Builder<'_>, input: Input, design: Design) -> Result<Sequence,
             let name = format!("trans{}", index + 1);
             let channels = layers.output().channels / compression;
             builder.norm(&mut layers, &format!("{name}.bn"));
-            let between = Place { block: None, feeds_convolution: true };
+            let between = ActivationPlace { block: None, feeds_convolution: true };
             builder.activation(&mut layers, &format!("{name}.act"), between);
             builder.conv(&mut layers, &format!("{name}.conv"), conv(channels, &[1, 1], 0))?;
-            let window = Window { kernel: [1, 2, 2], stride: [1, 2, 2] };
+            let window = PoolWindow { kernel: [1, 2, 2], stride: [1, 2, 2] };
             layers.push(AveragePool::new(&format!("{name}.pool"), layers.output(), window)?);
         }
     }

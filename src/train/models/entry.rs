@@ -1,19 +1,19 @@
-//! What the table of networks says of each.
+//! An entry of the table of networks.
 
 use super::Input;
 use super::builder::Builder;
 use crate::train::error::TrainError;
 use crate::train::layer::Sequence;
 
-/// A network, as its module describes it.
+/// A network.
 pub(super) struct Entry {
     /// The paper's name, or the usual one.
     pub(super) title: &'static str,
-    /// Whether it reads texts; else it reads images.
+    /// Whether it reads texts. Otherwise it reads images.
     pub(super) reads_text: bool,
-    /// The settings of its size that it has.
+    /// The settings of size that apply to it.
     pub(super) sizes: &'static [Size],
-    /// Its layers.
+    /// Builds its layers.
     pub(super) build: fn(Builder<'_>, Input) -> Result<Sequence, TrainError>,
 }
 

@@ -1,6 +1,7 @@
 //! The networks of the paper, and the activations that replace ReLU in them.
 //!
-//! A network names the places of its activations ([`Place`]): the block of each, and whether it feeds exactly one convolution.
+//! A network names the places of its activations ([`ActivationPlace`]): the block of each, and whether it feeds exactly one
+//! convolution.
 //! The configuration says which activation stands there: an [`Activation`] in a [`Region`], and ReLU elsewhere. ReLU and ConvReLU
 //! need no layer of their own where they feed a convolution, because the convolution clamps its input when it loads it.
 //!
@@ -209,19 +210,19 @@ pub struct Input {
 
 /// A place of an activation in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ActivationPlace {
     /// Its block, from 0; `None` outside blocks.
     pub block: Option<usize>,
     /// Whether it feeds exactly one convolution, and nothing else.
     pub feeds_convolution: bool,
 }
 
-impl Place {
+impl ActivationPlace {
     const fn of_block(block: usize) -> Self {
         Self { block: Some(block), feeds_convolution: true }
     }
 
-    /// What stands here in a network of so many blocks.
+    /// The activation at this place, in a network of this many blocks.
     fn activation(self, config: &ModelConfig, blocks: usize) -> Activation {
         // Partial replacement covers the same places for all activations: those where ConvReLU can stand.
         let covered = match config.region {
@@ -313,7 +314,7 @@ impl ModelConfig {
             let rule = format!("it needs {needs}, and the data set is {has}");
             return Err(TrainError::setting("network", self.network, rule));
         }
-        // Mistakes, not to be passed over.
+        // They are mistakes, so they are not ignored.
         if let Some((name, value, rule)) = self.useless().into_iter().next() {
             return Err(TrainError::setting(name, value, rule));
         }

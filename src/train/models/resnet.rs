@@ -2,7 +2,7 @@
 
 use super::builder::{Builder, ConvSpec, at_least};
 use super::entry::Entry;
-use super::{Input, Place};
+use super::{ActivationPlace, Input};
 use crate::train::error::TrainError;
 use crate::train::layer::{Layer, Residual, Sequence};
 
@@ -11,13 +11,13 @@ pub(super) const RESNET18: Entry = Entry::images("ResNet-18", &[], build);
 /// Channels and stride of each stage of two residual blocks.
 const STAGES: [(usize, usize); 4] = [(64, 1), (128, 2), (256, 2), (512, 2)];
 
-/// Names as in the public PyTorch code for CIFAR.
+/// The names are those of the public PyTorch code for CIFAR.
 fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let Input { shape: input, classes, .. } = input;
     at_least(input, 8, "resnet18")?;
     let mut builder = builder.blocks(STAGES.len());
-    // Also feeds a shortcut, so no convolution can take it over.
-    let shared = Place { block: None, feeds_convolution: false };
+    // It also feeds a shortcut, so no convolution can compute it.
+    let shared = ActivationPlace { block: None, feeds_convolution: false };
     let three = |channels, stride| ConvSpec { channels, kernel: &[3, 3], stride, padding: 1, bias: false };
     let mut layers = Sequence::new("", input);
     builder.conv(&mut layers, "conv1", three(64, 1))?;
@@ -30,7 +30,7 @@ fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
             let mut body = Sequence::new(&name, from);
             builder.conv(&mut body, &format!("{name}.conv1"), three(channels, stride))?;
             builder.norm(&mut body, &format!("{name}.bn1"));
-            builder.activation(&mut body, &format!("{name}.act1"), Place::of_block(stage));
+            builder.activation(&mut body, &format!("{name}.act1"), ActivationPlace::of_block(stage));
             builder.conv(&mut body, &format!("{name}.conv2"), three(channels, 1))?;
             builder.norm(&mut body, &format!("{name}.bn2"));
             let shortcut = if body.output() == from {

@@ -2,7 +2,7 @@
 
 use super::builder::{Builder, ConvSpec};
 use super::entry::{Entry, Size};
-use super::{Input, Place};
+use super::{ActivationPlace, Input};
 use crate::train::data::Text;
 use crate::train::error::TrainError;
 use crate::train::layer::{Dropout, Layer, OneHot, Sequence};
@@ -17,10 +17,10 @@ pub(super) const TEXT_CNN: Entry = Entry {
 /// Kernel of each convolution, and whether max pooling over 3 follows.
 const CONVOLUTIONS: [(usize, bool); 6] = [(7, true), (7, true), (3, false), (3, false), (3, false), (3, true)];
 
-/// Six convolutions and three fully connected layers, dropout between these.
+/// Six convolutions, and three fully connected layers with dropout between them.
 ///
-/// Characters come one-hot and are convolved without padding, as published. Words are embedded, and because sentences are
-/// short, convolutions keep the length.
+/// Characters are one-hot, and the convolutions have no padding, as published. Words are embedded. Because sentences are short,
+/// the convolutions of words keep the length.
 fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let Input { shape: input, text, classes } = input;
     let mut builder = builder.blocks(3);
@@ -57,15 +57,15 @@ fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
         }
         let name = format!("act{}", index + 1);
         if index + 1 < CONVOLUTIONS.len() {
-            builder.activation(&mut layers, &name, Place::of_block(index / 2));
+            builder.activation(&mut layers, &name, ActivationPlace::of_block(index / 2));
         } else {
-            builder.activation(&mut layers, &name, Place { block: Some(2), feeds_convolution: false });
+            builder.activation(&mut layers, &name, ActivationPlace { block: Some(2), feeds_convolution: false });
         }
     }
     builder.flatten(&mut layers, "flatten");
     for index in 1..=2 {
         builder.linear(&mut layers, &format!("fc{index}"), units);
-        let behind = Place { block: None, feeds_convolution: false };
+        let behind = ActivationPlace { block: None, feeds_convolution: false };
         builder.activation(&mut layers, &format!("fc{index}_act"), behind);
         layers.push(Dropout::new(&format!("dropout{index}"), layers.output(), config.dropout, index));
     }

@@ -2,7 +2,7 @@
 
 use super::builder::{Builder, ConvSpec, at_least};
 use super::entry::Entry;
-use super::{Input, Place};
+use super::{ActivationPlace, Input};
 use crate::train::error::TrainError;
 use crate::train::layer::Sequence;
 
@@ -11,8 +11,8 @@ pub(super) const VGG16: Entry = Entry::images("VGG-16", &[], build);
 /// Channels of the convolutions between two poolings.
 const BLOCKS: [&[usize]; 5] = [&[64, 64], &[128, 128], &[256, 256, 256], &[512, 512, 512], &[512, 512, 512]];
 
-/// An activation belongs to the block of the convolution before it. Names as in the public PyTorch code for CIFAR, where
-/// the ReLUs and poolings have numbers too.
+/// An activation belongs to the block of the convolution before it. The names are those of the public PyTorch code for CIFAR, in
+/// which the ReLUs and poolings have numbers, too.
 fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
     let Input { shape: input, classes, .. } = input;
     at_least(input, 1 << BLOCKS.len(), "vgg16")?;
@@ -26,14 +26,14 @@ fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
             builder.conv(&mut layers, &format!("features.{number}"), conv)?;
             builder.norm(&mut layers, &format!("features.{}", number + 1));
             if last {
-                // Before the activation: the maximum commutes with it, and leaves it a quarter of the work.
+                // Pooling comes before the activation, because the maximum commutes with it and leaves it a quarter of the work.
                 builder.max_pool(&mut layers, &format!("features.{}", number + 3), [1, 2, 2])?;
             }
             let name = format!("features.{}", number + 2);
             if last && block + 1 == BLOCKS.len() {
                 builder.last_activation(&mut layers, &name);
             } else {
-                builder.activation(&mut layers, &name, Place::of_block(block));
+                builder.activation(&mut layers, &name, ActivationPlace::of_block(block));
             }
             number += if last { 4 } else { 3 };
         }

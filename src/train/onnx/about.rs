@@ -1,16 +1,16 @@
-//! What a file says of the run that it comes from.
+//! What a file says about the run that it comes from.
 
 use crate::train::checkpoint::Header;
 use crate::train::data::{Inventory, Text};
 use crate::train::models::Activation;
 
-/// Entries for the metadata of a file, from a checkpoint and what its run knows of the data:
+/// Entries for the metadata of a file, from a checkpoint and the inventory of the data of its run:
 ///
 /// | key | what |
 /// |---|---|
-/// | `dataset`, `network`, `activation`, `region`, `seed`, `epochs` | the run; `region` where it matters |
+/// | `dataset`, `network`, `activation`, `region`, `seed`, `epochs` | the run; `region` if the activation is not ReLU |
 /// | `test_accuracy` | share of the test part that is classified rightly, after the last finished epoch |
-/// | `classes`, `class_names` | how many; their names by logit, JSON, where they have any |
+/// | `classes`, `class_names` | their number; their names by logit, JSON, if they have any |
 /// | `scale`, `mean`, `deviation` | images: a stored value `x` of channel `c` is fed as `(x · scale − mean[c]) / deviation[c]`; JSON |
 /// | `text`, `vocabulary` | texts: `words` or `characters`; the words of tokens from 2 on, JSON |
 pub fn metadata(header: &Header, inventory: &Inventory) -> Vec<(String, String)> {

@@ -18,7 +18,7 @@ pub(super) fn normalizations(graph: &Graph) -> usize {
     graph.nodes.iter().filter(|node| is(node, "", NORMALIZATION)).count()
 }
 
-/// Folds those that it can; how many.
+/// Folds normalisations where it can. Returns their number.
 pub(super) fn fold(graph: &mut Graph) -> usize {
     let mut readers: HashMap<String, usize> = HashMap::new();
     for input in graph.nodes.iter().flat_map(|node| &node.input) {
@@ -54,7 +54,7 @@ fn is(node: &NodeProto, domain: &str, op_type: &str) -> bool {
     node.domain.as_deref().unwrap_or_default() == domain && node.op_type.as_deref() == Some(op_type)
 }
 
-/// Makes a convolution compute what a normalisation makes of its output; nothing if it is none.
+/// Makes a convolution compute its normalised output. Does nothing if the node is no convolution.
 fn into(convolution: &mut NodeProto, norm: &NodeProto, constants: &mut HashMap<String, Constant>) -> Option<()> {
     let operands = if is(convolution, "", "Conv") {
         2

@@ -1,4 +1,4 @@
-//! A graph while it is made: nodes, constants and the shapes of what flows between them, with names that are unique.
+//! A graph that is being made: nodes, constants, and the shapes of the values between them. Names are unique.
 
 use std::collections::HashSet;
 
@@ -48,7 +48,7 @@ pub(super) struct Constant {
 pub(super) struct Graph {
     pub(super) nodes: Vec<NodeProto>,
     pub(super) constants: Vec<Constant>,
-    /// What the nodes give, without the output.
+    /// The outputs of the nodes, without that of the graph.
     pub(super) values: Vec<Value>,
     pub(super) input: Value,
     pub(super) output: Value,
@@ -61,7 +61,7 @@ impl Graph {
         Self { nodes: Vec::new(), constants: Vec::new(), values: Vec::new(), input, output }
     }
 
-    /// Adds a constant; its name.
+    /// Adds a constant. Returns its name.
     pub(super) fn constant(&mut self, name: &str, dims: Vec<usize>, values: Vec<f32>) -> String {
         self.constants.push(Constant { name: name.to_owned(), dims, values });
         name.to_owned()
@@ -79,7 +79,7 @@ impl Graph {
         value
     }
 
-    /// Gives the output another name; a graph without nodes gets one, for an input is no output.
+    /// Gives the output another name. A graph without nodes gets one, because an input cannot be an output.
     pub(super) fn name_output(&mut self, name: &str) {
         if self.nodes.is_empty() {
             let input = self.input.clone();
@@ -98,7 +98,7 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Setting`] where two tensors have one name.
+    /// [`TrainError::Setting`] if two tensors have one name.
     pub(super) fn finish(self, name: &str) -> Result<GraphProto, TrainError> {
         let names = self.constants.iter().map(|constant| &constant.name);
         let values = self.values.iter().chain([&self.input, &self.output]).map(|value| &value.name);

@@ -6,7 +6,7 @@ use super::proto::NodeProto;
 use crate::desc::ConvDesc;
 use crate::layout::Layout;
 use crate::train::error::TrainError;
-use crate::train::layer::{Clamped, Layer, Operation, Pointwise, SELU, Sequence, Table, Window};
+use crate::train::layer::{Clamped, Layer, Operation, Pointwise, PoolWindow, SELU, Sequence, Table};
 use crate::train::network::Network;
 use crate::train::parameter::Parameter;
 
@@ -227,7 +227,7 @@ impl Writer {
                 let op_type = if matches!(pointwise, Pointwise::PRelu { .. }) { "PRelu" } else { "Max" };
                 let mut node = plain(op_type);
                 node.input.extend(parameter.map(|parameter| {
-                    // One for all, one per channel, or one per element: each repeats along the axes where it is 1.
+                    // There is one for all, one per channel, or one per element. It repeats along the axes with an extent of 1.
                     let (values, elements) = (parameter.value.len(), x.dims.iter().product::<usize>());
                     let mut dims = x.dims.clone();
                     if values != elements {
@@ -241,7 +241,7 @@ impl Writer {
         self.graph.node(node, x.dims)
     }
 
-    fn pool(&mut self, op_type: &str, layer: &dyn Layer, window: Window, x: Value) -> Value {
+    fn pool(&mut self, op_type: &str, layer: &dyn Layer, window: PoolWindow, x: Value) -> Value {
         let axes = 3 - self.rank..3;
         let numbers = |values: [usize; 3]| values[axes.clone()].iter().map(|&value| value as i64).collect::<Vec<_>>();
         let node = node(op_type, layer.name(), vec![x.name]);

@@ -14,9 +14,9 @@
 //! | linear | `Gemm` |
 //! | dropout | nothing |
 //!
-//! The input is `images`, `f32` `[batch, channels, …]`, normalised as the metadata say; or `tokens`, `i64` `[batch, length]`, each
-//! from 0 to less than the vocabulary. The output is `logits`, `f32` `[batch, classes]`. Nodes have the names of layers, constants
-//! those that they have in a checkpoint.
+//! The input is `images`, `f32` `[batch, channels, …]`, normalised as the metadata say; or `tokens`, `i64` `[batch, length]`,
+//! each from 0 to less than the vocabulary. The output is `logits`, `f32` `[batch, classes]`. Nodes have the names of layers,
+//! constants those that they have in a checkpoint.
 //!
 //! | file | what |
 //! |---|---|
@@ -71,8 +71,8 @@ pub struct Exported {
 ///
 /// # Errors
 ///
-/// [`TrainError::Setting`] for a layer that has no form in ONNX, for two layers of one name, and for a network that takes more than
-/// the 2 GiB that such a file can hold.
+/// [`TrainError::Setting`] for a layer that has no form in ONNX, for two layers of one name, and for a network that takes more
+/// than the 2 GiB that such a file can hold.
 pub fn export(
     network: &Network,
     name: &str,

@@ -91,7 +91,7 @@ pub(super) struct AttributeProto {
     pub(super) ref_attr_name: Option<String>,
 }
 
-/// What an attribute holds.
+/// The value of an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub(super) enum AttributeType {

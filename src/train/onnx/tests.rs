@@ -10,8 +10,8 @@ use crate::layout::Layout;
 use crate::train::context::{Context, Mode};
 use crate::train::init::{ThresholdInit, WeightInit};
 use crate::train::layer::{
-    BatchNorm, Clamp, Conv, DenseBlock, Embedding, GlobalAveragePool, Layer, LayerKind, Linear, MaxPool, Residual,
-    Sequence, Window,
+    BatchNorm, Clamp, Conv, DenseBlock, Embedding, GlobalAveragePool, Layer, LayerKind, Linear, MaxPool, PoolWindow,
+    Residual, Sequence,
 };
 use crate::train::models::{Activation, Architecture, Input, ModelConfig, Region};
 use crate::train::random::{Purpose, stream};
@@ -309,7 +309,7 @@ fn folding_leaves_what_others_read() {
     second.push(conv("dense.0.conv2", desc, Clamp::Relu, false));
     block.push([(BatchNorm::new("dense.0.bn1", shape), first), (BatchNorm::new("dense.0.bn2", shape), second)]);
     layers.push(block);
-    layers.push(MaxPool::new("pool", layers.output(), Window::apart([1, 2, 2])).unwrap());
+    layers.push(MaxPool::new("pool", layers.output(), PoolWindow::apart([1, 2, 2])).unwrap());
     layers.push(BatchNorm::new("bn", layers.output()));
     let network = Network::new(layers);
     let exported = export(&network, "net", &[], true).unwrap();

@@ -160,20 +160,20 @@ fn cases(layout: Layout, scale: usize) -> Vec<Case> {
         cases.push(Case::new(GlobalAveragePool::new("global pool", shape), shape));
     }
     // Windows of which some leave a rest, overlap, or leave gaps.
-    let square = |kernel, stride| Window { kernel: [1, kernel, kernel], stride: [1, stride, stride] };
+    let square = |kernel, stride| PoolWindow { kernel: [1, kernel, kernel], stride: [1, stride, stride] };
     let windows = [
-        (line, Window::apart([1, 1, 3])),
-        (line, Window::apart([1, 1, 2])),
-        (line, Window { kernel: [1, 1, 3], stride: [1, 1, 1] }),
-        (line, Window { kernel: [1, 1, 1], stride: [1, 1, 4] }),
+        (line, PoolWindow::apart([1, 1, 3])),
+        (line, PoolWindow::apart([1, 1, 2])),
+        (line, PoolWindow { kernel: [1, 1, 3], stride: [1, 1, 1] }),
+        (line, PoolWindow { kernel: [1, 1, 1], stride: [1, 1, 4] }),
         (image, square(2, 2)),
         (image, square(3, 1)),
         (image, square(3, 2)),
-        (image, Window::apart([1, 2, 3])),
-        (image, Window { kernel: [1, 5, 4], stride: [1; 3] }),
-        (volume, Window::apart([2, 2, 2])),
-        (volume, Window::apart([1, 2, 2])),
-        (volume, Window { kernel: [2, 3, 2], stride: [1, 1, 1] }),
+        (image, PoolWindow::apart([1, 2, 3])),
+        (image, PoolWindow { kernel: [1, 5, 4], stride: [1; 3] }),
+        (volume, PoolWindow::apart([2, 2, 2])),
+        (volume, PoolWindow::apart([1, 2, 2])),
+        (volume, PoolWindow { kernel: [2, 3, 2], stride: [1, 1, 1] }),
     ];
     for (shape, window) in windows {
         cases.push(Case::new(MaxPool::new(&format!("max {window:?}"), shape, window).unwrap(), shape));
@@ -405,16 +405,16 @@ fn pooling_is_that_of_its_windows() {
         let input = Shape { channels: 19, size: [3, 5, 7], layout };
         let x = spread(2 * input.len(), 1);
         let windows = [
-            Window::apart([1, 2, 2]),
-            Window::apart([1, 1, 2]),
-            Window::apart([1, 1, 3]),
-            Window::apart([1, 2, 3]),
-            Window::apart([2, 2, 2]),
-            Window { kernel: [2, 3, 3], stride: [1, 2, 2] },
-            Window { kernel: [1, 2, 3], stride: [3, 1, 4] },
+            PoolWindow::apart([1, 2, 2]),
+            PoolWindow::apart([1, 1, 2]),
+            PoolWindow::apart([1, 1, 3]),
+            PoolWindow::apart([1, 2, 3]),
+            PoolWindow::apart([2, 2, 2]),
+            PoolWindow { kernel: [2, 3, 3], stride: [1, 2, 2] },
+            PoolWindow { kernel: [1, 2, 3], stride: [3, 1, 4] },
         ];
         for window in windows {
-            let Window { kernel, stride } = window;
+            let PoolWindow { kernel, stride } = window;
             let mut max = MaxPool::new("max", input, window).unwrap();
             let mut average = AveragePool::new("average", input, window).unwrap();
             let output = max.output();
@@ -451,9 +451,9 @@ fn the_first_maximum_wins_and_nan_is_passed_on() {
         let images: Vec<f32> = planes([[1.0, 3.0, 3.0, 2.0], [1.0, f32::NAN, 0.0, 9.0]]);
         let grads: Vec<f32> = planes([[0.0, 1.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0]]);
         for (shape, window) in [
-            (shape2(CHANNELS, [2, 2], layout), Window::apart([1, 2, 2])),
-            (shape2(CHANNELS, [2, 2], layout), Window { kernel: [1, 2, 2], stride: [1, 1, 1] }),
-            (shape2(CHANNELS, [1, 4], layout), Window::apart([1, 1, 4])),
+            (shape2(CHANNELS, [2, 2], layout), PoolWindow::apart([1, 2, 2])),
+            (shape2(CHANNELS, [2, 2], layout), PoolWindow { kernel: [1, 2, 2], stride: [1, 1, 1] }),
+            (shape2(CHANNELS, [1, 4], layout), PoolWindow::apart([1, 1, 4])),
         ] {
             let mut pool = MaxPool::new("pool", shape, window).unwrap();
             let mut context = context(2, 1, Mode::Train);
@@ -473,15 +473,15 @@ fn the_first_maximum_wins_and_nan_is_passed_on() {
 fn windows_that_do_not_fit_are_refused() {
     let input = shape2(1, [4, 4], Layout::Nchw);
     for window in [
-        Window::apart([1, 5, 1]),
-        Window::apart([0, 1, 1]),
-        Window { kernel: [1, 2, 2], stride: [1, 0, 1] },
-        Window::apart([2, 2, 2]),
+        PoolWindow::apart([1, 5, 1]),
+        PoolWindow::apart([0, 1, 1]),
+        PoolWindow { kernel: [1, 2, 2], stride: [1, 0, 1] },
+        PoolWindow::apart([2, 2, 2]),
     ] {
         assert!(matches!(MaxPool::new("pool", input, window), Err(TrainError::Setting { .. })), "{window:?}");
         assert!(matches!(AveragePool::new("pool", input, window), Err(TrainError::Setting { .. })), "{window:?}");
     }
-    let error = MaxPool::new("pool", input, Window::apart([1, 5, 1])).unwrap_err().to_string();
+    let error = MaxPool::new("pool", input, PoolWindow::apart([1, 5, 1])).unwrap_err().to_string();
     assert!(error.contains("1 × 5 × 1") && error.contains("pool"), "{error}");
 }
 
@@ -574,7 +574,7 @@ fn units_that_never_exceed_their_threshold_are_dead() {
 }
 
 #[test]
-fn dropout_keeps_the_mean_and_follows_the_moment() {
+fn dropout_keeps_the_mean_and_follows_seed_and_step() {
     let image = shape2(10, [50, 40], Layout::Nchw);
     let x = vec![1.0; image.len()];
     let drop = |seed, step, index, mode| {

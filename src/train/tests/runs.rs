@@ -8,7 +8,7 @@ use super::networks::{bits, data, models};
 use crate::train::checkpoint::{load_weights, read_header, save_weights};
 use crate::train::data::Source;
 use crate::train::models::{Activation, Architecture};
-use crate::train::run::{CHECKPOINT, DATA, Event, METRICS, WEIGHTS};
+use crate::train::run::{CHECKPOINT, DATA, Event, METRICS, UNITS, WEIGHTS};
 use crate::train::*;
 
 /// A directory of its own for a test, removed behind it.
@@ -63,7 +63,7 @@ fn a_run_goes_on_bit_for_bit() {
             let mut run = Run::open(&parts, &config, [&train, &test], Start::Resume).unwrap();
             let mut steps = 0;
             let finished = run.train(&train, &test, |event| {
-                steps += usize::from(matches!(event, Event::Within(Moment::Step(_))));
+                steps += usize::from(matches!(event, Event::Within(EpochEvent::Step(_))));
                 if steps == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             assert!(!finished.unwrap());
@@ -80,6 +80,19 @@ fn a_run_goes_on_bit_for_bit() {
         let lines = fs::read_to_string(parts.join(METRICS)).unwrap();
         assert_eq!(lines.lines().count(), 4);
         assert!(lines.starts_with("epoch,loss,accuracy,test_loss,test_accuracy,learning_rate,"), "{lines}");
+        let layers = b.history()[0].units_by_layer.len();
+        for epoch in b.history() {
+            let sum = epoch
+                .units_by_layer
+                .iter()
+                .map(|units| [units.dead, units.total])
+                .fold([0; 2], |sum, units| [sum[0] + units[0], sum[1] + units[1]]);
+            assert_eq!(sum, [epoch.dead_units, epoch.units]);
+            assert_eq!((epoch.units_by_layer.len(), epoch.units > 0), (layers, true));
+        }
+        let lines = fs::read_to_string(parts.join(UNITS)).unwrap();
+        assert_eq!(lines.lines().count(), 1 + 3 * layers);
+        assert!(lines.starts_with("epoch,layer,dead,total\n1,"), "{lines}");
     }
 }
 
@@ -138,7 +151,7 @@ fn a_test_that_is_broken_off_is_done_again() {
     let mut tests = Vec::new();
     let mut run = Run::open(&directory, &config, [&data; 2], Start::New).unwrap();
     let finished = run.train(&data, &data, |event| match event {
-        Event::Within(Moment::Test { examples, of }) => {
+        Event::Within(EpochEvent::Test { examples, of }) => {
             tests.push((examples, of));
             ControlFlow::Break(())
         }
@@ -172,8 +185,8 @@ fn no_example_is_normalised_alone() {
     let examples = |config: &Config, data: &Dataset| {
         let mut trainer = Trainer::new(config, data).unwrap();
         let mut seen = Vec::new();
-        let epoch = trainer.epoch(data, data, &mut |moment| {
-            if let Moment::Step(step) = moment {
+        let epoch = trainer.epoch(data, data, &mut |event| {
+            if let EpochEvent::Step(step) = event {
                 seen.push((step.examples, step.of));
             }
             ControlFlow::Continue(())
@@ -249,6 +262,28 @@ fn checkpoints_that_do_not_fit_are_refused_whole() {
         assert!(error.contains(expected), "{from}: {error}");
     }
     assert_eq!(refusal(&good), None);
+}
+
+/// Before units were recorded layer by layer, a history had no such field.
+#[test]
+fn a_run_of_an_earlier_version_goes_on() {
+    let scratch = Scratch::new("earlier");
+    let (mut config, data, directory) = finished(&scratch);
+    let path = directory.join(CHECKPOINT);
+    let mut bytes = fs::read(&path).unwrap();
+    let key = b"units_by_layer";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+    bytes[at..at + key.len()].copy_from_slice(b"other_of_layer");
+    fs::write(&path, bytes).unwrap();
+    fs::remove_file(directory.join(UNITS)).unwrap();
+    config.train.epochs = 2;
+    let mut run = Run::open(&directory, &config, [&data; 2], Start::Resume).unwrap();
+    assert!(run.train(&data, &data, |_| ControlFlow::Continue(())).unwrap());
+    let layers: Vec<_> = run.trainer().history().iter().map(|epoch| epoch.units_by_layer.len()).collect();
+    assert_eq!(layers, [0, 4]);
+    assert_eq!(read_header(&path).unwrap().history, run.trainer().history());
+    let lines = fs::read_to_string(directory.join(UNITS)).unwrap();
+    assert!(lines.lines().count() == 5 && lines.lines().skip(1).all(|line| line.starts_with("2,")), "{lines}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use convrelu::train::models::{Activation, Architecture, Input, ModelConfig, Text
 use convrelu::train::{Config, Shape, files};
 use serde_json::json;
 
-use super::matrix::{ACTIVATIONS, Change, Name};
+use super::matrix::{ACTIVATIONS, Change, Name, chosen};
 use super::{Options, command_line};
 use crate::Failure;
 use crate::output::{self, Table, grouped};
@@ -41,22 +41,27 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let mut model = options.settings.resolve(Config::default())?.model;
     let network = options.settings.model.network.unwrap_or(Architecture::DensenetCifar);
     model.network = network;
-    let labels = ACTIVATIONS.map(|(label, ..)| label);
+    let all = ACTIVATIONS.map(|(label, ..)| label);
+    let numbers = chosen(&all, &options.rows)?;
+    let labels: Vec<&str> = numbers.iter().map(|&number| all[number]).collect();
     if options.list {
-        let list = labels.map(|label| format!("{label} in {}\n", network.title()));
-        output::print(&list.concat());
+        let list = labels.iter().map(|label| format!("{label} in {}\n", network.title()));
+        output::print(&list.collect::<String>());
         return Ok(());
     }
-    let counts = rows(&model)?;
+    let all_counts = rows(&model)?;
+    let relu = all_counts[0];
+    let counts: Vec<usize> = numbers.iter().map(|&number| all_counts[number]).collect();
     // The paper counts a network of these sizes only.
     let plain = ModelConfig { network: Architecture::DensenetCifar, ..ModelConfig::default() };
-    let paper = (ModelConfig { network, ..plain.clone() } == model && network == plain.network).then_some(PAPER);
+    let paper = (ModelConfig { network, ..plain.clone() } == model && network == plain.network)
+        .then(|| numbers.iter().map(|&number| PAPER[number]).collect::<Vec<_>>());
     let title = format!("{}; {}, {CLASSES} classes", Name::Table6.title(), network.title());
 
     let mut table = Table::new(["row", "parameters", "more than ReLU", "paper"]);
     for (index, (label, &count)) in labels.iter().zip(&counts).enumerate() {
-        let more = format!("{:+.2} %", 100.0 * (count as f64 / counts[0] as f64 - 1.0));
-        let paper = paper.map_or("–".to_owned(), |paper| grouped(paper[index]));
+        let more = format!("{:+.2} %", 100.0 * (count as f64 / relu as f64 - 1.0));
+        let paper = paper.as_ref().map_or("–".to_owned(), |paper| grouped(paper[index]));
         table.row([(*label).to_owned(), grouped(count), more, paper]);
     }
     let mut others = Table::new(["network", "classes", "ReLU", "ConvReLU"]);
@@ -72,7 +77,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     if options.json {
         let rows: Vec<_> = (labels.iter().zip(&counts).enumerate())
             .map(|(index, (label, count))| {
-                json!({ "row": label, "parameters": count, "paper": paper.map(|paper| paper[index]) })
+                json!({ "row": label, "parameters": count, "paper": paper.as_ref().map(|paper| paper[index]) })
             })
             .collect();
         let event = json!({ "event": "table", "name": Name::Table6.key(), "title": title, "rows": rows });
@@ -87,7 +92,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(["row", "network", "classes", "parameters", "paper"])?;
     for (index, (label, count)) in labels.iter().zip(&counts).enumerate() {
-        let paper = paper.map_or(String::new(), |paper| paper[index].to_string());
+        let paper = paper.as_ref().map_or(String::new(), |paper| paper[index].to_string());
         csv.write_record([*label, network.key(), &CLASSES.to_string(), &count.to_string(), &paper])?;
     }
     let csv = csv.into_inner().map_err(csv::IntoInnerError::into_error)?;

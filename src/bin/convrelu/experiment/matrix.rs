@@ -242,10 +242,12 @@ pub(crate) struct Row {
 }
 
 impl Matrix {
+    /// The experiment with all rows, or with those of these names.
+    ///
     /// # Errors
     ///
-    /// For settings that the rows of the experiment decide, and for settings that are wrong.
-    pub(crate) fn new(name: Name, settings: &Settings) -> Result<Self, Failure> {
+    /// For names that no row has, for settings that the rows of the experiment decide, and for settings that are wrong.
+    pub(crate) fn new(name: Name, settings: &Settings, names: &[String]) -> Result<Self, Failure> {
         let design = design(name).ok_or("table6 trains nothing")?;
         let decided = |all: fn(&Change) -> bool| design.rows.iter().any(|row| all(&row.change));
         let model = &settings.model;
@@ -277,10 +279,21 @@ impl Matrix {
             let of = |network| rows.iter().any(|row| row.network == network).then_some(network);
             let kept = of(config.model.network).or(rows.last().map(|row| row.network));
             let numbers: Vec<_> = (0..rows.len()).filter(|&row| Some(rows[row].network) == kept).collect();
-            let place = |row: usize| numbers.iter().position(|&number| number == row);
-            comparisons = comparisons.into_iter().filter_map(|(a, b)| place(a).zip(place(b))).collect();
-            rows.retain(|row| Some(row.network) == kept);
+            (rows, comparisons) = keep(rows, comparisons, &numbers);
         }
+        let several = rows.iter().any(|row| row.network != rows[0].network);
+        let label = |row: &Published| {
+            if several { format!("{} {}", row.network.title(), row.label) } else { row.label.to_owned() }
+        };
+        let labels: Vec<String> = rows.iter().map(label).collect();
+        let numbers = chosen(&labels, names)?;
+        let subset: String = if numbers.len() < labels.len() {
+            numbers.iter().map(|&number| format!("-{}", file_name(&labels[number]))).collect()
+        } else {
+            String::new()
+        };
+        (rows, comparisons) = keep(rows, comparisons, &numbers);
+        let labels: Vec<String> = numbers.iter().map(|&number| labels[number].clone()).collect();
         let sizes = sizes(&config.model);
         let column = design.sources.iter().position(|&source| source == config.data.source);
         let mut same = column.is_some() && sizes.is_empty() && is_published(&config);
@@ -291,18 +304,17 @@ impl Matrix {
                 same = false;
             }
         }
-        let several = rows.iter().any(|row| row.network != rows[0].network);
         let network = networks(rows.iter().map(|row| row.network)) + &sizes;
         let mut keys: Vec<_> = rows.iter().map(|row| row.network.key()).collect();
         keys.dedup();
         let file_stem = format!("{}-{}-{}{}", name.key(), config.data.source, keys.join("-"), sizes.replace(", ", "-"));
         let model = |row: &Published| ModelConfig { network: row.network, ..row.change.apply(&config.model) };
         check_use(&rows.iter().map(model).collect::<Vec<_>>())?;
-        let row = |row: Published| {
+        let row = |(row, label): (Published, String)| {
             // Rows with the same network get equal configurations, and so share their runs.
             let model = model(&row).relevant();
             Row {
-                label: if several { format!("{} {}", row.network.title(), row.label) } else { row.label.to_owned() },
+                label,
                 config: Config { model, ..config.clone() },
                 paper: row.accuracies.get(column.unwrap_or(0)).copied(),
             }
@@ -311,8 +323,8 @@ impl Matrix {
             name,
             source: config.data.source,
             network,
-            file_stem: file_stem.replace(' ', ""),
-            rows: rows.into_iter().map(row).collect(),
+            file_stem: file_stem.replace(' ', "") + &subset,
+            rows: rows.into_iter().zip(labels).map(row).collect(),
             comparisons,
             paper: Paper { source: design.sources[column.unwrap_or(0)], same, network: paper_network },
             seed: config.train.seed,
@@ -329,6 +341,43 @@ impl Matrix {
         let orientation = if self.paper.same { "" } else { ", orientation only" };
         format!("paper: {} on {}{orientation}", self.paper.network, self.paper.source.title())
     }
+}
+
+/// The rows of these numbers, and the comparisons among them.
+fn keep(
+    rows: Vec<Published>,
+    comparisons: Vec<(usize, usize)>,
+    numbers: &[usize],
+) -> (Vec<Published>, Vec<(usize, usize)>) {
+    let position = |row: usize| numbers.iter().position(|&number| number == row);
+    let comparisons = comparisons.into_iter().filter_map(|(a, b)| position(a).zip(position(b))).collect();
+    let rows = rows.into_iter().enumerate().filter(|(number, _)| numbers.contains(number)).map(|(_, row)| row);
+    (rows.collect(), comparisons)
+}
+
+/// The numbers of the rows that have these names, in the order of the rows. All rows, if there are no names.
+///
+/// # Errors
+///
+/// [`TrainError::Setting`] for a name that no row has.
+pub(crate) fn chosen(labels: &[impl AsRef<str>], names: &[String]) -> Result<Vec<usize>, TrainError> {
+    let has_name = |label: &str, name: &String| label.eq_ignore_ascii_case(name.trim());
+    if let Some(name) = names.iter().find(|name| labels.iter().all(|label| !has_name(label.as_ref(), name))) {
+        let good = labels.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join(", ");
+        return Err(TrainError::Setting {
+            name: "rows",
+            value: name.clone(),
+            rule: format!("each must be one of {good}"),
+        });
+    }
+    let wanted = |&number: &usize| names.is_empty() || names.iter().any(|name| has_name(labels[number].as_ref(), name));
+    Ok((0..labels.len()).filter(wanted).collect())
+}
+
+/// The name of a row as a part of a file's name.
+fn file_name(label: &str) -> String {
+    let words = label.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
 }
 
 /// Refuses a setting that no row uses. If one row uses it, the others ignore it.
@@ -434,12 +483,16 @@ mod tests {
     }
 
     fn matrix(name: Name, line: &str) -> Matrix {
-        Matrix::new(name, &Line::parse_from(format!("test {line}").split_whitespace()).settings).unwrap()
+        matrix_of_rows(name, line, &[]).unwrap()
+    }
+
+    fn matrix_of_rows(name: Name, line: &str, names: &[&str]) -> Result<Matrix, Failure> {
+        let settings = Line::parse_from(format!("test {line}").split_whitespace()).settings;
+        Matrix::new(name, &settings, &names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
     }
 
     fn refusal(name: Name, line: &str) -> String {
-        let settings = Line::parse_from(format!("test {line}").split_whitespace()).settings;
-        Matrix::new(name, &settings).err().unwrap().to_string()
+        matrix_of_rows(name, line, &[]).err().unwrap().to_string()
     }
 
     fn input(source: Source) -> Input {
@@ -545,6 +598,40 @@ mod tests {
         let other = matrix(Name::Table3, "--network small-cnn");
         assert_eq!((other.rows.len(), other.paper.same), (2, false));
         assert_eq!(other.paper_head(), "paper: DenseNet-40 on CIFAR-10, orientation only");
+    }
+
+    #[test]
+    fn rows_are_chosen_by_their_names() {
+        let labels = |matrix: &Matrix| matrix.rows.iter().map(|row| row.label.clone()).collect::<Vec<_>>();
+        let some = matrix_of_rows(Name::Table1, "", &["ConvReLU", " relu", "PReLU(A)", "ReLU"]).unwrap();
+        assert_eq!(labels(&some), ["ReLU", "PReLU(A)", "ConvReLU"]);
+        assert_eq!((some.comparisons.as_slice(), some.rows[2].paper), (&[(2, 0)][..], Some(94.72)));
+        assert_eq!(some.file_stem, "table1-cifar10-densenet40-relu-prelu-a-convrelu");
+        // Their runs are those of the whole table.
+        let whole = matrix(Name::Table1, "");
+        assert_eq!(directory_name(&some.rows[2].config), directory_name(&whole.rows[5].config));
+        let one = matrix_of_rows(Name::Table1, "", &["PReLU"]).unwrap();
+        assert!(one.comparisons.is_empty() && one.paper.same);
+        let all = ["VGG-16 ReLU", "DenseNet-40 ReLU", "DenseNet-40 ConvReLU"];
+        let networks = matrix_of_rows(Name::Table3, "--growth 4", &all).unwrap();
+        assert_eq!(labels(&networks), all);
+        assert_eq!(
+            (networks.network.as_str(), networks.comparisons.as_slice()),
+            ("VGG-16, DenseNet-40, growth 4", &[(2, 1)][..])
+        );
+        let whole: Vec<_> = labels(&whole);
+        let names: Vec<&str> = whole.iter().map(String::as_str).collect();
+        assert_eq!(matrix_of_rows(Name::Table1, "", &names).unwrap().file_stem, "table1-cifar10-densenet40");
+        for (name, wrong, good) in [
+            (Name::Table1, "Relu6", "ReLU, LeakyReLU, LeakyReLU(A), PReLU, PReLU(A), ConvReLU"),
+            (Name::Table5, "", "R1: first block, R2: last block, R3: all blocks"),
+        ] {
+            let refusal = matrix_of_rows(name, "", &["R1: first block", wrong])
+                .err()
+                .or_else(|| matrix_of_rows(name, "", &[wrong]).err());
+            let refusal = refusal.unwrap().to_string();
+            assert!(refusal.ends_with(&format!(": each must be one of {good}")), "{refusal}");
+        }
     }
 
     #[test]

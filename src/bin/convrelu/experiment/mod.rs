@@ -1,7 +1,9 @@
 //! `convrelu experiment`: trains the networks of the paper's tables and figures.
 
 mod counts;
+mod lines;
 pub(crate) mod matrix;
+mod page;
 mod report;
 mod runs;
 
@@ -20,7 +22,7 @@ use crate::options::Settings;
 use crate::output::{self, Table};
 use crate::{Failure, Interrupted, Usage, stop};
 use matrix::{Matrix, Name};
-use report::Report;
+use report::{Origin, Report};
 use runs::{Job, Outcome};
 
 /// Trains the networks of a table or figure of the paper, several seeds each, and prints the results beside the paper's.
@@ -36,6 +38,9 @@ pub(crate) struct Options {
     /// Runs per row, each with a seed of its own
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
+    /// Train and show these rows only, by the names that the table has
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    rows: Vec<String>,
     /// Directory of runs and results
     #[arg(long, value_name = "DIRECTORY", default_value = "runs/experiments")]
     out: PathBuf,
@@ -57,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     if options.name == Name::Table6 {
         return counts::run(options);
     }
-    let matrix = Matrix::new(options.name, &options.settings)?;
+    let matrix = Matrix::new(options.name, &options.settings, &options.rows)?;
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let at_once = options.jobs.map_or(cores, usize::from);
     // Several runs use the cores better than the layers of one run do.
@@ -81,8 +86,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let Some(outcomes) = runs::complete(&jobs, at_once, &stop::requested, load, &ended)? else {
         return Err(Interrupted::Saved.into());
     };
-    let report = Report::new(&matrix, &jobs, &outcomes)?;
-    let paths = report.write(&options.out, &command_line(std::env::args_os()))?;
+    let report = Report::new(&matrix, &jobs, &outcomes);
+    let paths = report.write(&options.out, &Origin { command: command_line(std::env::args_os()), at_once })?;
     if options.json {
         output::print(&format!("{}\n", report.event()));
     } else {

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use convrelu::train::checkpoint::{read_header, read_tensors};
+use convrelu::train::checkpoint::{Tensor, read_header, read_tensors};
 use convrelu::train::run::{CHECKPOINT, Event};
-use convrelu::train::{Config, Dataset, Epoch, Moment, Run, Start, TrainError, files};
+use convrelu::train::{Config, Dataset, Epoch, EpochEvent, Run, Start, TrainError, files};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, Usage};
+use crate::{Failure, Usage, inspect};
 
 /// A network to train.
 pub(crate) struct Job {
@@ -33,10 +33,14 @@ pub(crate) struct Outcome {
     pub(crate) parameters: Option<usize>,
     /// Epoch in which training diverged, if it did.
     pub(crate) diverged: Option<usize>,
+    /// The learned thresholds, layer by layer.
+    pub(crate) thresholds: Vec<Tensor>,
+    /// The instruction set that computed the run.
+    pub(crate) isa: Option<String>,
 }
 
 impl Outcome {
-    /// Test accuracy after the last epoch, in %; `None` if training diverged.
+    /// Test accuracy after the last epoch, in %. None if training diverged.
     pub(crate) fn accuracy(&self) -> Option<f64> {
         let last = self.history.last().filter(|_| self.diverged.is_none());
         last.map(|epoch| 100.0 * epoch.test_accuracy)
@@ -74,7 +78,14 @@ impl Job {
         };
         let path = self.directory.join(CHECKPOINT);
         if !path.exists() {
-            return Ok(diverged.map(|_| Outcome { history: Vec::new(), parameters: None, diverged }));
+            let history = Vec::new();
+            return Ok(diverged.map(|_| Outcome {
+                history,
+                parameters: None,
+                diverged,
+                thresholds: Vec::new(),
+                isa: None,
+            }));
         }
         let header = read_header(&path)?;
         if !header.config.is_same_run(&self.config) {
@@ -86,9 +97,12 @@ impl Job {
         }
         let diverged = diverged.or(poisoned(&header.history));
         // Each trained value has a velocity, and only these have.
-        let velocities = read_tensors(&path, |name| name.starts_with("velocity/"))?;
-        let parameters = velocities.iter().map(|tensor| tensor.values.len()).sum();
-        Ok(Some(Outcome { history: header.history, parameters: Some(parameters), diverged }))
+        let is_velocity = |name: &str| name.starts_with("velocity/");
+        let tensors = read_tensors(&path, |name| is_velocity(name) || inspect::is_thresholds(name))?;
+        let (velocities, thresholds): (Vec<_>, Vec<_>) =
+            tensors.into_iter().partition(|tensor| is_velocity(&tensor.name));
+        let parameters = Some(velocities.iter().map(|tensor| tensor.values.len()).sum());
+        Ok(Some(Outcome { history: header.history, parameters, diverged, thresholds, isa: Some(header.isa) }))
     }
 
     /// Trains to the end. Returns `None` if `observe` interrupts the run.
@@ -198,8 +212,8 @@ fn follow(
     let mut left = epochs - job.epochs_done()?.min(epochs);
     let outcome = job.train(train, test, |event| {
         match event {
-            Event::Within(Moment::Test { .. }) => {}
-            Event::Within(Moment::Step(step)) => {
+            Event::Within(EpochEvent::Test { .. }) => {}
+            Event::Within(EpochEvent::Step(step)) => {
                 bar.set_message(format!("{label}, seed {seed}, epoch {}: loss {:.3}{tested}", step.epoch, step.loss));
             }
             Event::Epoch(epoch) => {
@@ -211,7 +225,7 @@ fn follow(
         if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if outcome.is_some() {
-        // Those that a run which diverged no longer needs.
+        // The epochs that a run which diverged does not need.
         bar.inc(left as u64);
     }
     Ok(outcome)
@@ -220,7 +234,6 @@ fn follow(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use convrelu::train::checkpoint::Tensor;
     use convrelu::train::data::Source;
     use convrelu::train::models::{Activation, Architecture};
 

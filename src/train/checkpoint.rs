@@ -1,8 +1,8 @@
 //! Checkpoints: one `safetensors` file that holds a run at a step, bit for bit.
 //!
 //! Tensors have the names and shapes of PyTorch (`layer1.0.conv1.weight`, `O I H W`), in any memory order of the network.
-//! Thresholds are called `….thresholds`, with the shape `I H W`. The optimiser's velocities have the prefix `velocity/`. The
-//! file's metadata hold these strings:
+//! Thresholds are called `….thresholds`, with the shape `I H W`. The optimiser's memory has the prefixes `velocity/`
+//! and, with Adam, `square/` (see [`Memory`]). The file's metadata hold these strings:
 //!
 //! | key | what |
 //! |---|---|
@@ -24,12 +24,14 @@ use super::config::Config;
 use super::error::TrainError;
 use super::files;
 use super::network::Network;
+use super::optimizer::{Memory, Rule};
 use super::parameter::Parameter;
 use super::shape::extents;
 use super::trainer::{Epoch, Progress, Trainer};
 
-/// Prefix of the names of velocities.
+/// Prefixes of the names of what an optimiser remembers.
 const VELOCITY: &str = "velocity/";
+const SQUARE: &str = "square/";
 
 /// What a checkpoint says about itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,10 +57,13 @@ impl Trainer {
         let state = network.state();
         let mut tensors: Vec<_> =
             state.iter().map(|p| (p.name.clone(), &p.shape, bytes(&p.canonical(&p.value)))).collect();
-        let trained = state.iter().filter(|parameter| parameter.is_trained());
-        for (parameter, velocity) in trained.zip(optimizer.velocities()) {
-            let name = format!("{VELOCITY}{}", parameter.name);
-            tensors.push((name, &parameter.shape, bytes(&parameter.canonical(velocity))));
+        let Memory { velocities, squares } = optimizer.memory();
+        for (prefix, values) in [(VELOCITY, velocities), (SQUARE, squares)] {
+            let trained = state.iter().filter(|parameter| parameter.is_trained());
+            for (parameter, values) in trained.zip(values) {
+                let name = format!("{prefix}{}", parameter.name);
+                tensors.push((name, &parameter.shape, bytes(&parameter.canonical(values))));
+            }
         }
         let json = |value: Result<String, serde_json::Error>| value.map_err(|error| refused(path, error));
         let metadata = HashMap::from([
@@ -72,7 +77,7 @@ impl Trainer {
         write(path, &tensors, metadata)
     }
 
-    /// Restores a checkpoint of the same run: tensors, velocities and progress, bit for bit.
+    /// Restores a checkpoint of the same run: tensors, the optimiser's memory and progress, bit for bit.
     ///
     /// # Errors
     ///
@@ -112,22 +117,21 @@ impl Trainer {
         let state = self.network().state();
         let trained = || state.iter().filter(|parameter| parameter.is_trained());
         let values = state.iter().map(|p| tensor(path, &tensors, &p.name, p)).collect::<Result<Vec<_>, _>>()?;
-        // There are no velocities before the first step.
+        // Before the first step, the optimiser remembers nothing.
         let at_rest = trained().all(|p| tensors.tensor(&format!("{VELOCITY}{}", p.name)).is_err());
-        let velocities = if at_rest {
-            Vec::new()
-        } else {
-            trained()
-                .map(|p| tensor(path, &tensors, &format!("{VELOCITY}{}", p.name), p))
-                .collect::<Result<Vec<_>, _>>()?
+        let remembered = |prefix: &str, wanted: bool| -> Result<Vec<_>, TrainError> {
+            let some = trained().filter(|_| wanted && !at_rest);
+            some.map(|p| tensor(path, &tensors, &format!("{prefix}{}", p.name), p)).collect()
         };
-        if tensors.len() != values.len() + velocities.len() {
-            let rule = format!("it holds {} tensors, the network {}", tensors.len(), values.len() + velocities.len());
-            return Err(refused(path, rule));
+        let adam = self.config().train.optimizer == Rule::Adam;
+        let memory = Memory { velocities: remembered(VELOCITY, true)?, squares: remembered(SQUARE, adam)? };
+        let expected = values.len() + memory.velocities.len() + memory.squares.len();
+        if tensors.len() != expected {
+            return Err(refused(path, format!("it holds {} tensors, the network {expected}", tensors.len())));
         }
         let (network, optimizer, progress, history) = self.parts_mut();
         assign(network, values);
-        *optimizer.velocities_mut() = velocities;
+        *optimizer.memory_mut() = memory;
         (*progress, *history) = (header.progress, header.history);
         Ok(())
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::data::DataConfig;
 use super::error::TrainError;
 use super::models::ModelConfig;
-use super::optimizer::{Decay, Schedule};
+use super::optimizer::{Decay, Rule, Schedule};
 use crate::isa::Isa;
 
 /// All settings of a run. They determine its result on one instruction set. (The number of threads is among them, and does not
@@ -40,9 +40,12 @@ pub struct TrainConfig {
     pub learning_rate: f32,
     /// How the learning rate falls.
     pub schedule: Schedule,
-    /// Momentum of SGD.
+    /// How gradients change the parameters.
+    #[serde(skip_serializing_if = "is_default")]
+    pub optimizer: Rule,
+    /// Momentum of SGD, or the share of its past that Adam's mean of gradients keeps per step (β₁).
     pub momentum: f32,
-    /// Nesterov's momentum.
+    /// Nesterov's momentum, with SGD only.
     pub nesterov: bool,
     /// Weight decay by kind of parameter.
     pub decay: Decay,
@@ -59,6 +62,12 @@ pub struct TrainConfig {
     pub isa: Option<String>,
 }
 
+/// Whether a setting that older versions did not have is as if it were not there. Such a setting is not written, so that
+/// configurations without it remain what they were, bit for bit: experiments name the directories of runs after them.
+pub(super) fn is_default<T: Default + PartialEq>(setting: &T) -> bool {
+    *setting == T::default()
+}
+
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -67,6 +76,7 @@ impl Default for TrainConfig {
             micro_batch: None,
             learning_rate: 0.1,
             schedule: Schedule::default(),
+            optimizer: Rule::default(),
             momentum: 0.9,
             nesterov: false,
             decay: Decay::default(),
@@ -169,6 +179,12 @@ impl TrainConfig {
         if self.nesterov && self.momentum == 0.0 {
             return Err(TrainError::setting("nesterov", true, "Nesterov's momentum needs a momentum greater than 0"));
         }
+        if self.optimizer == Rule::Adam && self.nesterov {
+            return Err(TrainError::setting("nesterov", true, "Adam has no Nesterov's momentum, SGD has"));
+        }
+        if self.optimizer == Rule::Adam && self.momentum >= 1.0 {
+            return Err(TrainError::setting("momentum", self.momentum, "Adam needs a momentum less than 1"));
+        }
         self.schedule.check()?;
         if !(0.0..1.0).contains(&self.label_smoothing) {
             let rule = "it must be at least 0 and less than 1";
@@ -191,6 +207,9 @@ mod tests {
         config.train.schedule = Schedule::Step { milestones: vec![2, 3], factor: 0.2 };
         assert_eq!(Config::from_toml("f", &config.to_toml()).unwrap(), config);
         assert_eq!(Config::from_toml("f", "").unwrap(), Config::default());
+        assert!(!config.to_toml().contains("optimizer"), "settings of older versions must be written as they were");
+        config.train.optimizer = Rule::Adam;
+        assert_eq!(Config::from_toml("f", &config.to_toml()).unwrap(), config);
         config.train.seed = u64::MAX;
         assert_eq!(Config::from_toml("f", &config.to_toml()).unwrap(), config);
     }
@@ -219,6 +238,9 @@ mod tests {
         }
         assert!(TrainConfig { schedule: step(&[1, 2, 9]), ..TrainConfig::default() }.check().is_ok());
         assert!(refusal(|c| (c.nesterov, c.momentum) = (true, 0.0)).starts_with("nesterov is true: "));
+        assert!(refusal(|c| (c.nesterov, c.optimizer) = (true, Rule::Adam)).starts_with("nesterov is true: Adam"));
+        let message = refusal(|c| (c.momentum, c.optimizer) = (1.0, Rule::Adam));
+        assert_eq!(message, "momentum is 1: Adam needs a momentum less than 1");
         assert!(refusal(|c| c.isa = Some("mmx".to_owned())).starts_with("isa is mmx: "));
     }
 

@@ -68,7 +68,7 @@ pub use init::{ThresholdInit, WeightInit};
 pub use layer::*;
 pub use loss::softmax_cross_entropy;
 pub use network::Network;
-pub use optimizer::{Decay, Schedule, Sgd};
+pub use optimizer::{Decay, Memory, Optimizer, Rule, Schedule};
 pub use parameter::{Kind, Parameter};
 pub use run::{Run, Start};
 pub use shape::{Channels, Shape};

@@ -1,10 +1,11 @@
-//! Stochastic gradient descent and its learning rates.
+//! The steps of training: stochastic gradient descent or Adam, and their learning rates.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
+use super::named::named;
 use super::network::Network;
 use super::parameter::{Kind, Parameter};
 use super::threads::{Threads, for_each, share};
@@ -39,29 +40,80 @@ impl Decay {
     }
 }
 
-/// SGD with momentum and weight decay, as PyTorch defines them: `g ← g + decay · p`, `v ← momentum · v + g`,
-/// `p ← p − rate · v`, or with Nesterov's momentum `p ← p − rate · (g + momentum · v)`.
+/// How the gradients change the parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// Stochastic gradient descent with momentum, as in the paper.
+    #[default]
+    Sgd,
+    /// Adam (Kingma and Ba 2015) with decoupled weight decay (Loshchilov and Hutter 2019, "AdamW"). The size of its steps does not
+    /// depend on the scale of the gradients, which helps parameters that rarely have one, such as vectors of words.
+    Adam,
+}
+
+named!(Rule, "optimizer", [Sgd = "sgd", Adam = "adam"]);
+
+/// Share of its past that Adam's mean of squared gradients keeps per step: β₂ of the paper, with its default value.
+const SQUARES_KEPT: f64 = 0.999;
+
+/// What Adam adds to the root of a squared gradient, so that it never divides by zero: ε of the paper, with its default value.
+const ROOT_OFFSET: f32 = 1e-8;
+
+/// An optimiser: a rule with its momentum, its weight decay and what it remembers of past gradients.
+///
+/// The rules are as PyTorch defines them (`SGD`, `AdamW`), where `g` is the gradient, `p` the parameter, and `n` the number of the
+/// step, from 1:
+///
+/// - SGD: `g ← g + decay · p`, `v ← momentum · v + g`, `p ← p − rate · v`, or with Nesterov's momentum
+///   `p ← p − rate · (g + momentum · v)`.
+/// - Adam: `v ← momentum · v + (1 − momentum) · g`, `s ← β₂ · s + (1 − β₂) · g²`,
+///   `p ← p − rate · decay · p − rate · v / (1 − momentumⁿ) / (√(s / (1 − β₂ⁿ)) + ε)`, with β₂ = 0.999 and ε = 10⁻⁸.
 #[derive(Clone, Debug)]
-pub struct Sgd {
+pub struct Optimizer {
+    rule: Rule,
     momentum: f32,
     nesterov: bool,
     decay: Decay,
-    /// One per trained parameter.
-    velocities: Vec<Vec<f32>>,
+    memory: Memory,
 }
 
-/// The numbers of one step for all elements of a parameter.
+/// What an optimiser remembers: for each trained parameter, in the order of [`Network::state`], as many elements as it has, in its
+/// memory order. All are empty before the first step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// Velocities of SGD, or means of the gradients of Adam: `v` in [`Optimizer`].
+    pub velocities: Vec<Vec<f32>>,
+    /// Means of the squared gradients of Adam: `s` in [`Optimizer`]. SGD has none.
+    pub squares: Vec<Vec<f32>>,
+}
+
+/// The numbers of one step of SGD for all elements of a parameter.
 #[derive(Clone, Copy)]
-struct Factors {
+struct Descent {
     rate: f32,
     momentum: f32,
     nesterov: bool,
     decay: f32,
 }
 
+/// The numbers of one step of Adam for all elements of a parameter.
+#[derive(Clone, Copy)]
+struct Adaption {
+    /// Learning rate, divided by the sum of the weights of the gradients in their mean.
+    rate: f32,
+    momentum: f32,
+    /// Learning rate times weight decay.
+    shrinkage: f32,
+    /// Weight of the newest squared gradient in their mean.
+    square_weight: f32,
+    /// 1 / √(sum of the weights of the squared gradients in their mean).
+    root_scale: f32,
+}
+
 vectorized! {
-    fn descend<'a>(value: &'a mut [f32], grad: &'a mut [f32], velocity: &'a mut [f32], factors: Factors) {
-        let Factors { rate, momentum, nesterov, decay } = factors;
+    fn descend<'a>(value: &'a mut [f32], grad: &'a mut [f32], velocity: &'a mut [f32], factors: Descent) {
+        let Descent { rate, momentum, nesterov, decay } = factors;
         for ((value, grad), velocity) in value.iter_mut().zip(grad).zip(velocity) {
             let g = *grad + decay * *value;
             let v = momentum * *velocity + g;
@@ -70,48 +122,94 @@ vectorized! {
             *grad = 0.0;
         }
     }
+
+    fn adapt<'a>(
+        value: &'a mut [f32],
+        grad: &'a mut [f32],
+        velocity: &'a mut [f32],
+        square: &'a mut [f32],
+        factors: Adaption,
+    ) {
+        let Adaption { rate, momentum, shrinkage, square_weight, root_scale } = factors;
+        for (((value, grad), velocity), square) in value.iter_mut().zip(grad).zip(velocity).zip(square) {
+            let g = *grad;
+            let v = momentum * *velocity + (1.0 - momentum) * g;
+            let s = (1.0 - square_weight) * *square + square_weight * (g * g);
+            let p = *value - shrinkage * *value;
+            *value = p - rate * v / (root_scale * s.sqrt() + ROOT_OFFSET);
+            (*velocity, *square, *grad) = (v, s, 0.0);
+        }
+    }
 }
 
-impl Sgd {
-    /// An optimiser whose velocities are zero.
-    pub fn new(momentum: f32, nesterov: bool, decay: Decay) -> Self {
-        Self { momentum, nesterov, decay, velocities: Vec::new() }
+impl Optimizer {
+    /// An optimiser that remembers nothing. `momentum` is that of SGD, or the share of its past that Adam's mean of gradients keeps
+    /// per step (β₁). `nesterov` is for SGD only.
+    pub fn new(rule: Rule, momentum: f32, nesterov: bool, decay: Decay) -> Self {
+        Self { rule, momentum, nesterov, decay, memory: Memory::default() }
     }
 
-    /// Makes one step with a learning rate. The gradients are zero afterwards.
-    pub fn step(&mut self, network: &mut Network, rate: f32) {
+    /// Makes one step with a learning rate. `number` counts the steps of a run from 1. The gradients are zero afterwards.
+    pub fn step(&mut self, network: &mut Network, rate: f32, number: u64) {
         let threads = Threads::new(network.threads());
         let mut index = 0;
         network.visit_mut(|parameter| {
             if parameter.is_trained() {
-                self.descend(parameter, index, rate, threads);
+                self.change(parameter, index, rate, number, threads);
                 index += 1;
             }
         });
     }
 
-    fn descend(&mut self, parameter: &mut Parameter, index: usize, rate: f32, threads: Threads) {
-        if self.velocities.len() == index {
-            self.velocities.push(vec![0.0; parameter.value.len()]);
+    fn change(&mut self, parameter: &mut Parameter, index: usize, rate: f32, number: u64, threads: Threads) {
+        let Self { rule, momentum, nesterov, decay, ref mut memory } = *self;
+        let decay = decay.of(parameter.kind);
+        let Parameter { value, grad, .. } = parameter;
+        let size = value.len();
+        let at = |memories: &mut Vec<Vec<f32>>| {
+            if memories.len() == index {
+                memories.push(vec![0.0; size]);
+            }
+        };
+        at(&mut memory.velocities);
+        let len = share(size, 1, threads);
+        let jobs = value.chunks_mut(len).zip(grad.chunks_mut(len)).zip(memory.velocities[index].chunks_mut(len));
+        match rule {
+            Rule::Sgd => {
+                let factors = Descent { rate, momentum, nesterov, decay };
+                for_each(threads, jobs, |((value, grad), velocity)| descend(value, grad, velocity, factors));
+            }
+            Rule::Adam => {
+                at(&mut memory.squares);
+                // In f64, because early sums of weights of the squares are near 1 − β₂, a small difference of large numbers.
+                let weights = |kept: f64| 1.0 - libm::pow(kept, number as f64);
+                let factors = Adaption {
+                    rate: (f64::from(rate) / weights(momentum.into())) as f32,
+                    momentum,
+                    shrinkage: rate * decay,
+                    square_weight: (1.0 - SQUARES_KEPT) as f32,
+                    root_scale: (1.0 / libm::sqrt(weights(SQUARES_KEPT))) as f32,
+                };
+                for_each(threads, jobs.zip(memory.squares[index].chunks_mut(len)), |(((value, grad), v), s)| {
+                    adapt(value, grad, v, s, factors);
+                });
+            }
         }
-        let decay = self.decay.of(parameter.kind);
-        let factors = Factors { rate, momentum: self.momentum, nesterov: self.nesterov, decay };
-        let len = share(parameter.value.len(), 1, threads);
-        let jobs = parameter.value.chunks_mut(len).zip(parameter.grad.chunks_mut(len));
-        for_each(threads, jobs.zip(self.velocities[index].chunks_mut(len)), |((value, grad), velocity)| {
-            descend(value, grad, velocity, factors);
-        });
     }
 
-    /// Velocities of the trained parameters, in their order in [`Network::state`], each in the memory order of its parameter.
-    /// Empty before the first step.
-    pub fn velocities(&self) -> &[Vec<f32>] {
-        &self.velocities
+    /// The rule.
+    pub fn rule(&self) -> Rule {
+        self.rule
     }
 
-    /// The velocities, to be set when a run continues: one for each trained parameter, of the same length.
-    pub fn velocities_mut(&mut self) -> &mut Vec<Vec<f32>> {
-        &mut self.velocities
+    /// What it remembers.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What it remembers, to be set when a run continues.
+    pub fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
     }
 }
 
@@ -202,20 +300,60 @@ mod tests {
     fn steps_are_those_computed_by_hand() {
         let decay = Decay { weights: 0.125, ..Decay::default() };
         let mut p = parameter(Kind::Weight, [1.0, 2.0]);
-        let mut sgd = Sgd::new(0.5, false, decay);
-        sgd.descend(&mut p, 0, 0.25, Threads::new(1));
-        assert_eq!(sgd.velocities(), [[1.125, 1.75]]);
+        let mut sgd = Optimizer::new(Rule::Sgd, 0.5, false, decay);
+        sgd.change(&mut p, 0, 0.25, 1, Threads::new(1));
+        assert_eq!(sgd.memory().velocities, [[1.125, 1.75]]);
         assert_eq!((&p.value, &p.grad), (&vec![0.71875, -2.4375], &vec![0.0, 0.0]));
         // No gradient: g is the decay, 0.08984375 and −0.3046875.
-        sgd.descend(&mut p, 0, 0.25, Threads::new(1));
-        assert_eq!(sgd.velocities(), [[0.65234375, 0.5703125]]);
+        sgd.change(&mut p, 0, 0.25, 2, Threads::new(1));
+        assert_eq!(sgd.memory().velocities, [[0.65234375, 0.5703125]]);
         assert_eq!(p.value, [569.0 / 1024.0, -1321.0 / 512.0]);
 
         let mut p = parameter(Kind::Weight, [1.0, 2.0]);
-        let mut sgd = Sgd::new(0.5, true, decay);
-        sgd.descend(&mut p, 0, 0.25, Threads::new(1));
-        assert_eq!(sgd.velocities(), [[1.125, 1.75]]);
+        let mut sgd = Optimizer::new(Rule::Sgd, 0.5, true, decay);
+        sgd.change(&mut p, 0, 0.25, 1, Threads::new(1));
+        assert_eq!(sgd.memory().velocities, [[1.125, 1.75]]);
         assert_eq!(p.value, [0.578125, -2.65625]);
+    }
+
+    /// Against the rule in f64. Momentum 0 and a constant gradient make `v / (1 − momentumⁿ)` and `√(s / (1 − β₂ⁿ))` equal in size,
+    /// so that a step is the learning rate.
+    #[test]
+    fn adam_follows_its_rule() {
+        let mut p = parameter(Kind::Weight, [3.0, -1e-3]);
+        let no_decay = Decay { weights: 0.0, ..Decay::default() };
+        let mut adam = Optimizer::new(Rule::Adam, 0.0, false, no_decay);
+        for number in 1..=3 {
+            p.grad = vec![3.0, -1e-3];
+            adam.change(&mut p, 0, 0.25, number, Threads::new(1));
+        }
+        assert!((p.value[0] - 0.25).abs() < 1e-5 && (p.value[1] + 1.25).abs() < 1e-4, "{:?}", p.value);
+
+        let decay = Decay { weights: 0.125, ..Decay::default() };
+        let mut p = parameter(Kind::Weight, [0.0; 2]);
+        let mut adam = Optimizer::new(Rule::Adam, 0.75, false, decay);
+        let (mut value, mut v, mut s) = ([1.0f64, -2.0], [0.0f64; 2], [0.0f64; 2]);
+        for (number, grad) in [[1.0f32, 2.0], [0.0, -0.5], [-0.25, 0.0]].into_iter().enumerate() {
+            p.grad = grad.to_vec();
+            adam.change(&mut p, 0, 0.5, number as u64 + 1, Threads::new(1));
+            assert_eq!(p.grad, [0.0; 2]);
+            for i in 0..2 {
+                let g = f64::from(grad[i]);
+                v[i] = 0.75 * v[i] + 0.25 * g;
+                s[i] = 0.999 * s[i] + 0.001 * g * g;
+                let step = number as i32 + 1;
+                let root = (s[i] / (1.0 - 0.999f64.powi(step))).sqrt() + 1e-8;
+                value[i] -= 0.5 * (0.125 * value[i] + v[i] / (1.0 - 0.75f64.powi(step)) / root);
+                for (found, expected) in [
+                    (p.value[i], value[i]),
+                    (adam.memory().velocities[0][i], v[i]),
+                    (adam.memory().squares[0][i], s[i]),
+                ] {
+                    let error = (f64::from(found) - expected).abs();
+                    assert!(error <= 1e-5 * expected.abs(), "step {step}: {found} {expected}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -225,7 +363,7 @@ mod tests {
             [(Kind::Weight, 1.0), (Kind::Threshold, 2.0), (Kind::Norm, 4.0), (Kind::Bias, 4.0), (Kind::Slope, 4.0)];
         for (kind, decays) in kinds {
             let mut p = parameter(kind, [0.5, 1.0]);
-            Sgd::new(0.0, false, decay).descend(&mut p, 0, 0.5, Threads::new(1));
+            Optimizer::new(Rule::Sgd, 0.0, false, decay).change(&mut p, 0, 0.5, 1, Threads::new(1));
             assert_eq!(p.value, [1.0 - 0.5 * (0.5 + decays), -2.0 - 0.5 * (1.0 - 2.0 * decays)]);
         }
     }

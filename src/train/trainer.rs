@@ -6,7 +6,7 @@ use std::time::Instant;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::config::Config;
+use super::config::{Config, TrainConfig};
 use super::context::{Mode, ProfilePart};
 use super::data::{Batch, Dataset, Inventory, batches};
 use super::error::TrainError;
@@ -14,7 +14,7 @@ use super::layer::{LayerUnits, Units};
 use super::loss::softmax_cross_entropy;
 use super::models::Input;
 use super::network::Network;
-use super::optimizer::Sgd;
+use super::optimizer::Optimizer;
 use super::random::{Purpose, stream};
 
 /// The figures of one epoch.
@@ -99,7 +99,7 @@ pub enum EpochEvent<'a> {
 pub struct Trainer {
     config: Config,
     network: Network,
-    optimizer: Sgd,
+    optimizer: Optimizer,
     progress: Progress,
     history: Vec<Epoch>,
 }
@@ -129,7 +129,8 @@ impl Trainer {
             }
         }
         network.set_threads(config.train.threads());
-        let optimizer = Sgd::new(config.train.momentum, config.train.nesterov, config.train.decay);
+        let TrainConfig { optimizer, momentum, nesterov, decay, .. } = config.train;
+        let optimizer = Optimizer::new(optimizer, momentum, nesterov, decay);
         Ok(Self { config: config.clone(), network, optimizer, progress: Progress::default(), history: Vec::new() })
     }
 
@@ -170,11 +171,11 @@ impl Trainer {
         examples - usize::from(alone)
     }
 
-    pub(super) fn parts(&self) -> (&Network, &Sgd, &Progress, &[Epoch]) {
+    pub(super) fn parts(&self) -> (&Network, &Optimizer, &Progress, &[Epoch]) {
         (&self.network, &self.optimizer, &self.progress, &self.history)
     }
 
-    pub(super) fn parts_mut(&mut self) -> (&mut Network, &mut Sgd, &mut Progress, &mut Vec<Epoch>) {
+    pub(super) fn parts_mut(&mut self) -> (&mut Network, &mut Optimizer, &mut Progress, &mut Vec<Epoch>) {
         (&mut self.network, &mut self.optimizer, &mut self.progress, &mut self.history)
     }
 
@@ -261,6 +262,7 @@ impl Trainer {
         let (network, optimizer, progress) = (&mut self.network, &mut self.optimizer, &mut self.progress);
         let (number, seed, layout) = (progress.epochs, config.seed, network.input().layout);
         let rate = config.schedule.rate(config.learning_rate, number, config.epochs);
+        let steps_before = number as u64 * len.div_ceil(config.batch) as u64;
         let mut order: Vec<usize> = (0..train.len()).collect();
         order.shuffle(&mut stream(seed, Purpose::Order, [number as u64, 0]));
         order.truncate(len);
@@ -288,7 +290,7 @@ impl Trainer {
             let mut flow = ControlFlow::Continue(());
             if seen.is_multiple_of(config.batch) || seen == len {
                 let stepping = Instant::now();
-                optimizer.step(network, rate);
+                optimizer.step(network, rate, steps_before + seen.div_ceil(config.batch) as u64);
                 network.profile().add(ProfilePart::Optimizer, stepping);
                 progress.examples = seen;
                 progress.loss += std::mem::take(&mut sums.0);

@@ -53,7 +53,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 
 /// Whether a tensor of a checkpoint is a layer's thresholds, by its name.
 pub(crate) fn is_thresholds(name: &str) -> bool {
-    name.ends_with(".thresholds") && !name.starts_with("velocity/")
+    // What an optimiser remembers has a prefix.
+    name.ends_with(".thresholds") && !name.contains('/')
 }
 
 /// Configuration and progress.
@@ -164,7 +165,11 @@ mod tests {
     #[test]
     fn thresholds_are_found_by_name() {
         assert!(is_thresholds("dense1.0.conv1.thresholds"));
-        assert!(!is_thresholds("velocity/dense1.0.conv1.thresholds") && !is_thresholds("conv1.weight"));
+        assert!(
+            !is_thresholds("velocity/dense1.0.conv1.thresholds")
+                && !is_thresholds("square/conv1.thresholds")
+                && !is_thresholds("conv1.weight")
+        );
     }
 
     #[test]

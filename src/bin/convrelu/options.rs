@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use convrelu::train::data::{Encoding, Source, Synthetic};
 use convrelu::train::models::{Activation, Architecture, Region};
-use convrelu::train::{Config, Schedule, Sharing, ThresholdInit, TrainError, WeightInit};
+use convrelu::train::{Config, Rule, Schedule, Sharing, ThresholdInit, TrainError, WeightInit};
 
 use crate::{Failure, Usage};
 
@@ -101,6 +101,12 @@ pub(crate) struct Model {
     /// text-cnn: dimensions of a word's vector [default: 128]
     #[arg(long, value_name = "N")]
     pub(crate) embedding: Option<usize>,
+    /// text-cnn: standard deviation of the initial word vectors [default: 1]
+    #[arg(long, value_name = "DEVIATION")]
+    pub(crate) embedding_deviation: Option<f32>,
+    /// text-cnn: share of the elements of word vectors that dropout zeroes [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) embedding_dropout: Option<f32>,
     /// text-cnn: share of units that dropout zeroes [default: 0.5]
     #[arg(long, value_name = "SHARE")]
     pub(crate) dropout: Option<f32>,
@@ -126,7 +132,10 @@ pub(crate) struct Training {
     /// Let the learning rate fall along a cosine
     #[arg(long)]
     pub(crate) cosine: bool,
-    /// Momentum of SGD [default: 0.9]
+    /// How gradients change the parameters: sgd, adam (with decoupled weight decay) [default: sgd]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) optimizer: Option<Rule>,
+    /// Momentum of SGD, or Adam's β₁ [default: 0.9]
     #[arg(long, value_name = "M")]
     pub(crate) momentum: Option<f32>,
     /// Use Nesterov's momentum
@@ -248,6 +257,8 @@ impl Model {
         set(&mut model.threshold_init, &self.threshold_init);
         set(&mut model.weight_init, &self.weight_init);
         set(&mut model.dropout, &self.dropout);
+        model.embedding_deviation = self.embedding_deviation.or(model.embedding_deviation);
+        model.embedding_dropout = self.embedding_dropout.or(model.embedding_dropout);
         model.channels_last |= self.channels_last;
         for (setting, option) in [
             (&mut model.growth, self.growth),
@@ -274,6 +285,7 @@ impl Training {
         if self.cosine {
             train.schedule = Schedule::Cosine;
         }
+        set(&mut train.optimizer, &self.optimizer);
         set(&mut train.momentum, &self.momentum);
         train.nesterov |= self.nesterov;
         if let Some(decay) = self.decay {

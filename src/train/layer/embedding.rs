@@ -11,10 +11,6 @@ use crate::train::random::gaussian;
 use crate::train::shape::Shape;
 use crate::train::threads::{for_each, share};
 
-/// Standard deviation of the initial vectors, as in PyTorch. With small vectors, a deep network without normalisation does not
-/// learn.
-const DEVIATION: f32 = 1.0;
-
 /// A token, which images hold as a float. A fraction is cut off. Negative numbers, NaN and numbers above `last` become 0, the
 /// padding.
 fn token(id: f32, last: usize) -> usize {
@@ -44,14 +40,14 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// A layer for texts of a shape.
+    /// A layer for texts of a shape. Its vectors begin as Gaussian numbers with mean 0 and standard deviation `deviation`.
     ///
     /// # Panics
     ///
     /// If the input does not have one channel, or the vocabulary is empty.
-    pub fn new(name: &str, input: Shape, vocabulary: usize, dim: usize, rng: &mut ChaCha8Rng) -> Self {
+    pub fn new(name: &str, input: Shape, vocabulary: usize, dim: usize, deviation: f32, rng: &mut ChaCha8Rng) -> Self {
         assert!(input.channels == 1 && vocabulary > 0, "tokens are one channel, and there are some");
-        let mut value = gaussian(rng, vocabulary * dim, DEVIATION);
+        let mut value = gaussian(rng, vocabulary * dim, deviation);
         value[..dim].fill(0.0);
         let weight = Parameter::new(format!("{name}.weight"), vec![vocabulary, dim], Kind::Weight, value);
         Self { name: name.to_owned(), output: input.with_channels(dim), weight }

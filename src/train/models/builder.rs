@@ -106,7 +106,8 @@ impl<'a> Builder<'a> {
 
     /// Adds a layer of vectors for the words of a vocabulary.
     pub(super) fn embedding(&mut self, layers: &mut Sequence, name: &str, vocabulary: usize, dimensions: usize) {
-        let layer = Embedding::new(name, layers.output(), vocabulary, dimensions, &mut self.rng());
+        let deviation = self.config.embedding_deviation.unwrap_or(1.0);
+        let layer = Embedding::new(name, layers.output(), vocabulary, dimensions, deviation, &mut self.rng());
         layers.push(layer);
     }
 

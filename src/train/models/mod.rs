@@ -173,6 +173,13 @@ pub struct ModelConfig {
     /// `text-cnn`: dimensions of a word embedding (128).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding: Option<usize>,
+    /// `text-cnn`: standard deviation of the initial word vectors (1, as in PyTorch). Adam moves every value by about the learning
+    /// rate per step. So it soon changes small vectors altogether, while large ones stay near their random beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding_deviation: Option<f32>,
+    /// `text-cnn`: share of the elements of the word vectors that dropout zeroes (0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding_dropout: Option<f32>,
     /// `text-cnn`: share of units that dropout zeroes.
     pub dropout: f32,
 }
@@ -192,6 +199,8 @@ impl Default for ModelConfig {
             features: None,
             units: None,
             embedding: None,
+            embedding_deviation: None,
+            embedding_dropout: None,
             dropout: 0.5,
         }
     }
@@ -260,6 +269,12 @@ impl ModelConfig {
         model.features = size(Size::Features, self.features);
         model.units = size(Size::Units, self.units);
         model.embedding = size(Size::Embedding, self.embedding);
+        for (setting, given) in [
+            (&mut model.embedding_deviation, self.embedding_deviation),
+            (&mut model.embedding_dropout, self.embedding_dropout),
+        ] {
+            *setting = given.filter(|_| sizes.contains(&Size::Embedding));
+        }
         model.dropout = keep(sizes.contains(&Size::Dropout), self.dropout, plain.dropout);
         if self.activation == Activation::Relu {
             model.region = plain.region;
@@ -278,6 +293,7 @@ impl ModelConfig {
     pub fn useless(&self) -> Vec<(&'static str, String, String)> {
         let (relevant, network) = (self.relevant(), self.network);
         let size = |value: Option<usize>| value.map_or(String::new(), |value| value.to_string());
+        let number = |value: Option<f32>| value.map_or(String::new(), |value| value.to_string());
         let of_network = format!("the network {network} has no such setting");
         let of_activation = format!("the activation {} has no such setting", self.activation);
         let region = "ReLU stands everywhere, the region is that of another activation".to_owned();
@@ -287,6 +303,13 @@ impl ModelConfig {
             ("features", size(self.features), size(relevant.features), &of_network),
             ("units", size(self.units), size(relevant.units), &of_network),
             ("embedding", size(self.embedding), size(relevant.embedding), &of_network),
+            (
+                "embedding-deviation",
+                number(self.embedding_deviation),
+                number(relevant.embedding_deviation),
+                &of_network,
+            ),
+            ("embedding-dropout", number(self.embedding_dropout), number(relevant.embedding_dropout), &of_network),
             ("dropout", self.dropout.to_string(), relevant.dropout.to_string(), &of_network),
             ("region", self.region.to_string(), relevant.region.to_string(), &region),
             ("threshold-init", self.threshold_init.to_string(), relevant.threshold_init.to_string(), &of_activation),
@@ -329,8 +352,16 @@ impl ModelConfig {
                 return Err(TrainError::setting(name, value.unwrap_or(0), "it must be from 1 to 65536"));
             }
         }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(TrainError::setting("dropout", self.dropout, "it must be at least 0 and less than 1"));
+        if let Some(deviation) = self.embedding_deviation
+            && !(deviation.is_finite() && deviation > 0.0)
+        {
+            let rule = "it must be a finite number greater than 0";
+            return Err(TrainError::setting("embedding-deviation", deviation, rule));
+        }
+        for (name, rate) in [("dropout", Some(self.dropout)), ("embedding-dropout", self.embedding_dropout)] {
+            if let Some(rate) = rate.filter(|rate| !(0.0..1.0).contains(rate)) {
+                return Err(TrainError::setting(name, rate, "it must be at least 0 and less than 1"));
+            }
         }
         let scale = match self.threshold_init {
             ThresholdInit::Gaussian(scale) | ThresholdInit::Uniform(scale) => scale,

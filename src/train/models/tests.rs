@@ -222,6 +222,14 @@ fn settings_without_use_are_refused() {
         (ModelConfig { units: Some(4), ..forty.clone() }, network("units is 4", "densenet40")),
         (ModelConfig { features: Some(4), ..forty.clone() }, network("features is 4", "densenet40")),
         (ModelConfig { embedding: Some(4), ..forty.clone() }, network("embedding is 4", "densenet40")),
+        (
+            ModelConfig { embedding_deviation: Some(0.25), ..forty.clone() },
+            network("embedding-deviation is 0.25", "densenet40"),
+        ),
+        (
+            ModelConfig { embedding_dropout: Some(0.5), ..forty.clone() },
+            network("embedding-dropout is 0.5", "densenet40"),
+        ),
         (ModelConfig { dropout: 0.25, ..forty }, network("dropout is 0.25", "densenet40")),
         (
             ModelConfig { threshold_init: ThresholdInit::Gaussian(0.1), ..resnet.clone() },
@@ -243,9 +251,27 @@ fn settings_without_use_are_refused() {
         assert_eq!(refusal(model.clone(), image), expected);
         assert!(model.relevant().build(image, Isa::detect(), 1).is_ok());
     }
-    let text = ModelConfig { embedding: Some(8), ..model(Architecture::TextCnn, Activation::Relu, Region::First) };
+    let text = model(Architecture::TextCnn, Activation::Relu, Region::First);
+    let characters = |model| refusal(model, texts(130, Text::Characters(70)));
     assert_eq!(
-        refusal(text, texts(130, Text::Characters(70))),
+        characters(ModelConfig { embedding_deviation: Some(0.5), ..text.clone() }),
+        "embedding-deviation is 0.5: characters come one-hot, only words are embedded"
+    );
+    assert_eq!(
+        characters(ModelConfig { embedding_dropout: Some(0.5), ..text.clone() }),
+        "embedding-dropout is 0.5: characters come one-hot, only words are embedded"
+    );
+    assert_eq!(
+        refusal(ModelConfig { embedding_dropout: Some(1.0), ..text.clone() }, texts(30, Text::Words(9))),
+        "embedding-dropout is 1: it must be at least 0 and less than 1"
+    );
+    for deviation in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let model = ModelConfig { embedding_deviation: Some(deviation), ..text.clone() };
+        let expected = format!("embedding-deviation is {deviation}: it must be a finite number greater than 0");
+        assert_eq!(refusal(model, texts(30, Text::Words(9))), expected);
+    }
+    assert_eq!(
+        characters(ModelConfig { embedding: Some(8), ..text }),
         "embedding is 8: characters come one-hot, only words are embedded"
     );
 }

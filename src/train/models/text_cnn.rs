@@ -31,12 +31,22 @@ fn build(builder: Builder<'_>, input: Input) -> Result<Sequence, TrainError> {
         Some(Text::Words(vocabulary)) => {
             let dimensions = config.embedding.unwrap_or(128);
             builder.embedding(&mut layers, "embedding", vocabulary, dimensions);
+            if let Some(rate) = config.embedding_dropout {
+                // The number tells it apart from the dropout between the fully connected layers.
+                layers.push(Dropout::new("embedding_dropout", layers.output(), rate, 0));
+            }
             true
         }
         Some(Text::Characters(alphabet)) => {
-            if let Some(dimensions) = config.embedding {
-                let rule = "characters come one-hot, only words are embedded";
-                return Err(TrainError::setting("embedding", dimensions, rule));
+            let sizes = [
+                ("embedding", config.embedding.map(|dimensions| dimensions.to_string())),
+                ("embedding-deviation", config.embedding_deviation.map(|deviation| deviation.to_string())),
+                ("embedding-dropout", config.embedding_dropout.map(|rate| rate.to_string())),
+            ];
+            for (name, value) in sizes {
+                if let Some(value) = value {
+                    return Err(TrainError::setting(name, value, "characters come one-hot, only words are embedded"));
+                }
             }
             layers.push(OneHot::new("characters", input, alphabet));
             false

@@ -395,7 +395,7 @@ fn what_has_no_form_is_refused() {
     let mut rng = stream(1, Purpose::Init, [1, 0]);
     let mut layers = sequence();
     layers.push(Linear::new("fc", layers.output(), 1, WeightInit::He, &mut rng));
-    layers.push(Embedding::new("words", layers.output(), 5, 2, &mut rng));
+    layers.push(Embedding::new("words", layers.output(), 5, 2, 1.0, &mut rng));
     let rule = "it takes tokens, which are the input of a network";
     assert_eq!(refusal(layers), format!("layer is words: it has no form in ONNX: {rule}"));
     let mut layers = Sequence::new("", Shape::new(2, [1, 2, 2]).with_layout(Layout::Nhwc));

@@ -191,7 +191,7 @@ fn cases(layout: Layout, scale: usize) -> Vec<Case> {
     }
     cases.push(Case::new(Dropout::new("dropout", image, 0.4, 1), image));
     let text = Shape { channels: 1, size: [1, 1, 6 * scale], layout };
-    cases.push(Case::of_tokens(Embedding::new("embedding", text, 8, 5, &mut rng()), text));
+    cases.push(Case::of_tokens(Embedding::new("embedding", text, 8, 5, 1.0, &mut rng()), text));
     cases.push(Case::of_tokens(OneHot::new("one-hot", text, 7), text));
 
     let mut block = DenseBlock::new("dense", image);
@@ -598,12 +598,25 @@ fn dropout_keeps_the_mean_and_follows_seed_and_step() {
 
 #[test]
 fn tokens_become_vectors() {
+    let text = Shape::new(1, [1, 1, 6]);
+    let measured = |deviation| {
+        let vectors = Embedding::new("embedding", text, 2000, 10, deviation, &mut rng());
+        let mut values = Vec::new();
+        vectors.visit(&mut |p| values.extend_from_slice(&p.value));
+        assert_eq!(values[..10], [0.0; 10]);
+        mean_and_deviation(&values[10..]).unwrap()
+    };
+    for deviation in [1.0, 0.05] {
+        let (mean, found) = measured(deviation);
+        let deviation = f64::from(deviation);
+        assert!(mean.abs() < 0.03 * deviation && (found / deviation - 1.0).abs() < 0.03, "{mean} {found}");
+    }
     // Padding, two of the vocabulary, and what is not in it.
     let tokens = [0.0, 1.0, 3.0, 4.0, -1.0, f32::NAN];
     for layout in LAYOUTS {
         let text = Shape { channels: 1, size: [1, 1, 6], layout };
         let mut context = context(1, 1, Mode::Train);
-        let mut layer = Embedding::new("embedding", text, 4, 2, &mut rng());
+        let mut layer = Embedding::new("embedding", text, 4, 2, 1.0, &mut rng());
         layer.visit_mut(&mut |p| p.value.copy_from_slice(&[9.0, 9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
         let mut output = [f32::NAN; 12];
         layer.forward(&mut context, &tokens, &mut output).unwrap();

@@ -568,6 +568,15 @@ mod tests {
         assert_eq!(one.to_str().unwrap().strip_suffix('1'), two.to_str().unwrap().strip_suffix('2'));
     }
 
+    /// Directories of runs of earlier versions keep their names.
+    #[test]
+    fn names_of_runs_stay() {
+        let line = "--dataset fashion-mnist --data /usr/share/datasets/fashion-mnist --network densenet40 --limit 10000 --epochs 12";
+        let name = |line: &str| directory_name(&matrix(Name::Table1, line).rows[0].config).display().to_string();
+        assert_eq!(name(line), "fashion-mnist-densenet40-relu-451adde8-seed1");
+        assert_ne!(name(&format!("{line} --optimizer adam")), name(line));
+    }
+
     #[test]
     fn what_is_not_the_papers_says_so() {
         let paper = matrix(Name::Table1, "");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use convrelu::Isa;
 use convrelu::train::checkpoint::Tensor;
-use convrelu::train::{Epoch, Schedule, files};
+use convrelu::train::{Epoch, Rule, Schedule, files};
 use serde_json::json;
 
 use super::matrix::{Matrix, Name};
@@ -220,6 +220,9 @@ impl<'a> Report<'a> {
             format!("batch: {}", train.batch),
             format!("learning rate: {}", train.learning_rate),
         ];
+        if train.optimizer != Rule::default() {
+            parts.push(format!("optimizer: {}", train.optimizer));
+        }
         if train.schedule != Schedule::default() {
             parts.push(format!("schedule: {}", train.schedule));
         }

@@ -83,8 +83,13 @@ class Plan:
         output_pitch: int,
         threads: int,
         output_padding: tuple[int, ...] | None = None,
+        team: int | None = None,
     ) -> None:
-        """`output_padding`, where it is given, says that the layer is a transposed convolution, without thresholds."""
+        """`output_padding`, where it is given, says that the layer is a transposed convolution, without thresholds.
+
+        `team` is the address of the threads that run the tasks of calls (`Team` in `native/src/lib.rs`), or `None` for those of
+        the library.
+        """
         rank = len(size)
         desc = structs["convrelu_desc"]()
         numbers = [batch, in_channels, out_channels, *size, *kernel]
@@ -112,6 +117,7 @@ class Plan:
         self._backward_weight_len = self._workspace_len("CONVRELU_BACKWARD_WEIGHT")
         self._address = ctypes.addressof(self._plan)
         self._parallel_for = _library.parallel_for if threads > 1 else None
+        self._team = team
 
     def _workspace_len(self, name: str) -> int:
         length = ctypes.c_size_t()
@@ -185,7 +191,7 @@ class Plan:
             args.threshold_kind, args.threshold = _UNIFORM, threshold
 
     def _call(self, function: ctypes._NamedFuncPointer, args: ctypes.Structure) -> None:
-        args.parallel_for = self._parallel_for
+        args.parallel_for, args.context = self._parallel_for, self._team
         if function(self._address, ctypes.addressof(args), None) != 0:
             # Once more, for the sentence: calls that succeed need no room for one.
             error = _Error(struct_size=_ERROR_SIZE)

@@ -17,6 +17,7 @@ from .._layer import NCHW
 from . import _composition
 from ._composition import Geometry
 from ._layout import empty, laid, layout_of, to_last
+from ._threads import TEAM
 
 _GEOMETRY = "SymInt[] stride, SymInt[] padding_before, SymInt[] padding_after, SymInt[] dilation, SymInt groups"
 
@@ -124,6 +125,7 @@ def _plan(
         input_pitch,
         output_pitch,
         torch.get_num_threads(),
+        team=TEAM,
     )
 
 

@@ -17,6 +17,7 @@ from .. import _layer
 from .._layer import LINEAR, NCHW
 from ._layout import empty, laid, layout_of, to_last
 from ._operators import _address, _is_eager, _is_ours, _parameters, library
+from ._threads import TEAM
 
 _GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] output_padding, SymInt[] dilation, SymInt groups"
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -45,7 +46,7 @@ def _plan(layout: int, input: Tensor, weight: Tensor, geometry: Sequence[Any], p
     batch, channels, *size = input.shape
     return _layer.plan(
         layout, batch, channels, weight.shape[1] * groups, groups, tuple(size), tuple(weight.shape[2:]), tuple(stride),
-        tuple(dilation), tuple(padding), tuple(padding), *pitches, torch.get_num_threads(), tuple(output_padding),
+        tuple(dilation), tuple(padding), tuple(padding), *pitches, torch.get_num_threads(), tuple(output_padding), TEAM,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`python -m convrelu.bench`: our layer and whole training steps beside PyTorch's.
+"""`python -m convrelu.bench`: our layer, training steps and inference of whole networks, beside PyTorch's.
 
 Layers are those of the crate's list `shapes` (one and two dimensions). `ours` is `conv_relu` with thresholds. The peers are its
 composition of `unfold`, `torch.where` and a matrix product, and a plain ReLU with a convolution, both eager and compiled by
@@ -9,6 +9,7 @@ round after round.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import re
 import statistics
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as plain
 
 from . import isa
-from .torch import convert
+from .torch import convert, fuse
 from .torch.functional import conv_relu
 from .torch.networks import NETWORKS
 
@@ -234,6 +235,25 @@ def networks(arguments: argparse.Namespace) -> None:
         print(f"| {name} | {cells} | {ratios} |", flush=True)
 
 
+@torch.no_grad()
+def inference(arguments: argparse.Namespace) -> None:
+    """Prints what `fuse` gives: forward passes of networks in evaluation mode, with ConvReLU layers wherever they fit."""
+    names = ["ours, fused", "ours", "PyTorch, ReLU"]
+    print(f"\ninference, ConvReLU (R3), batch {arguments.batch}; ms, and time / ours, fused\n")
+    print(f"| network | {' | '.join(names)} | ours / fused | ReLU / fused |\n|:--|{'--:|' * 5}", flush=True)
+    for name in arguments.networks:
+        torch.manual_seed(1)
+        relu = NETWORKS[name](100 if name == "densenet_cifar" else 10, 3).eval()
+        ours = convert(relu, "all").model
+        images = torch.randn(arguments.batch, 3, 32, 32)
+        networks = dict(zip(names, (fuse(ours).model, ours, relu), strict=True))
+        calls = {label: functools.partial(network, images) for label, network in networks.items()}
+        times = interleaved(calls, arguments.steps, 0, arguments)
+        cells = " | ".join(f"{times[label] * 1e3:.1f}" for label in names)
+        ratios = " | ".join(f"{times[label] / times[names[0]]:.2f}" for label in names[1:])
+        print(f"| {name} | {cells} | {ratios} |", flush=True)
+
+
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m convrelu.bench", description=(__doc__ or "").split("\n\n")[0])
@@ -265,6 +285,7 @@ def main() -> None:
         layers(arguments)
     if arguments.networks:
         networks(arguments)
+        inference(arguments)
 
 
 if __name__ == "__main__":

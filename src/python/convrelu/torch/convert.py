@@ -175,7 +175,7 @@ def convert(model: nn.Module, region: Region = "first", *, threshold_init: Thres
 def simplify(model: nn.Module) -> nn.Module:
     """A copy of `model` in which layers whose thresholds are all 0 are ReLU and convolution again, and −∞ a convolution alone.
 
-    It computes the same. Before `torch.onnx.export` it saves the nodes of thresholds that do nothing.
+    It computes the same, in modules that need no `convrelu`. (`torch.onnx.export` does it by itself.)
     """
     model = copy.deepcopy(model)
     plain = {ours: theirs for theirs, ours in _LAYERS.items()}

@@ -176,6 +176,9 @@ class FusedConvReLU(nn.Module):
 
         `residual` is added; it has the shape of the output, or one that broadcasts with it.
         """
+        if residual is not None and not isinstance(residual, Tensor):
+            # A trace does not know that what is added is a number.
+            residual = torch.as_tensor(residual, dtype=input.dtype, device=input.device)
         if input.dim() == self.weight.dim() - 1:
             shape = (1, *output_shape(input.unsqueeze(0), self.weight, *self._geometry[:4])[1:])
             batched = None if residual is None else residual.expand(shape[1:]).unsqueeze(0)

@@ -12,6 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,6 +47,19 @@ class _Workspaces(threading.local):
 
 
 _workspaces = _Workspaces()
+
+
+class Epilogue(NamedTuple):
+    """What a forward pass does with its sums before it stores them: `clamp(scale · Σ + shift + residual, low, high)`.
+
+    Addresses of float32: `scale` and `shift` one per output channel, `residual` as the output lies; `None` for none.
+    """
+
+    scale: int | None
+    shift: int | None
+    residual: int | None
+    low: float
+    high: float
 
 
 def output_size(
@@ -83,8 +97,13 @@ class Plan:
         output_pitch: int,
         threads: int,
         output_padding: tuple[int, ...] | None = None,
+        team: int | None = None,
     ) -> None:
-        """`output_padding`, where it is given, says that the layer is a transposed convolution, without thresholds."""
+        """`output_padding`, where it is given, says that the layer is a transposed convolution, without thresholds.
+
+        `team` is the address of the threads that run the tasks of calls (`Team` in `native/src/lib.rs`), or `None` for those of
+        the library.
+        """
         rank = len(size)
         desc = structs["convrelu_desc"]()
         numbers = [batch, in_channels, out_channels, *size, *kernel]
@@ -112,13 +131,23 @@ class Plan:
         self._backward_weight_len = self._workspace_len("CONVRELU_BACKWARD_WEIGHT")
         self._address = ctypes.addressof(self._plan)
         self._parallel_for = _library.parallel_for if threads > 1 else None
+        self._team = team
 
     def _workspace_len(self, name: str) -> int:
         length = ctypes.c_size_t()
         call("convrelu_workspace_len", ctypes.byref(self._plan), constants[name], ctypes.byref(length))
         return length.value
 
-    def forward(self, input: int, weight: int, thresholds: int | None, threshold: float, bias: int | None, output: int) -> None:
+    def forward(
+        self,
+        input: int,
+        weight: int,
+        thresholds: int | None,
+        threshold: float,
+        bias: int | None,
+        output: int,
+        epilogue: Epilogue | None = None,
+    ) -> None:
         """Writes the output. All but `threshold` are addresses of float32; it counts where there are no `thresholds`."""
         args = _FORWARD.from_buffer_copy(_FORWARD_ARGS)
         args.input.data, args.input.len = input, self.input
@@ -128,6 +157,17 @@ class Plan:
             args.bias.data, args.bias.len = bias, self.bias
         args.output.data, args.output.len = output, self.output
         args.workspace.data, args.workspace.len = _workspaces.get(self._forward_len)
+        if epilogue is not None:
+            ending = _EPILOGUE.from_buffer_copy(_NO_EPILOGUE)
+            if epilogue.scale is not None:
+                ending.scale.data, ending.scale.len = epilogue.scale, self.bias
+            if epilogue.shift is not None:
+                ending.shift.data, ending.shift.len = epilogue.shift, self.bias
+            if epilogue.residual is not None:
+                ending.residual.data, ending.residual.len = epilogue.residual, self.output
+            ending.low, ending.high = epilogue.low, epilogue.high
+            # The structure lives until the call below has returned.
+            args.epilogue = ctypes.addressof(ending)
         self._call(library.convrelu_forward, args)
 
     def backward_input(
@@ -185,7 +225,7 @@ class Plan:
             args.threshold_kind, args.threshold = _UNIFORM, threshold
 
     def _call(self, function: ctypes._NamedFuncPointer, args: ctypes.Structure) -> None:
-        args.parallel_for = self._parallel_for
+        args.parallel_for, args.context = self._parallel_for, self._team
         if function(self._address, ctypes.addressof(args), None) != 0:
             # Once more, for the sentence: calls that succeed need no room for one.
             error = _Error(struct_size=_ERROR_SIZE)
@@ -193,9 +233,11 @@ class Plan:
                 raise ValueError(_library.message(error))
 
 
+_EPILOGUE = structs["convrelu_epilogue"]
 _FORWARD = structs["convrelu_forward_args"]
 _BACKWARD_INPUT = structs["convrelu_backward_input_args"]
 _BACKWARD_WEIGHT = structs["convrelu_backward_weight_args"]
+_NO_EPILOGUE = initialised("convrelu_epilogue")
 _FORWARD_ARGS = initialised("convrelu_forward_args")
 _BACKWARD_INPUT_ARGS = initialised("convrelu_backward_input_args")
 _BACKWARD_WEIGHT_ARGS = initialised("convrelu_backward_weight_args")

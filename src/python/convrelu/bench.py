@@ -1,13 +1,15 @@
-"""`python -m convrelu.bench`: our layer and whole training steps beside PyTorch's.
+"""`python -m convrelu.bench`: our layer, training steps and inference of whole networks, beside PyTorch's.
 
-Layers are those of the crate's list `shapes` (one and two dimensions). `ours` is `conv_relu` with thresholds, the peers are its
-composition of `unfold`, `torch.where` and a matrix product, eager and compiled, and a plain ReLU with a convolution. All are
-forward and backward (gradients of input, weight, thresholds, bias) and take turns: one sample of each, round after round.
+Layers are those of the crate's list `shapes` (one and two dimensions). `ours` is `conv_relu` with thresholds. The peers are its
+composition of `unfold`, `torch.where` and a matrix product, and a plain ReLU with a convolution, both eager and compiled by
+`torch.compile`. All are forward and backward (gradients of input, weight, thresholds, bias) and take turns: one sample of each,
+round after round.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import re
 import statistics
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as plain
 
 from . import isa
-from .torch import convert
+from .torch import convert, fuse
 from .torch.functional import conv_relu
 from .torch.networks import NETWORKS
 
@@ -124,16 +126,29 @@ def _layer_calls(shape: Shape, compiled: bool) -> dict[str, Callable[[], object]
     def both(function: Callable[..., Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(function(*leaves), leaves, grad)
 
-    leaves = (x, weight, theta, bias)
+    def relu_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return convolution(plain.relu(x), weight, bias, **options)
+
+    leaves, plain_leaves = (x, weight, theta, bias), (x, weight, bias)
     calls = {
         "ours": both(lambda x, w, theta, b: conv_relu(x, w, theta, b, **options), leaves),
         "composition": both(composed, leaves),
-        "relu + conv": both(lambda x, w, b: convolution(plain.relu(x), w, b, **options), (x, weight, bias)),
+        "relu + conv": both(relu_conv, plain_leaves),
     }
     if compiled:
         torch.compiler.reset()
-        calls["compiled"] = both(torch.compile(composed), leaves)
+        calls["composition, compiled"] = both(torch.compile(composed), leaves)
+        calls["relu + conv, compiled"] = both(torch.compile(relu_conv), plain_leaves)
     return calls
+
+
+def missing_compiler() -> str:
+    """Why `torch.compile` does not work here, in one line; empty where it does."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(1))
+    except Exception as error:  # of many types, which are not public
+        return str(error).strip().splitlines()[0]
+    return ""
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -143,12 +158,18 @@ def geometric_mean(values: list[float]) -> float:
 
 def layers(arguments: argparse.Namespace) -> None:
     """Prints the table of layers."""
-    peers = ["composition", *(["compiled"] if arguments.compile else []), "relu + conv"]
+    peers = ["composition", "relu + conv"]
+    if arguments.compile:
+        why = missing_compiler()
+        if why:
+            print(f"Without the columns of torch.compile, which needs a C++ compiler: {why}\n")
+        else:
+            peers = [column for peer in peers for column in (peer, f"{peer}, compiled")]
     print("forward + backward of a layer; peer's time / ours\n")
     print(f"| layer | ours µs | {' | '.join(peers)} |\n|:--|--:|{'--:|' * len(peers)}", flush=True)
     ratios: dict[str, list[float]] = {peer: [] for peer in peers}
     for name in arguments.shapes:
-        times = interleaved(_layer_calls(SHAPES[name], arguments.compile), arguments.rounds, arguments.sample_ms, arguments)
+        times = interleaved(_layer_calls(SHAPES[name], len(peers) > 2), arguments.rounds, arguments.sample_ms, arguments)
         for peer in peers:
             ratios[peer].append(times[peer] / times["ours"])
         cells = " | ".join(f"{ratios[peer][-1]:.2f}" for peer in peers)
@@ -214,6 +235,25 @@ def networks(arguments: argparse.Namespace) -> None:
         print(f"| {name} | {cells} | {ratios} |", flush=True)
 
 
+@torch.no_grad()
+def inference(arguments: argparse.Namespace) -> None:
+    """Prints what `fuse` gives: forward passes of networks in evaluation mode, with ConvReLU layers wherever they fit."""
+    names = ["ours, fused", "ours", "PyTorch, ReLU"]
+    print(f"\ninference, ConvReLU (R3), batch {arguments.batch}; ms, and time / ours, fused\n")
+    print(f"| network | {' | '.join(names)} | ours / fused | ReLU / fused |\n|:--|{'--:|' * 5}", flush=True)
+    for name in arguments.networks:
+        torch.manual_seed(1)
+        relu = NETWORKS[name](100 if name == "densenet_cifar" else 10, 3).eval()
+        ours = convert(relu, "all").model
+        images = torch.randn(arguments.batch, 3, 32, 32)
+        networks = dict(zip(names, (fuse(ours).model, ours, relu), strict=True))
+        calls = {label: functools.partial(network, images) for label, network in networks.items()}
+        times = interleaved(calls, arguments.steps, 0, arguments)
+        cells = " | ".join(f"{times[label] * 1e3:.1f}" for label in names)
+        ratios = " | ".join(f"{times[label] / times[names[0]]:.2f}" for label in names[1:])
+        print(f"| {name} | {cells} | {ratios} |", flush=True)
+
+
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m convrelu.bench", description=(__doc__ or "").split("\n\n")[0])
@@ -224,7 +264,12 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=["densenet_cifar", "resnet18", "vgg16"], help="[all]")
     parser.add_argument("--batch", type=int, default=128, help="images per step [%(default)s]")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a network [%(default)s]")
-    parser.add_argument("--compile", action="store_true", help="torch.compile of the composition, too (needs a C++ compiler)")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="time both peers with torch.compile, too, which takes minutes and needs a C++ compiler [--compile]",
+    )
     parser.add_argument("--take", choices=TAKE, default="median", help="what counts of the samples [%(default)s]")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: with one thread only [%(default)s]")
     arguments = parser.parse_args()
@@ -240,6 +285,7 @@ def main() -> None:
         layers(arguments)
     if arguments.networks:
         networks(arguments)
+        inference(arguments)
 
 
 if __name__ == "__main__":

@@ -171,13 +171,37 @@ def test_a_threshold_without_axes_is_trained() -> None:
     torch.testing.assert_close(da, db.sum())
 
 
-def test_bench_prints_its_tables() -> None:
-    command = [sys.executable, "-m", "convrelu.bench", "--threads", "1", "--rounds", "1", "--sample-ms", "1"]
-    command += ["--shapes", "d4", "g1", "t3", "--networks", "densenet_cifar", "--batch", "2", "--steps", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def bench(*arguments: str, **environment: str) -> str:
+    command = [sys.executable, "-m", "convrelu.bench", "--threads", "1", "--rounds", "1", "--sample-ms", "1", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
-    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert rows == ["layer", "d4", "g1", "t3", "geometric mean", "network", "densenet_cifar"]
+    return done.stdout
+
+
+def rows(printed: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("| ")]
+
+
+def test_bench_prints_its_tables() -> None:
+    options = ["--no-compile", "--shapes", "d4", "g1", "t3", "--networks", "densenet_cifar", "--batch", "2", "--steps", "1"]
+    found = rows(bench(*options))
+    assert [row[0] for row in found] == ["layer", "d4", "g1", "t3", "geometric mean", *["network", "densenet_cifar"] * 2]
+    assert found[0] == ["layer", "ours µs", "composition", "relu + conv"]
+
+
+def test_bench_of_compiled_peers() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("inductor needs a C++ compiler")
+    head, layer, mean = rows(bench("--shapes", "d4", "--networks"))
+    assert head[2:] == ["composition", "composition, compiled", "relu + conv", "relu + conv, compiled"]
+    assert [float(cell) > 0 for cell in layer[1:]] == [True] * 5 and layer[2:] == mean[2:]
+
+
+def test_bench_without_a_compiler(tmp_path) -> None:
+    """It says what is missing, and prints the other columns."""
+    printed = bench("--shapes", "d4", "--networks", CXX=str(tmp_path / "none"), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
+    assert "needs a C++ compiler" in printed and "No working C++ compiler" in printed
+    assert rows(printed)[0] == ["layer", "ours µs", "composition", "relu + conv"]
 
 
 def test_numpy() -> None:

@@ -238,16 +238,36 @@ def test_onnx_of_a_network(tmp_path) -> None:
 def test_onnx_of_zero_thresholds(tmp_path) -> None:
     model = convert(small_cnn(), "first").model.eval()
     x = torch.randn(2, 1, 8, 8)
-    plain = simplify(model)
-    nodes, y = run_onnx(plain, x, tmp_path / "network.onnx")
-    assert "Max" not in nodes and nodes.count("Conv") == 4 and nodes.count("Relu") == 4
-    torch.testing.assert_close(torch.from_numpy(y), model(x).detach(), rtol=1e-4, atol=1e-4)
+    for number, exported in enumerate((model, simplify(model))):
+        nodes, y = run_onnx(exported, x, tmp_path / f"{number}.onnx")
+        assert "Max" not in nodes and nodes.count("Conv") == 4 and nodes.count("Relu") == 4
+        torch.testing.assert_close(torch.from_numpy(y), model(x).detach(), rtol=1e-4, atol=1e-4)
     layer = ConvReLU1d(3, 2, 4, padding="same")
     torch.testing.assert_close(simplify(layer)(x[:, 0, :3]), layer(x[:, 0, :3]))
     with torch.no_grad():
         layer.thresholds.fill_(-math.inf)
     assert type(simplify(layer)) is nn.Conv1d
     torch.testing.assert_close(simplify(layer)(x[:, 0, :3]), layer(x[:, 0, :3]))
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [(0.0, ["Relu", "Conv"]), (-math.inf, ["Conv"]), (-0.25, ["Max", "Conv"]), (0.25, ["Pad", "Max", "Conv"])],
+)
+def test_onnx_of_equal_thresholds(threshold: float, expected: list[str], tmp_path) -> None:
+    """Values count, not how the layer began: an export after another sees what has changed."""
+    layer, x = ConvReLU2d(3, 4, 3, padding=1).eval(), torch.randn(2, 3, 7, 7)
+    with torch.no_grad():
+        layer.thresholds.fill_(threshold)
+    nodes, y = run_onnx(layer, x, tmp_path / "equal.onnx")
+    assert nodes == expected
+    torch.testing.assert_close(torch.from_numpy(y), layer(x).detach(), rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        layer.thresholds[1, 2, 0] += 0.5 if threshold == 0 else 1.0
+    if math.isfinite(threshold):
+        nodes, y = run_onnx(layer, x, tmp_path / "changed.onnx")
+        assert "Max" in nodes and nodes.count("Conv") == 2
+        torch.testing.assert_close(torch.from_numpy(y), layer(x).detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_every_network_has_a_name() -> None:

@@ -7,9 +7,10 @@ import random
 import pytest
 import torch
 from conftest import close
+from torch import nn
 from torch.nn import functional as plain
 
-from convrelu.torch import functional
+from convrelu.torch import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, functional
 
 THEIRS = {1: plain.conv_transpose1d, 2: plain.conv_transpose2d, 3: plain.conv_transpose3d}
 
@@ -98,3 +99,68 @@ def test_unbatched_empty_and_mistakes() -> None:
         with pytest.raises(ValueError) as caught:
             mistake()
         assert all(word in str(caught.value) for word in words), caught.value
+
+
+MODULES = {
+    1: (ConvTranspose1d, nn.ConvTranspose1d),
+    2: (ConvTranspose2d, nn.ConvTranspose2d),
+    3: (ConvTranspose3d, nn.ConvTranspose3d),
+}
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_modules(rank: int, tmp_path) -> None:
+    """Arguments, state, outputs and gradients are those of PyTorch's module; the kernels compute them."""
+    ours_type, theirs_type = MODULES[rank]
+    for arguments in (
+        dict(kernel_size=3),
+        dict(kernel_size=4, stride=2, padding=1, output_padding=1, groups=2, bias=False),
+        dict(kernel_size=2, stride=3, dilation=2, output_padding=2),
+    ):
+        torch.manual_seed(1)
+        ours = ours_type(4, 6, **arguments)
+        torch.manual_seed(1)
+        theirs = theirs_type(4, 6, **arguments)
+        assert repr(ours) == repr(theirs) and isinstance(ours, theirs_type)
+        for a, b in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
+            assert a[0] == b[0] and torch.equal(a[1], b[1])
+        x = torch.randn(2, 4, *[5] * rank)
+        rows = []
+        for module in (ours, theirs):
+            y = module(x)
+            y.square().sum().backward()
+            rows.append([y.detach(), module(x[0]).detach(), *(p.grad for p in module.parameters())])
+        for a, b in zip(*rows, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+    torch.save(ours, tmp_path / "module.pt")
+    assert torch.equal(torch.load(tmp_path / "module.pt", weights_only=False)(x), ours(x))
+    with torch.profiler.profile() as profile:
+        ours(x)
+    assert not any("conv" in event.key for event in profile.key_averages()), "PyTorch computed it"
+
+
+def test_output_size() -> None:
+    ours, theirs = ConvTranspose2d(4, 6, 3, stride=3, padding=1), nn.ConvTranspose2d(4, 6, 3, stride=3, padding=1)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 4, 5, 5)
+    for size in ([13, 13], [14, 15], [2, 6, 15, 13]):
+        torch.testing.assert_close(ours(x, output_size=size), theirs(x, output_size=size), rtol=1e-4, atol=1e-4)
+        assert list(ours(x, size).shape[2:]) == size[-2:]
+    for size in ([16, 13], [12, 13], [13]):
+        with pytest.raises(ValueError, match="output"):
+            ours(x, size)
+
+
+def test_modules_compile_export_and_trace() -> None:
+    from convrelu.torch import convert
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), ConvTranspose2d(4, 2, 3, stride=2)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = network(x)
+        torch.compiler.reset()
+        compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-4)
+        exported = torch.export.export(network, (x,))
+        assert "convrelu.conv_transpose.default" in [str(node.target) for node in exported.graph.nodes]
+        torch.testing.assert_close(convert(network, "all").model(x), expected, rtol=1e-4, atol=1e-4)

@@ -2,7 +2,17 @@
 
 from . import functional
 from .convert import Conversion, convert, simplify
-from .modules import AdaReLU, ConvReLU1d, ConvReLU2d, ConvReLU3d
+from .fuse import Fusion, fuse
+from .modules import (
+    AdaReLU,
+    ConvReLU1d,
+    ConvReLU2d,
+    ConvReLU3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    FusedConvReLU,
+)
 from .parameters import LayerStatistics, parameter_groups, threshold_statistics
 
 __all__ = [
@@ -10,10 +20,16 @@ __all__ = [
     "ConvReLU1d",
     "ConvReLU2d",
     "ConvReLU3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Conversion",
+    "FusedConvReLU",
+    "Fusion",
     "LayerStatistics",
     "convert",
     "functional",
+    "fuse",
     "parameter_groups",
     "simplify",
     "threshold_statistics",

@@ -29,6 +29,33 @@ class Geometry(NamedTuple):
     groups: int
 
 
+class Epilogue(NamedTuple):
+    """What becomes of the output: `clamp(scale · y + shift + residual, low, high)`.
+
+    `scale` and `shift` `(O,)`, `residual` `(N, O, *P)`; `None` for none. The bounds are infinite for none.
+    """
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    residual: Tensor | None = None
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def finish(y: Tensor, epilogue: Epilogue) -> Tensor:
+    """An output `(N, O, *P)` after its epilogue. A residual may be of any shape that the output's broadcasts with."""
+    axes = (-1, *[1] * (y.dim() - 2))
+    if epilogue.scale is not None:
+        y = y * epilogue.scale.reshape(axes)
+    if epilogue.shift is not None:
+        y = y + epilogue.shift.reshape(axes)
+    if epilogue.residual is not None:
+        y = y + epilogue.residual
+    if (epilogue.low, epilogue.high) == (0, math.inf):
+        return functional.relu(y)
+    return y if (epilogue.low, epilogue.high) == (-math.inf, math.inf) else y.clamp(epilogue.low, epilogue.high)
+
+
 def _pads(geometry: Geometry) -> list[int]:
     pairs = zip(reversed(geometry.padding_before), reversed(geometry.padding_after), strict=True)
     return [number for pair in pairs for number in pair]

@@ -1,7 +1,6 @@
 """The operators `torch.ops.convrelu.forward` and `torch.ops.convrelu.backward`: kernels, fake kernels, derivatives, autocast.
 
-float32 on the CPU goes to the kernels of the crate, everything else to the composition. `conv_relu` goes past the dispatcher
-where nothing listens there: an operator in Python costs 25 to 60 µs, a small layer less than 10.
+float32 on the CPU goes to the kernels of the crate, everything else to the composition.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from torch import Tensor
 from .. import _layer
 from .._layer import NCHW
 from . import _composition
-from ._composition import Geometry
+from ._composition import Epilogue, Geometry
 from ._layout import empty, laid, layout_of, to_last
+from ._threads import TEAM
 
 _GEOMETRY = "SymInt[] stride, SymInt[] padding_before, SymInt[] padding_after, SymInt[] dilation, SymInt groups"
 
@@ -87,6 +87,7 @@ def forward_by_kernels(
     threshold: float,
     bias: Tensor | None,
     geometry: Geometry,
+    epilogue: Epilogue | None = None,
 ) -> Tensor:
     """The output, in `out` where that is given: without a copy where it lies like the input, or is a slice of such a tensor.
 
@@ -94,12 +95,24 @@ def forward_by_kernels(
     """
     layout = layout_of(input)
     there, output_pitch = (None, 0) if out is None else laid(out, layout)
+    ending = None
+    if epilogue is not None:
+        scale, shift, residual = epilogue.scale, epilogue.shift, epilogue.residual
+        scale, shift = None if scale is None else scale.contiguous(), None if shift is None else shift.contiguous()
+        if residual is not None:
+            # The kernels read it with the output's pitch.
+            residual, pitch = laid(residual, layout)
+            if pitch != 0:
+                residual = residual.contiguous() if layout == NCHW else to_last(residual)
+            there, output_pitch = (there, 0) if output_pitch == 0 else (None, 0)
+        ending = _layer.Epilogue(_address(scale), _address(shift), _address(residual), epilogue.low, epilogue.high)
     input, input_pitch = laid(input, layout)
     weight, thresholds = _parameters(weight, thresholds, layout)
     bias = None if bias is None else bias.contiguous()
     plan = _plan(layout, input, weight.shape, geometry, input_pitch, output_pitch)
     y = empty(input, plan.output_shape, layout) if there is None else there
-    plan.forward(input.data_ptr(), weight.data_ptr(), _address(thresholds), threshold, _address(bias), y.data_ptr())
+    operands = (input.data_ptr(), weight.data_ptr(), _address(thresholds), threshold, _address(bias), y.data_ptr())
+    plan.forward(*operands, ending)
     if out is not None and there is not out:
         out.copy_(y)
     return y if out is None else out
@@ -124,6 +137,7 @@ def _plan(
         input_pitch,
         output_pitch,
         torch.get_num_threads(),
+        team=TEAM,
     )
 
 
@@ -238,90 +252,6 @@ def _derive_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     given = [cotangent if want else None for cotangent, want in zip(cotangents, ctx.wanted, strict=True)]
     grad, x, w, theta = _composition.double_backward(given, *ctx.saved_tensors, ctx.threshold, Geometry(*ctx.geometry))
     return grad, x, w, theta, None, None, None, None, None, None, None
-
-
-class _Forward(torch.autograd.Function):
-    """The operator as the transforms of `torch.func` want it."""
-
-    @staticmethod
-    def forward(
-        input: Tensor, weight: Tensor, thresholds: Tensor | None, threshold: float, bias: Tensor | None, geometry: Geometry
-    ) -> Tensor:
-        return _forward(input, weight, thresholds, threshold, bias, *geometry)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        input, weight, thresholds, ctx.threshold, _, ctx.geometry = inputs
-        ctx.save_for_backward(input, weight, thresholds)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-        needs = ctx.needs_input_grad
-        wanted = [needs[0], needs[2], needs[1], needs[4]]
-        # With a graph, the gradients are to have derivatives of their own.
-        derive = _Backward.apply if torch.is_grad_enabled() else _backward
-        found = derive(grad_output, *ctx.saved_tensors, ctx.threshold, *ctx.geometry, wanted)
-        x, theta, w, b = (gradient if want else None for gradient, want in zip(found, wanted, strict=True))
-        return x, w, theta, None, b, None
-
-
-class _Eager(torch.autograd.Function):
-    """The operator without the dispatcher, which takes longer than a small layer. (So does a `setup_context` of its own.)"""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor,
-        thresholds: Tensor | None,
-        threshold: float,
-        bias: Tensor | None,
-        geometry: Geometry,
-    ) -> Tensor:
-        _Forward.setup_context(ctx, (input, weight, thresholds, threshold, bias, geometry), input)
-        return _forward(input, weight, thresholds, threshold, bias, *geometry)
-
-    backward = _Forward.backward
-
-
-class _Backward(torch.autograd.Function):
-    """The operator of the gradients, where they are to have derivatives."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return _backward(*inputs)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _setup_backward(ctx, inputs, output)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-        return _derive_backward(ctx, *cotangents)
-
-
-_PLAIN = {Tensor, torch.nn.Parameter, type(None)}
-
-
-def _is_eager(*tensors: Tensor | None) -> bool:
-    """Whether nobody watches: no subclass, no mode, no tracer, no autocast."""
-    return (
-        all(type(tensor) in _PLAIN for tensor in tensors)
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._len_torch_function_stack() == 0
-        and torch._C._get_tracing_state() is None
-        and not torch.is_autocast_enabled("cpu")
-    )
-
-
-def conv_relu(
-    input: Tensor, weight: Tensor, thresholds: Tensor | None, threshold: float, bias: Tensor | None, geometry: Geometry
-) -> Tensor:
-    """`torch.ops.convrelu.forward`, on the shortest way there is."""
-    if torch.compiler.is_compiling() or not _is_eager(input, weight, thresholds, bias) or input.device.type != "cpu":
-        return torch.ops.convrelu.forward(input, weight, thresholds, threshold, bias, *geometry)
-    function = _Forward if torch._C._are_functorch_transforms_active() else _Eager
-    return function.apply(input, weight, thresholds, threshold, bias, geometry)
 
 
 for name, implementation in (("forward", _forward), ("backward", _backward)):

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from .. import _layer
 from .._layer import LINEAR, NCHW
+from ._autograd import is_eager, is_forward_mode
 from ._layout import empty, laid, layout_of, to_last
-from ._operators import _address, _is_eager, _is_ours, _parameters, library
+from ._operators import _address, _is_ours, _parameters, library
+from ._threads import TEAM
 
 _GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] output_padding, SymInt[] dilation, SymInt groups"
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -45,7 +47,7 @@ def _plan(layout: int, input: Tensor, weight: Tensor, geometry: Sequence[Any], p
     batch, channels, *size = input.shape
     return _layer.plan(
         layout, batch, channels, weight.shape[1] * groups, groups, tuple(size), tuple(weight.shape[2:]), tuple(stride),
-        tuple(dilation), tuple(padding), tuple(padding), *pitches, torch.get_num_threads(), tuple(output_padding),
+        tuple(dilation), tuple(padding), tuple(padding), *pitches, torch.get_num_threads(), tuple(output_padding), TEAM,
     )  # fmt: skip
 
 
@@ -74,9 +76,9 @@ def _gradients(input: Tensor, weight: Tensor, groups: int, layout: int, wanted: 
     )
 
 
-def _theirs(grad_output: Tensor, input: Tensor, weight: Tensor, geometry: Sequence[Any], wanted: Sequence[bool]) -> Any:
-    """PyTorch's gradients, of which it knows the derivatives."""
-    stride, padding, output_padding, dilation, groups = geometry
+def _theirs(grad_output: Tensor, input: Tensor, weight: Tensor, *rest: Any) -> Any:
+    """PyTorch's gradients, of which it knows the derivatives, also of mapped operands."""
+    stride, padding, output_padding, dilation, groups, wanted = rest
     sizes = [weight.shape[1] * groups]
     options = (sizes, stride, padding, dilation, True, output_padding, groups, list(wanted))
     return torch.ops.aten.convolution_backward.default(grad_output, input, weight, *options)
@@ -87,7 +89,7 @@ def _backward(grad_output: Tensor, input: Tensor, weight: Tensor, *rest: Any) ->
     layout = layout_of(input)
     rooms = _gradients(input, weight, geometry[4], layout, wanted)
     if input.device.type != "cpu" or not _is_ours(grad_output, input, weight):
-        for room, gradient, want in zip(rooms, _theirs(grad_output, input, weight, geometry, wanted), wanted, strict=True):
+        for room, gradient, want in zip(rooms, _theirs(grad_output, input, weight, *geometry, wanted), wanted, strict=True):
             if want:
                 room.copy_(gradient)
         return rooms
@@ -140,7 +142,7 @@ def _derive_backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
             (tensor.view_as(tensor) if graph else tensor.detach().requires_grad_()) if need else tensor
             for tensor, need in zip(ctx.saved_tensors, needs, strict=True)
         ]
-        found = _theirs(*operands, ctx.geometry, ctx.wanted)
+        found = _theirs(*operands, *ctx.geometry, ctx.wanted)
         pairs = zip(found, cotangents, ctx.wanted, strict=True)
         pairs = [(g, c) for g, c, want in pairs if want and c is not None and g.requires_grad]
         sources = [operand for operand, need in zip(operands, needs, strict=True) if need]
@@ -159,18 +161,20 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
+        if torch._C._functorch.is_legacy_batchedtensor(grad_output) or torch._C._are_functorch_transforms_active():
+            return _derive(ctx, grad_output, _theirs)
         # With a graph, the gradients are to have derivatives of their own.
         return _derive(ctx, grad_output) if torch.is_grad_enabled() else _derive(ctx, grad_output, _backward)
 
 
 def conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
     """`torch.ops.convrelu.conv_transpose`, on the shortest way there is."""
-    if torch.onnx.is_in_onnx_export() or torch._C._are_functorch_transforms_active():
+    if torch.onnx.is_in_onnx_export() or torch._C._are_functorch_transforms_active() or is_forward_mode():
         # Nodes of the standard, and a function that transforms know.
         stride, padding, output_padding, dilation, groups = geometry
         function = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)[input.dim() - 3]
         return function(input, weight, bias, stride, padding, output_padding, groups, dilation)
-    if torch.compiler.is_compiling() or not _is_eager(input, weight, bias) or input.device.type != "cpu":
+    if torch.compiler.is_compiling() or not is_eager(input, weight, bias) or input.device.type != "cpu":
         return torch.ops.convrelu.conv_transpose(input, weight, bias, *geometry)
     return _Eager.apply(input, weight, bias, *geometry)
 

@@ -11,12 +11,12 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from .modules import AdaReLU, ConvReLU1d, ConvReLU2d, ConvReLU3d, ThresholdInit, _ConvReLU, check_threshold_init
+from ._graph import Network, Table, trace
+from .modules import ConvReLU1d, ConvReLU2d, ConvReLU3d, ThresholdInit, check_threshold_init
 
-__all__ = ["Conversion", "Pair", "Table", "convert", "simplify"]
+__all__ = ["Conversion", "Pair", "convert", "simplify"]
 
 _LAYERS = {nn.Conv1d: ConvReLU1d, nn.Conv2d: ConvReLU2d, nn.Conv3d: ConvReLU3d}
-_RELUS = {functional.relu, functional.relu_, torch.relu, torch.relu_}
 _OTHER_ACTIVATIONS = (nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh)
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
 _MAX_POOL_FUNCTIONS = {
@@ -39,42 +39,15 @@ class Pair:
     why: str
 
 
-class Table(tuple[Pair, ...]):
-    """What `convert` did, one row per activation; `str()` of it is a table."""
-
-    def __str__(self) -> str:
-        head = ("activation", "convolution", "block", "replaced", "why")
-        rows = [(p.activation, p.convolution or "", p.block or "", "yes" if p.replaced else "no", p.why) for p in self]
-        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
-        lines.insert(1, "  ".join("─" * width for width in widths))
-        return "\n".join(lines)
-
-
 class Conversion(NamedTuple):
     """The converted network, and what was replaced."""
 
     model: fx.GraphModule
-    table: Table
+    table: Table  # of `Pair`
 
 
-class _Network:
-    """A traced network, and questions about its nodes."""
-
-    def __init__(self, model: fx.GraphModule) -> None:
-        self.model = model
-        self.modules = dict(model.named_modules())
-
-    def module(self, node: fx.Node) -> nn.Module | None:
-        return self.modules[str(node.target)] if node.op == "call_module" else None
-
-    def name(self, node: fx.Node) -> str:
-        return str(node.target) if node.op == "call_module" else node.name
-
-    def is_relu(self, node: fx.Node) -> bool:
-        if node.op == "call_method":
-            return node.target in ("relu", "relu_")
-        return type(self.module(node)) is nn.ReLU or (node.op == "call_function" and node.target in _RELUS)
+class _Pairs(Network):
+    """A traced network, and questions about its activations."""
 
     def is_max_pool(self, node: fx.Node) -> bool:
         module = self.module(node)
@@ -89,12 +62,6 @@ class _Network:
     def transparent(self, node: fx.Node) -> bool:
         """Whether a maximum with a threshold may as well come behind it."""
         return self.is_max_pool(node) or type(self.module(node)) is nn.Identity
-
-    def describe(self, node: fx.Node) -> str:
-        module = self.module(node)
-        if module is not None:
-            return f"{type(module).__name__} {node.target}"
-        return "the output" if node.op == "output" else getattr(node.target, "__name__", str(node.target))
 
     def partner(self, activation: fx.Node) -> tuple[fx.Node | None, str]:
         """The only convolution that the activation feeds, or why there is none."""
@@ -112,13 +79,12 @@ class _Network:
             return None, f"feeds {self.describe(node)}, no convolution"
         if module.padding_mode != "zeros":
             return node, f"the convolution pads with {module.padding_mode}: a ConvReLU layer pads with zeros"
-        calls = sum(other.op == "call_module" and other.target == node.target for other in self.model.graph.nodes)
-        if calls != 1 or sum(other is module for other in self.modules.values()) != 1:
+        if not self.is_only_call(node):
             return node, "the convolution is called more than once"
         return node, ""
 
 
-def _blocks(network: _Network, pairs: list[tuple[fx.Node, fx.Node]]) -> dict[fx.Node, str]:
+def _blocks(network: _Pairs, pairs: list[tuple[fx.Node, fx.Node]]) -> dict[fx.Node, str]:
     """The block of each pair, by its activation.
 
     It is the part of the network that the convolution belongs to: the first step at which the names of the convolutions differ
@@ -157,28 +123,6 @@ def _layer(convolution: nn.Module, threshold_init: ThresholdInit) -> nn.Module:
     return layer.train(convolution.training)
 
 
-def _trace(model: nn.Module) -> fx.GraphModule:
-    class Tracer(fx.Tracer):
-        def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-            return isinstance(module, _ConvReLU | AdaReLU) or super().is_leaf_module(module, name)
-
-    try:
-        traced = fx.GraphModule(model, Tracer().trace(model), type(model).__name__)
-    except Exception as error:
-        raise ValueError(
-            f"model is a {type(model).__name__} that torch.fx cannot trace ({error}): its forward must not depend on values"
-        ) from error
-    # A function that was traced in one mode would stay in it.
-    for number, node in enumerate(traced.graph.nodes):
-        if node.op == "call_function" and node.target is functional.dropout:
-            chance = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
-            name = f"_dropout_{number}"
-            traced.add_module(name, nn.Dropout(chance).train(model.training))
-            node.op, node.target, node.args, node.kwargs = "call_module", name, (node.args[0],), {}
-    traced.recompile()
-    return traced
-
-
 def convert(model: nn.Module, region: Region = "first", *, threshold_init: ThresholdInit = "zero") -> Conversion:
     """A copy of `model` in which ConvReLU layers stand for activations and the convolutions behind them.
 
@@ -195,8 +139,8 @@ def convert(model: nn.Module, region: Region = "first", *, threshold_init: Thres
     if not (callable(region) or region in ("first", "last", "all")):
         raise ValueError(f"region is {region!r}: it must be 'first', 'last', 'all', or a function of a name and a module")
     check_threshold_init(threshold_init)
-    traced = _trace(copy.deepcopy(model))
-    network = _Network(traced)
+    traced = trace(copy.deepcopy(model))
+    network = _Pairs(traced)
     rows: list[tuple[fx.Node, fx.Node | None, str]] = []
     for node in traced.graph.nodes:
         if network.is_relu(node):
@@ -231,7 +175,7 @@ def convert(model: nn.Module, region: Region = "first", *, threshold_init: Thres
 def simplify(model: nn.Module) -> nn.Module:
     """A copy of `model` in which layers whose thresholds are all 0 are ReLU and convolution again, and −∞ a convolution alone.
 
-    It computes the same. Before `torch.onnx.export` it saves the nodes of thresholds that do nothing.
+    It computes the same, in modules that need no `convrelu`. (`torch.onnx.export` does it by itself.)
     """
     model = copy.deepcopy(model)
     plain = {ours: theirs for theirs, ours in _LAYERS.items()}

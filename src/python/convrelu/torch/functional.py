@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _onnx, _operators, _transposed
-from ._composition import Geometry
+from . import _autograd, _epilogue, _onnx, _operators, _transposed
+from ._composition import Epilogue, Geometry
 
-__all__ = ["ada_relu", "conv_relu", "conv_transpose"]
+__all__ = ["Epilogue", "ada_relu", "conv_relu", "conv_transpose"]
 
 Axes = int | Sequence[int]
 Padding = int | str | Sequence[int | tuple[int, int]]
@@ -108,6 +108,7 @@ def conv_relu(
     dilation: Axes = 1,
     groups: int = 1,
     *,
+    epilogue: Epilogue | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """A convolution whose taps see `max(x, θ)`: `y = Σ w · max(x, θ) + b` (eq. 8 of the paper).
@@ -118,15 +119,19 @@ def conv_relu(
       convolution, 0 a ReLU before it
     - `bias`: `(out_channels,)`
     - `padding`: integers, `"same"`, `"valid"`, or pairs (before, after) per axis; zeros are padded before the activation
+    - `epilogue`: what becomes of the output before it is stored, `clamp(scale · y + shift + residual, low, high)`; in one pass
+      where no operand requires a gradient
     - `out`: a tensor of the output's shape to write to, such as a slice of channels of a wider one; without gradients
 
     float32 on the CPU goes to the kernels; other dtypes and devices to a composition of PyTorch's operations.
     """
     rank = weight.dim() - 2
     if input.dim() == rank + 1:
+        if epilogue is not None and epilogue.residual is not None:
+            epilogue = epilogue._replace(residual=epilogue.residual.unsqueeze(0))
         y = conv_relu(
             input.unsqueeze(0), weight, thresholds, bias, stride, padding, dilation, groups,
-            out=None if out is None else out.unsqueeze(0),
+            epilogue=epilogue, out=None if out is None else out.unsqueeze(0),
         )  # fmt: skip
         return y.squeeze(0) if out is None else out
     if isinstance(thresholds, Tensor) and thresholds.dim() == 0:
@@ -134,19 +139,51 @@ def conv_relu(
     check(input, weight, thresholds, bias, groups)
     strides, dilations = axes("stride", stride, rank, 1), axes("dilation", dilation, rank, 1)
     before, after = paddings(padding, weight.shape[2:], strides, dilations)
-    return planned(input, weight, thresholds, bias, Geometry(strides, before, after, dilations, groups), out)
+    geometry = Geometry(strides, before, after, dilations, groups)
+    if epilogue is not None:
+        check_epilogue(epilogue, input, weight, geometry)
+    return planned(input, weight, thresholds, bias, geometry, epilogue, out)
+
+
+def check_epilogue(epilogue: Epilogue, input: Tensor, weight: Tensor, geometry: Geometry) -> None:
+    """Raises `ValueError` or `TypeError` where an epilogue does not fit operands that `check` has seen."""
+    out_channels = weight.shape[0]
+    shapes = {"scale": (out_channels,), "shift": (out_channels,)}
+    if epilogue.residual is not None:
+        shapes["residual"] = tuple(_operators.output_shape(input, weight, *geometry[:4]))
+    for name, shape in shapes.items():
+        tensor = getattr(epilogue, name)
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} has the shape {tuple(tensor.shape)}: it must be {shape}")
+        if tensor.device != input.device:
+            raise ValueError(f"{name} is on {tensor.device}: it must be where input is, on {input.device}")
+        if tensor.dtype is not input.dtype and not torch.is_autocast_enabled(input.device.type):
+            raise TypeError(f"{name} has the dtype {tensor.dtype}: it must be that of input, {input.dtype}")
+    low, high = epilogue.low, epilogue.high
+    if not low <= high:
+        raise ValueError(f"low is {low} and high is {high}: low must be at most high, and neither NaN")
 
 
 def planned(
-    input: Tensor, weight: Tensor, thresholds: Tensor | float, bias: Tensor | None, geometry: Geometry, out: Tensor | None = None
+    input: Tensor,
+    weight: Tensor,
+    thresholds: Tensor | float,
+    bias: Tensor | None,
+    geometry: Geometry,
+    epilogue: Epilogue | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """`conv_relu` of operands that `check` has seen, with a batch."""
+    """`conv_relu` of operands that `check` and `check_epilogue` have seen, with a batch."""
     per_tap, threshold = (thresholds, 0.0) if isinstance(thresholds, Tensor) else (None, float(thresholds))
     if out is not None:
-        return _into(out, input, weight, per_tap, threshold, bias, geometry)
+        return _into(out, input, weight, per_tap, threshold, bias, geometry, epilogue)
+    if epilogue is not None:
+        return _epilogue.conv_relu(input, weight, per_tap, threshold, bias, epilogue, geometry)
     if torch.onnx.is_in_onnx_export():
         return _onnx.conv_relu(input, weight, per_tap, threshold, bias, geometry)
-    return _operators.conv_relu(input, weight, per_tap, threshold, bias, geometry)
+    return _autograd.conv_relu(input, weight, per_tap, threshold, bias, geometry)
 
 
 def _into(
@@ -157,8 +194,10 @@ def _into(
     threshold: float,
     bias: Tensor | None,
     geometry: Geometry,
+    epilogue: Epilogue | None,
 ) -> Tensor:
-    operands = [tensor for tensor in (input, weight, thresholds, bias, out) if tensor is not None]
+    parts = () if epilogue is None else epilogue[:3]
+    operands = [tensor for tensor in (input, weight, thresholds, bias, *parts, out) if tensor is not None]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in operands):
         raise RuntimeError("out is given and an operand requires a gradient: out= has no derivative; use torch.no_grad()")
     if any(tensor.dtype is not torch.float32 or tensor.device.type != "cpu" for tensor in operands):
@@ -166,7 +205,7 @@ def _into(
     shape = tuple(_operators.output_shape(input, weight, *geometry[:4]))
     if tuple(out.shape) != shape:
         raise ValueError(f"out has the shape {tuple(out.shape)}: it must be {shape}")
-    return _operators.forward_by_kernels(out, input, weight, thresholds, threshold, bias, geometry)
+    return _operators.forward_by_kernels(out, input, weight, thresholds, threshold, bias, geometry, epilogue)
 
 
 def conv_transpose(

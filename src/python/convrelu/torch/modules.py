@@ -1,4 +1,4 @@
-"""The layers as modules: `ConvReLU1d`, `ConvReLU2d`, `ConvReLU3d`, `AdaReLU`."""
+"""The layers as modules: `ConvReLU1d`, `ConvTranspose1d` and their siblings, `FusedConvReLU`, `AdaReLU`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
-from ._composition import Geometry
+from ._composition import Epilogue, Geometry, finish
+from ._operators import output_shape
 
-__all__ = ["AdaReLU", "ConvReLU1d", "ConvReLU2d", "ConvReLU3d"]
+__all__ = [
+    "AdaReLU",
+    "ConvReLU1d",
+    "ConvReLU2d",
+    "ConvReLU3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "FusedConvReLU",
+]
 
 ThresholdInit = Literal["zero", "glorot"] | tuple[Literal["gaussian", "uniform"], float]
 
@@ -145,6 +155,82 @@ class ConvReLU3d(_ConvReLU):  # noqa: D101
     rank = 3
 
 
+class FusedConvReLU(nn.Module):
+    """A ConvReLU layer and what followed it: `clamp(scale · y + shift + residual, low, high)`. `fuse` makes it.
+
+    It computes that in one pass where no gradient is asked for (`torch.no_grad()`, `torch.inference_mode()`), and else by the
+    layer and PyTorch's operations. Parameters are those of the layer; `scale` and `shift` are buffers, or `None`.
+    """
+
+    def __init__(self, layer: _ConvReLU, scale: Tensor | None, shift: Tensor | None, low: float, high: float) -> None:
+        super().__init__()
+        self.weight, self.thresholds, self.bias = layer.weight, layer.thresholds, layer.bias
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+        self.low, self.high = low, high
+        self._layer, self._geometry = repr(layer), layer._geometry
+        self.train(layer.training)
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """`(batch, in_channels, *size)` to `(batch, out_channels, *output_size)`, or both without batch.
+
+        `residual` is added; it has the shape of the output, or one that broadcasts with it.
+        """
+        if residual is not None and not isinstance(residual, Tensor):
+            # A trace does not know that what is added is a number.
+            residual = torch.as_tensor(residual, dtype=input.dtype, device=input.device)
+        if input.dim() == self.weight.dim() - 1:
+            shape = (1, *output_shape(input.unsqueeze(0), self.weight, *self._geometry[:4])[1:])
+            batched = None if residual is None else residual.expand(shape[1:]).unsqueeze(0)
+            return self.forward(input.unsqueeze(0), batched).squeeze(0)
+        functional.check(input, self.weight, self.thresholds, self.bias, self._geometry.groups)
+        epilogue, rest = Epilogue(self.scale, self.shift, residual, self.low, self.high), None
+        if residual is not None:
+            shape = output_shape(input, self.weight, *self._geometry[:4])
+            if list(residual.shape) != shape or residual.dtype is not input.dtype or residual.device != input.device:
+                # The kernels add only what lies as the output does.
+                epilogue, rest = Epilogue(self.scale, self.shift), Epilogue(None, None, residual, self.low, self.high)
+        y = functional.planned(input, self.weight, self.thresholds, self.bias, self._geometry, epilogue)
+        return y if rest is None else finish(y, rest)
+
+    def extra_repr(self) -> str:
+        """The layer, and what else it does."""
+        parts = [self._layer, "normalised" if self.scale is not None else ""]
+        parts += [f"low={self.low}" if self.low != -math.inf else "", f"high={self.high}" if self.high != math.inf else ""]
+        return ", ".join(part for part in parts if part)
+
+
+class _ConvTranspose:
+    """The forward pass of the transposed layers. All else is PyTorch's modules, from which they are derived."""
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """`(batch, in_channels, *size)` to `(batch, out_channels, *output_size)`, or both without batch.
+
+        `output_size`, where it is given, stands for `output_padding`: the spatial axes of the output, or all its axes.
+        """
+        rank = len(self.kernel_size)
+        sizes = (self.stride, self.padding, self.kernel_size, rank, self.dilation)
+        extra = self._output_padding(input, output_size, *sizes)
+        return functional.conv_transpose(
+            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+        )
+
+
+_TRANSPOSED_DOC = """`torch.nn.ConvTranspose{rank}d`, computed by the kernels: its arguments, its parameters, its state."""
+
+
+class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):  # noqa: D101
+    __doc__ = _TRANSPOSED_DOC.format(rank=1)
+
+
+class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):  # noqa: D101
+    __doc__ = _TRANSPOSED_DOC.format(rank=2)
+
+
+class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):  # noqa: D101
+    __doc__ = _TRANSPOSED_DOC.format(rank=3)
+
+
 class AdaReLU(nn.Module):
     """An activation with trained thresholds (eq. 4): `y = x` if `x > θ`, else `θ`.
 
@@ -182,3 +268,7 @@ class AdaReLU(nn.Module):
     def extra_repr(self) -> str:
         """The shape of the thresholds."""
         return f"{tuple(self.thresholds.shape)}"
+
+
+#: Modules of which a trace of a network records the call, not what it does.
+LEAVES = (_ConvReLU, FusedConvReLU, _ConvTranspose, AdaReLU)

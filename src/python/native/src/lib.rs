@@ -1,10 +1,13 @@
 //! The shared library of the Python package: the C interface of `convrelu`, and one function that runs the tasks of its calls on
 //! threads. Python could not do that itself without taking the interpreter's lock for each task.
+//!
+//! The threads are those of a pool of this library, or those of PyTorch's OpenMP. Two pools in one process take each other's
+//! cores: OpenMP's threads wait in a loop for their next work.
 
-use std::ffi::c_void;
+use std::ffi::{c_uint, c_void};
 use std::process;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use convrelu::capi::convrelu_task;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -44,15 +47,58 @@ fn pool(workers: usize) -> Option<&'static ThreadPool> {
     }
 }
 
-/// A `convrelu_parallel_for`: runs the last task on the calling thread, the others on a pool of this process. Where the
-/// system gives no threads, all run on the calling thread. The context is not used.
+/// The threads of an OpenMP library, which a caller names as the context of a call.
+#[repr(C)]
+pub struct Team {
+    /// The process that loaded the library. OpenMP's threads do not exist in a child that `fork` makes, but the library still
+    /// counts on them: there, a region waits for them forever.
+    process: u32,
+    /// Its function `GOMP_parallel(region, data, threads, flags)`. It calls `region(data)` on each thread of a team, and returns
+    /// when all have returned. 0 threads are as many as the library is set to.
+    parallel: unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void, c_uint, c_uint),
+}
+
+/// Tasks that the threads of a team share.
+struct Shared {
+    task: convrelu_task,
+    task_context: *mut c_void,
+    tasks: usize,
+    /// The first task that nobody has taken.
+    next: AtomicUsize,
+}
+
+/// Runs tasks until none is left. So all of them run whatever the number of threads is: inside another region OpenMP gives one.
 ///
 /// # Safety
 ///
-/// `task` may be called with `task_context` and each number below `tasks`, on any thread, at the same time.
+/// `shared` points to a [`Shared`] that outlives the call, and whose task may be called on this thread.
+unsafe extern "C" fn region(shared: *mut c_void) {
+    // SAFETY: the caller's promise. Other threads read it at the same time, nobody writes it.
+    let shared = unsafe { &*shared.cast::<Shared>() };
+    loop {
+        let index = shared.next.fetch_add(1, Ordering::Relaxed);
+        if index >= shared.tasks {
+            return;
+        }
+        // SAFETY: the caller's promise; nobody else gets this number.
+        unsafe { (shared.task)(shared.task_context, index) };
+    }
+}
+
+/// A `convrelu_parallel_for`. Without a context it runs the last task on the calling thread, and the others on a pool of this
+/// process. With a [`Team`] it runs them on the threads of that, but on the pool in a child that `fork` made. Where the system
+/// gives no threads, all run on the calling thread.
+///
+/// The team has as many threads as OpenMP is set to, not as many as there are tasks, because libgomp ends and starts threads when
+/// the number changes from one region to the next.
+///
+/// # Safety
+///
+/// `context` is null or points to a [`Team`] whose function is that of a loaded library. `task` may be called with
+/// `task_context` and each number below `tasks`, on any thread, at the same time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn convrelu_python_parallel_for(
-    _context: *mut c_void,
+    context: *mut c_void,
     tasks: usize,
     task: convrelu_task,
     task_context: *mut c_void,
@@ -62,17 +108,27 @@ pub unsafe extern "C" fn convrelu_python_parallel_for(
         // SAFETY: the caller's promise.
         unsafe { task(address as *mut c_void, index) };
     };
+    // SAFETY: null, or a team, by the caller's promise.
+    let team = unsafe { context.cast::<Team>().as_ref() };
     match tasks {
         0 => (),
         1 => run(0),
-        _ => match pool(tasks - 1) {
-            Some(threads) => threads.in_place_scope(|scope| {
-                for index in 0..tasks - 1 {
-                    scope.spawn(move |_| run(index));
-                }
-                run(tasks - 1);
-            }),
-            None => (0..tasks).for_each(run),
+        _ => match team {
+            Some(team) if team.process == process::id() => {
+                let shared = Shared { task, task_context, tasks, next: AtomicUsize::new(0) };
+                // SAFETY: the function is OpenMP's, by the caller's promise. It returns when all threads have left the region, so
+                // that `shared` outlives them.
+                unsafe { (team.parallel)(region, ptr::from_ref(&shared).cast_mut().cast(), 0, 0) };
+            }
+            _ => match pool(tasks - 1) {
+                Some(threads) => threads.in_place_scope(|scope| {
+                    for index in 0..tasks - 1 {
+                        scope.spawn(move |_| run(index));
+                    }
+                    run(tasks - 1);
+                }),
+                None => (0..tasks).for_each(run),
+            },
         },
     }
 }

@@ -20,10 +20,15 @@ need() {
     fi
 }
 
+# Where cargo builds. Scripts that share nothing with others take a folder of their own there: two builds in one folder wait for
+# each other.
+base=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+own_folder() { export CARGO_TARGET_DIR=$base/$1; }
+
 # For cargo, a compiler that builds for every target (and, with -Zbuild-std, their standard library).
 use_foreign_toolchain() {
     local prefix
-    prefix=$(realpath -m "${CARGO_TARGET_DIR:-target}/foreign-toolchain")
+    prefix=$base/foreign-toolchain
     alone .ci/foreign-toolchain "$prefix"
     export RUSTC=$prefix/bin/rustc RUSTDOC=$prefix/bin/rustdoc RUSTC_BOOTSTRAP=1
 }
@@ -41,7 +46,13 @@ counted() {
     printf '%s: %d tests passed\n' "$name" $((${passed//$'\n'/+}))
 }
 
+# linted CARGO…: with Clippy's compiler for what is in this folder, whose warnings are errors. `cargo clippy` would check hundreds of
+# dependencies that the tests build anyhow.
+linted() {
+    RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ "$@"
+}
+
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-# Nothing here is built twice.
-export CARGO_INCREMENTAL=0
+# Nothing here is built twice, and nothing is debugged. (A panic says where it was without that.)
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0

@@ -94,11 +94,13 @@ fn stacks_of(plan: &ConvRelu) -> Vec<(&'static str, usize)> {
     let mut workspace = vec![0.0; passes.map(|pass| plan.workspace_len(pass)).into_iter().max().unwrap()];
     let mut packed = vec![0.0; plan.packed_weight_len().max(plan.packed_weight_transposed_len())];
     let thresholds = [Thresholds::PerTap(&per_tap), Thresholds::RELU, Thresholds::Uniform(0.25), Thresholds::LINEAR];
+    // More threads make room for more jobs, whatever the thresholds are.
+    let thresholds = if plan.threads() == 1 { &thresholds[..] } else { &thresholds[..1] };
     let (plain, input, workspace) = (Weight::Plain(&weight), &input[..], &mut workspace[..]);
 
     let pack = stack_of(&mut || assert!(plan.pack_weight(&weight, &mut packed).is_ok()));
     let forward = stack_of(&mut || {
-        for thresholds in thresholds {
+        for &thresholds in thresholds {
             let operands = Forward::new(input, plain, thresholds).bias(&bias);
             plan.forward(operands, &mut output, workspace, &Serial).unwrap();
             let epilogue = Epilogue::new().scale(&bias).shift(&bias).clamp(0.0, 6.0);
@@ -110,7 +112,7 @@ fn stacks_of(plan: &ConvRelu) -> Vec<(&'static str, usize)> {
     });
     let pack_transposed = stack_of(&mut || assert!(plan.pack_weight_transposed(&weight, &mut packed).is_ok()));
     let backward_input = stack_of(&mut || {
-        for thresholds in thresholds {
+        for &thresholds in thresholds {
             let per_threshold = if matches!(thresholds, Thresholds::PerTap(_)) { grad_thresholds.len() } else { 1 };
             let operands = BackwardInput::new(input, plain, thresholds, &grad_output);
             let gradients = InputGradients::new().input(Gradient::overwrite(&mut grad_input));
@@ -130,7 +132,7 @@ fn stacks_of(plan: &ConvRelu) -> Vec<(&'static str, usize)> {
         plan.backward_input(operands, gradients, workspace, &Serial).unwrap();
     });
     let backward_weight = stack_of(&mut || {
-        for thresholds in thresholds {
+        for &thresholds in thresholds {
             let gradients = WeightGradients::new()
                 .weight(Gradient::overwrite(&mut grad_weight))
                 .bias(Gradient::overwrite(&mut grad_bias));

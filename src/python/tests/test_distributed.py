@@ -16,7 +16,7 @@ TRAIN = HERE.parent / "examples/train.py"
 
 def torchrun(processes: int, *arguments: object) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -47,7 +47,7 @@ def metrics(folder: Path) -> list[list[float]]:
 
 def test_example_on_one_process_and_on_two_and_resumed(tmp_path) -> None:
     options = ["--dataset", "digits", "--learning-rate", "0.05", "--batch", "32", "--threads", "1"]
-    subprocess.run([sys.executable, TRAIN, *options, "--epochs", "7", "--out", tmp_path / "one"], check=True, timeout=300)
+    subprocess.run([sys.executable, TRAIN, *options, "--epochs", "7", "--out", tmp_path / "one"], check=True, timeout=900)
     output = torchrun(2, TRAIN, *options, "--epochs", "7", "--out", tmp_path / "two")
     assert "2 process(es)" in output and "epoch   7/7" in output
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
@@ -68,8 +68,8 @@ torch.save = save
 sys.argv = [{str(TRAIN)!r}, *{options!r}, "--epochs", "7", "--out", {str(tmp_path / "cut")!r}]
 runpy.run_path({str(TRAIN)!r}, run_name="__main__")
 """
-    cut = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    cut = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=900)
     assert "KeyboardInterrupt" in cut.stderr and len(metrics(tmp_path / "cut")) == 2
     command = [sys.executable, TRAIN, *options, "--epochs", "7", "--out", tmp_path / "cut", "--resume"]
-    subprocess.run(command, check=True, timeout=300)
+    subprocess.run(command, check=True, timeout=900)
     assert metrics(tmp_path / "cut") == one

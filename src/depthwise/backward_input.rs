@@ -6,9 +6,9 @@ use core::ops::Range;
 use super::forward::counted_from;
 use super::geometry::{Direction, Rows, Strips};
 use super::outside::{Gradients, Outside};
-use super::{Blocking, Field, Plane, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
+use super::{BLOCK_LEN, Blocking, Field, Plane, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
 use crate::calls::BackwardInputCall;
-use crate::desc::ConvDesc;
+use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Reads, Segments, Steps, chunks};
 use crate::kernel::{DepthwiseBackwardInput, Kernels, Thetas, View, Walk};
 use crate::pixels::{Reading, Results};
@@ -87,6 +87,7 @@ impl BackwardInput {
         let [read, own_copies] = self.0.pitches();
         let reads = Reads::all_forward(desc);
         let (input, output) = (desc.input_tensor(), desc.output_tensor());
+        let rows_together = volume(desc.input_size()).saturating_mul(desc.in_channels()) <= BLOCK_LEN;
         let (mut counted, table) = (Segments::default(), channels.len().next_multiple_of(kernels.lanes) * taps);
         if self.0.strips {
             for image in images {
@@ -110,6 +111,7 @@ impl BackwardInput {
                             input: x.as_ref().map(|x| x.own(&strips)),
                             grad_input: to,
                             add,
+                            rows_together: false,
                             sums: &mut *sums.current,
                         });
                     });
@@ -193,6 +195,7 @@ impl BackwardInput {
                                     input: x.as_ref().map(|x| x.rows(&rows, in_group.start)),
                                     grad_input: to,
                                     add: add || call.start.is_some(),
+                                    rows_together,
                                     sums: &mut sums.current[own_sums],
                                 });
                             }

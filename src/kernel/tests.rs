@@ -151,9 +151,13 @@ fn depthwise_gradients_of_inputs_leave_out_the_gaps() {
             let (source, input, weight) = (numbers(rows.len(), 1), numbers(rows.len(), 2), numbers(rows.table(), 3));
             let per_tap = numbers(rows.table(), 4);
             for thetas in [Thetas::PerTap(&per_tap), Thetas::Uniform(1.0), Thetas::Linear] {
-                for (finite, wanted, add) in
-                    [(true, true, false), (true, false, false), (true, true, true), (false, true, false)]
-                {
+                for (finite, wanted, add, rows_together) in [
+                    (true, true, false, false),
+                    (true, true, false, true),
+                    (true, false, false, true),
+                    (true, true, true, true),
+                    (false, true, false, true),
+                ] {
                     let (mut expected, mut expected_sums) = (numbers(rows.len(), 5), numbers(rows.table(), 6));
                     let (mut found, mut sums) = (expected.clone(), expected_sums.clone());
                     for (at, c, reads) in rows.reads() {
@@ -191,9 +195,14 @@ fn depthwise_gradients_of_inputs_leave_out_the_gaps() {
                         input: (thetas != Thetas::Linear).then(|| rows.own(&input)),
                         grad_input: wanted.then(|| rows.pixels(&mut view)),
                         add,
+                        rows_together,
                         sums: &mut sums,
                     });
-                    assert_eq!(found, expected, "{}, {thetas:?}, {finite}, {wanted}, {add}", kernels.isa);
+                    assert_eq!(
+                        found, expected,
+                        "{}, {thetas:?}, {finite}, {wanted}, {add}, {rows_together}",
+                        kernels.isa
+                    );
                     for (_, _, reads) in rows.reads() {
                         for (at, _) in reads {
                             assert_eq!(sums[at], expected_sums[at], "{}, {thetas:?}, {finite}", kernels.isa);

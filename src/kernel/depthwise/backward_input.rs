@@ -33,6 +33,9 @@ pub(crate) struct DepthwiseBackwardInput<'a> {
     /// None where only sums are wanted.
     pub(crate) grad_input: Option<PixelsMut<'a>>,
     pub(crate) add: bool,
+    /// Whether a tile goes through all rows before the next tile, so that its set-up is paid once. Rows that the caches do not
+    /// hold are better read from end to end. (Rows of strips are channels, which have coefficients of their own.)
+    pub(crate) rows_together: bool,
     /// `[vector][tap][lane]`, added to.
     pub(crate) sums: &'a mut [f32],
 }
@@ -107,8 +110,7 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
     };
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
     let tiles = walk.tiles::<S>(most_rows::<S>(THETAS));
-    // The rows of strips have coefficients of their own.
-    let together = if walk.strips { 1 } else { walk.rows.count };
+    let together = if walk.strips || !call.rows_together { 1 } else { walk.rows.count };
     for row in (0..walk.rows.count).step_by(together) {
         // SAFETY: checked: the row's channel has coefficients and sums, and there is room for their vectors.
         let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };

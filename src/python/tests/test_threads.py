@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -19,7 +20,9 @@ needs_openmp = pytest.mark.skipif(_threads.TEAM is None, reason="PyTorch's OpenM
 TASKS = 7
 
 
+@functools.cache
 def layer() -> tuple[torch.Tensor, ...]:
+    """Drawn once: threads that draw at the same time share PyTorch's generator, and get other numbers."""
     torch.manual_seed(3)
     return torch.randn(8, 32, 24, 24), torch.randn(32, 32, 3, 3), torch.randn(32, 3, 3), torch.randn(32)
 

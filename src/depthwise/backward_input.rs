@@ -87,6 +87,7 @@ impl BackwardInput {
         let [read, own_copies] = self.0.pitches();
         let reads = Reads::all_forward(desc);
         let (input, output) = (desc.input_tensor(), desc.output_tensor());
+        // As large as a block, an image is in the second-level cache.
         let rows_together = volume(desc.input_size()).saturating_mul(desc.in_channels()) <= BLOCK_LEN;
         let (mut counted, table) = (Segments::default(), channels.len().next_multiple_of(kernels.lanes) * taps);
         if self.0.strips {

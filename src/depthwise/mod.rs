@@ -48,7 +48,8 @@ const COPIED_LEN: usize = 48 * 1024;
 const TOGETHER: usize = 16 * 1024;
 const MOST_TOGETHER: usize = 8;
 
-/// Elements of a block where nothing is copied: 256 KiB, a part of the second-level cache.
+/// Elements of a block where nothing is copied: 1 MiB, about a second-level cache. Smaller blocks need more walks, and what these set
+/// up costs more than the cache gives.
 const BLOCK_LEN: usize = 256 * 1024;
 
 /// Elements of coefficients and sums that stay in the first-level cache: 32 KiB. The second number bounds the tensors for which
@@ -130,7 +131,7 @@ impl Blocking {
             return Some(Self { block, channels, chunk: channels, window: None, transposes: false, strips: true });
         }
         if !(transposes || far_apart && source.saturating_mul(channels) <= FAR_LEN) {
-            let most = clamp(min(BLOCK_LEN, tuning.staging_len.saturating_mul(16)) / (own + 1) / channels, 1, most);
+            let most = clamp(min(BLOCK_LEN, tuning.staging_len.saturating_mul(6)) / (own + 1) / channels, 1, most);
             let len = (own * volume(size) + source).saturating_mul(channels);
             let vectors = if len > CHUNKED_LEN { all } else { vectors };
             let chunk = min(Panels::of_at_most(all, vectors).max() * lanes, channels);

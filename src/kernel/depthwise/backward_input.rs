@@ -115,7 +115,7 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
         // SAFETY: checked: the row's channel has coefficients and sums, and there is room for their vectors.
         let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
         let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
-        tiles.for_each::<S>(source, segments, |tile, place| {
+        tiles.for_each::<S>(&walk, source, segments, |tile, place| {
             // Used where there is a next one, which lies in the tensor then.
             let own = Inputs {
                 input: data.as_ptr().wrapping_add(row * steps[0] + tile.position * steps[1]),

@@ -100,7 +100,7 @@ unsafe fn walk<S: Vector, const SUMS: usize>(simd: S, call: &mut DepthwiseBackwa
         // SAFETY: checked: the row's channel has thresholds and sums, and there is room for their vectors.
         let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
         let source = all.source.wrapping_add(row * walk.rows.source_step);
-        tiles.for_each::<S>(source, segments, |tile, place| {
+        tiles.for_each::<S>(&walk, source, segments, |tile, place| {
             if SUMS == OUTSIDE && tile.kind == INSIDE && walk.outside.is_empty() && tables.bias.is_none() {
                 return;
             }

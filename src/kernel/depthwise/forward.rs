@@ -111,7 +111,7 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
             }
         }
         let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
-        tiles.for_each::<S>(source, segments, |tile, place| {
+        tiles.for_each::<S>(&walk, source, segments, |tile, place| {
             // Steps are used where there is a next one, which lies in the output then.
             let at = row.wrapping_mul(row_step).wrapping_add(tile.position.wrapping_mul(column_step));
             if let Some(epilogue) = &epilogue {

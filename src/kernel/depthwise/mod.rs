@@ -14,6 +14,8 @@
 //! In a segment, each tap reads one position further than the tap before. So each loaded vector serves all taps of the segment.
 //! With a stride or a dilation, the callers cut positions and taps into phases in which this holds.
 //!
+//! In the gradient of the input, a tile goes through all rows before the next tile, if the caches hold them.
+//!
 //! A tile all of whose taps read inside checks no bounds. The other tiles check for each vector whether it is inside. A mask of
 //! bits per segment says so, and the branch goes the same way for all vectors. Vectors with some lanes beyond the edge are loaded
 //! with masks.
@@ -322,15 +324,7 @@ impl Walk<'_> {
             }
         }
         whole.end = whole.end.max(whole.start);
-        Tiles {
-            positions: Panels::of_at_most(self.columns.count, most),
-            inside: Span { start, end },
-            whole,
-            vectors,
-            lanes: self.lanes,
-            strips: self.strips,
-            source_step: self.columns.source_step,
-        }
+        Tiles { positions: Panels::of_at_most(self.columns.count, most), inside: Span { start, end }, whole }
     }
 
     /// The segments in the form in which tiles use them.
@@ -354,25 +348,22 @@ struct Tiles {
     inside: Span,
     /// The vectors all of whose lanes are inside.
     whole: Span,
-    // As the walk's.
-    vectors: usize,
-    lanes: usize,
-    strips: bool,
-    source_step: usize,
 }
 
 impl Tiles {
-    /// Visits all tiles of a row, which reads what begins at `source`. The segments are the walk's, prepared.
+    /// Visits all tiles of a row of the walk, which reads what begins at `source`. The segments are the walk's, prepared.
     #[inline(always)]
     fn for_each<S: Vector>(
         &self,
+        walk: &Walk<'_>,
         source: *const f32,
         segments: &[SegmentWords],
         mut visit: impl FnMut(Tile, Place<'_>),
     ) {
-        let Self { inside, whole, vectors, lanes: all, strips, source_step, .. } = *self;
-        let odd = all % S::LANES;
-        for positions in self.positions.iter() {
+        let Self { positions, inside, whole } = self;
+        let Walk { columns: Line { source_step, .. }, lanes: all, strips, .. } = *walk;
+        let (vectors, odd) = (all / S::LANES, all % S::LANES);
+        for positions in positions.iter() {
             let (position, len) = (positions.start, positions.len());
             let source = source.wrapping_add(position.wrapping_mul(source_step));
             let mut next = if odd > 0 { vectors } else { 0 };

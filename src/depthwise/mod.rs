@@ -27,7 +27,7 @@ mod outside;
 
 use core::ops::Range;
 
-use crate::arith::{clamp, gcd, max, min, product};
+use crate::arith::{clamp, max, min, product};
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Panels, Reads, SEGMENT, Steps};
 use crate::kernel::{CopyBlock, Kernels, Line, Own, RowsMut, SegmentWords, Thetas, TransposeBlock, Walk};
@@ -36,7 +36,7 @@ use crate::pixels::{Blocks, Budget, Pixels, Reading, Window};
 use crate::stage::{Block, largest_block};
 use crate::thresholds::ThresholdTable;
 use crate::tuning::Tuning;
-use crate::workspace::words;
+use crate::workspace::{ROW_GAP, words};
 
 use geometry::{Rows, Strips};
 
@@ -57,10 +57,6 @@ const BLOCK_LEN: usize = 256 * 1024;
 const CHUNK_LEN: usize = 8 * 1024;
 const CHUNKED_LEN: usize = 512 * 1024;
 
-/// The most elements of a source that is copied because its pixels share few sets of the first-level cache. (A larger source does
-/// not stream well, a few channels at a time.)
-const FAR_LEN: usize = 64 * 1024;
-
 /// How a pass walks its tensors.
 #[derive(Clone, Copy, Debug)]
 struct Blocking {
@@ -69,6 +65,8 @@ struct Blocking {
     /// The channels of a block, and those of a call.
     channels: usize,
     chunk: usize,
+    /// Elements from a pixel of a copy to the next one.
+    pitch: usize,
     /// The most pixels that a block reads, if they are copied.
     window: Option<usize>,
     /// Whether the block's own pixels are copied as well, because channels come first.
@@ -77,16 +75,14 @@ struct Blocking {
     strips: bool,
 }
 
-/// Whether the pixels that a tile reads share so few sets of the first-level cache that they do not stay there. The cache has 64
-/// sets of eight lines, and pixels a multiple of 4096 bytes apart share one set.
-const fn far_apart(desc: &ConvDesc, pitch: usize, stride: usize) -> bool {
-    const SETS: usize = 64;
-    const WAYS: usize = 8;
-    const LINE: usize = 16;
-    const TILE: usize = 7;
+/// Whether a tile reads more pixels at once than the first-level cache holds of them, so that they are copied. Pixels a multiple of
+/// 4096 bytes apart share one set of eight lines. What the cache fetches ahead needs these lines, too, so a few more pixels than
+/// lines are already twice as slow. A copy costs less than that, but more than a layer with few taps loses.
+const fn far_apart(desc: &ConvDesc, pitch: usize) -> bool {
+    const TILE: usize = 8;
+    const MOST_LINES: usize = 16;
     let [depth, height, width] = desc.kernel();
-    let read = TILE.saturating_mul(stride).saturating_add(width).saturating_mul(depth * height).saturating_add(TILE);
-    pitch.is_multiple_of(LINE) && read > WAYS * (SETS / gcd(SETS, pitch / LINE))
+    pitch.is_multiple_of(1024) && (TILE + width - 1).saturating_mul(depth * height) > MOST_LINES
 }
 
 /// Whether a layer is depthwise, with one output channel for each input channel.
@@ -113,13 +109,8 @@ impl Blocking {
         let lanes = kernels.lanes;
         let channels = desc.in_channels();
         let (size, source, far_apart) = match reading {
-            Reading::Forward => {
-                let far_apart = far_apart(desc, desc.input_pitch(), desc.stride()[2]);
-                (desc.output_size(), volume(desc.input_size()), far_apart)
-            }
-            Reading::Backward => {
-                (desc.input_size(), volume(desc.output_size()), far_apart(desc, desc.output_pitch(), 1))
-            }
+            Reading::Forward => (desc.output_size(), volume(desc.input_size()), far_apart(desc, desc.input_pitch())),
+            Reading::Backward => (desc.input_size(), volume(desc.output_size()), far_apart(desc, desc.output_pitch())),
         };
         let most = min(tuning.positions, SEGMENT);
         let per_vector = tables * desc.taps() * lanes;
@@ -128,9 +119,9 @@ impl Blocking {
         let transposes = !matches!(desc.tensor_layout(), Layout::Nhwc);
         if matches!(desc.layout(), Layout::Nchw) && Strips::apply(desc) && size[2] >= tuning.strips && lanes > 1 {
             let block = largest_block(size, most);
-            return Some(Self { block, channels, chunk: channels, window: None, transposes: false, strips: true });
+            return Some(Self { block, channels, chunk: channels, pitch: channels, window: None, transposes: false, strips: true });
         }
-        if !(transposes || far_apart && source.saturating_mul(channels) <= FAR_LEN) {
+        if !(transposes || far_apart) {
             let most = clamp(min(BLOCK_LEN, tuning.staging_len.saturating_mul(6)) / (own + 1) / channels, 1, most);
             let len = (own * volume(size) + source).saturating_mul(channels);
             let vectors = if len > CHUNKED_LEN { all } else { vectors };
@@ -139,18 +130,24 @@ impl Blocking {
                 block: largest_block(size, most),
                 channels,
                 chunk,
+                pitch: channels,
                 window: None,
                 transposes,
                 strips: false,
             });
         }
         let plane = (own * volume(size)).saturating_add(source).saturating_mul(lanes);
-        let together = Panels::of_at_most(all, clamp(TOGETHER / plane, 1, MOST_TOGETHER)).max();
-        let pitch = together * lanes;
+        // Where nothing is transposed, all channels are copied, and pixels are an odd number of cache lines apart.
+        let (together, pitch, most_copied) = if transposes {
+            let together = Panels::of_at_most(all, clamp(TOGETHER / plane, 1, MOST_TOGETHER)).max();
+            (together, together * lanes, COPIED_LEN)
+        } else {
+            (all, (all * lanes).div_ceil(ROW_GAP) / 2 * 2 * ROW_GAP + ROW_GAP, BLOCK_LEN / 2)
+        };
         let budget = Budget {
             per_group: pitch,
             per_position: own * pitch,
-            most: min(COPIED_LEN, tuning.staging_len.saturating_mul(4)),
+            most: min(most_copied, tuning.staging_len.saturating_mul(4)),
             positions: most,
         };
         let Some(Blocks { block, .. }) = Blocks::of_groups(desc, reading, Panels::of_at_most(1, 1), budget) else {
@@ -158,13 +155,13 @@ impl Blocking {
         };
         let window = reading.window(&Reads::all_forward(desc), block);
         let chunk = Panels::of_at_most(together, vectors).max() * lanes;
-        Some(Self { block, channels: pitch, chunk, window: Some(window), transposes, strips: false })
+        Some(Self { block, channels: together * lanes, chunk, pitch, window: Some(window), transposes, strips: false })
     }
 
     /// Elements of a copied window.
     const fn window_len(&self) -> usize {
         match self.window {
-            Some(window) => window.saturating_mul(self.channels),
+            Some(window) => window.saturating_mul(self.pitch),
             None => 0,
         }
     }
@@ -182,7 +179,7 @@ impl Blocking {
 
     /// Elements from a pixel to the next: in a copied window, if there is one, and in copies of a block's own pixels.
     fn pitches(&self) -> [Option<usize>; 2] {
-        [self.window.map(|_| self.channels), self.transposes.then_some(self.channels)]
+        [self.window.map(|_| self.pitch), self.transposes.then_some(self.pitch)]
     }
 
     /// The most channels of a kernel's call, for a group of channels.

@@ -179,6 +179,13 @@ impl ConvDesc {
         desc
     }
 
+    /// The layer that has one channel of each group, in the same tensors.
+    pub(crate) const fn one_per_group(&self) -> Self {
+        let mut desc = *self;
+        (desc.in_channels, desc.out_channels) = (desc.groups, desc.groups);
+        desc
+    }
+
     /// Images in a batch; 0 is an empty batch.
     pub const fn batch(&self) -> usize {
         self.batch

@@ -59,6 +59,13 @@ impl TensorLayout {
         Self { images, channels, size, image_stride, strides }
     }
 
+    /// Every `step`-th channel from the first on, `channels` of them.
+    pub(crate) const fn every(mut self, step: usize, channels: usize) -> Self {
+        self.strides.channel *= step;
+        self.channels = channels;
+        self
+    }
+
     /// Positions of an image.
     pub(crate) const fn positions(&self) -> usize {
         self.size[0] * self.size[1] * self.size[2]

@@ -107,12 +107,13 @@ impl Window {
             // The copy has room for all slabs.
             for (depth, to) in (0..depths.count).zip(&mut to) {
                 let from = &data[first + depths.at(depth) * sd..];
-                if tensor.channels_last() {
+                // The channels of a pixel lie together, or some apart.
+                if tensor.channels_last() || tensor.strides.channel < sw {
                     kernels.copy(CopyBlock {
                         from,
                         from_plane: heights.step.saturating_mul(sh),
                         from_row: widths.step.saturating_mul(sw),
-                        step: 1,
+                        step: tensor.strides.channel,
                         to,
                         to_plane: row * self.pitch,
                         to_row: self.pitch,

@@ -55,6 +55,12 @@ impl<'a> ThresholdTable<'a> {
         &self.values[channel * self.strides[0]..]
     }
 
+    /// Those of every `step`-th input channel, from the channel `first` on.
+    pub(crate) fn every(&self, step: usize, first: usize) -> Self {
+        let [channel, tap] = self.strides;
+        Self { values: self.from(first), strides: [channel * step, tap], ..*self }
+    }
+
     /// θ of some channels at one tap, `step` apart.
     pub(crate) fn copy_channels(&self, channels: Range<usize>, tap: usize, to: &mut [f32], step: usize) {
         let [channel_stride, tap_stride] = self.strides;

@@ -5,7 +5,7 @@
 //! | [`stripes`] | input channels | channels last; 1×1 layers; small planes |
 //! | [`patches`] | output channels, or taps and input channels | few input channels |
 //! | [`outer`] | input channels, or a row of taps with them | channels first, where the others do not suit; few input and output channels |
-//! | [`depthwise`](crate::depthwise) | channels | one channel per group |
+//! | [`depthwise`](crate::depthwise) | groups | one channel per group, or a few |
 //! | [`tiny`](crate::tiny) | nothing | at most 256 multiply-adds |
 
 mod outer;
@@ -180,7 +180,7 @@ impl BackwardWeightPlan {
             && patches::suits(desc, kernels, taps_in_lanes)
             && Patches::new(desc, kernels, tuning, desc.out_channels()).is_some();
         let unit = if depthwise.is_some() {
-            kernels.lanes
+            kernels.lanes * desc.group_out_channels()
         } else if by_patches {
             Patches::unit(desc, kernels)
         } else {
@@ -189,9 +189,12 @@ impl BackwardWeightPlan {
         let units = desc.out_channels().div_ceil(unit);
         let transposes = !by_patches && !suits_stripes(desc);
         let least_positions = if transposes { LEAST_POSITIONS_OF_OUTER } else { LEAST_POSITIONS };
-        let (segments, cuts) = match depthwise {
-            None if THREADS => segments(desc, tuning, least_positions),
-            _ => (Panels::into_parts(desc.batch(), 1), 1),
+        // Segments cost a depthwise layer about a twentieth of its time, and it has channels to share.
+        let many_channels = depthwise.is_some() && desc.group_in_channels() * desc.group_out_channels() == 1;
+        let (segments, cuts) = if THREADS && !many_channels {
+            segments(desc, tuning, least_positions)
+        } else {
+            (Panels::into_parts(desc.batch(), 1), 1)
         };
         // All output channels share the copies of the input, which cost about as much as three output channels do.
         let shared = if depthwise.is_some() { 0 } else { 48 / min(unit, 48) };
@@ -445,7 +448,10 @@ impl BackwardWeightPlan {
     ) {
         if VECTORS && let Driver::Depthwise(driver) = &self.driver {
             let grad_weight = grad_weight.map(Gradient::zeroed);
-            driver.run(call, depthwise::Part { channels, grad_weight, grad_bias, workspace });
+            driver.run(
+                call,
+                depthwise::Part { channels, positions: positions.clone(), grad_weight, grad_bias, workspace },
+            );
             return;
         }
         if VECTORS && let Driver::Stripes(driver) = &self.driver {

@@ -6,7 +6,9 @@ use core::ops::Range;
 use super::forward::counted_from;
 use super::geometry::{Direction, Rows, Strips};
 use super::outside::{Gradients, Outside};
-use super::{BLOCK_LEN, Blocking, Field, Plane, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
+use super::{
+    BLOCK_LEN, Blocking, Field, Plane, Tables, axes_of, is_depthwise, positions_of, ranges_of, table_lens, thetas_from,
+};
 use crate::calls::BackwardInputCall;
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Reads, Segments, Steps, chunks};
@@ -40,7 +42,10 @@ pub(crate) struct Part<'a, 'b> {
 impl BackwardInput {
     /// None if the layer is not depthwise.
     pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> Option<Self> {
-        match Blocking::new(desc, kernels, tuning, Reading::Backward, [2, 3]) {
+        if !is_depthwise(desc) {
+            return None;
+        }
+        match Blocking::new(desc, kernels, tuning, Reading::Backward, [2, 3], [1; 2]) {
             Some(blocking) => Some(Self(blocking)),
             None => None,
         }
@@ -58,7 +63,7 @@ impl BackwardInput {
 
     /// Whether gradients are computed in a copy.
     pub(crate) const fn copies(&self) -> bool {
-        self.0.transposes
+        self.0.copies_own
     }
 
     pub(crate) const fn workspace_len(&self, desc: &ConvDesc, kernels: &Kernels) -> usize {

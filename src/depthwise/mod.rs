@@ -69,8 +69,8 @@ struct Blocking {
     pitch: usize,
     /// The most pixels that a block reads, if they are copied.
     window: Option<usize>,
-    /// Whether the block's own pixels are copied as well, because channels come first.
-    transposes: bool,
+    /// Whether the block's own pixels are copied as well.
+    copies_own: bool,
     /// Whether columns are in the lanes.
     strips: bool,
 }
@@ -85,27 +85,28 @@ const fn far_apart(desc: &ConvDesc, pitch: usize) -> bool {
     pitch.is_multiple_of(1024) && (TILE + width - 1).saturating_mul(depth * height) > MOST_LINES
 }
 
+/// Whether tables of offsets, which have 32 bits, reach all elements of an image.
+const fn fits_tables(desc: &ConvDesc) -> bool {
+    max(desc.input_tensor().image_len(), desc.output_tensor().image_len()) < u32::MAX as usize
+}
+
 /// Whether a layer is depthwise, with one output channel for each input channel.
 const fn is_depthwise(desc: &ConvDesc) -> bool {
-    desc.group_in_channels() == 1
-        && desc.group_out_channels() == 1
-        // Offsets in tables have 32 bits.
-        && max(desc.input_tensor().image_len(), desc.output_tensor().image_len()) < u32::MAX as usize
+    desc.group_in_channels() == 1 && desc.group_out_channels() == 1 && fits_tables(desc)
 }
 
 impl Blocking {
-    /// The blocking of a pass whose tensors have `own` elements per position and channel, and whose tables have `tables` elements
-    /// per tap and channel. None if the layer is not depthwise, or if not even the window of one position fits.
+    /// The blocking of a pass of a layer that is depthwise. Its tensors have `own` elements per position and channel, and its tables
+    /// `tables` elements per tap and channel. `apart` are the distances of two channels of a pixel, in the source and in the pass's
+    /// own tensors, where channels are last. None if not even the window of one position fits.
     const fn new(
         desc: &ConvDesc,
         kernels: &Kernels,
         tuning: &Tuning,
         reading: Reading,
         [own, tables]: [usize; 2],
+        apart: [usize; 2],
     ) -> Option<Self> {
-        if !is_depthwise(desc) {
-            return None;
-        }
         let lanes = kernels.lanes;
         let channels = desc.in_channels();
         let (size, source, far_apart) = match reading {
@@ -119,9 +120,19 @@ impl Blocking {
         let transposes = !matches!(desc.tensor_layout(), Layout::Nhwc);
         if matches!(desc.layout(), Layout::Nchw) && Strips::apply(desc) && size[2] >= tuning.strips && lanes > 1 {
             let block = largest_block(size, most);
-            return Some(Self { block, channels, chunk: channels, pitch: channels, window: None, transposes: false, strips: true });
+            return Some(Self {
+                block,
+                channels,
+                chunk: channels,
+                pitch: channels,
+                window: None,
+                copies_own: false,
+                strips: true,
+            });
         }
-        if !(transposes || far_apart) {
+        let copies_source = transposes || far_apart || apart[0] > 1;
+        let copies_own = transposes || apart[1] > 1;
+        if !(copies_source || copies_own) {
             let most = clamp(min(BLOCK_LEN, tuning.staging_len.saturating_mul(6)) / (own + 1) / channels, 1, most);
             let len = (own * volume(size) + source).saturating_mul(channels);
             let vectors = if len > CHUNKED_LEN { all } else { vectors };
@@ -132,7 +143,7 @@ impl Blocking {
                 chunk,
                 pitch: channels,
                 window: None,
-                transposes,
+                copies_own,
                 strips: false,
             });
         }
@@ -153,9 +164,9 @@ impl Blocking {
         let Some(Blocks { block, .. }) = Blocks::of_groups(desc, reading, Panels::of_at_most(1, 1), budget) else {
             return None;
         };
-        let window = reading.window(&Reads::all_forward(desc), block);
+        let window = if copies_source { Some(reading.window(&Reads::all_forward(desc), block)) } else { None };
         let chunk = Panels::of_at_most(together, vectors).max() * lanes;
-        Some(Self { block, channels: together * lanes, chunk, pitch, window: Some(window), transposes, strips: false })
+        Some(Self { block, channels: together * lanes, chunk, pitch, window, copies_own, strips: false })
     }
 
     /// Elements of a copied window.
@@ -168,7 +179,7 @@ impl Blocking {
 
     /// Elements of a copy of a block's positions.
     const fn block_len(&self) -> usize {
-        if self.transposes { product(self.block).saturating_mul(self.channels) } else { 0 }
+        if self.copies_own { product(self.block).saturating_mul(self.pitch) } else { 0 }
     }
 
     /// Elements of `tables` vectors per tap of strips, and one vector more.
@@ -179,7 +190,7 @@ impl Blocking {
 
     /// Elements from a pixel to the next: in a copied window, if there is one, and in copies of a block's own pixels.
     fn pitches(&self) -> [Option<usize>; 2] {
-        [self.window.map(|_| self.pitch), self.transposes.then_some(self.pitch)]
+        [self.window.map(|_| self.pitch), self.copies_own.then_some(self.pitch)]
     }
 
     /// The most channels of a kernel's call, for a group of channels.
@@ -187,9 +198,9 @@ impl Blocking {
         self.width(&(0..min(self.chunk, group.len())), lanes)
     }
 
-    /// Channels of a kernel's call. They are whole vectors if the pixels are copied.
+    /// Channels of a kernel's call. They are whole vectors if all pixels are copied.
     fn width(&self, channels: &Range<usize>, lanes: usize) -> usize {
-        if self.transposes { channels.len().next_multiple_of(lanes) } else { channels.len() }
+        if self.window.is_some() && self.copies_own { channels.len().next_multiple_of(lanes) } else { channels.len() }
     }
 }
 

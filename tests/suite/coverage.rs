@@ -45,6 +45,13 @@ fn random_layers_take_every_path() {
             }
             assert!(weight.contains(algorithm), "{algorithm} on {isa}: only {weight:?}");
         }
+        // Groups of a few channels, of the input and of the output.
+        let pairs = |channels: fn(&ConvRelu) -> usize| {
+            plans()
+                .any(|plan| plan.backward_weight_algorithm() == "depthwise" && channels(&plan) > plan.desc().groups())
+        };
+        let few = [pairs(|plan| plan.desc().in_channels()), pairs(|plan| plan.desc().out_channels())];
+        assert_eq!(few, [isa.name() != "scalar"; 2], "{isa}");
     }
 }
 

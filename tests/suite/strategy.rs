@@ -25,12 +25,13 @@ fn channels() -> impl Strategy<Value = usize> {
     prop_oneof![1..=6usize, select(vec![7, 8, 9, 11, 12, 13, 15, 16, 17, 23, 24, 25, 31, 32, 33, 47, 48, 49, 65])]
 }
 
-/// Groups and channels per group: dense, grouped, depthwise with a multiplier.
+/// Groups and channels per group: dense, grouped, depthwise with a multiplier, groups of a few channels.
 fn grouping() -> impl Strategy<Value = [usize; 3]> {
     prop_oneof![
         4 => (channels(), channels()).prop_map(|(inputs, outputs)| [1, inputs, outputs]),
         2 => (2..=4usize, channels(), channels()).prop_map(|(groups, inputs, outputs)| [groups, inputs, outputs]),
         2 => (channels(), 1..=3usize).prop_map(|(groups, multiplier)| [groups, 1, multiplier]),
+        1 => (channels(), 1..=4usize, 1..=4usize).prop_map(|(groups, inputs, outputs)| [groups, inputs, outputs]),
     ]
 }
 

@@ -78,6 +78,7 @@ impl ConvRelu {
             forward: tuning.forward,
             backward_input: tuning.backward_input,
             packs: tuning.packs,
+            halves: tuning.halves,
             strips: tuning.strips,
             depthwise: tuning.depthwise,
         };

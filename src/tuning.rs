@@ -55,6 +55,9 @@ pub struct Tuning {
     pub backward_input: Option<BackwardInputAlgorithm>,
     /// Whether the forward pass clamps inputs once for all panels of output channels, where it can. If None, the CPU decides.
     pub packs: Option<bool>,
+    /// Whether the forward pass computes panels of one vector of output channels as two vectors of half its lanes, where it can. If
+    /// None, the CPU decides.
+    pub halves: Option<bool>,
     /// The least columns with which depthwise layers with channels first keep columns in lanes.
     pub strips: usize,
     /// Whether the backward pass of the weight has its own algorithm for depthwise layers.
@@ -80,6 +83,7 @@ impl Tuning {
         forward: None,
         backward_input: None,
         packs: None,
+        halves: None,
         depthwise: true,
     };
 }

@@ -83,6 +83,7 @@ impl<'a> Arbitrary<'a> for Input {
                     Some(BackwardInputAlgorithm::Planar),
                 ])?,
                 packs: *u.choose(&[None, Some(false), Some(true)])?,
+                halves: *u.choose(&[None, Some(false), Some(true)])?,
                 strips: *u.choose(&[1, 24, usize::MAX])?,
                 depthwise: bool::arbitrary(u)?,
             })

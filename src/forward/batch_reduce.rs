@@ -46,6 +46,8 @@ pub(super) struct BatchReduce {
     tile: usize,
     /// Whether inputs are clamped once for all panels. If None, the CPU decides.
     packs: Option<bool>,
+    /// Whether vectors are halved where they can. If None, the CPU decides.
+    halves: Option<bool>,
 }
 
 /// The blocks whose windows are copied.
@@ -116,7 +118,16 @@ impl BatchReduce {
                 (images, block, None)
             }
         };
-        Self { images, block, copies, transposes, packing, tile: tuning.panel, packs: tuning.packs }
+        Self {
+            images,
+            block,
+            copies,
+            transposes,
+            packing,
+            tile: tuning.panel,
+            packs: tuning.packs,
+            halves: tuning.halves,
+        }
     }
 
     /// The buffers of one thread: thresholds of all steps of all groups; what each padded tap adds to each output channel; the
@@ -152,6 +163,10 @@ impl BatchReduce {
             reads: Reads::all_forward(desc),
             pads: desc.has_padding() && !call.thresholds.adds_nothing_to_padding(),
             single: is_single(desc),
+            halves: !linear
+                && !packs
+                && call.kernels.has_halves()
+                && self.halves.unwrap_or_else(|| call.kernels.vectors_are_pairs()),
         };
         // All panels use the clamped inputs of a few tiles, and then those of the next few tiles. So the weights of all panels
         // are read many times. That pays only if they come from the last cache, not from memory.
@@ -222,6 +237,8 @@ struct Walk<'a> {
     pads: bool,
     /// Whether the layer has a single position.
     single: bool,
+    /// Whether panels of one vector are computed as two vectors of half the lanes, where they can. The sums are the same, bit by bit.
+    halves: bool,
 }
 
 /// A block of positions of some images.
@@ -361,7 +378,7 @@ impl<'a> Walk<'a> {
         // Where results are transposed, the epilogue follows the transposition.
         let epilogue = self.call.epilogue.filter(|_| !self.driver.transposes);
         let ending = epilogue.map(|epilogue| epilogue.from(panels.channels.start, output.offset));
-        self.call.kernels.batch_reduce(TileCall {
+        let call = TileCall {
             source: &input[first..],
             source_steps: pixels.steps(desc.stride()),
             taps: site.taps,
@@ -380,7 +397,14 @@ impl<'a> Walk<'a> {
             single: self.single,
             packed: target.packed,
             ending,
-        });
+        };
+        let lanes = self.call.kernels.lanes;
+        // Halves need a channel in the second half of each panel.
+        if self.halves && panels.width == lanes && panels.lanes.len() - panels.channels.len() < lanes / 2 {
+            self.call.kernels.batch_reduce_halves(call);
+        } else {
+            self.call.kernels.batch_reduce(call);
+        }
     }
 
     /// The part of a class that all panels share.

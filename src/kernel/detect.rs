@@ -40,6 +40,15 @@ pub(super) fn maxima_cost_products() -> bool {
     false
 }
 
+/// Whether this CPU computes and loads a vector of 512 bits as two halves, as AMD's Zen 4 does, so that a half costs half as much.
+/// Other CPUs with AVX-512 have no more units for halves than for whole vectors, or have not been measured.
+pub(super) fn splits_long_vectors() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return x86::features().splits_long_vectors();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// An instruction set whose kernels can run here. Only this file makes such values, and only after it has checked.
 #[derive(Clone, Copy)]
 pub(super) struct Available(Isa);
@@ -77,6 +86,7 @@ mod x86 {
     const AVX2: u8 = 2;
     const AVX512: u8 = 4;
     const INTEL: u8 = 8;
+    const ZEN4: u8 = 16;
 
     /// The stored answer, or 0 before the first question. If several threads ask at once, they write the same value.
     static CACHE: AtomicU8 = AtomicU8::new(0);
@@ -96,6 +106,10 @@ mod x86 {
 
         pub(super) fn maxima_cost_products(self) -> bool {
             self.0 & INTEL != 0
+        }
+
+        pub(super) fn splits_long_vectors(self) -> bool {
+            self.0 & ZEN4 != 0
         }
     }
 
@@ -117,15 +131,23 @@ mod x86 {
         if pulp::x86::V4::try_new().is_some() {
             cpu |= AVX512;
         }
-        let found = KNOWN | usable(cpu, __cpuid(1).ecx, xcr0) | vendor(__cpuid(0));
+        let leaf1 = __cpuid(1);
+        let usable = usable(cpu, leaf1.ecx, xcr0);
+        let found = KNOWN | usable | model(usable, __cpuid(0), leaf1.eax);
         CACHE.store(found, Ordering::Relaxed);
         Features(found)
     }
 
-    /// The vendor's bit, from leaf 0 (Intel SDM, volume 2, CPUID).
-    fn vendor(CpuidResult { ebx, ecx, edx, .. }: CpuidResult) -> u8 {
+    /// What the kernels know of the CPU's model. Leaf 0 of CPUID has the vendor's name, EAX of leaf 1 the family (Intel SDM, volume 2,
+    /// CPUID; AMD64 APM, volume 3, E.3.2). Zen 3 and Zen 4 are family 19h. Of these, Zen 4 alone has AVX-512.
+    fn model(usable: u8, CpuidResult { ebx, ecx, edx, .. }: CpuidResult, leaf1: u32) -> u8 {
         let name = [ebx, edx, ecx].map(u32::to_le_bytes);
-        if name.as_flattened() == b"GenuineIntel" { INTEL } else { 0 }
+        let [base, extended] = [leaf1 >> 8 & 0xf, leaf1 >> 20 & 0xff];
+        match name.as_flattened() {
+            b"GenuineIntel" => INTEL,
+            b"AuthenticAMD" if base == 0xf && base + extended == 0x19 && usable & AVX512 != 0 => ZEN4,
+            _ => 0,
+        }
     }
 
     /// The features of the CPU that can be used. If the operating system does not save a feature's registers, its instructions
@@ -160,7 +182,7 @@ mod x86 {
 
     #[cfg(test)]
     mod tests {
-        use super::{AVX2, AVX512, CpuidResult, INTEL, usable, vendor};
+        use super::{AVX2, AVX512, CpuidResult, INTEL, ZEN4, model, usable};
 
         /// OSXSAVE alone, and every other bit.
         const ENABLED: u32 = 1 << 27;
@@ -193,13 +215,26 @@ mod x86 {
         }
 
         #[test]
-        fn intel_is_known_by_its_name() {
+        fn models_are_known_by_name_and_family() {
             let leaf = |name: &[u8; 12]| {
                 let [ebx, edx, ecx] = [0, 4, 8].map(|at| u32::from_le_bytes([0, 1, 2, 3].map(|byte| name[at + byte])));
                 CpuidResult { eax: 13, ebx, ecx, edx }
             };
-            assert_eq!(vendor(leaf(b"GenuineIntel")), INTEL);
-            assert_eq!(vendor(leaf(b"AuthenticAMD")), 0);
+            let (intel, amd) = (leaf(b"GenuineIntel"), leaf(b"AuthenticAMD"));
+            let both = AVX2 | AVX512;
+            for (usable, vendor, signature, expected) in [
+                (both, intel, 0x000c_06f2, INTEL), // Emerald Rapids
+                (AVX2, intel, 0x000a_0671, INTEL),
+                (both, intel, 0x00a1_0f11, INTEL), // the family that Zen 4 has
+                (both, amd, 0x00a1_0f11, ZEN4),    // Genoa
+                (AVX2, amd, 0x00a1_0f11, 0),       // whose system does not save the long registers
+                (AVX2, amd, 0x00a2_0f12, 0),       // Zen 3
+                (both, amd, 0x00b0_0f21, 0),       // Zen 5
+                (both, amd, 0x0000_0f19, 0),
+                (both, leaf(b"CentaurHauls"), 0x00a1_0f11, 0),
+            ] {
+                assert_eq!(model(usable, vendor, signature), expected, "{usable}, {vendor:?}, {signature:#x}");
+            }
         }
 
         #[test]

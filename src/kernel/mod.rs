@@ -235,6 +235,27 @@ impl Kernels {
         self.lanes > 1 && detect::maxima_cost_products()
     }
 
+    /// Whether a vector of this instruction set costs as much as two of half its lanes.
+    pub(crate) fn vectors_are_pairs(&self) -> bool {
+        self.has_halves() && detect::splits_long_vectors()
+    }
+
+    /// Whether [`batch_reduce_halves`](Self::batch_reduce_halves) does more than [`batch_reduce`](Self::batch_reduce).
+    pub(crate) const fn has_halves(&self) -> bool {
+        matches!(self.isa, Isa::Avx512)
+    }
+
+    /// As [`batch_reduce`](Self::batch_reduce), with tiles of vectors of half the lanes. The call clamps, but not once for all
+    /// panels. These are a vector wide, and each has a channel in its second half.
+    pub(crate) fn batch_reduce_halves(&self, call: BatchReduce<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        if self.has_halves() {
+            // SAFETY: offered: only `Available::kernels` hands out a `Kernels`, AVX-512 is available then, and includes AVX2.
+            return unsafe { run::<pulp::x86::V3, _>(batch_reduce::Halves::new(call)) };
+        }
+        self.batch_reduce(call);
+    }
+
     /// Output channels of a tile of the weight gradient with `vectors` vectors of input channels.
     pub(crate) const fn rows(&self, vectors: usize) -> Widths {
         self.rows[vectors]

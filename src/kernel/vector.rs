@@ -132,9 +132,9 @@ pub(super) trait Vector: Simd {
     ///
     /// # Safety
     ///
-    /// [In reach](Self#in-reach): that element. `SCALE` is at most 2.
+    /// [In reach](Self#in-reach): that element. `SCALE` is at most 2. AVX-512 is [offered](Self#offered) where `WITH_AVX512`.
     #[inline(always)]
-    unsafe fn broadcast_activated<const SCALE: usize, const U: usize>(
+    unsafe fn broadcast_activated<const SCALE: usize, const U: usize, const WITH_AVX512: bool>(
         self,
         from: *const f32,
         step: usize,
@@ -320,14 +320,14 @@ impl Vector for pulp::x86::V3 {
     }
 
     #[inline(always)]
-    unsafe fn broadcast_activated<const SCALE: usize, const U: usize>(
+    unsafe fn broadcast_activated<const SCALE: usize, const U: usize, const WITH_AVX512: bool>(
         self,
         from: *const f32,
         step: usize,
         theta: Self::f32s,
     ) -> Self::f32s {
-        // SAFETY: in reach; `self` proves that there is AVX.
-        pulp::cast(unsafe { broadcast_activated::<SCALE, U>(from, step, pulp::cast(theta)) })
+        // SAFETY: in reach; `self` proves that there is AVX, and AVX-512 is offered where it is used.
+        pulp::cast(unsafe { broadcast_activated::<SCALE, U, WITH_AVX512>(from, step, pulp::cast(theta)) })
     }
 
     const SQUARE: usize = 8;
@@ -445,57 +445,60 @@ fn prefetch(from: *const f32) {
 }
 
 /// [`Vector::broadcast_activated`] for AVX2, in one register and as one block of assembly. If the compiler saw two instructions,
-/// it would move the broadcasts of several rows together, and, with twelve sums in sixteen registers, spill them.
+/// it would move the broadcasts of several rows together, and, with twelve sums in sixteen registers, spill them. With AVX-512's
+/// encoding, the maximum is the only instruction: it broadcasts its operand.
 ///
 /// # Safety
 ///
-/// [In reach](Vector#in-reach): the element; there is AVX. `SCALE` is at most 2.
+/// [In reach](Vector#in-reach): the element; there is AVX, and AVX-512 where `WITH_AVX512`. `SCALE` is at most 2.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx,avx2,fma")]
-unsafe fn broadcast_activated<const SCALE: usize, const U: usize>(
+unsafe fn broadcast_activated<const SCALE: usize, const U: usize, const WITH_AVX512: bool>(
     from: *const f32,
     step: usize,
     theta: core::arch::x86_64::__m256,
 ) -> core::arch::x86_64::__m256 {
     use core::arch::asm;
 
-    let x;
-    // SAFETY: in reach. As [`Vector::activate`], the threshold comes first and the element second.
+    /// The element at an address. As [`Vector::activate`], the threshold comes first and the element second.
+    macro_rules! activated {
+        ($address:literal $($step:tt)*) => {{
+            let x;
+            if const { WITH_AVX512 } {
+                asm!(
+                    concat!("vmaxps {x}, {theta}, dword ptr [", $address, " + {offset}]{{1to8}}"),
+                    x = out(ymm_reg) x,
+                    theta = in(ymm_reg) theta,
+                    from = in(reg) from,
+                    $($step)*
+                    offset = const U * size_of::<f32>(),
+                    options(pure, readonly, nostack, preserves_flags),
+                );
+            } else {
+                asm!(
+                    concat!("vbroadcastss {x}, dword ptr [", $address, " + {offset}]"),
+                    "vmaxps {x}, {theta}, {x}",
+                    x = out(ymm_reg) x,
+                    theta = in(ymm_reg) theta,
+                    from = in(reg) from,
+                    $($step)*
+                    offset = const U * size_of::<f32>(),
+                    options(pure, readonly, nostack, preserves_flags),
+                );
+            }
+            x
+        }};
+    }
+
+    // SAFETY: in reach; there is what the encoding needs.
     unsafe {
         match SCALE {
-            0 => asm!(
-                "vbroadcastss {x}, dword ptr [{from} + {offset}]",
-                "vmaxps {x}, {theta}, {x}",
-                x = out(ymm_reg) x,
-                theta = in(ymm_reg) theta,
-                from = in(reg) from,
-                offset = const U * size_of::<f32>(),
-                options(pure, readonly, nostack, preserves_flags),
-            ),
-            1 => asm!(
-                "vbroadcastss {x}, dword ptr [{from} + 4*{step} + {offset}]",
-                "vmaxps {x}, {theta}, {x}",
-                x = out(ymm_reg) x,
-                theta = in(ymm_reg) theta,
-                from = in(reg) from,
-                step = in(reg) step,
-                offset = const U * size_of::<f32>(),
-                options(pure, readonly, nostack, preserves_flags),
-            ),
-            _ => asm!(
-                "vbroadcastss {x}, dword ptr [{from} + 8*{step} + {offset}]",
-                "vmaxps {x}, {theta}, {x}",
-                x = out(ymm_reg) x,
-                theta = in(ymm_reg) theta,
-                from = in(reg) from,
-                step = in(reg) step,
-                offset = const U * size_of::<f32>(),
-                options(pure, readonly, nostack, preserves_flags),
-            ),
+            0 => activated!("{from}"),
+            1 => activated!("{from} + 4*{step}" step = in(reg) step,),
+            _ => activated!("{from} + 8*{step}" step = in(reg) step,),
         }
     }
-    x
 }
 
 /// The transpose of a square of four, through arrays: the compiler makes shuffles of it.

@@ -113,7 +113,7 @@ const MOST_VECTORS: usize = 4;
 #[test]
 fn every_shape_of_a_tile_runs() {
     // Layers of few multiply-adds have tiles, too.
-    let usual = Tuning { tiny: 0, packs: Some(false), ..Tuning::default() };
+    let usual = Tuning { tiny: 0, packs: Some(false), halves: Some(false), ..Tuning::default() };
     let packs = Tuning { packs: Some(true), ..usual };
     for isa in isas() {
         let lanes = match isa {

@@ -45,12 +45,15 @@ fn check(case: &Case, at: Placement, (threads, workers): (usize, Workers), tunin
                 assert!(once.bits() == again.bits(), "{}", context());
             }
         }
-        // Of CPUs with the same instruction set, some clamp inputs once for all output channels.
-        for packs in [false, true] {
-            let other = crate::common::plan(case.desc, isa, Some(Tuning { packs: Some(packs), ..tuning }));
+        // Of CPUs with the same instruction set, some clamp inputs once for all output channels, and some halve vectors.
+        for (packs, halves) in [(false, false), (false, true), (true, false), (true, true)] {
+            let tuning = Tuning { packs: Some(packs), halves: Some(halves), ..tuning };
+            let other = crate::common::plan(case.desc, isa, Some(tuning));
             let forward = run(&other, Pass::Forward, case, usual, None);
-            assert!(once[0].bits() == forward.bits(), "clamped once: {packs}, on {isa}: {:?}", case.desc);
-            assert_eq!(other.workspace_len(Pass::Forward), plan.workspace_len(Pass::Forward));
+            let context = || format!("clamped once: {packs}, vectors halved: {halves}, on {isa}: {:?}", case.desc);
+            assert!(once[0].bits() == forward.bits(), "{}", context());
+            let lens = |plan: &ConvRelu| [plan.workspace_len(Pass::Forward), plan.packed_weight_len()];
+            assert_eq!(lens(&other), lens(&plan), "{}", context());
         }
     }
 }

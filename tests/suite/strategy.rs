@@ -251,9 +251,11 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
         select(vec![BackwardInputAlgorithm::Progressions, BackwardInputAlgorithm::Planar,]).prop_map(Some),
     ];
     let tiny = select(vec![0, usize::MAX]);
-    let flags = (any::<bool>(), proptest::option::of(any::<bool>()), strips);
+    let chosen = || proptest::option::of(any::<bool>());
+    let flags = (any::<bool>(), chosen(), chosen(), strips);
     (staging_len, limit(), limit(), limit(), limit(), tiny, forward, backward_input, flags).prop_map(
-        |(staging_len, panel, tile, positions, depth, tiny, forward, backward_input, (depthwise, packs, strips))| {
+        |(staging_len, panel, tile, positions, depth, tiny, forward, backward_input, flags)| {
+            let (depthwise, packs, halves, strips) = flags;
             Tuning {
                 staging_len,
                 strips,
@@ -266,6 +268,7 @@ pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
                 forward,
                 backward_input,
                 packs,
+                halves,
                 depthwise,
             }
         },

@@ -13,7 +13,8 @@
 use crate::error::Error;
 use crate::operands::Accumulation;
 
-/// Checks that `thresholds`, each covering `inner` elements, tile a tensor of `elements` and hold no NaN.
+/// Checks that no threshold is NaN, and that a tensor of `elements` is a whole number of repetitions of the thresholds, each of
+/// which covers `inner` elements.
 pub(crate) fn check(elements: usize, thresholds: &[f32], inner: usize) -> Result<(), Error> {
     let period = thresholds.len().checked_mul(inner).filter(|&period| period > 0);
     if period.is_none_or(|period| !elements.is_multiple_of(period)) {
@@ -47,7 +48,8 @@ pub fn forward(input: &[f32], thresholds: &[f32], inner: usize, output: &mut [f3
     check(input.len(), thresholds, inner)?;
     check_len("output", output.len(), input.len())?;
     if inner == 1 {
-        // The loop below would have one iteration per run. This one is long, so the compiler makes vectors of it.
+        // With `inner` = 1, the inner loop at the end of this function would have a single iteration. The inner loop here is as
+        // long as the thresholds, so the compiler vectorises it.
         let rows = input.chunks_exact(thresholds.len()).zip(output.chunks_exact_mut(thresholds.len()));
         for (x, y) in rows {
             for ((x, y), theta) in x.iter().zip(y).zip(thresholds) {
@@ -65,8 +67,9 @@ pub fn forward(input: &[f32], thresholds: &[f32], inner: usize, output: &mut [f3
     Ok(())
 }
 
-/// Gradients of the input and of the thresholds (eq. 5 and 6): `∂E/∂x = g` where `x > θ`, and `∂E/∂θ` is the sum of
-/// `g` where `x ≤ θ`. A NaN input passes its gradient to neither.
+/// Gradients of the input and of the thresholds (eq. 5 and 6): `∂E/∂x = g` where `x > θ`, and `∂E/∂θ` is the sum of `g` where `x
+/// ≤ θ`. A NaN input passes its gradient to neither. `accumulation` says whether both gradients are replaced or added to.
+/// `grad_output` and `grad_input` are at least as long as `input`, `grad_thresholds` at least as long as `thresholds`.
 ///
 /// # Errors
 ///
@@ -90,7 +93,7 @@ pub fn backward(
         grad_thresholds.fill(0.0);
     }
     if inner == 1 {
-        // A long loop, of which the compiler makes vectors.
+        // As in `forward`: a long inner loop, which the compiler vectorises.
         let step = thresholds.len();
         let rows = input.chunks_exact(step).zip(grad_output.chunks_exact(step)).zip(grad_input.chunks_exact_mut(step));
         for ((x, g), dx) in rows {

@@ -6,8 +6,8 @@ use crate::stage::plane_pitch;
 use crate::taps::{Axis, Grid};
 use crate::tuning::Tuning;
 
-/// A block of at most so many positions is not shrunk to fit a cache: with fewer, what a kernel does before and after its loop
-/// would take a noticeable share of the time.
+/// A block of at most this many positions is not shrunk to fit a cache. With fewer, a kernel would spend a noticeable share of
+/// its time before and after its loop. (No measurement of other numbers is recorded.)
 const FEW_POSITIONS: usize = 64;
 
 /// The most elements of a single channel's staged copy, so that offsets fit 32 bits. Blocks shrink to single positions if they
@@ -28,7 +28,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Bounds the positions, and the staged copies of so many channels.
+    /// A budget that bounds the positions, and the staged copies of `channels` channels.
     pub(crate) const fn staged(positions: usize, len: usize, channels: usize) -> Self {
         Self { positions, len, per_staged: channels, per_position: 0 }
     }

@@ -129,7 +129,8 @@ impl ConvDesc {
         Ok(self)
     }
 
-    /// The same layer, whose output is a range of channels of a wider tensor. The pitch is at least that of a packed tensor.
+    /// The same layer with another output pitch, so that its output is a range of channels of a wider tensor. The pitch must be
+    /// at least that of a packed tensor.
     #[cfg(feature = "std")]
     pub(crate) const fn with_output_pitch(mut self, pitch: usize) -> Result<Self, Error> {
         self.output_pitch = pitch;
@@ -402,7 +403,7 @@ const fn checked_len(quantity: &'static str, factors: &[usize]) -> Result<usize,
     while i < factors.len() {
         match product.checked_mul(factors[i]) {
             Some(next) if next <= MAX_LEN => product = next,
-            // A later factor may be zero (an empty batch). Still a single image has to fit the address space.
+            // A later factor may be zero (an empty batch). A single image must fit the address space even then.
             _ => overflow = true,
         }
         i += 1;
@@ -518,7 +519,7 @@ impl<const R: usize> ConvDescBuilder<R> {
         self.build_of(None)
     }
 
-    /// As [`build`](Self::build), but with a given output size, which may be smaller than the padded input allows. Nothing then
+    /// As [`build`](Self::build), but with a given output size. It may be smaller than the padded input allows. No output then
     /// reads the end of the input.
     ///
     /// # Panics

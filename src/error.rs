@@ -132,18 +132,20 @@ pub enum Error {
     },
     /// A plan of another layer, another pass or another instruction set packed the weight.
     PackedElsewhere {
-        /// Instruction set of the plan that packed them.
+        /// The instruction set of the plan that packed the weight.
         packed: Isa,
-        /// Instruction set of the plan they were given to.
+        /// The instruction set of the plan that received the weight.
         plan: Isa,
     },
-    /// The number of elements is not a multiple of what the AdaReLU thresholds cover, or they cover nothing.
+    /// The thresholds of AdaReLU cover `thresholds · inner` elements. The number of elements is not a multiple of that product,
+    /// or the product is zero.
     ThresholdShape {
         /// Number of elements of the tensor.
         elements: usize,
         /// Number of thresholds.
         thresholds: usize,
-        /// Elements that share one threshold in a row (the spatial size of NCHW, 1 for NHWC).
+        /// The number of consecutive elements that share one threshold: the spatial size with channels first, 1 with channels
+        /// last.
         inner: usize,
     },
 }

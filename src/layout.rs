@@ -91,7 +91,8 @@ impl TensorLayout {
         [self.image_stride, d, h, w]
     }
 
-    /// Whether the channels of a position lie together. False for planes of a single position, where it would be true as well.
+    /// Whether this is a tensor with channels last, in which the channels of a position lie together. A tensor with channels
+    /// first and a single position counts as channels first, although its channels lie together too.
     pub(crate) const fn channels_last(&self) -> bool {
         self.strides.channel == 1 && self.strides.spatial[2] >= self.channels
     }

@@ -43,8 +43,8 @@ pub(crate) fn matmul([m, k, n]: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, keep: 
     a.check(m, k);
     b.check(k, n);
     assert!(m * n <= out.len());
-    // SAFETY: the checks put every element that the product reads or writes inside its slice; lengths of slices fit
-    // `isize`, so do the steps. `out` is borrowed exclusively.
+    // SAFETY: the checks above show that every element that the product reads or writes lies inside its slice. The length of a
+    // slice fits `isize`, so the steps do, too. `out` is borrowed exclusively.
     unsafe {
         gemm::gemm(
             m,

@@ -31,7 +31,7 @@ pub enum Thresholds<'a> {
 }
 
 impl<'a> Thresholds<'a> {
-    /// θ = −∞: a plain convolution. The gradient always goes to the input, also where the input is NaN or −∞. The gradient of the
+    /// θ = −∞: a plain convolution. The gradient always goes to the input, even if the input is NaN or −∞. The gradient of the
     /// threshold is 0.
     pub const LINEAR: Self = Self::Uniform(f32::NEG_INFINITY);
     /// θ = 0: ReLU, then convolution.
@@ -67,7 +67,7 @@ impl<'a> Thresholds<'a> {
             Self::Uniform(theta) => core::slice::from_ref(theta),
             Self::PerTap(thetas) => checked("thresholds", thetas, desc.threshold_len())?,
         };
-        // The loop looks at all of them, also after the first NaN: so the compiler can make vectors of it.
+        // The loop does not stop at the first NaN, so that the compiler can vectorise it.
         if used.iter().fold(false, |any, theta| any | theta.is_nan())
             && let Some(index) = used.iter().position(|theta| theta.is_nan())
         {

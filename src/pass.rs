@@ -147,7 +147,8 @@ impl<'l> Packer<'l> {
         workspace: &'a mut [f32],
         executor: &dyn Executor,
     ) -> Result<(&'a [f32], &'a mut [f32]), Error> {
-        /// Multiply-adds that take as long as it takes to pack a weight.
+        /// The multiply-adds that take as long as to pack one weight: an estimate, from which follows how many threads share the
+        /// packing. (No measurement of it is recorded.)
         const PRODUCTS_PER_WEIGHT: usize = 16;
         let Layer { desc, kernels, .. } = self.layer;
         let workspace = aligned(workspace, kernels.lanes);
@@ -252,7 +253,7 @@ impl<'l> Planned<'l, BackwardInputPlan> {
         let Layer { desc, kernels, .. } = self.layer;
         let BackwardInput { input, weight, thresholds, grad_output } = operands;
         let input = match input {
-            // A linear layer needs no input, so the length is not even checked.
+            // A linear layer does not read its input, so the length of the input does not matter.
             _ if thresholds.is_linear() => None,
             Some(input) => Some(checked("input", input, desc.input_len())?),
             None => return Err(Error::MissingInput),
@@ -268,7 +269,7 @@ impl<'l> Planned<'l, BackwardInputPlan> {
         let strides = thresholds.strides();
         let grad_thresholds = grad_thresholds.map(|gradient| ThresholdGradient { values: gradient.zeroed(), strides });
         if let Some(tiny) = self.plan.tiny() {
-            // There are no gaps, so all of the buffer may be zeroed.
+            // Layers that plain loops compute have tensors without gaps, so all of the buffer may be zeroed.
             let grad_input = grad_input.map(Gradient::zeroed);
             let weight = tiny.weight(desc, weight);
             tiny.backward_input(input, &weight, &thresholds, grad_output, grad_input, grad_thresholds);

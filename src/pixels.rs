@@ -1,5 +1,6 @@
-//! Pixels with their channels together, as kernels with channels in lanes read and write them. A tensor with channels last has
-//! them already. Of a tensor with channels first, or with pixels that lie too far apart, windows are copied.
+//! Pixels with their channels together, as kernels with channels in lanes read and write them. A tensor with channels last
+//! already consists of such pixels. If a tensor has channels first, or pixels that lie too far apart, the driver copies windows
+//! of it.
 //!
 //! ```text
 //! for each block of positions
@@ -10,8 +11,8 @@
 //! ```
 //!
 //! A block is as large as fits the second-level cache together with its window ([`Blocks`]). To transpose an element costs about
-//! a cycle, and the element then serves one multiply-add for each tap and each channel of the other tensor. Where these are few,
-//! kernels with positions in lanes are faster.
+//! a cycle. The element then serves one multiply-add for each tap and each channel of the other tensor. If these are few, kernels
+//! with positions in lanes are faster.
 
 use core::ops::Range;
 
@@ -27,7 +28,7 @@ use crate::workspace::row_pitch;
 /// Where pixels lie: some images, and along each axis some coordinates at a constant step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pixels {
-    // Of the first pixel and its first channel.
+    // The place of the first pixel's first channel.
     image: usize,
     first: [usize; 3],
     channel: usize,
@@ -146,8 +147,8 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    /// Groups with fewer channels are copied together with their neighbours, because what lies together in memory is read
-    /// together.
+    /// Groups with fewer channels are copied together with neighbouring groups, because neighbouring elements share cache lines:
+    /// 64 channels are four lines. (No measurement of other numbers is recorded.)
     const LEAST_CHANNELS: usize = 64;
 
     /// Groups that are copied together.
@@ -322,8 +323,8 @@ impl Results {
         });
     }
 
-    /// Visits the runs of positions of the block that follow one another in a plane of a given size: each with its number and its
-    /// image.
+    /// Visits the runs of the block's positions. The positions of a run are adjacent in a plane of the given size. The visitor
+    /// gets the number of the run, its image and its positions.
     fn rows(&self, size: [usize; 3], room: usize, mut visit: impl FnMut(usize, usize, Range<usize>)) {
         let ([d, h, w], [depth, height, width]) = (self.block.start, self.block.size);
         let [_, heights, widths] = size;
@@ -376,13 +377,13 @@ impl Reading {
     }
 }
 
-/// A block of at most so many positions may take [`MOST_FOR_FEW`] times the elements of its budget. Each block reads all weights
-/// of the layer again, so blocks must not be too small. And where planes are small, tiles run along the images, of which a block
-/// then needs several.
+/// A block of at most this many positions may take [`MOST_FOR_FEW`] times the elements of its budget. Each block reads all
+/// weights of the layer again, so blocks must not be too small. If planes are small, tiles run along the images, and a block
+/// needs several images. (No measurement of other numbers is recorded.)
 const FEW_POSITIONS: usize = 192;
 
-/// The factor by which such a block may exceed the second-level cache's part. It then still fits a core's share of the last
-/// cache.
+/// The factor by which such a block may exceed its budget, which is a part of the second-level cache. It still fits a core's
+/// share of the last cache: 8 times 160 KiB are 1.25 MiB.
 const MOST_FOR_FEW: usize = 8;
 
 /// Blocks of positions whose windows are copied.
@@ -431,7 +432,7 @@ impl Blocks {
                     return None;
                 }
             }
-            // Bisection for the most positions along this axis: `fit` are known to fit, `over` are known not to.
+            // Bisection for the most positions along this axis. `fit` positions fit, and `over` positions do not.
             let (mut fit, mut over) = (1, block[cut]);
             while over - fit > 1 {
                 let middle = fit + (over - fit) / 2;

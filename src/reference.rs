@@ -46,7 +46,7 @@ impl Real for f64 {
 pub struct Sum<T> {
     /// `Σ a·b`.
     pub value: T,
-    /// `Σ |a·b|`: an f32 evaluation in any order differs by at most a small multiple of `terms · ε` times this.
+    /// `Σ |a·b|`. The error of an f32 evaluation in any order is at most a small multiple of `terms · ε` times this.
     pub magnitude: T,
 }
 
@@ -63,9 +63,9 @@ impl<T: Real> Sum<T> {
 /// How far an f32 evaluation of a sum of `terms` products may lie from the exact value, in any order, with or without fused
 /// multiply-adds.
 ///
-/// The bound is `γ · magnitude` with `γ = 2 (terms + 8) · 2⁻²⁴`, plus the underflow of each term. The factor 2 stands for the two
-/// roundings, of the product and of the sum, that a term suffers at most at each step. The 8 covers bias, partial sums and the
-/// addition to what a buffer holds.
+/// The bound is `γ · magnitude` with `γ = 2 (terms + 8) · 2⁻²⁴`, plus the underflow of each term. The factor 2 stands for at most
+/// two roundings per step: one of the product and one of the sum. The 8 covers bias, partial sums and the addition to what a
+/// buffer holds.
 pub fn error_bound(terms: usize, magnitude: f64) -> f64 {
     const UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
     const SMALLEST: f64 = f32::MIN_POSITIVE as f64 * f32::EPSILON as f64;
@@ -188,8 +188,8 @@ fn for_each_term(desc: &ConvDesc, mut visit: impl FnMut(Term)) {
     }
 }
 
-/// Forward pass (eq. 8 with bias). Shapes as in [`ConvRelu::forward`](crate::ConvRelu::forward); `output` is
-/// overwritten, gaps between its pixels or images apart. Padding with θ ≤ 0 contributes nothing, whatever the weight is.
+/// Forward pass (eq. 8 with bias). Shapes are those of [`ConvRelu::forward`](crate::ConvRelu::forward). The function overwrites
+/// `output`, but not the gaps between its pixels or images. Padding with θ ≤ 0 contributes nothing, whatever the weight is.
 ///
 /// # Panics
 ///
@@ -215,8 +215,8 @@ pub fn forward<T: Real>(
 }
 
 /// What an [`Epilogue`](crate::Epilogue) makes of an output: `clamp(scale · y + shift + residual, low, high)`. A NaN stays one.
-/// The magnitude is that of the terms before the clamp, which takes no two values farther apart: the
-/// [`error_bound`] is that of two terms more. (Underflow grows with the scale: it is bounded for scales up to 2.)
+/// The magnitude is that of the terms before the clamp. The clamp never moves two values farther apart, so the [`error_bound`] is
+/// that of a sum with two terms more. (The error of underflow grows with the scale. The bound covers it for scales up to 2.)
 pub fn epilogue<T: Real>(y: Sum<T>, scale: T, shift: T, residual: T, [low, high]: [T; 2]) -> Sum<T> {
     let value = scale.fma(y.value, shift) + residual;
     let value = if value < low {
@@ -229,9 +229,9 @@ pub fn epilogue<T: Real>(y: Sum<T>, scale: T, shift: T, residual: T, [low, high]
     Sum { value, magnitude: scale.abs().fma(y.magnitude, shift.abs()) + residual.abs() }
 }
 
-/// Gradients of the input and of the thresholds (eq. 5 and 6); ties `x = θ` go to the threshold, and a NaN input
-/// passes its gradient to neither. With θ = −∞ everywhere (uniform) all of it goes to the input, which is not read. Both are
-/// overwritten, gaps between pixels or images apart.
+/// Gradients of the input and of the thresholds (eq. 5 and 6). A tie `x = θ` goes to the threshold, and a NaN input passes its
+/// gradient to neither. If one threshold of −∞ serves all, the whole gradient goes to the input, and the function does not read
+/// the input. It overwrites both gradients, but not the gaps between pixels or images.
 ///
 /// # Panics
 ///

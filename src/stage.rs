@@ -44,7 +44,7 @@ pub(crate) fn blocks(range: [Range<usize>; 3], size: [usize; 3]) -> impl Iterato
         let start = next?;
         let mut block = Block { start, size: [0; 3] };
         let mut following = start;
-        // The innermost axis that has blocks left moves on. The axes behind it begin again.
+        // The innermost axis that has another block moves on to it. The axes inside of that axis begin again.
         let mut moved = false;
         for axis in [2, 1, 0] {
             let end = range[axis].end;
@@ -104,7 +104,8 @@ impl Staging {
     ) {
         let axes = &self.grid.axes;
         let segments = self.grid.segments();
-        // The grid's own extent will not do: the last block may be smaller than those that the grid was made for.
+        // The extent comes from the block and not from the grid, because the last block may be smaller than the blocks for which
+        // the grid was made.
         let extent = |axis: usize| block.size[axis] + axes[axis].reach();
         let (depths, heights, width) = (extent(0), extent(1), extent(2));
         for sd in 0..segments[0] {
@@ -135,7 +136,7 @@ impl Staging {
                         let source = Source {
                             data: &image.data[base..],
                             channel: image.strides.channel,
-                            // Saturates only where a single row or element is inside, so that no step is taken.
+                            // Saturates only if a single row or element is inside, and then no step is taken.
                             row: image.strides.spatial[1].saturating_mul(axes[1].stride()),
                             step: image.strides.spatial[2].saturating_mul(axes[2].stride()),
                         };
@@ -163,7 +164,7 @@ impl Staging {
                 if partial || !inside_h.contains(&h) {
                     row.fill(self.fill);
                 } else if inside_w.len() < slab.width {
-                    // A loop each, because a call of `memset` would take longer than these few elements.
+                    // Loops and not `fill`: `fill` would call `memset`, and the call would take longer than these few elements.
                     row[..inside_w.start * lanes].iter_mut().for_each(|v| *v = self.fill);
                     row[inside_w.end * lanes..].iter_mut().for_each(|v| *v = self.fill);
                 }

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! A staged copy holds, for each segment, the coordinates `origin + segment · segment_step + stride · e` for consecutive `e`. In
-//! it every gather has stride one, whatever the stride and the dilation of the layer, and a tap is one constant offset. A stride
-//! that shares no factor with the dilation splits the taps into as many segments as the stride has phases. If the taps lie so far
-//! apart that the gaps between them would take more room than the taps, each tap has a segment of its own.
+//! this copy, every gather has stride one and every tap is one constant offset, whatever the stride and the dilation of the
+//! layer. A stride that shares no factor with the dilation splits the taps into as many segments as the stride has phases. If the
+//! taps lie so far apart that the gaps between them would take more room than the taps, each tap has a segment of its own.
 
 use core::ops::Range;
 
@@ -81,7 +81,7 @@ impl Axis {
         }
     }
 
-    /// The axis without segments that no tap reads, which need not be staged.
+    /// The same axis without the segments that no tap reads. They need not be staged.
     const fn normalized(mut self) -> Self {
         if self.segments > self.taps {
             self.segments = self.taps;
@@ -98,7 +98,7 @@ impl Axis {
             segment_step: if self.segments == 1 { self.shift * self.stride } else { self.segment_step },
             ..self
         };
-        // Saturates: what is too large to compare is too large to compute.
+        // Saturates. A layer whose sizes overflow here is too large to be computed, so the choice does not matter.
         let (apart, shared) = (positions, positions.saturating_add(self.reach()));
         if self.taps.saturating_mul(apart) < self.segments.saturating_mul(shared) { sparse } else { self }
     }

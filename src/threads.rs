@@ -85,7 +85,8 @@ pub(crate) fn for_each<J: Send>(
             jobs.for_each(work);
             Ok(())
         }
-        // Three sizes only, because each is compiled. More than one, because the jobs of many threads take kilobytes of stack.
+        // Room for 8, 32 or 128 jobs. With a single size, calls on few threads would use kilobytes of stack for jobs that they do
+        // not have. More sizes would mean more code.
         2..=8 => deal::<J, 8>(executor, count, jobs, work),
         9..=32 => deal::<J, 32>(executor, count, jobs, work),
         _ => deal::<J, MOST_PARTS>(executor, count, jobs, work),
@@ -119,7 +120,7 @@ fn deal<J: Send, const N: usize>(
     }
 }
 
-/// Firmware has one thread. To deal jobs out would cost it 1 to 4 KiB of flash.
+/// Firmware has one thread. The code that deals jobs to threads would take 1 to 4 KiB of flash.
 #[cfg(not(all(target_has_atomic = "8", not(target_os = "none"))))]
 fn deal<J: Send, const N: usize>(
     _executor: &dyn Executor,
@@ -131,7 +132,7 @@ fn deal<J: Send, const N: usize>(
     Ok(())
 }
 
-/// A buffer from whose front parts are cut.
+/// A buffer. Each [`cut`](Self::cut) takes a part off its front.
 pub(crate) struct Rest<'a>(&'a mut [f32]);
 
 impl<'a> Rest<'a> {

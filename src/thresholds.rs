@@ -37,8 +37,8 @@ impl<'a> ThresholdTable<'a> {
         self.strides
     }
 
-    /// Whether `max(0, θ)` is known to be zero for every threshold. Only a uniform threshold is looked at: to look at many takes
-    /// time.
+    /// Whether `max(0, θ)` is known to be zero for every threshold. The function looks only at a uniform threshold, because
+    /// looking at many would take time. For others it returns false.
     pub(crate) fn adds_nothing_to_padding(&self) -> bool {
         self.is_uniform() && self.values.iter().all(|&theta| theta <= 0.0)
     }

@@ -1,5 +1,6 @@
-//! Plain loops for layers of so few multiply-adds that preparing blocks, panels and vectors would take longer than computing
-//! them. The loops run on the calling thread, over the tensors as they lie in memory, and need no workspace.
+//! Plain loops for the smallest layers. They have so few multiply-adds that to prepare blocks, panels and vectors would take
+//! longer than to compute the layer. The loops run on the calling thread, over the tensors as they lie in memory, and need no
+//! workspace.
 //!
 //! A tap that reads padding is multiplied only where its threshold is above zero.
 
@@ -17,9 +18,9 @@ use crate::weight::{Packing, WeightTable, plain_strides};
 /// The most multiply-adds of a layer. It also bounds the values of a run (channels times positions), which wait on the stack.
 const MOST: usize = 256;
 
-/// The most of this estimate of the cost: rows × taps × (pairs of channels + what a row and a tap cost beside them). Measured on
-/// Zen 3: above it the drivers are faster. (A layer of 256 multiply-adds is faster here as one row of positions, and slower as 16
-/// channels of one position.)
+/// The highest estimated cost at which the loops are faster than the drivers, measured on Zen 3. The estimate is rows × taps ×
+/// (pairs of channels + 4). The 4 stands for what each row and tap costs beside its pairs. (A layer of 256 multiply-adds is
+/// faster here if it is one row of positions, and slower if it is 16 channels of one position.)
 const MOST_VISITS: usize = 100;
 
 /// Most positions of a run.
@@ -56,8 +57,8 @@ impl Places {
 }
 
 impl Tiny {
-    /// The loops of a layer that is small enough and has tensors without gaps. Builds without vectors leave these loops out:
-    /// there the drivers have less to prepare, and the size of the code matters.
+    /// The loops of a layer, if the layer is small enough and its tensors have no gaps. Builds without vectors leave the loops
+    /// out, because their drivers have less to prepare and the size of their code matters.
     pub(crate) const fn of(desc: &ConvDesc, tuning: &Tuning) -> Option<Self> {
         if !VECTORS || desc.multiply_adds() > min(tuning.tiny, MOST) || desc.batch() == 0 || desc.groups() != 1 {
             return None;

@@ -1,4 +1,5 @@
-//! Cuts a caller's workspace into buffers, each aligned to a vector. A load that crosses two cache lines costs twice.
+//! Cuts a caller's workspace into buffers, each aligned to a vector. (A load that crosses from one cache line into the next takes
+//! as long as two loads.)
 //!
 //! A driver lists its buffers once, as [`Buffers`]. Both the length of the workspace and the buffers themselves follow from that
 //! list.

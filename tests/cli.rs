@@ -75,16 +75,31 @@ fn train<'a>(epochs: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 fn table_6_is_counted() {
     let scratch = Scratch::new("table6");
     let out = scratch.path("results");
-    for arguments in [&["params"][..], &["experiment", "table6", "--out", &out]] {
-        let printed = succeed(arguments);
-        for count in ["1,035,268", "1,035,280", "1,035,387", "1,038,184"] {
-            assert!(printed.contains(count), "{printed}");
-        }
+    let [params, table] = [&["params"][..], &["experiment", "table6", "--out", &out]].map(succeed);
+    for count in ["1,035,268", "1,035,280", "1,035,387", "1,038,184"] {
+        assert!(params.contains(count) && table.contains(count), "{params}\n{table}");
     }
-    let all = succeed(&["experiment", "table6", "--out", &out]);
     for count in ["14,728,266", "14,774,436", "11,173,962", "11,220,132"] {
-        assert!(all.contains(count), "{all}");
+        assert!(table.contains(count), "{table}");
     }
+    let file = |end: &str| Path::new(&out).join(format!("table6-densenet-cifar.{end}"));
+    let (page, lines) = (fs::read_to_string(file("html")).unwrap(), csv_of(&file("csv")));
+    assert_needs_nothing_else(&page);
+    let results = table_of(&page, "results");
+    assert_eq!((results.len(), lines.len()), (6, 6));
+    for (cells, line) in results.iter().zip(&lines) {
+        let count: f64 = line["parameters"].parse().unwrap();
+        assert_eq!([&cells[0], &line["paper"]], [&line["row"], &line["parameters"]]);
+        assert!(holds(&cells[1], &[count]) && holds(&cells[3], &[count]), "{cells:?}");
+    }
+    assert_eq!(table_of(&page, "others").len(), 4);
+    assert!(page.contains("<pre id=\"command\">convrelu experiment table6 --out "), "{page}");
+
+    // The paper has no counts of a network of another size, which gets files of its own.
+    let other = succeed(&["experiment", "table6", "--growth", "4", "--out", &out]);
+    assert!(other.contains("growth 4, 100 classes") && !other.contains("1,035,268"), "{other}");
+    let page = fs::read_to_string(Path::new(&out).join("table6-densenet-cifar-growth4.html")).unwrap();
+    assert!(page.contains("The paper has no counts of this network.") && table_of(&page, "results")[0][3] == "–");
 }
 
 #[test]
@@ -572,6 +587,15 @@ fn csv_of(path: &Path) -> Vec<std::collections::HashMap<String, String>> {
     reader.deserialize().map(Result::unwrap).collect()
 }
 
+/// Nothing is fetched: there are no addresses but an empty icon.
+fn assert_needs_nothing_else(page: &str) {
+    for part in ["http:", "https:", "//", "src=", "url(", "@import", "<script", "<iframe", "<object"] {
+        assert!(!page.contains(part), "{part}");
+    }
+    assert_eq!(page.matches("href=").count(), page.matches("href=\"data:,\"").count());
+    assert!(page.contains("prefers-color-scheme: dark") && page.contains("default-src 'none'"));
+}
+
 /// Whether a cell holds these numbers, as exactly as it is written.
 fn holds(cell: &str, expected: &[f64]) -> bool {
     let numbers: Vec<&str> = cell.split(' ').filter(|word| !["±", "to"].contains(word)).collect();
@@ -604,12 +628,7 @@ fn reports_are_whole_and_show_the_numbers_of_their_csv() {
     let file = |end: &str| Path::new(&out).join(format!("table1-digits-small-cnn-relu-convrelu{end}"));
     let page = fs::read_to_string(file(".html")).unwrap();
 
-    // Nothing is fetched: there are no addresses but an empty icon.
-    for part in ["http:", "https:", "//", "src=", "url(", "@import", "<script", "<iframe", "<object"] {
-        assert!(!page.contains(part), "{part}");
-    }
-    assert_eq!(page.matches("href=").count(), page.matches("href=\"data:,\"").count());
-    assert!(page.contains("prefers-color-scheme: dark") && page.contains("default-src 'none'"));
+    assert_needs_nothing_else(&page);
     // What a user has named is text, also if it looks like an element.
     assert!(!page.contains("a & b") && page.contains("a &amp; b"), "{out}");
 

@@ -80,7 +80,8 @@ fn multiply(kernels: &Kernels, sums: &[f32], weight: &[f32], width: usize, row: 
         && width <= ZEROS.len().min(kernels.masked_vectors * kernels.lanes)
     {
         let one = Lattice { counts: [1; 4], steps: [[0; 4]; 2] };
-        // Input and threshold are both zero. In a tie the product goes to the threshold.
+        // The kernel gets zeros as input and as thresholds. In a tie the product goes to the threshold, and that is the product
+        // wanted here.
         let (input, thresholds) = (&ZEROS[..width], &ZEROS[..width]);
         kernels.masked(MaskedProducts {
             inputs: one,

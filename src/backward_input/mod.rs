@@ -11,8 +11,8 @@
 //! | [`planar`] | positions | few input channels; channels first with little work per input |
 //! | [`tiny`](crate::tiny) | nothing | at most 256 multiply-adds |
 //!
-//! Padding has no input position. Where a tap reads it, x̂ is 0, so the gradient goes to the threshold if θ ≥ 0 and nowhere
-//! otherwise. That part is one sum per tap over the border ([`border`]), outside of the hot loops.
+//! Padding has no input position. If a tap reads padding, x̂ is 0, so the gradient goes to the threshold if θ ≥ 0, and nowhere
+//! otherwise. This part is one sum per tap over the border. [`border`] computes it outside of the hot loops.
 
 mod border;
 mod planar;
@@ -93,14 +93,15 @@ const MOST_SUMS: usize = 80 * 1024;
 
 /// The segments of images, and of positions along the first axis that has several.
 ///
-/// They decide the order of sums, so they do not depend on the number of threads. Their number is even (or one), so that two
-/// threads share them equally. Among the numbers that give the largest possible number of threads the smallest share, it is the
-/// least. `shared` is what the panels of a task [share](Work::shared).
+/// The segments decide the order of sums, so they do not depend on the number of threads. Their number is even (or one), so that
+/// two threads share them equally. The function tries each such number for [`MOST_SEGMENTS`] threads, the most that can share
+/// segments. It takes the number with which the largest share of a thread is the smallest, but prefers few segments. `shared` is
+/// what the panels of a task [share](Work::shared).
 const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &Tuning, shared: usize) -> [Panels; 2] {
     /// The least positions of a segment. They keep its tiles full, and make it cheap to read the weights again for each segment.
     const LEAST_POSITIONS: usize = 64;
-    /// With more elements of weights, 1 MiB, cutting into segments, each of which reads all weights, is no better than cutting
-    /// into panels, each of which reads its own.
+    /// Elements of weights, 1 MiB. Each segment reads all weights of the layer, but each panel reads only its own. With more
+    /// weights than this, cutting into segments is no better than cutting into panels.
     const MANY_WEIGHTS: usize = 256 * 1024;
 
     let (batch, size) = (desc.batch(), desc.input_size());
@@ -125,7 +126,8 @@ const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &
         let images_of_part = of_images.saturating_mul(images.max());
         let positions_of_part = images_of_part.saturating_mul(of_positions.saturating_mul(positions.max()));
         let largest = positions_of_part.saturating_mul(of_panels.saturating_mul(16).saturating_add(shared));
-        // More segments cost a single thread a few percent, so they have to shrink the largest share by an eighth.
+        // More segments take a single thread a few percent more time. So a larger number must make the largest share smaller by
+        // an eighth.
         if largest < least / 8 * 7 {
             (least, best) = (largest, [images, positions]);
         }
@@ -174,7 +176,7 @@ impl BackwardInputPlan {
             _ => Driver::Planar(Planar::new(desc, tuning)),
         };
         let panels = packing.all_panels(desc);
-        // One threshold for each weight of a single output channel.
+        // There is one threshold for each weight of a single output channel.
         let thresholds_len = packing.len(desc) / desc.group_out_channels();
         let depthwise = matches!(driver, Driver::Depthwise(_));
         let sums_len = thresholds_len.saturating_mul(driver.partial(kernels));
@@ -231,8 +233,9 @@ impl BackwardInputPlan {
         }
     }
 
-    /// Whether gradients can start from given values. That pays where the driver computes them in a copy. The other drivers would
-    /// have to write the values and read them again, so the caller may as well write them and ask for an addition.
+    /// Whether gradients can start from given values. The driver does this if it computes the gradients in a copy. Other drivers
+    /// would have to write the values first and read them again. The caller can do that itself: it writes the values and asks for
+    /// an addition.
     pub(crate) const fn begins(&self) -> bool {
         match &self.driver {
             Driver::Progressions(driver) => VECTORS && driver.copies(),
@@ -433,8 +436,8 @@ impl BackwardInputPlan {
     fn add_sums(&self, call: &BackwardInputCall<'_>, sums: &[f32], grad_thresholds: &mut ThresholdGradient<'_>) {
         let (desc, count) = (call.desc, self.segment_count());
         let partial = self.driver.partial(call.kernels);
-        // All segments of a panel, then those of the next one, however threads share the panels. So the order of additions is
-        // fixed also where a single threshold collects all sums.
+        // First all segments of one panel, then all segments of the next one, however threads share the panels. So the order of
+        // additions is fixed even if a single threshold collects all sums.
         for panel in 0..self.packing.all_panels(desc) {
             let table = self.table(desc, panel..panel + 1);
             let channels = self.channels(desc, panel);
@@ -474,8 +477,8 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
 const fn in_planes(desc: &ConvDesc) -> bool {
     /// The most steps of an input's sum: taps times output channels.
     const FEW_STEPS: usize = 128;
-    /// The least positions, and the least positions of a row where there are several taps, that fill the vectors of a tile well
-    /// enough.
+    /// The least positions of an image, and the least positions of a row if there are several taps. With fewer, too many lanes of
+    /// a tile's vectors are empty.
     const LEAST_POSITIONS: usize = 32;
     const LEAST_ROW: usize = 16;
 

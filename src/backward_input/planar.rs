@@ -197,7 +197,7 @@ impl Worker<'_, '_, '_> {
                     rows,
                     columns,
                     source_row: site.grid.extent[2],
-                    // Saturates only where there is a single row, so that no step is taken.
+                    // Saturates only if there is a single row, and then no step is taken.
                     row: site.phases[1].step.saturating_mul(width),
                     column: site.phases[2].step,
                 },

@@ -1,7 +1,7 @@
 //! Driver of the input's gradient with input channels in lanes.
 //!
-//! Tensors with channels last are read and written in place. Of tensors with channels first, the [window](crate::pixels) of each
-//! block is transposed, and so are the inputs of each panel and their gradients.
+//! The driver reads and writes tensors with channels last in place. If tensors have channels first, it transposes the
+//! [window](crate::pixels) of each block, the inputs of each panel, and their gradients.
 //!
 //! ```text
 //! for each panel of input channels, or all at once    whichever moves less through the caches
@@ -71,7 +71,7 @@ pub(super) const fn applies(desc: &ConvDesc, tuning: &Tuning, packing: &Packing)
 
 /// Most vectors of input channels per panel.
 pub(super) const fn most_vectors(desc: &ConvDesc, kernels: &Kernels) -> usize {
-    // Measured: three panels of two vectors are a little faster than two of three.
+    // Three panels of two vectors were measured to be a little faster than two panels of three.
     if desc.group_in_channels().div_ceil(kernels.lanes) == 6 { 2 } else { kernels.masked_vectors }
 }
 
@@ -93,8 +93,8 @@ impl Progressions {
         let panels = packing.panels();
         let [outputs, inputs] = [volume(desc.output_size()), volume(desc.input_size())];
         let image = outputs.saturating_mul(desc.out_channels());
-        // The inputs of a block: their part of the output's gradient has so many elements. A block is not longer than a segment
-        // of sums.
+        // The inputs of a block whose part of the output's gradient has at most `BLOCK` elements. A block is not longer than a
+        // segment of sums.
         let most = min(BLOCK, tuning.staging_len) as u128 * inputs as u128 / max(image, 1) as u128;
         let most = if most > SEGMENT as u128 { SEGMENT } else { most as usize };
         let block = block(desc, min(most, tuning.positions));

@@ -54,7 +54,7 @@ pub(crate) struct BackwardWeightPlan {
 /// share.
 const MOST_SUMS: usize = 512 * 1024;
 
-/// Elements of sums that one thread adds up before another thread would have woken: 256 KiB.
+/// Elements of sums, 256 KiB. A single thread adds up this many in less time than another thread needs to wake up.
 const ADDED_ALONE: usize = 64 * 1024;
 
 /// The least positions of a segment. To add its sums to others then costs one or two hundredths of its time. [`outer`] needs more
@@ -98,9 +98,9 @@ enum Driver {
     Tiny(Tiny),
 }
 
-/// Whether [`stripes`] are the faster algorithm, if they apply. They copy a stripe for each tap. A layer with channels first has
-/// to transpose its tensors in addition. Where it has many taps, [`outer`] is cheaper, which makes one copy for all taps, unless
-/// there are few positions beside a large gradient of the weight.
+/// Whether [`stripes`] are the faster algorithm for a layer that they can compute. They copy a stripe for each tap. If the layer
+/// has channels first, they also transpose its tensors. [`outer`] makes one copy for all taps, so it is faster for layers of many
+/// taps. But it is slower if there are few positions beside a large gradient of the weight.
 const fn suits_stripes(desc: &ConvDesc) -> bool {
     /// The most positions of a small plane.
     const FEW_POSITIONS: usize = 100;
@@ -262,8 +262,8 @@ impl BackwardWeightPlan {
         self.segments as usize * self.cuts as usize
     }
 
-    /// How many segments have sums at the same time. Where threads share the segments, all have. A single thread needs the sums of
-    /// one segment at a time.
+    /// How many segments have sums at the same time. If threads share the segments, all segments have. A single thread needs the
+    /// sums of one segment at a time.
     const fn kept(&self) -> usize {
         if self.parts.images().count() > 1 { self.segments() } else { 1 }
     }
@@ -303,7 +303,7 @@ impl BackwardWeightPlan {
         let desc = call.desc;
         let Self { part_len, .. } = *self;
         if self.parts.count() == 0 {
-            // An empty batch has no task that would replace the values, so they are zeroed here.
+            // An empty batch has no task, so no task would replace the values. They are zeroed here.
             grad_weight.map(Gradient::zeroed);
             return Ok(());
         }

@@ -2,9 +2,10 @@
 //!
 //! The patch of a position holds what the position reads through all taps, clamped and padded: a row of `taps × channels`
 //! elements. The patches of a block of positions make a matrix. Its product with the gradients of the same positions is the
-//! block's part of the gradient of the weight. One of the two matrices is in the lanes and the other in the rows, whichever
-//! leaves fewer lanes empty. For example, the first layer of a network has 3 channels, so 27 taps × channels, and 64 output
-//! channels: there the output channels are in the lanes. Each patch ends with a 1, whose product is the gradient of the bias.
+//! block's part of the gradient of the weight. One of the two matrices is in the lanes and the other in the rows. The driver
+//! chooses the arrangement that leaves fewer lanes empty. For example, the first layer of a network has 3 channels, so 27 taps ×
+//! channels, and 64 output channels: there the output channels are in the lanes. Each patch ends with a 1, whose product is the
+//! gradient of the bias.
 //!
 //! ```text
 //! for each slab of output channels

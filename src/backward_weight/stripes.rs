@@ -1,9 +1,9 @@
 //! Driver of the weight's gradient that sums outer products over the positions that read inside.
 //!
 //! Input channels are in the lanes. A stripe, a few vectors of input channels at one tap, meets one tile of output channels after
-//! another. With channels last, the input is read and the gradient of the weight is updated in place. With channels first, the
-//! [window](crate::pixels) of each block is transposed, and the sums of a slab, for a few input channels, are transposed once.
-//! Nothing is padded:
+//! another. With channels last, the driver reads the input and updates the gradient of the weight in place. With channels first,
+//! it transposes the [window](crate::pixels) of each block, and transposes the sums of a slab, for a few input channels, once. It
+//! never pads:
 //!
 //! ```text
 //! for each slab of output channels (and a few input channels)
@@ -14,11 +14,11 @@
 //!         for each tile of output channels      sums in registers over the box, then added to the gradient
 //! ```
 //!
-//! Padding has the same value at all positions. So its part is `max(0, θ)` times the sum of the gradients at these positions. It
-//! is added together with the first block, where `θ > 0`.
+//! Padding has the same value at all positions. So its part of the gradient is `max(0, θ)` times the sum of the gradients at
+//! these positions. The driver adds this part together with the first block, if `θ > 0`.
 //!
-//! Each block is a segment of the sums over positions ([`crate::sums`]), so the gradient itself is the only sum to keep. Only
-//! where there are very many blocks ([`MOST_BLOCKS`]), the blocks of each 8192 positions have sums of their own first.
+//! Each block is a segment of the sums over positions ([`crate::sums`]), so the gradient itself is the only sum to keep. If there
+//! are more than [`MOST_BLOCKS`] blocks, the blocks of each 8192 positions are summed apart first.
 
 use core::ops::Range;
 
@@ -42,11 +42,11 @@ const BLOCK_LEN: usize = 64 * 1024;
 /// Elements of a stripe and the gradients of a tile: 24 KiB, which stay in the first-level cache.
 const TILE_LEN: usize = 6 * 1024;
 
-/// A block of at most so many positions is not shrunk to fit the cache. With fewer, loading and storing the gradient of the
+/// A block of at most this many positions is not shrunk to fit the cache. With fewer, loading and storing the gradient of the
 /// weight would take a noticeable share of the time.
 const FEW_POSITIONS: usize = 128;
 
-/// Input channels that are copied together, because what lies together in memory is read together.
+/// Input channels that are copied together, because neighbouring elements share cache lines: 64 channels are four lines.
 const COPIED_CHANNELS: usize = 64;
 
 /// Elements that are copied together where there are few positions. There most of the traffic is the gradient of the weight, so

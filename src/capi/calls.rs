@@ -36,7 +36,7 @@ unsafe fn thresholds<'a>(
         // SAFETY: what `slice` asks.
         CONVRELU_THRESHOLDS_PER_TAP => Ok(Thresholds::PerTap(unsafe { slice(buffer, "thresholds")? })),
         CONVRELU_THRESHOLDS_RELU => Ok(Thresholds::RELU),
-        // As a rule, the caller has not set it.
+        // The initialiser sets NaN. So most callers with a NaN here have forgotten to set the threshold.
         CONVRELU_THRESHOLDS_UNIFORM if uniform.is_nan() => Err(Fault::UniformNan),
         CONVRELU_THRESHOLDS_UNIFORM => Ok(Thresholds::Uniform(uniform)),
         _ => Err(Fault::InvalidValue { argument, value: kind as usize }),

@@ -58,7 +58,7 @@ sized! {
     convrelu_error as "error";
 }
 
-/// The size of a struct whose other fields are not to be read yet.
+/// Checks the size field of a struct, and reads no other field.
 ///
 /// # Safety
 ///
@@ -91,8 +91,8 @@ pub(super) fn accumulation(number: u32, name: &'static str) -> Result<Accumulati
 ///
 /// **Struct pointer**.
 pub(super) unsafe fn read_struct<T: Copy + Versioned>(from: *const T) -> Result<T, Fault> {
-    // SAFETY: **Struct pointer**; the struct is read whole only where its size is that of this version, whose fields are
-    // numbers and pointers of any bits, or a function that the **Callback** contract vouches for.
+    // SAFETY: **Struct pointer**; the whole struct is read only if its size is that of this version. Its fields are numbers and
+    // pointers, which may hold any bits, or a function, for which the **Callback** contract vouches.
     let value = unsafe {
         check_size(from, T::NAME)?;
         from.read()
@@ -112,7 +112,7 @@ pub(super) fn check_reserved<T: Versioned>(value: &T) -> Result<(), Fault> {
 ///
 /// **Struct pointer**.
 pub(super) unsafe fn write_struct<T: Copy>(to: *mut T, argument: &'static str, value: T) -> Result<(), Fault> {
-    // SAFETY: **Struct pointer**; the struct is written only where its size is that of this version.
+    // SAFETY: **Struct pointer**; the struct is written only if its size is that of this version.
     unsafe {
         check_size(to, argument)?;
         to.write(value);
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn an_error_that_cannot_be_filled_is_found_before_anything_is_written() {
         let (mut isa, mut error) = (77, convrelu_error { struct_size: 8, ..ERROR });
-        // SAFETY: numbers and structs as they should be, but for the size of the error.
+        // SAFETY: all pointers point to values of their types. The size in the error is wrong, which the call must find.
         let status = unsafe { convrelu_isa_detect(&mut isa, &mut error) };
         assert_eq!((status, isa), (convrelu_status::CONVRELU_STRUCT_SIZE, 77));
         assert_eq!(error, convrelu_error { struct_size: 8, ..ERROR });
@@ -271,16 +271,16 @@ mod tests {
     #[test]
     fn of_several_results_all_are_written_or_none() {
         let (mut major, mut patch, mut error) = (77, 77, ERROR);
-        // SAFETY: numbers, or null.
+        // SAFETY: every pointer points to a value of its type, or is null.
         let status = unsafe { convrelu_version(&mut major, null_mut(), &mut patch, &mut error) };
         assert_eq!((status, error.status, major, patch), (convrelu_status::CONVRELU_NULL, status as u32, 77, 77));
 
         let (mut message, mut lens) = ([85; 8], [0usize; 2]);
         let odd = lens.as_mut_ptr().wrapping_byte_add(1);
-        // SAFETY: as long as it says; the misaligned pointer is not followed.
+        // SAFETY: the buffer is as long as the capacity says. The library does not follow a misaligned pointer.
         let status = unsafe { convrelu_error_message(&error, message.as_mut_ptr(), message.len(), odd) };
         assert_eq!((status, message), (convrelu_status::CONVRELU_MISALIGNED, [85; 8]));
-        // SAFETY: null is no struct.
+        // SAFETY: the pointer to the struct is null, which the contract allows.
         let status = unsafe { convrelu_error_message(null(), message.as_mut_ptr(), message.len(), null_mut()) };
         assert_eq!((status, message), (convrelu_status::CONVRELU_NULL, [85; 8]));
     }

@@ -143,7 +143,7 @@ pub(super) fn packed<'a>(
     if buffer.len() < required {
         return Err(Error::BufferTooShort { argument: "weight", len: buffer.len(), required }.into());
     }
-    // An intact header says nothing else. In a forged one, any number is possible.
+    // In the header of `convrelu_pack_weight`, `skipped` is less than a vector. A forged header may hold any number.
     let elements = elements.get(skipped..).unwrap_or_default();
     let weight = packer.packed_before(elements).ok_or(Fault::NotPacked)?;
     Ok((weight, hash))

@@ -1,8 +1,8 @@
 //! Forward driver with output channels in lanes. It multiplies only by taps that read inside the input.
 //!
-//! Tensors with channels last are read and written in place. Of tensors with channels first, the [window](crate::pixels) of each
-//! block is transposed. Pixels of a group that lie a multiple of 4096 bytes apart are copied as well, because they would share a
-//! few sets of the cache.
+//! The driver reads and writes tensors with channels last in place. If a tensor has channels first, it transposes the
+//! [window](crate::pixels) of each block. It also copies windows if the pixels of a group lie a multiple of 4096 bytes apart,
+//! because such pixels share a few sets of the cache.
 //!
 //! Positions that read inside through the same taps are a class. For each block of positions and each panel of output channels,
 //! the driver calls the kernel once per class: for a box of positions times a box of taps, both at constant steps. Taps that read
@@ -112,7 +112,7 @@ impl BatchReduce {
                 let [d, h, w] = desc.stride();
                 let per_position = desc.group_in_channels().saturating_mul(d).saturating_mul(h).saturating_mul(w);
                 let most = clamp(BLOCK_LEN / max(per_position, 1), 1, tuning.positions);
-                // Whole images, planes or rows where they fit, because tiles at the edges of a block have few rows.
+                // The block holds whole images, planes or rows if they fit, because tiles at the edges of a block have few rows.
                 let block = largest_block(desc.output_size(), most);
                 let images = clamp(most / volume(desc.output_size()), 1, max(desc.batch(), 1));
                 (images, block, None)
@@ -169,7 +169,7 @@ impl BatchReduce {
                 && self.halves.unwrap_or_else(|| call.kernels.vectors_are_pairs()),
         };
         // All panels use the clamped inputs of a few tiles, and then those of the next few tiles. So the weights of all panels
-        // are read many times. That pays only if they come from the last cache, not from memory.
+        // are read many times. This is faster only if the last cache holds the weights.
         let few_weights = self.packing.depth(desc).saturating_mul(self.packing.group_width()) <= MOST_WEIGHTS;
         let mut first = true;
         for images in chunks(images, self.images) {
@@ -247,8 +247,8 @@ struct Place {
     block: Block,
     /// The input, or a copy of the window that the block reads.
     source: Source,
-    /// The only class of the block, if it has just one. Then no panel needs to enumerate the classes, which would take a
-    /// noticeable time where there is little work.
+    /// The only class of the block, if the block has just one. Then no panel needs to enumerate the classes. In small layers that
+    /// would take a noticeable time.
     only: Option<Site>,
 }
 

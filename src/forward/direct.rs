@@ -31,8 +31,8 @@ impl Direct {
         let axes = Axis::all_forward(desc);
         let mut planar = Planar::new(&axes, desc.group_in_channels(), usize::MAX, tuning);
         let mut grid = Grid::new(axes, planar.block);
-        // Scalar code gains by it: a copy would cost as much time as the sums, and memory. Vectors would lose: planes that lie
-        // far apart would miss the caches, and the last vector of an image would read beyond it.
+        // Scalar code is faster without a copy: to copy takes about as long as to sum. Vectors are faster with a copy: planes
+        // that lie far apart would miss the caches, and the last vector of an image would read beyond it.
         let in_place = kernels.lanes == 1 && desc.reads_whole_planes();
         if in_place {
             grid = Grid::of_source(axes);
@@ -104,8 +104,8 @@ impl Direct {
                         };
                         let output = output.runs(image, out_channels.clone(), positions.clone());
                         let [starts, ends] = [first == 0, channels.end == in_channels];
-                        // A program that never makes an epilogue has none here. The question looks redundant, but the optimiser
-                        // does not know the answer across the call, and without it would link the epilogues' code.
+                        // This filter changes no result: a program that never makes an epilogue has none here. But the optimiser
+                        // cannot see that across the calls. The filter lets it leave the code of epilogues out.
                         let epilogue = call.epilogue.filter(|_| kernel::epilogues_made());
                         let ending =
                             epilogue.map(|epilogue| epilogue.from(out_channels.start, output.offset).of(starts, ends));

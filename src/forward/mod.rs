@@ -66,7 +66,7 @@ const fn most_vectors(desc: &ConvDesc, kernels: &Kernels) -> usize {
     /// Elements of weights that stay in a second-level cache of 1 MiB, as CPUs with AVX-512 have: 768 KiB. (512 channels with 3×3
     /// taps on Zen 4: panels of two vectors take 0.82 of the time of panels of four.)
     const MOST_WEIGHTS: usize = 192 * 1024;
-    /// The least vectors that keep the units for multiply-adds busy.
+    /// The least vectors per panel: with 6 rows they are 12 chains of multiply-adds, and 8 chains keep two units busy.
     const LEAST: usize = 2;
     let per_vector = desc.group_in_channels().saturating_mul(desc.taps()).saturating_mul(kernels.lanes);
     clamp(MOST_WEIGHTS / per_vector, min(LEAST, kernels.channel_vectors), kernels.channel_vectors)
@@ -192,15 +192,15 @@ impl ForwardPlan {
 const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     /// With fewer output positions, lanes of positions are too often empty.
     const FEW_POSITIONS: usize = 256;
-    /// With at most so many steps of a sum, to transpose its result costs a tenth of the sum or more.
+    /// With at most this many steps of a sum, transposing the result takes a tenth of the sum's time or more.
     const FEW_STEPS: usize = 64;
-    /// With at most so many input channels of a 1×1 layer, to transpose its input costs more than to copy it in planes. With a
-    /// stride, which leaves out most of the planes' elements, the limit is higher.
+    /// With at most this many input channels of a 1×1 layer, transposing the input takes longer than copying its planes. The
+    /// limit is higher for layers with a stride, which read few elements of the planes.
     const FEW_CHANNELS: usize = 128;
     const FEW_STRIDED: usize = 256;
 
-    /// With fewer multiply-adds per image, the lanes without a position cost less than beginning a class of positions. (An image
-    /// with padding has up to nine classes.)
+    /// With fewer multiply-adds per image, empty lanes cost less time than the beginnings of classes of positions. (An image with
+    /// padding has up to nine classes.)
     const LITTLE_WORK: usize = 1 << 14;
 
     if !VECTORS {
@@ -208,7 +208,7 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> ForwardAlgorithm {
     }
     let channels = desc.group_out_channels();
     let positions = volume(desc.output_size());
-    // A lane without a channel costs as much as any other. On large planes, positions fill the lanes better.
+    // A lane without a channel costs as much time as any other lane. On large planes, positions leave fewer lanes empty.
     let empty = channels < 24 && channels * 5 < channels.next_multiple_of(kernels.lanes) * 4;
     let steps = desc.group_in_channels() * desc.taps();
     let transposed = matches!(desc.tensor_layout(), Layout::Nchw);
@@ -266,7 +266,8 @@ const fn share_out(desc: &ConvDesc, panels: usize, threads: usize, depthwise: bo
     let size = desc.output_size();
     let axis = long_axis(size);
     let finest = min(volume(size) / LEAST_POSITIONS, size[axis]);
-    // With channels first, the panels of a block share a copy of its input. To make it takes about as long as one tap takes.
+    // With channels first, the panels of a block share a copy of its input. Making this copy takes about as long as the products
+    // of one tap.
     let copied = matches!(desc.tensor_layout(), Layout::Nchw) && !depthwise;
     let shared = 1 + if copied { 16 / desc.taps() } else { 0 };
     let reading = if depthwise { 0 } else { 16 * POSITIONS_PER_READING / inner_positions(size) };

@@ -5,8 +5,8 @@
 //! positions ──────┬──────┬──────┬──────────┬──────┬──────┬──────
 //! ```
 //!
-//! A tap reads inside from one position on and until another. The taps change only at these positions. So there are at most two
-//! intervals more than twice the number of taps, and one division finds the next change.
+//! Each tap reads inside from one position up to another one. The taps that read inside change only at these positions. So there
+//! are at most `2 · taps + 1` intervals. One division finds the next change.
 
 use super::reads::Reads;
 use super::span::Span;

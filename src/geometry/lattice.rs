@@ -58,8 +58,8 @@ impl<const T: usize> Lattice<T> {
         self
     }
 
-    /// As [`joined`](Self::joined), but if the innermost places are adjacent in every tensor, they stay so. (A single innermost
-    /// place could otherwise be joined with an axis whose places lie apart.)
+    /// As [`joined`](Self::joined), but if the innermost places are adjacent in every tensor, they stay adjacent. (`joined` may
+    /// join a single innermost place with an axis whose places lie apart.)
     pub(crate) fn joined_lines(self) -> Self {
         let joined = self.joined();
         if joined.steps.iter().all(|steps| steps[3] == 1) { joined } else { self }

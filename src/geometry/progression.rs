@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Input `i` is read through the taps with `k · dilation ≡ i + padding` modulo the stride. The inputs with the same residue are a
-//! phase. In a phase, inputs read outputs in the way in which outputs read inputs, with stride 1: the next input reads the next
-//! output, and a later tap of the kernel an earlier output. So a phase has intervals, and these are the progressions.
+//! phase. Within a phase, inputs read outputs as outputs read inputs, with stride 1. The next input reads the next output. A
+//! later tap of the kernel reads an earlier output. So a phase has intervals, and these are the progressions.
 
 use core::ops::Range;
 
@@ -72,7 +72,7 @@ pub(crate) struct Progression {
     pub(crate) taps: Steps,
     /// The output that reads the first input through the first tap.
     pub(crate) output: usize,
-    /// The output that reads the same input through the next tap lies so many outputs before.
+    /// The output that reads the same input through the next tap lies this many outputs before.
     pub(crate) shift: usize,
 }
 
@@ -215,7 +215,7 @@ mod tests {
                     assert!(!core::mem::replace(&mut seen[input], true));
                     assert_eq!(of_progression(&progression, index), readers(&desc, 2, input), "{desc:?} {input}");
                 }
-                // The one before it in the same phase ends where this begins, and has other taps.
+                // The progression before it in the same phase ends where this one begins, and has other taps.
                 if let Some(last) = last.filter(|last| last.inputs.first % step == first % step) {
                     assert_eq!(last.inputs.at(last.inputs.count), first);
                     assert_ne!(last.taps, progression.taps, "{desc:?}");

@@ -4,7 +4,7 @@
 //! position p reads through tap t the source coordinate   origin + p · stride + t · dilation
 //! ```
 //!
-//! Coordinates outside `0..source` are padding. Outputs that read inputs have this form. So have inputs that read outputs, if the
+//! Coordinates outside `0..source` are padding. Outputs read inputs in this form. Inputs also read outputs in this form, if the
 //! inputs have the same residue modulo the stride ([`Phase`](super::Phase)).
 
 use core::ops::Range;

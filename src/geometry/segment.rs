@@ -4,22 +4,23 @@
 //! ∂w = (g₀·f₀ + … + g₈₁₉₁·f₈₁₉₁) + (g₈₁₉₂·f₈₁₉₂ + …) + …
 //! ```
 //!
-//! The error of a single chain over all positions grows with their number: a sum of ones in f32 ends at 2²⁴. Segments depend only
-//! on the descriptor and the instruction set, so the bits do not depend on threads.
+//! The error of a single chain over all positions grows with their number. For example, a sum of ones in f32 stops growing at
+//! 2²⁴. Segments depend only on the descriptor and the instruction set, so the number of threads does not change a bit of the
+//! result.
 
 use super::parts;
 use crate::arith::min;
 
-/// The positions after which a partial sum ends. The last block of a segment may exceed it, and a block has at most so many
+/// The positions after which a partial sum ends. The last block of a segment may exceed it. A block has at most this many
 /// positions.
 pub(crate) const SEGMENT: usize = 8192;
 
-/// The most segments that have sums of their own so that threads can share them. So many threads find work even where there is
-/// nothing else to share.
+/// The most segments that have sums of their own, so that threads can share the segments. With 16 segments, 16 threads find work
+/// even in layers that have nothing else to share.
 pub(crate) const MOST_SEGMENTS: usize = 16;
 
-/// The number of such segments that is worth its cost, where a task has at least `part` multiply-adds. The sums of each segment
-/// cost time as well.
+/// The number of such segments that is worth its cost, if a task has at least `part` multiply-adds. Each segment has sums, which
+/// take time to clear and to add. So each has the work of at least 12 tasks, a guess that the commit log does not measure.
 pub(crate) const fn paying_segments(multiply_adds: usize, part: usize) -> usize {
     const PARTS_PER_SEGMENT: usize = 12;
     parts(MOST_SEGMENTS, multiply_adds, part.saturating_mul(PARTS_PER_SEGMENT))

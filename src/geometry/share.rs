@@ -26,8 +26,8 @@ pub(crate) const fn parts(threads: usize, multiply_adds: usize, least: usize) ->
 pub(crate) struct Panels {
     len: usize,
     count: usize,
-    // Both are kept, because tiles ask for their rows so often that a division each time would cost too much. `size` is that of
-    // the smaller parts, and `larger` is the number of parts that have one item more.
+    // The struct keeps both results of the division, because tiles ask for them so often that to divide each time would take too
+    // long. `size` is the size of the smaller parts. `larger` is the number of parts that have one item more.
     size: usize,
     larger: usize,
 }
@@ -172,7 +172,7 @@ mod tests {
                     let parts = parts(threads, multiply_adds, least);
                     assert!(parts >= 1 && parts <= threads.max(1) && parts <= MOST_PARTS);
                     assert!(parts == 1 || multiply_adds / parts >= least);
-                    // With one panel more there would be too many, or they would be too small.
+                    // One part more would be more than there are threads, or would make the parts too small.
                     let more = parts + 1;
                     assert!(more > threads.min(MOST_PARTS) || multiply_adds / more < least.max(1));
                 }

@@ -30,7 +30,7 @@ pub(crate) struct TransposeBlock<'a> {
     pub(crate) to: RowsMut<'a>,
 }
 
-/// Elements up to the last one, for some axes of (count, distance). Saturates.
+/// The number of elements from the first one to the last, both included. Each axis is (count, distance). Saturates.
 fn span(axes: &[(usize, usize)]) -> usize {
     axes.iter().fold(1usize, |len, &(count, distance)| len.saturating_add((count - 1).saturating_mul(distance)))
 }
@@ -79,7 +79,7 @@ impl Kernel for CopyBlock<'_> {
 /// [In reach](Vector#in-reach): `len` elements at `from`, and `len` at `to` that do not overlap them.
 #[inline(always)]
 unsafe fn copy_row<S: Vector>(simd: S, from: *const f32, to: *mut f32, len: usize) {
-    // SAFETY: in reach: the last vector ends with the row.
+    // SAFETY: in reach: the last vector ends where the row ends.
     unsafe {
         if len < S::LANES {
             for i in 0..len {
@@ -133,7 +133,7 @@ impl Kernel for TransposeBlock<'_> {
         }
         let Self { from, from_step, from_column, to } = self;
         let RowsMut { first: to, rows: columns, step: to_step, len: rows, .. } = to;
-        // Without squares, all elements are copied one by one.
+        // If the vocabulary has no squares, the loops below copy every element by itself.
         let side = match (S::SQUARE, from_column) {
             (1, _) => usize::MAX,
             (square, 1) => square,
@@ -141,8 +141,8 @@ impl Kernel for TransposeBlock<'_> {
         };
         let (whole_rows, whole_columns) = (rows - rows % side, columns - columns % side);
         let from = from.as_ptr();
-        // SAFETY: checked: the last element of the last row lies in the slice, and squares end before it. The rows written are the
-        // call's own.
+        // SAFETY: checked: the last element of the last row lies in the slice, and no square reaches beyond that element. The
+        // call alone writes the rows of `to`.
         unsafe {
             let mut r = 0;
             while S::SQUARE > 1 && r < whole_rows {

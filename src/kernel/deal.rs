@@ -17,8 +17,8 @@ struct Job<J> {
     job: UnsafeCell<MaybeUninit<J>>,
 }
 
-// SAFETY: of what is shared, `take` alone reads a job, and only for the one caller that finds it not taken: it moves there
-// from the thread that made it, which `Send` allows.
+// SAFETY: `take` is the only function that reads a job through a shared reference. It reads a job for the one caller that finds
+// it not taken. So the job moves from the thread that made it to the thread of that caller, which `Send` allows.
 unsafe impl<J: Send, const N: usize> Sync for Deal<J, N> {}
 
 impl<J, const N: usize> Deal<J, N> {
@@ -47,7 +47,8 @@ impl<J, const N: usize> Deal<J, N> {
         if taken.swap(true, Ordering::AcqRel) {
             return None;
         }
-        // SAFETY: `fill` has written the first `count` jobs, and the exchange lets one caller pass, once.
+        // SAFETY: `fill` has written the first `count` jobs. The exchange of `taken` lets a single caller reach this line for a
+        // job, and only once.
         Some(unsafe { (*job.get()).assume_init_read() })
     }
 

@@ -31,8 +31,8 @@ impl Isa {
     }
 }
 
-/// Whether a maximum of vectors keeps a unit from multiplying on this CPU. On Intel's CPUs both use the same ports. AMD's CPUs
-/// have other ports for maxima.
+/// Whether a vector maximum occupies a unit of this CPU that could multiply. Intel's CPUs execute both on the same ports. AMD's
+/// CPUs have other ports for maxima.
 pub(super) fn maxima_cost_products() -> bool {
     #[cfg(target_arch = "x86_64")]
     return x86::features().maxima_cost_products();
@@ -176,7 +176,7 @@ mod x86 {
             unsafe { _xgetbv(0) }
         }
 
-        // SAFETY: called where OSXSAVE is set: the CPU has XSAVE and the operating system has enabled it.
+        // SAFETY: `usable` calls this only if OSXSAVE is set. Then the CPU has XSAVE, and the operating system has enabled it.
         unsafe { read() }
     }
 
@@ -184,7 +184,7 @@ mod x86 {
     mod tests {
         use super::{AVX2, AVX512, CpuidResult, INTEL, ZEN4, model, usable};
 
-        /// OSXSAVE alone, and every other bit.
+        /// The bit OSXSAVE alone. `DISABLED` is every other bit.
         const ENABLED: u32 = 1 << 27;
         const DISABLED: u32 = !ENABLED;
 

@@ -1,8 +1,8 @@
 //! Epilogues of sums: `clamp(scale · Σ + shift + residual, low, high)`.
 //!
 //! The kernels of tiles do not know epilogues. If a call has one, a tile stores its sums in a copy in the first-level cache, and
-//! one function finishes them from there. It serves kernels with channels in lanes and kernels with positions in lanes. A part
-//! that is left out is replaced by a neutral vector (1 or −0) that stands for a whole table. So the loop need not ask which parts
+//! one function finishes them from there. It serves kernels with channels in lanes and kernels with positions in lanes. If an
+//! epilogue lacks a part, a neutral vector (1 or −0) stands for that part's whole table. So the loop need not ask which parts
 //! there are.
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -60,8 +60,9 @@ pub(crate) struct Ending<'a> {
     channel: usize,
     /// The offset of the first output in the tensor.
     element: usize,
-    /// Whether the sums are the first part and the last part of whole sums. Each part is added to the parts before, which lie in
-    /// the output. Everything but the clamp is linear. So shift and residual go to the first part, and the last part is clamped.
+    /// Whether the sums are the first part of whole sums, and whether they are the last part. Each part is added to the parts
+    /// before it, which lie in the output. Every step but the clamp is linear. So the first part gets shift and residual, and the
+    /// last part is clamped.
     part: [bool; 2],
 }
 
@@ -93,7 +94,7 @@ impl<'a> Epilogue<'a> {
 }
 
 impl<'a> Ending<'a> {
-    /// Of the first, the last or other parts of sums.
+    /// The same ending for one part of the sums: the first part, the last part, both or neither.
     pub(crate) const fn of(self, first: bool, last: bool) -> Self {
         Self { part: [first, last], ..self }
     }
@@ -120,7 +121,7 @@ impl<'a> Ending<'a> {
         own
     }
 
-    /// The same from its place on.
+    /// The epilogue of this part, with tables that begin at this ending's first channel and first element.
     fn own(&self) -> Epilogue<'a> {
         let own = self.of_part();
         let of = |values: Option<&'a [f32]>| values.map(|values| &values[self.channel..]);
@@ -131,7 +132,7 @@ impl<'a> Ending<'a> {
         Epilogue { scale: of(own.scale), shift: of(own.shift), residual, ..own }
     }
 
-    /// As tiles see it, whose output begins there.
+    /// The tables that tiles read. The output of the tiles begins at `output`.
     pub(super) fn tables(&self, output: *mut f32) -> Tables {
         self.own().tables(output)
     }
@@ -150,7 +151,7 @@ impl Epilogue<'_> {
         assert!(if let Residual::Tensor(values) = self.residual { last < values.len() } else { true });
     }
 
-    /// As tiles see it, whose output begins there.
+    /// The tables that tiles read. The output of the tiles begins at `output`.
     fn tables(&self, output: *mut f32) -> Tables {
         static ONES: [f32; MOST_LANES] = [1.0; MOST_LANES];
         let of = |values: Option<&[f32]>, neutral| match values {
@@ -203,7 +204,7 @@ impl Table {
 pub(super) struct Tables {
     scale: Table,
     shift: Table,
-    /// As the output lies, from the same place on.
+    /// Its elements lie as those of the output do, and it begins at the same element.
     pub(super) residual: Table,
     pub(super) output: *mut f32,
     low: f32,
@@ -263,8 +264,8 @@ impl Tables {
     ///
     /// # Safety
     ///
-    /// The epilogue of the tables is [checked](Ending::check), and its channels and outputs hold those of the sums: the outputs are
-    /// the caller's own. [In reach](Vector#in-reach): the rows of the copy.
+    /// The epilogue of the tables is [checked](Ending::check), and its channels and outputs include those of the sums. The caller
+    /// alone may write the outputs. [In reach](Vector#in-reach): the rows of the copy.
     #[inline(always)]
     pub(super) unsafe fn finish<S: Vector>(&self, simd: S, sums: Finished) {
         let Finished { from, from_step, at, step, rows, len, channels } = sums;
@@ -272,8 +273,8 @@ impl Tables {
             let bounds = [simd.splat_f32s(self.low), simd.splat_f32s(self.high)];
             let (residual, to) = (self.residual.at(at), self.output.wrapping_add(at));
             let mut line = Line { from, from_step, residual, bits: self.residual.bits, to, step, count: rows };
-            // SAFETY: as this function asks: lines read and write the rows of the copy, of the residual and of the output, and the channels
-            // have coefficients.
+            // SAFETY: as this function asks. The lines read and write only rows of the copy, of the residual and of the output,
+            // and every channel has coefficients.
             unsafe {
                 match channels {
                     Channels::InLanes(first) => {
@@ -317,7 +318,7 @@ struct Line {
     from: *const f32,
     from_step: usize,
     residual: *const f32,
-    /// Of the residual's steps, those that count.
+    /// Steps in the residual are masked with this: 0 if a single vector stands for the residual.
     bits: usize,
     to: *mut f32,
     step: usize,
@@ -347,7 +348,7 @@ impl Line {
                 for _ in 0..count {
                     let value = finished(simd, simd.load(from), simd.load(residual), coefficients, bounds);
                     simd.store(to, value);
-                    // They wrap, for after the last vector they may point beyond the tensors.
+                    // `add` would be undefined behaviour here: after the last vector, the pointers may lie beyond the tensors.
                     from = from.wrapping_add(from_step);
                     residual = residual.wrapping_add(residual_step);
                     to = to.wrapping_add(step);

@@ -1,4 +1,4 @@
-//! Clamped copies of short lines, of which the rows of a matrix of patches consist.
+//! Clamped copies of short lines. The rows of a matrix of patches consist of such lines.
 
 use super::Kernel;
 use super::tile::{outlined, with_const};
@@ -10,11 +10,11 @@ use crate::geometry::Lattice;
 pub(crate) struct ClampLines<'a> {
     /// From the first place's line on.
     pub(crate) from: &'a [f32],
-    /// In `from` and in `to`.
+    /// The places of the lines, in `from` and in `to`.
     pub(crate) places: Lattice<2>,
     /// Elements of a line.
     pub(crate) len: usize,
-    /// One per element; none where nothing is clamped.
+    /// One per element of a line. None if the copies are not clamped.
     pub(crate) thresholds: Option<&'a [f32]>,
     pub(crate) to: &'a mut [f32],
 }
@@ -61,9 +61,9 @@ unsafe fn lines<S: Vector, const CLAMPS: bool>(
             let mut to = to.wrapping_add(at[0] * target[0] + at[1] * target[1] + at[2] * target[2]);
             let mut place = 0;
             while place < count {
-                // SAFETY: in reach: the lines of the place.
+                // SAFETY: in reach: one line at this place, in both.
                 unsafe { clamp_line::<S, CLAMPS>(simd, from, thetas, len, to) };
-                // Not `add`: after the last place they may point beyond the slices.
+                // `add` would be undefined behaviour here: after the last place, the pointers may lie beyond the slices.
                 (from, to) = (from.wrapping_add(source[3]), to.wrapping_add(target[3]));
                 place += 1;
             }
@@ -87,7 +87,7 @@ pub(super) unsafe fn clamp_line<S: Vector, const CLAMPS: bool>(
 ) {
     if len < S::LANES {
         if S::LANES <= 8 {
-            // Two or three registers hold so few elements. Masked stores would take most CPUs longer.
+            // Two or three registers hold a line of at most seven elements. On most CPUs masked stores would take longer.
             // SAFETY: in reach: all elements.
             with_const!(len, N in [1 2 3 4 5 6 7] => unsafe { clamp_array::<N, CLAMPS>(from, thetas, to) });
             return;
@@ -104,7 +104,7 @@ pub(super) unsafe fn clamp_line<S: Vector, const CLAMPS: bool>(
     }
     let mut i = 0;
     while i < len {
-        // The last vector ends with the line.
+        // The last vector ends where the line ends, and may overlap the vector before it.
         let at = min(i, len - S::LANES);
         // SAFETY: in reach: a vector from element `at` on.
         unsafe {
@@ -129,7 +129,7 @@ unsafe fn clamp_array<const N: usize, const CLAMPS: bool>(from: *const f32, thet
             let thetas = thetas.cast::<[f32; N]>().read_unaligned();
             let mut i = 0;
             while i < N {
-                // A NaN stays.
+                // The comparison is false for a NaN, so the NaN stays.
                 x[i] = if x[i] <= thetas[i] { thetas[i] } else { x[i] };
                 i += 1;
             }

@@ -22,7 +22,7 @@ use super::vector::{MOST_LANES, Vector, ZEROS};
 use super::view::PixelsMut;
 use crate::geometry::{Lattice, Panels};
 
-/// Where the sum that belongs to an input and a tap goes.
+/// Which gradient receives the sum of an input and a tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mask {
     /// To the input if it exceeds the tap's threshold; to the threshold if it does not.
@@ -37,17 +37,18 @@ const PER_TAP: u8 = 0;
 const UNIFORM: u8 = 1;
 const LINEAR: u8 = 2;
 
-/// Panels of input channels, side by side, at some inputs, all of which are read through the same taps. With the sum over output channels
-/// `G[i][t][l] = Σ_d grad_output[i][t][d] · weight[t][d][l]`:
+/// The gradients of some panels of input channels at some inputs. All inputs are read through the same taps. `G` is the sum over
+/// output channels, `G[i][t][l] = Σ_d grad_output[i][t][d] · weight[t][d][l]`:
 ///
 /// ```text
 /// grad_input[i][l] (+)= Σ_t G[i][t][l]  where input[i][l] > θ[t][l]
 /// sums[t][l]        +=  Σ_i G[i][t][l]  where input[i][l] ≤ θ[t][l]
 /// ```
 pub(crate) struct MaskedProducts<'a> {
-    /// The inputs: steps in the input and its gradient, and in the output's gradient.
+    /// The inputs. Their first steps lead through the input and its gradient, their second steps through the output's gradient.
     pub(crate) inputs: Lattice<2>,
-    /// The taps, of which there may be none: steps among all taps, and backward steps in the output's gradient.
+    /// The taps; there may be none. Their first steps count taps among all taps. Their second steps lead backward through the
+    /// output's gradient.
     pub(crate) taps: Lattice<2>,
     /// The number of the first tap among all taps.
     pub(crate) first_tap: usize,
@@ -55,10 +56,10 @@ pub(crate) struct MaskedProducts<'a> {
     pub(crate) all_taps: usize,
     /// The number of panels. All have the same width. If there are several, they consist of whole vectors.
     pub(crate) panels: usize,
-    /// From the first input and the first channel of the panels on. Not read where the mask is linear.
+    /// The input from the first input's first channel on. The kernel does not read it if the mask is linear.
     pub(crate) input: &'a [f32],
     pub(crate) grad_output: &'a [f32],
-    /// The offset in `grad_output` of what the first input meets through the first tap.
+    /// The offset in `grad_output` of the element that meets the first input through the first tap.
     pub(crate) first_output: usize,
     /// Output channels to sum over.
     pub(crate) depth: usize,
@@ -102,10 +103,11 @@ pub(super) const fn most_rows<S: Vector>(vectors: usize) -> usize {
     }
 }
 
-/// Elements of the largest tile.
+/// Elements of the largest tile: 6 × 4 vectors, or 8 × 3.
 const MOST_TILE: usize = 24 * MOST_LANES;
 
-/// With fewer chains of multiply-adds, a tile does not get faster.
+/// The chains of multiply-adds that keep two units busy: a multiply-add takes four cycles, and each unit begins one per cycle. A
+/// tile with fewer sums takes as long as a tile with this many.
 const CHAINS: usize = 8;
 
 impl Kernel for MaskedProducts<'_> {
@@ -169,7 +171,7 @@ struct Place {
     grad_output_step: usize,
     grad_input: *mut f32,
     grad_input_step: usize,
-    /// Where the next tile lies in the input, its gradient, and the distance of its inputs: for caches alone.
+    /// The next tile: its first input, the gradient of that input, and the distance of its inputs. Only prefetches use this.
     next: (*const f32, *mut f32, usize),
 }
 
@@ -184,8 +186,8 @@ type Tile<S> = unsafe fn(S, &Panel, &Place);
 /// Copies of a tile of inputs and of their gradients, each with room for the largest tile of the call.
 type Copies<'a> = [&'a mut [f32]; 2];
 
-/// Elements of a small tile, with vectors of at most eight lanes. Copies are filled with zeros first, which should not take
-/// longer than the tile.
+/// Elements of a small tile: 3 × 4 vectors of eight lanes. The function fills its copies with zeros before the first tile, and
+/// filling copies of the largest size would take longer than a small tile.
 const SMALL_TILE: usize = 6 * MOST_LANES;
 
 /// [`walk`], with copies on its stack.
@@ -228,8 +230,7 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
     let mask = match call.mask {
         // Without taps the gradient is zero, which needs no masks.
         _ if no_taps => Mask::Linear,
-        // The sums over the taps are kept in the gradient. That is not possible if the gradient already holds something to add
-        // to.
+        // This mask keeps the sums over the taps in the gradient. It cannot if the gradient already holds values to add to.
         Mask::Uniform if call.add => Mask::PerTap,
         mask => mask,
     };
@@ -238,7 +239,7 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
     }
     let inputs = call.inputs.joined();
     let most = most_rows::<S>(vectors).min(call.tile);
-    // Most are one line.
+    // Most boxes of inputs are a single line.
     let line = inputs.counts[..3] == [1; 3];
     let axis = if line { 3 } else { inputs.tile_axis(most, CHAINS.div_ceil(vectors)) };
     let [input_step, grad_output_step] = inputs.steps.map(|steps| steps[axis]);
@@ -270,8 +271,8 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
             let (_, rows, tile) = sizes[size];
             #[cfg(feature = "internal-testing")]
             super::seen::see::<S>(super::Tiles::BackwardInput, mask as usize, rows, vectors);
-            // SAFETY: checked: the lattice's places lie in the slices, and so does what they meet through each tap, for each
-            // panel; the targets see to it that all vectors of the input and its gradient are in reach.
+            // SAFETY: checked: the places of the lattice lie in the slices, and so do the elements that they meet through each
+            // tap, for each panel. `Targets::place` makes sure that all vectors of the input and of its gradient are in reach.
             unsafe {
                 let at = targets.place([input, next], input_step, rows, width);
                 let grad_output = call.grad_output.as_ptr().wrapping_add(call.first_output + grad_output);
@@ -279,7 +280,7 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
                 targets.finish(input, input_step, rows, width);
             }
         };
-        // Runs one tile behind, so that each tile knows the next one.
+        // The loop runs each tile one round late, when it knows the next tile, which the tile prefetches.
         let mut last = None;
         for a in 0..counts[0] {
             for b in 0..counts[1] {
@@ -292,7 +293,7 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
                                 if let Some(last) = last.replace((input, grad_output, size)) {
                                     run(last, input);
                                 }
-                                // Wraps where a step that is never taken is as large as can be.
+                                // Wraps, because a step that is never taken may be the largest `usize`.
                                 input = input.wrapping_add(rows.wrapping_mul(input_step));
                                 grad_output = grad_output.wrapping_add(rows.wrapping_mul(grad_output_step));
                             }
@@ -324,7 +325,7 @@ impl Targets<'_> {
     ///
     /// # Safety
     ///
-    /// The inputs are those of a [checked](Kernel#checked) call, as are the targets.
+    /// The inputs and the targets are those of a [checked](Kernel#checked) call.
     unsafe fn place(&mut self, [first, next]: [usize; 2], step: usize, rows: usize, width: usize) -> Place {
         let input = self.input.as_ptr();
         let grad_input = self.grad_input.unwrap_or(core::ptr::null_mut());
@@ -354,11 +355,11 @@ impl Targets<'_> {
     ///
     /// # Safety
     ///
-    /// The inputs are those of a [checked](Kernel#checked) call, as are the targets.
+    /// The inputs and the targets are those of a [checked](Kernel#checked) call.
     unsafe fn finish(&mut self, first: usize, step: usize, rows: usize, width: usize) {
         let (Some([_, copy]), Some(grad_input)) = (&self.copies, self.grad_input) else { return };
         for (row, copy) in copy.chunks_exact(width).take(rows).enumerate() {
-            // SAFETY: checked: the places have the panel's channels, which are the call's own.
+            // SAFETY: checked: the gradient holds the panel's channels at each place, and the call alone may write them.
             let to = unsafe { core::slice::from_raw_parts_mut(grad_input.add(first + row * step), self.channels) };
             if self.add {
                 to.iter_mut().zip(copy).for_each(|(to, from)| *to += from);
@@ -383,11 +384,11 @@ fn tile_of<S: Vector>(rows: usize, vectors: usize, mask: Mask) -> Tile<S> {
     unreachable!("no tile of {rows} inputs and {vectors} vectors")
 }
 
-/// A [`Tile`].
+/// A tile as a function of its own.
 ///
 /// # Safety
 ///
-/// As the type says.
+/// As [`Tile`] asks.
 unsafe fn tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
     // SAFETY: as this function asks.
     outlined!(simd => unsafe { run_tile::<S, R, V, MASK>(simd, panel, place) });
@@ -395,7 +396,7 @@ unsafe fn tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: 
 
 /// # Safety
 ///
-/// As a [`Tile`].
+/// As [`Tile`] asks.
 #[inline(always)]
 unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
     unrolled!(ROW in 0..R => prefetch::<S, V, MASK>(simd, place, ROW));
@@ -405,7 +406,7 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
     let width = V * S::LANES;
     let Place { grad_input: to, grad_input_step: to_step, .. } = *place;
     let (mut sums, mut fresh) = (zeros, !panel.add);
-    // SAFETY: the taps are those of a checked call, whose slices hold what each of them meets.
+    // SAFETY: the taps are those of a checked call. Its slices hold the elements that the inputs meet through each tap.
     unsafe {
         for d in 0..depths {
             for h in 0..heights {
@@ -427,7 +428,8 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                         if const { S::LANES < MOST_LANES } && fresh {
                             mask::<S, R, V, false>(simd, &sums, place, to, to_step, thresholds, held);
                         } else {
-                            // Without optimisation, the stack has no room for both if vectors are the widest.
+                            // Both calls of `mask` would need too much stack in a build without optimisation, where vectors are
+                            // the widest. So this one call also serves the first tap, and adds to zeros then.
                             let zeros = const { S::LANES == MOST_LANES } && fresh;
                             let (before, step) = if zeros { (ZEROS.as_ptr(), 0) } else { (to.cast_const(), to_step) };
                             mask::<S, R, V, true>(simd, &sums, place, before, step, thresholds, held);
@@ -480,7 +482,7 @@ struct Rows<const R: usize> {
 impl<const R: usize> Rows<R> {
     #[inline(always)]
     fn new(first: *const f32, step: usize) -> Self {
-        // Wraps where there are no such rows.
+        // Wraps, because a tile may have fewer than three or six rows. Such pointers are not used then.
         let third = step.wrapping_mul(3);
         Self { thirds: [first, first.wrapping_add(third), first.wrapping_add(third).wrapping_add(third)], step }
     }
@@ -519,7 +521,7 @@ unsafe fn accumulate<S: Vector, const R: usize, const V: usize>(
     /// Steps per iteration of the loop.
     const UNROLL: usize = 4;
     let mut left = depth;
-    // SAFETY: in reach: no step is used that is not before `depth`.
+    // SAFETY: in reach: both loops end at step `depth`.
     unsafe {
         if const { !S::FEW_TILES } {
             while left >= UNROLL {
@@ -577,8 +579,8 @@ unsafe fn step<S: Vector, const R: usize, const V: usize, const U: usize, const 
 ///
 /// # Safety
 ///
-/// In reach: `V` vectors of each of `R` inputs and their gradients, as many before where they are added to, and at `thetas` and
-/// `held`.
+/// In reach: `V` vectors of each of `R` inputs and of their gradients, and `V` vectors at `thetas` and at `held`. If `ADD`, also
+/// `V` vectors of each of `R` rows at `before`.
 #[inline(always)]
 unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
     simd: S,

@@ -139,9 +139,9 @@ use with_vocabulary;
 ///
 /// # Checked
 ///
-/// A call is *checked* for the vocabulary `S` once [`check::<S>`](Self::check) has returned, for as long as it is not changed:
-/// the places that it says are read lie in its slices, and those that it says are written in slices or tiles of its own. What
-/// runs a kernel's pieces rests on that, and says so by this name.
+/// A call is *checked* for the vocabulary `S` once [`check::<S>`](Self::check) has returned, for as long as nobody changes the
+/// call. Then its slices hold all elements that its documentation says it reads, and it alone may write the elements that it says
+/// it writes. Comments of unsafe blocks use the word *checked* for this.
 trait Kernel {
     /// Asserts that the call's slices hold what it reads and writes.
     fn check<S: Vector>(&self);
@@ -172,7 +172,7 @@ unsafe fn run<S: Vector, K: Kernel>(call: K) {
 
         #[inline(always)]
         fn with_simd<T: Simd>(self, _: T) {
-            // SAFETY: checked, where this was made.
+            // SAFETY: `run` has checked the call before it made this.
             unsafe { self.call.run(self.simd) }
         }
     }
@@ -189,7 +189,8 @@ macro_rules! kernels {
     ($($name:ident($call:ident);)*) => {
         impl Kernels {
             $(pub(crate) fn $name(&self, call: $call<'_>) {
-                // SAFETY: offered: only `Available::kernels` hands out a `Kernels`, and only what is available is `Available`.
+                // SAFETY: offered: only `Available::kernels` hands out a `Kernels`, and an `Available` exists only for an
+                // instruction set that detection has found.
                 with_vocabulary!(self.isa, S => unsafe { run::<S, _>(call) })
             })*
         }

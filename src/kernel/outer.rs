@@ -30,8 +30,8 @@ pub(crate) struct WeightPanels<'a> {
     pub(crate) grad_weight: &'a mut [f32],
 }
 
-/// Most vectors of input channels in a tile. Where registers hold several gradients, none are left for the thresholds of a third
-/// vector.
+/// Most vectors of input channels in a tile. If registers hold several gradients (NEON), none is left for the thresholds of a
+/// third vector.
 pub(super) const fn most_vectors<S: Vector>() -> usize {
     if S::REGISTERS >= 32 && S::AT_HAND == 1 && !S::FEW_TILES { 3 } else { 2 }
 }
@@ -87,7 +87,7 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
     // SAFETY: checked: a threshold per lane.
     let thetas = unsafe { load::<S, NV>(simd, call.thresholds.as_ptr()) };
     let (trips, rest) = call.positions.trips::<S>();
-    // SAFETY: checked: panels hold a gradient per position and channel, and `first` channels come before.
+    // SAFETY: checked: panels hold one gradient per position and channel, and the panels before this one have `first` channels.
     let mut g = unsafe { call.grad_output.as_ptr().add(first * call.positions.table().len()) };
     let input = call.input.as_ptr();
     for trip in trips {
@@ -102,10 +102,10 @@ unsafe fn outer_product<S: Vector, const ND: usize, const NV: usize>(
         unsafe { add_position(simd, &mut sums, thetas, input.add(position as usize), g) };
         g = g.wrapping_add(ND);
     }
-    // SAFETY: checked: a gradient per channel and lane, and `first` channels come before.
+    // SAFETY: checked: there is one gradient per channel and lane, and the panels before this one have `first` channels.
     let to = unsafe { call.grad_weight.as_mut_ptr().add(first * NV * S::LANES) };
     unrolled!(D in 0..ND => {
-        // SAFETY: checked: so has channel `D` of the panel.
+        // SAFETY: checked: the panel has `ND` channels, so channel `D` has a gradient per lane too.
         unsafe {
             let to = to.add(D * NV * S::LANES);
             let before = load::<S, NV>(simd, to);

@@ -232,7 +232,7 @@ const fn widest_tile<S: Vector>(channels: usize, most: usize) -> usize {
     } else if channels >= 4 && most >= 2 {
         2
     } else {
-        // Only for the last positions of a few channels, which are rarely many.
+        // This case is rare: the last positions of a run, or panels of fewer than four channels.
         1
     }
 }
@@ -241,7 +241,7 @@ const fn widest_tile<S: Vector>(channels: usize, most: usize) -> usize {
 trait Tiles: Kernel {
     fn block(&self) -> &PanelBlock;
 
-    /// Whether the last tile of a run ends with the run, and so computes some positions a second time.
+    /// Whether the last tile of a run ends where the run ends. It then computes some positions a second time.
     fn ends_with_runs(&self, _runs: &Runs, _lanes: usize) -> bool {
         false
     }
@@ -250,11 +250,11 @@ trait Tiles: Kernel {
     ///
     /// # Safety
     ///
-    /// The call is [checked](Kernel#checked), the panel is one of its, and the vectors lie in the run, where the last one has a
-    /// position; where tiles end with runs, none ends behind it.
+    /// The call is [checked](Kernel#checked), and has the panel. All vectors of the tile begin in the run. If tiles [end with
+    /// runs](Self::ends_with_runs), no vector reaches beyond the end of the run.
     unsafe fn run_tile<S: Vector>(&mut self, simd: S, panel: usize, tile: Tile, runs: &Runs);
 
-    /// Elements of the source from the first position on that are read at offset 0.
+    /// The number of elements of the source that the kernel reads at offset 0, counted from the first position.
     fn source_len(&self, lanes: usize) -> usize {
         let runs = self.block().positions.runs(lanes);
         runs.source_len(lanes, self.ends_with_runs(&runs, lanes))
@@ -282,7 +282,7 @@ unsafe fn walk<S: Vector, C: Tiles>(simd: S, mut call: C) {
                 let vectors = widest_tile::<S>(channels, left);
                 let at = if most < usize::MAX { next.min(runs.len - vectors * S::LANES) } else { next };
                 let tile = Tile { run, at, vectors };
-                // SAFETY: checked; so many vectors remain of the run, and the last of them has a position in it.
+                // SAFETY: checked. The run has at least this many vectors left, and the last of them begins in the run.
                 unsafe {
                     if S::FEW_TILES {
                         // A function of its own has a small stack frame, and the code to access a small frame is short.
@@ -317,7 +317,7 @@ impl Cells<'_> {
     ///
     /// # Safety
     ///
-    /// In reach: the elements of both, those that are written their caller's own.
+    /// In reach: the elements of both. The caller alone may write those that the function writes.
     #[inline(never)]
     unsafe fn exchange(&self, tile: *mut f32, planes: *mut f32, way: Way) {
         self.for_each(tile, planes, |_, cell, plane| {
@@ -360,7 +360,7 @@ impl Cells<'_> {
             let len = if runs.gaps() { min(positions.columns.saturating_sub(column), part) } else { part };
             let row = line * positions.row * self.apart + column * apart;
             for channel in 0..self.channels {
-                // Wraps, for after the last element it may point beyond the tensor.
+                // `add` would be undefined behaviour here: after the last element, the pointer may lie beyond the tensor.
                 let mut plane = planes.wrapping_add(channel * self.step + row);
                 let mut cell = tile.wrapping_add(channel * self.pitch + done);
                 for _ in 0..len {
@@ -412,7 +412,7 @@ impl Tiles for ForwardPanels<'_> {
         let (first, width, positions) = (channels.start, channels.len(), &self.block.positions);
         let RowsMut { first: output, step, apart, .. } = self.output;
         let lanes = vectors * S::LANES;
-        // Where code is to be small, one way will do.
+        // With few shapes of tiles, the code must be small. So every tile then goes through a copy.
         let whole = !S::FEW_TILES && apart == 1 && !runs.gaps() && at + lanes <= runs.len;
         let row = output.wrapping_add(first * step + run * positions.row + at);
         let stored = whole && self.ending.is_none();
@@ -421,8 +421,8 @@ impl Tiles for ForwardPanels<'_> {
         with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
             with_const!(vectors, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
                 framed!(simd => {
-                    // SAFETY: checked: the vectors lie in the run, `NR` channels are the panel's, and rows of the output; where the
-                    // tile is whole, so are the positions in each. A copy has room for any tile.
+                    // SAFETY: checked: the vectors lie in the run. The panel has `NR` channels, and the output has a row for
+                    // each. If the tile is whole, each row holds all its positions. A copy has room for any tile.
                     unsafe {
                         if whole {
                             self.ask_for::<S, MR, NR>(simd, row);
@@ -442,8 +442,8 @@ impl Tiles for ForwardPanels<'_> {
         if !stored {
             let range = at..min(at + lanes, runs.len);
             let cells = Cells { positions, runs, run, range, channels: width, step, apart, pitch: lanes };
-            // SAFETY: as many rows of the copy have been written; checked: the channels are rows of the output, the positions lie
-            // in each.
+            // SAFETY: the tile has written one row of the copy per channel. Checked: the output has a row per channel, and each
+            // row holds the positions.
             unsafe {
                 match &self.ending {
                     Some(ending) if S::LANES > 1 => self.finish(simd, ending, &cells, first, copy, whole),
@@ -483,8 +483,8 @@ impl ForwardPanels<'_> {
     ///
     /// # Safety
     ///
-    /// The call is [checked](Kernel#checked), and the ending its own. The cells are a tile's, of the channels from the first on; the
-    /// copy holds them in rows of whole vectors.
+    /// The call is [checked](Kernel#checked), and the ending is its own. The cells are those of a tile whose channels begin with
+    /// `first`. The copy holds the sums of the cells in rows of whole vectors.
     #[inline(never)]
     unsafe fn finish<S: Vector>(
         &self,
@@ -499,8 +499,8 @@ impl ForwardPanels<'_> {
         let (rows, len, plane) = (cells.channels, cells.pitch, first * cells.step);
         let mut sums =
             Finished { from: copy, from_step: len, at: 0, step: len, rows, len, channels: Channels::PerRow(first) };
-        // SAFETY: as this function asks. Where the tile is not whole, it is finished where it is, with a copy of the residual, which
-        // has zeros in lanes without a position.
+        // SAFETY: as this function asks. If the tile is not whole, it is finished in the copy. Its residual is a copy as well,
+        // with zeros in lanes without a position.
         unsafe {
             if whole {
                 sums.at = plane + cells.run * cells.positions.row + cells.range.start;
@@ -523,7 +523,8 @@ impl ForwardPanels<'_> {
     /// addresses.
     #[inline(always)]
     fn ask_for<S: Vector, const MR: usize, const NR: usize>(&self, simd: S, row: *const f32) {
-        /// With fewer steps, tiles do not wait for their writes, so no prefetch is needed.
+        /// With fewer steps, tiles do not wait for their writes, so no prefetch is needed. (No measurement of other limits is
+        /// recorded.)
         const FEW_STEPS: usize = 48;
         if self.offsets.table().len() < FEW_STEPS {
             return;
@@ -556,7 +557,8 @@ impl ForwardPanels<'_> {
             few!(M in 0..MR => sums[N][M] = start);
         });
         let (trips, rest) = self.offsets.trips::<S>();
-        // They advance by wrapping arithmetic, because those after the last offset are never read.
+        // These pointers advance by `wrapping_add`: after the last offset they may lie beyond the slices, and nothing reads
+        // there.
         let mut theta = self.thresholds.as_ptr();
         // SAFETY: checked: the panel's weights lie behind those before it; the vectors lie in a run, which begins in the source.
         let (mut weight, source) = unsafe {
@@ -614,7 +616,7 @@ impl Tiles for BackwardInputPanels<'_> {
         let (channel, width, positions) = (channels.start, channels.len(), &{ self.block.positions });
         let (lanes, step) = (vectors * S::LANES, self.step);
         let adjacent = self.apart == 1 && positions.column == 1;
-        // Where code is to be small, one way will do.
+        // With few shapes of tiles, the code must be small. So every tile then goes through a copy.
         let whole = !S::FEW_TILES && adjacent && !runs.gaps() && at + lanes <= runs.len;
         let range = at..min(at + lanes, runs.len);
         let (mut input_copy, mut copy) = (TileCopy::uninit(), TileCopy::uninit());
@@ -630,7 +632,7 @@ impl Tiles for BackwardInputPanels<'_> {
                 // SAFETY: a copy has room for any tile. Checked: the inputs are the call's.
                 unsafe {
                     for cell in 0..width * lanes {
-                        // There is no input. A NaN sends its gradient nowhere.
+                        // Cells without a position have no input. A NaN stands there, because its gradient goes nowhere.
                         *input_copy.add(cell) = f32::NAN;
                     }
                     cells.exchange(input_copy, own.as_ptr().wrapping_add(plane).cast_mut(), Way::Load);
@@ -650,8 +652,8 @@ impl Tiles for BackwardInputPanels<'_> {
         let place = Place { input, input_step, before, before_step, to, to_step };
         with_const!(width, NR in [1 2 3 4 5 6 7 8 9 10 11 12] if panel_widths::<S>().contains(NR) => {
             with_const!(vectors, MR in [1 2 3 4] if MR == widest_tile::<S>(NR, MR) => {
-                // SAFETY: checked: `NR` channels are the panel's; the vectors lie in the run, and where the tile is whole, in the
-                // planes, and else in the copies.
+                // SAFETY: checked: the panel has `NR` channels, and the vectors lie in the run. The inputs and gradients of the
+                // tile lie in the planes if the tile is whole, and in the copies if not.
                 framed!(simd => unsafe { self.tile::<S, MR, NR>(simd, channel, at, place) })
             })
         });
@@ -694,7 +696,7 @@ impl BackwardInputPanels<'_> {
     ///
     /// # Safety
     ///
-    /// As [`run_tile`](Tiles::run_tile); the panel has `NR` channels, the tile `MR` vectors, and so it has at `place`.
+    /// As [`run_tile`](Tiles::run_tile). The panel has `NR` channels and the tile `MR` vectors, and so have the rows at `place`.
     #[inline(always)]
     unsafe fn tile<S: Vector, const MR: usize, const NR: usize>(
         &mut self,
@@ -720,8 +722,8 @@ impl BackwardInputPanels<'_> {
             let tap = channel * self.all_taps + weight_tap as usize * NR;
             let mut sums = [[zero; MR]; NR];
             // SAFETY: checked: the vectors at the largest offset in each of `depth` channels, weights and thresholds up to the
-            // last tap, and as many vectors of their gradients. In reach: the inputs and gradients of the tile. Pointers advance by
-            // wrapping arithmetic, because the one after the last channel is never read.
+            // last tap, and as many vectors of their gradients. In reach: the inputs and gradients of the tile. Pointers advance
+            // by `wrapping_add`: after the last channel they may lie beyond the slices, and nothing reads there.
             unsafe {
                 let mut g = self.source.as_ptr().add(at + offset as usize);
                 let mut weight = self.weight.as_ptr().add(tap * self.all_depth + self.first_step * NR);
@@ -749,7 +751,8 @@ impl BackwardInputPanels<'_> {
     }
 }
 
-/// Inputs of a tile, channels a step apart, what their gradients have been before, and where these go.
+/// The inputs of a tile, the values that their gradients had before, and where the gradients are stored. Each step leads from a
+/// channel to the next one.
 #[derive(Clone, Copy)]
 struct Place {
     input: *const f32,
@@ -765,7 +768,8 @@ impl Place {
     ///
     /// # Safety
     ///
-    /// In reach: `MR` vectors of each channel, of which `n` is one, a threshold and a vector of its gradient for each.
+    /// In reach: `MR` vectors of each channel of the tile at each of the three pointers, a threshold per channel, and a vector of
+    /// each threshold's gradient. `n` is one of the channels.
     #[inline(always)]
     unsafe fn mask<S: Vector, const MR: usize>(
         &self,

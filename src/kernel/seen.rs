@@ -35,7 +35,7 @@ pub(super) fn see<S: Vector>(tiles: Tiles, kind: usize, rows: usize, vectors: us
 }
 
 impl Tiles {
-    /// All passes. (An associated constant would enter the C header: cbindgen declares the type of every public one.)
+    /// All passes. (It is a function because cbindgen would declare the type of a public associated constant in the C header.)
     pub const fn all() -> [Self; 3] {
         [Self::Forward, Self::BackwardInput, Self::BackwardWeight]
     }

@@ -28,10 +28,11 @@ use crate::geometry::{Lattice, Panels, chunks};
 const MOST_VECTORS: usize = 2;
 
 /// Positions that are copied together. Their inputs are read in memory order, and stay in the first-level cache until all stripes
-/// have read them.
+/// have read them. (No measurement of other numbers is recorded.)
 const CHUNK: usize = 16;
 
-/// The cache lines of a position are prefetched so many positions before it is copied.
+/// How many positions before its copy a position's cache lines are prefetched: two chunks. (No measurement of other distances is
+/// recorded.)
 const AHEAD: usize = 2 * CHUNK;
 
 /// Most vectors of a stripe.
@@ -120,7 +121,7 @@ unsafe fn copy_rows<const R: usize>(from: *const f32, step: usize, count: usize,
     for _ in 0..count {
         // SAFETY: in reach: the next row.
         unsafe { to.write_unaligned(from.cast::<[f32; R]>().read_unaligned()) };
-        // Not `add`: after the last row they may point beyond the buffers.
+        // `add` would be undefined behaviour here: after the last row, the pointers may lie beyond the buffers.
         (from, to) = (from.wrapping_add(step), to.wrapping_add(1));
     }
 }
@@ -151,7 +152,7 @@ impl Kernel for SumTiles<'_> {
             while first < rows {
                 let mut sums = [simd.splat_f32s(0.0); CHAINS];
                 let mut from = self.packed.as_ptr().wrapping_add(tile.start * self.positions + first);
-                // SAFETY: checked: a vector behind the last position's channels is in reach.
+                // SAFETY: checked: a vector that begins at any channel of the last position ends inside the slice.
                 unsafe {
                     for _ in 0..self.positions / CHAINS {
                         sums = [
@@ -168,7 +169,7 @@ impl Kernel for SumTiles<'_> {
                     }
                 }
                 let sum = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
-                // SAFETY: in reach: as many lanes as the widest vector has.
+                // SAFETY: in reach: `lanes` is as long as the widest vector.
                 unsafe { simd.store(lanes.as_mut_ptr(), sum) };
                 let channels = &mut self.sums[tile.start + first..tile.end];
                 channels.iter_mut().zip(&lanes[..S::LANES]).for_each(|(sum, lane)| *sum += lane);
@@ -179,13 +180,13 @@ impl Kernel for SumTiles<'_> {
 }
 
 /// `sums[d][c] += Σ_p gradients[p][d] · f(input[p][c]; θ[c])` over the positions of a block that read inside through one tap, and
-/// `outside[d] · θ[c]` where `θ > 0`, for stripes of input channels and tiles of output channels. (Products of patches put other
-/// things into the lanes and the rows. The names here are those of channels.)
+/// `outside[d] · θ[c]` where `θ > 0`, for stripes of input channels and tiles of output channels. (The driver of patches puts
+/// other things than channels into lanes and rows. The names here are those of channels.)
 pub(crate) struct StripeProducts<'a> {
     /// The input from the element that the first position reads of the first channel on.
     pub(crate) input: &'a [f32],
-    /// The positions, of which there may be none: steps in the input, and steps in the gradients. The latter count positions if
-    /// gradients are packed in tiles, and elements if not.
+    /// The positions; there may be none. Their first steps lead through the input, their second steps through the gradients. The
+    /// second steps count positions if gradients are packed in tiles, and elements if not.
     pub(crate) positions: Lattice<2>,
     /// The first position in the gradients, in the same unit.
     pub(crate) first: usize,
@@ -280,7 +281,8 @@ impl StripeProducts<'_> {
     }
 }
 
-/// Adds a single position. Reading and writing the sums is all of the work then, so it goes along the sums in memory order.
+/// Adds a single position. Nearly all of the work is then to read and write the sums, so the loops follow the sums in memory
+/// order.
 ///
 /// # Safety
 ///
@@ -297,8 +299,8 @@ unsafe fn add_position<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
             let (first, _) = call.gradients_of(&channels);
             let mut row = 0;
             while row < rows {
-                // SAFETY: checked: the position's gradient of the channel is packed; the channel has as many sums as there are
-                // input channels, and the copy as many lanes.
+                // SAFETY: checked: the gradients hold the channel's gradient at the position. The channel has one sum per input
+                // channel, and the copy has at least as many lanes.
                 unsafe {
                     let gradient = simd.splat_f32s(*call.gradients.as_ptr().add(first + row));
                     let sums = call.sums.as_mut_ptr().add((channels.start + row) * call.pitch);
@@ -330,8 +332,8 @@ unsafe fn add_position<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
 ///
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked), and `stripe` one of its stripes. Those that read in place
-/// [can](StripeProducts::reads_in_place).
+/// The call is [checked](Kernel#checked), and `stripe` is one of its stripes. `in_place` is true only if the call [can read in
+/// place](StripeProducts::reads_in_place).
 #[inline(never)]
 unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: usize, in_place: bool) {
     let vectors = call.stripes.get(stripe);
@@ -348,7 +350,8 @@ unsafe fn sum_stripe<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
         let first_sum = tile.start * call.pitch + first_lane;
         let behind = call.sums.len() - first_sum;
         let (first, unit) = call.gradients_of(&tile);
-        // SAFETY: checked: so many positions, channels and sums come before. The first position, if there is one, is packed.
+        // SAFETY: checked: each offset counts the positions, channels and sums that come before, all of which lie in the slices.
+        // If there is a position, the gradients of the first one are packed.
         let operands = unsafe {
             Tile {
                 x: if in_place {
@@ -412,7 +415,7 @@ unsafe fn copy_stripes<S: Vector>(simd: S, call: &mut StripeProducts<'_>) {
                 }
                 let mut stripe = 0;
                 while stripe < call.stripes.count() {
-                    // SAFETY: checked: they are places of the positions.
+                    // SAFETY: checked. The places are among the positions, as `copy_chunk` asks.
                     unsafe { copy_chunk(simd, call, stripe, &lines) };
                     stripe += 1;
                 }
@@ -437,7 +440,7 @@ struct Places {
 ///
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked), `stripe` one of its stripes, the places among its positions.
+/// The call is [checked](Kernel#checked), `stripe` is one of its stripes, and the places are among its positions.
 #[inline(always)]
 unsafe fn copy_chunk<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: usize, places: &Places) {
     let vectors = call.stripes.get(stripe);
@@ -452,8 +455,8 @@ unsafe fn copy_chunk<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
         Some(room) => room / places.step + 1,
         None => 0,
     };
-    // SAFETY: checked: the stripe has room for all lanes of its positions, of which so many are whole in the input, and
-    // thresholds for them.
+    // SAFETY: checked: the copy has room for all lanes of the stripe at its positions, and there is a threshold per lane. The
+    // first `whole` places have whole vectors in the input; at the others only the lanes of channels are read.
     unsafe {
         let (from, to) = (call.input.as_ptr().add(first), call.copy.as_mut_ptr().add(to));
         let thetas = call.thresholds.map(|thresholds| thresholds.as_ptr().add(first_lane));
@@ -470,7 +473,7 @@ unsafe fn copy_chunk<S: Vector>(simd: S, call: &mut StripeProducts<'_>, stripe: 
             for lane in 0..channels {
                 let x = *from.add(lane);
                 *to.add(lane) = match thetas {
-                    // A NaN stays.
+                    // The comparison is false for a NaN, so the NaN stays.
                     Some(thetas) if x <= *thetas.add(lane) => *thetas.add(lane),
                     _ => x,
                 };
@@ -515,7 +518,7 @@ struct Tile<'a> {
     x: *const f32,
     /// `[position][channel]`
     gradients: *const f32,
-    /// Steps in `x` in elements, in the gradients in units of so many.
+    /// The first steps count elements of `x`. The second steps count units of the gradients, of `unit` elements each.
     positions: &'a Lattice<2>,
     unit: usize,
     thresholds: Option<*const f32>,
@@ -524,9 +527,9 @@ struct Tile<'a> {
     sums: *mut f32,
     /// Distance of the channels' sums.
     pitch: usize,
-    /// Input channels: those that have sums.
+    /// The number of input channels, which have sums. Other lanes have none.
     channels: usize,
-    /// Above zero in the lanes of the last vector that are channels.
+    /// A vector that tells which lanes of the last vector hold a channel: it is above zero there, and zero elsewhere.
     own: *const f32,
     /// Whether whole vectors of sums are in reach.
     whole: bool,
@@ -538,9 +541,10 @@ struct Tile<'a> {
 
 /// # Safety
 ///
-/// [In reach](Vector#in-reach): `V` vectors of `x` and `R` gradients at each position, `V` vectors at the thresholds, one at `own`, `R` elements at
-/// `outside`, `channels` sums of each of `R` output channels, and `V` vectors of them where they are whole. The channels are more than
-/// `V − 1` vectors hold, and not more than `V`. There are thresholds where there is something outside, or inputs are to be clamped.
+/// [In reach](Vector#in-reach): `V` vectors of `x` and `R` gradients at each position; `V` vectors at the thresholds; one vector
+/// at `own`; `R` elements at `outside`; `channels` sums of each of `R` output channels, or `V` vectors of sums if they are
+/// `whole`. `V` vectors hold the channels, and `V − 1` vectors do not. There are thresholds if there is something outside, or if
+/// `CLAMPS`.
 unsafe fn sum_tile<S: Vector, const R: usize, const V: usize, const CLAMPS: bool>(simd: S, tile: &Tile<'_>) {
     // SAFETY: in reach, as this function asks.
     outlined!(simd => unsafe {
@@ -586,7 +590,7 @@ unsafe fn sum_positions<S: Vector, const R: usize, const V: usize, const CLAMPS:
     let ([na, nb, nc, count], [x_steps, steps]) = (tile.positions.counts, tile.positions.steps);
     let steps = steps.map(|step| step * tile.unit);
     let (x_step, step) = (x_steps[3], steps[3]);
-    // A single outer loop around that over positions. With nested loops, the compiler would copy all sums at each level.
+    // One loop walks all three outer axes. If there were three nested loops, the compiler would copy all sums at each level.
     let (mut a, mut b, mut c) = (0, 0, 0);
     let mut lines = na * nb * nc;
     while lines > 0 {

@@ -84,7 +84,8 @@ impl Rows {
         view.pixels_apart(0..1, space, 0..self.channels)
     }
 
-    /// Each position and channel: where it lies, where the channel's coefficient of a tap does, and where the position reads through it.
+    /// For each position and channel: its place, and for each tap the place of the channel's coefficient and the place that the
+    /// position reads. The latter is None for padding.
     fn reads(&self) -> impl Iterator<Item = (usize, usize, [(usize, Option<usize>); TAPS])> {
         let (pitch, columns, lanes) = (self.pitch, self.columns, self.lanes);
         (0..2 * columns).flat_map(move |p| {
@@ -114,7 +115,7 @@ fn depthwise_forward_leaves_out_the_gaps() {
                 };
                 let mut weight = numbers(rows.table(), 3);
                 for at in (0..weight.len()).filter(|at| at / rows.lanes % TAPS >= 3 && theta(*at) <= 0.0) {
-                    // Weights of padding: where it stays zero, they do not count.
+                    // The weights of padding. Padding that stays zero adds nothing, whatever its weight.
                     weight[at] = [f32::NAN, f32::INFINITY][at % 2];
                 }
                 let (mut output, mut expected) = (std::vec![-100.0; rows.len()], std::vec![-100.0; rows.len()]);

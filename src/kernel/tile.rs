@@ -3,8 +3,8 @@
 //! All loops over registers are unrolled by macros, because an array that is indexed by a variable lives in memory. The compiler
 //! would not unroll them where it optimises for size, and gives up where an epilogue is long.
 //!
-//! Unsafe functions trust that the rows, steps and vectors that their constants and depths count are
-//! [in reach](Vector#in-reach).
+//! Unsafe functions require that their rows, steps and vectors are [in reach](Vector#in-reach). Their constants and depths give
+//! the numbers of these.
 
 use super::vector::Vector;
 use crate::geometry::Widths;

@@ -8,24 +8,25 @@ use crate::isa::Isa;
 /// The most lanes of a vector.
 pub(super) const MOST_LANES: usize = 16;
 
-/// As many vectors as a tile reads side by side, all infinite. They stand for the inputs of a linear layer, because they exceed
-/// every threshold below ∞.
+/// Infinite vectors, as many as a tile reads side by side. They stand for the inputs of a linear layer, because ∞ exceeds every
+/// threshold below it.
 pub(super) static INFINITE: [f32; 4 * MOST_LANES] = [f32::INFINITY; 4 * MOST_LANES];
 
-/// The values from which a tile's sums start if nothing is added to.
+/// The values from which the sums of a tile start if they are not added to others.
 pub(super) static ZEROS: [f32; 4 * MOST_LANES] = [0.0; 4 * MOST_LANES];
 
 /// A `pulp` token for which the kernels are built.
 ///
 /// # Offered
 ///
-/// The CPU and the operating system *offer* the instruction set: what [`token`](Self::token) asks for, and what a token proves
-/// from then on.
+/// An instruction set is *offered* if the CPU has it and the operating system saves its registers. [`token`](Self::token)
+/// requires that. A token is the proof of it from then on.
 ///
 /// # In reach
 ///
-/// What an unsafe function of the kernels reads or writes at a pointer, it says. That is *in reach* if it lies in one
-/// allocation, all of it readable, or writable where it is written, and elements are aligned as those of slices are.
+/// Every unsafe function of the kernels says which elements it reads and writes at its pointers. Such elements are *in reach* if
+/// they lie in one allocation, may be read (or written, if the function writes them), and are aligned as the elements of a slice
+/// are.
 pub(super) trait Vector: Simd {
     /// The instruction set.
     const ISA: Isa;
@@ -220,8 +221,8 @@ pub(super) trait Vector: Simd {
     }
 }
 
-/// Whether plain Rust has 32 floating-point registers, and not 16 as on x86-64, or none. (`cfg` does not show RISC-V's extension
-/// F. It shows Zicsr, which F implies.)
+/// Whether plain Rust has 32 floating-point registers. x86-64 has 16, and some targets have none. (`cfg` does not show RISC-V's
+/// extension F. It shows Zicsr, which F implies.)
 const MANY_REGISTERS: bool = cfg!(any(
     target_arch = "aarch64",
     all(target_arch = "arm", target_abi = "eabihf"),
@@ -245,13 +246,13 @@ impl Vector for pulp::Scalar {
     // A load that is known to be aligned. Floating-point units without unaligned loads would need more instructions.
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> f32 {
-        // SAFETY: in reach, and so aligned.
+        // SAFETY: in reach, and elements in reach are aligned.
         unsafe { from.read() }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, value: f32) {
-        // SAFETY: in reach, and so aligned.
+        // SAFETY: in reach, and elements in reach are aligned.
         unsafe { to.write(value) }
     }
 
@@ -301,7 +302,8 @@ impl Vector for pulp::x86::V3 {
     const TILE: usize = 4;
     const STRIPE: [usize; 2] = [6, 2];
 
-    // A blend looks at sign bits only, so the compiler compares again before it ands.
+    // `pulp` selects with a blend, which looks only at sign bits. The compiler then makes two instructions of it: a comparison
+    // and an `and`. Here it is the `and` alone.
     #[inline(always)]
     fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
         let mask: core::arch::x86_64::__m256 = pulp::cast(mask);
@@ -358,7 +360,8 @@ impl Vector for pulp::x86::V4 {
         MemMask::new(self.mask_between_m32s(0, len).mask())
     }
 
-    // As `pulp` does it, with fewer copies of the operands. In an unoptimised build these copies would fill the stack.
+    // The same instruction as `pulp`'s, with fewer copies of the operands. In a build without optimisation, those copies would
+    // fill the stack.
     #[inline(always)]
     fn mul_add(self, a: Self::f32s, b: Self::f32s, c: Self::f32s) -> Self::f32s {
         use core::arch::x86_64::{__m512, _mm512_fmadd_ps};
@@ -375,7 +378,7 @@ impl Vector for pulp::x86::V4 {
         }
     }
 
-    // As above.
+    // As for `mul_add`.
     #[inline(always)]
     fn activate(self, x: Self::f32s, theta: Self::f32s) -> Self::f32s {
         use core::arch::x86_64::{__m512, _mm512_max_ps};
@@ -391,7 +394,7 @@ impl Vector for pulp::x86::V4 {
         }
     }
 
-    // As above.
+    // As for `mul_add`.
     #[inline(always)]
     fn keep(self, mask: Self::m32s, value: Self::f32s) -> Self::f32s {
         use core::arch::x86_64::{__m512, _mm512_maskz_mov_ps};
@@ -440,7 +443,7 @@ impl Vector for pulp::x86::V4 {
 fn prefetch(from: *const f32) {
     use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
-    // SAFETY: every x86-64 has it, and it faults at no address.
+    // SAFETY: every x86-64 CPU has this instruction, and it faults at no address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
 }
 
@@ -461,7 +464,7 @@ unsafe fn broadcast_activated<const SCALE: usize, const U: usize, const WITH_AVX
 ) -> core::arch::x86_64::__m256 {
     use core::arch::asm;
 
-    /// The element at an address. As [`Vector::activate`], the threshold comes first and the element second.
+    /// The element at an address. The threshold is the first operand and the element the second, as in [`Vector::activate`].
     macro_rules! activated {
         ($address:literal $($step:tt)*) => {{
             let x;
@@ -538,7 +541,7 @@ unsafe fn transpose_8(simd: pulp::x86::V3, from: *const f32, from_step: usize, t
     let mut halves = [avx._mm256_setzero_ps(); 8];
     // Rows r and r + 4 side by side, once for the left four columns and once for the right four.
     for (i, half) in halves.iter_mut().enumerate() {
-        // SAFETY: in reach: halves of rows `i % 4` and `i % 4 + 4`.
+        // SAFETY: in reach: one half of row `i % 4` and one half of row `i % 4 + 4`.
         let [low, high] = unsafe {
             let from = from.add(i % 4 * from_step + i / 4 * 4);
             [from, from.add(4 * from_step)].map(|from| from.cast::<__m128>().read_unaligned())

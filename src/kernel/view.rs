@@ -12,9 +12,9 @@ use crate::layout::TensorLayout;
 ///
 /// # Own
 ///
-/// The elements in a view's claim are its *own*: they lie in the data that [`new`](Self::new) borrowed, each in a place of its
-/// own, and no other view claims them, because views come from `new` and [`cut`](Self::cut) alone. So are the gaps between
-/// elements of the claim, where all channels and positions between them are claimed. Gaps are never written.
+/// The elements in a view's claim are its *own*. They lie in the data that [`new`](Self::new) borrowed, and each has a place of
+/// its own. No other view claims them, because only `new` and [`cut`](Self::cut) make views. A gap between two elements of the
+/// claim is the view's own too, if the view claims all channels and positions between them. Gaps are never written.
 pub(crate) struct View<'a> {
     data: *mut f32,
     /// Borrowed and not copied, because the jobs of many threads wait on the stack, and each holds a view.
@@ -50,7 +50,7 @@ impl<'a> Boxes<'a> {
     }
 }
 
-// SAFETY: what it reaches is its own, so sending it is sending a `&mut [f32]`.
+// SAFETY: a view reaches only elements of its own. So to send a view is to send a `&mut [f32]`.
 unsafe impl Send for View<'_> {}
 
 impl<'a> View<'a> {
@@ -63,7 +63,7 @@ impl<'a> View<'a> {
         let TensorLayout { images, channels, size: [depth, height, width], image_stride, strides } = *tensor;
         let positions = depth.saturating_mul(height).saturating_mul(width);
         let [d, h, w] = strides.spatial;
-        // Saturates: what the measure of the data rests on must not wrap.
+        // Saturates, because the check of the data's length below relies on it.
         let span = |count: usize, stride: usize| count.saturating_sub(1).saturating_mul(stride);
         let last = span(images, image_stride).saturating_add(span(channels, strides.channel));
         let last = last.saturating_add(span(positions, w));
@@ -158,7 +158,8 @@ impl<'a> View<'a> {
         for _ in 0..count {
             // SAFETY: `at` has found the first element and the last in the claim, so all of them are this view's own.
             unsafe { *next = value };
-            // Not `add`: after the last element it may point beyond the tensor. One is written where the product would overflow.
+            // `add` would be undefined behaviour here: after the last element, the pointer may lie beyond the tensor. If the
+            // product overflows, `count` is 1 and the pointer is not used again.
             next = next.wrapping_add(step.wrapping_mul(self.position_stride()));
         }
     }
@@ -214,7 +215,7 @@ impl<'a> View<'a> {
         let [_, height, width] = self.tensor.size;
         assert!(h < height && w < width);
         let [_, d_step, h_step, step] = self.tensor.steps(apart);
-        // Saturates, where there is but one.
+        // Saturates only if there is a single strip, and then no step is taken.
         let step = d_step.saturating_add(h_step).saturating_add(step);
         assert!(len <= step || count == 1);
         let last = (count - 1).saturating_mul(step).saturating_add(len);

@@ -25,7 +25,7 @@ use crate::layout::Layout;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvTransposeDesc {
-    /// The convolution whose input has the shape of this one's output, and whose output that of this one's input.
+    /// The convolution whose input has the shape of this one's output, and whose output has the shape of this one's input.
     mirrored: ConvDesc,
 }
 
@@ -35,7 +35,7 @@ pub struct ConvTransposeDesc {
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ConvTransposeDescBuilder<const R: usize> {
-    /// The mirrored convolution, but that `size` is the extent of its output.
+    /// The mirrored convolution, except that `size` holds the extents of its output.
     mirrored: ConvDescBuilder<R>,
     output_padding: [usize; R],
 }
@@ -298,8 +298,8 @@ impl<const R: usize> ConvTransposeDescBuilder<R> {
             mirrored.size[axis] = check!(output_extent(&self.mirrored, axis, self.output_padding[axis]));
             axis += 1;
         }
-        // With an output padding of a stride or more, the mirrored convolution could have more positions. But the input has only
-        // so many.
+        // If the output padding is a stride or more, the mirrored convolution has room for more positions than the input has. So
+        // its output size is given.
         ConvTransposeDesc::of(mirrored.build_with_output(self.mirrored.size))
     }
 }
@@ -321,7 +321,7 @@ const fn output_extent<const R: usize>(
     }
     let extent = check!(dilated_extent(kernel, dilation));
     let unpadded = match (size - 1).checked_mul(stride) {
-        // Each of them is less than twice the limit, so their sum fits.
+        // None of the three exceeds the limit, a quarter of `isize::MAX`, so their sum fits.
         Some(scattered) if scattered <= MAX_EXTENT && output_padding <= MAX_EXTENT => {
             scattered + extent + output_padding
         }

@@ -131,10 +131,10 @@ impl Planned<'_, BackwardWeightPlan> {
     }
 }
 
-/// The images whose gradients of the input are computed in a buffer of their own and then added. The mirrored forward pass cannot
-/// add: it overwrites.
+/// The number of images whose input gradients are computed in a buffer of their own and then added. The mirrored forward pass
+/// cannot add, because it overwrites.
 const fn images_apart(mirrored: &ConvDesc) -> usize {
-    /// Elements of that buffer: 256 KiB.
+    /// Elements of that buffer: 256 KiB, which stay in the second-level cache until they are added.
     const APART: usize = 64 * 1024;
     clamp(APART / mirrored.of_images(1).output_len(), 1, max(mirrored.batch(), 1))
 }

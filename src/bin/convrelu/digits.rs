@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::output::{self, Table};
 use crate::plot::{self, Curves, Histogram, Panel, Series, mean_and_deviation};
+use crate::records::csv;
 use crate::{Failure, Interrupted, stop};
 
 /// Options of the main job.
@@ -171,27 +172,19 @@ struct Line {
 
 /// One line per run and epoch.
 fn metrics(runs: &[Trained]) -> Result<Vec<u8>, Failure> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for run in runs {
-        for epoch in &run.history {
-            let Epoch { epoch, loss, accuracy, test_loss, test_accuracy, seconds, dead_units, units, .. } = *epoch;
-            let activation = run.activation.key();
-            let seed = run.seed;
-            writer.serialize(Line {
-                activation,
-                seed,
-                epoch,
-                loss,
-                accuracy,
-                test_loss,
-                test_accuracy,
-                seconds,
-                dead_units,
-                units,
-            })?;
-        }
-    }
-    Ok(writer.into_inner()?)
+    let line = |run: &Trained, epoch: &Epoch| Line {
+        activation: run.activation.key(),
+        seed: run.seed,
+        epoch: epoch.epoch,
+        loss: epoch.loss,
+        accuracy: epoch.accuracy,
+        test_loss: epoch.test_loss,
+        test_accuracy: epoch.test_accuracy,
+        seconds: epoch.seconds,
+        dead_units: epoch.dead_units,
+        units: epoch.units,
+    };
+    csv(runs.iter().flat_map(|run| run.history.iter().map(move |epoch| line(run, epoch))))
 }
 
 /// Accuracy curves and the histogram of learned thresholds (figures 5 and 6 of the paper).

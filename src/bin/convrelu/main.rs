@@ -14,6 +14,7 @@ mod output;
 mod params;
 mod plot;
 mod profile;
+mod records;
 mod stop;
 mod train;
 mod trained;

@@ -214,44 +214,56 @@ class _Composed(nn.Module):
         return composition(x, self.weight, self.thresholds, bias, shape)
 
 
+def _compare(
+    arguments: argparse.Namespace,
+    title: str,
+    names: list[str],
+    ratios: list[str],
+    decimals: int,
+    calls_of: Callable[[nn.Module, int], tuple[Callable[[], object], ...]],
+) -> None:
+    """Prints a table of networks: the time of each call in ms, and the other calls' times divided by the first's.
+
+    `calls_of` makes the calls of a ReLU network and its number of classes, one per name.
+    """
+    print(f"{title}\n")
+    print(f"| network | {' | '.join(names + ratios)} |\n|:--|{'--:|' * len(names + ratios)}", flush=True)
+    for network in arguments.networks:
+        torch.manual_seed(1)
+        classes = 100 if network == "densenet_cifar" else 10
+        calls = dict(zip(names, calls_of(NETWORKS[network](classes, 3), classes), strict=True))
+        first, *others = interleaved(calls, arguments.steps, 0, arguments).values()
+        cells = [f"{seconds * 1e3:.{decimals}f}" for seconds in (first, *others)]
+        cells += [f"{seconds / first:.2f}" for seconds in others]
+        print(f"| {network} | {' | '.join(cells)} |", flush=True)
+
+
 def networks(arguments: argparse.Namespace) -> None:
     """Prints the table of training steps."""
-    names = ["ours, ConvReLU (R1)", "PyTorch, ReLU", "PyTorch, ConvReLU (R1)"]
-    print(f"training step, batch {arguments.batch}; ms, and peer's time / ours\n")
-    print(f"| network | {' | '.join(names)} | ReLU / ours | ConvReLU / ours |\n|:--|{'--:|' * 5}", flush=True)
-    for name in arguments.networks:
-        torch.manual_seed(1)
-        classes = 100 if name == "densenet_cifar" else 10
-        relu = NETWORKS[name](classes, 3)
+
+    def steps(relu: nn.Module, classes: int) -> tuple[Callable[[], object], ...]:
         ours, composed = convert(relu, "first").model, convert(relu, "first").model
         for path, module in list(composed.named_modules()):
             if hasattr(module, "thresholds"):
                 composed.set_submodule(path, _Composed(module))
-        built = dict(zip(names, (ours, relu, composed), strict=True))
-        calls = {label: _step(network, arguments.batch, classes) for label, network in built.items()}
-        times = interleaved(calls, arguments.steps, 0, arguments)
-        cells = " | ".join(f"{times[label] * 1e3:.0f}" for label in names)
-        ratios = " | ".join(f"{times[label] / times[names[0]]:.2f}" for label in names[1:])
-        print(f"| {name} | {cells} | {ratios} |", flush=True)
+        return tuple(_step(network, arguments.batch, classes) for network in (ours, relu, composed))
+
+    names = ["ours, ConvReLU (R1)", "PyTorch, ReLU", "PyTorch, ConvReLU (R1)"]
+    title = f"training step, batch {arguments.batch}; ms, and peer's time / ours"
+    _compare(arguments, title, names, ["ReLU / ours", "ConvReLU / ours"], 0, steps)
 
 
 @torch.no_grad()
 def inference(arguments: argparse.Namespace) -> None:
     """Prints what `fuse` gives: forward passes of networks in evaluation mode, with ConvReLU layers wherever they fit."""
-    names = ["ours, fused", "ours", "PyTorch, ReLU"]
-    print(f"\ninference, ConvReLU (R3), batch {arguments.batch}; ms, and time / ours, fused\n")
-    print(f"| network | {' | '.join(names)} | ours / fused | ReLU / fused |\n|:--|{'--:|' * 5}", flush=True)
-    for name in arguments.networks:
-        torch.manual_seed(1)
-        relu = NETWORKS[name](100 if name == "densenet_cifar" else 10, 3).eval()
-        ours = convert(relu, "all").model
+
+    def passes(relu: nn.Module, _classes: int) -> tuple[Callable[[], object], ...]:
+        ours = convert(relu.eval(), "all").model
         images = torch.randn(arguments.batch, 3, 32, 32)
-        networks = dict(zip(names, (fuse(ours).model, ours, relu), strict=True))
-        calls = {label: functools.partial(network, images) for label, network in networks.items()}
-        times = interleaved(calls, arguments.steps, 0, arguments)
-        cells = " | ".join(f"{times[label] * 1e3:.1f}" for label in names)
-        ratios = " | ".join(f"{times[label] / times[names[0]]:.2f}" for label in names[1:])
-        print(f"| {name} | {cells} | {ratios} |", flush=True)
+        return tuple(functools.partial(network, images) for network in (fuse(ours).model, ours, relu))
+
+    title = f"\ninference, ConvReLU (R3), batch {arguments.batch}; ms, and time / ours, fused"
+    _compare(arguments, title, ["ours, fused", "ours", "PyTorch, ReLU"], ["ours / fused", "ReLU / fused"], 1, passes)
 
 
 def main() -> None:

@@ -42,6 +42,10 @@ pub struct Conv {
 impl Conv {
     /// A layer for images of the size and layout of `desc`. The batch of `desc` does not matter: every pass plans for its own
     /// batch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::IsaUnavailable`].
     pub fn new(
         name: &str,
         desc: ConvDesc,

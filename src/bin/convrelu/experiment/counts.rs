@@ -5,18 +5,41 @@ use std::fs;
 use convrelu::Isa;
 use convrelu::train::models::{Activation, Architecture, Input, ModelConfig, Text};
 use convrelu::train::{Config, Shape, files};
+use serde::Serialize;
 use serde_json::json;
 
-use super::matrix::{ACTIVATIONS, Change, Name, chosen};
+use super::html::{Cells, Frame, render};
+use super::matrix::{ACTIVATIONS, Change, Name, chosen, sizes};
 use super::{Options, command_line};
 use crate::Failure;
 use crate::output::{self, Table, grouped};
+use crate::records::csv;
 
 /// The paper's counts of its DenseNet, in the order of [`ACTIVATIONS`].
 const PAPER: [usize; 6] = [1_035_268, 1_035_268, 1_035_268, 1_035_280, 1_035_387, 1_038_184];
 
 /// Classes of the table.
 const CLASSES: usize = 100;
+
+/// The values of `counts.html`.
+#[derive(Serialize)]
+struct Page {
+    #[serde(flatten)]
+    frame: Frame,
+    /// Whether the paper has counts of this network.
+    published: bool,
+    others: Cells,
+}
+
+/// A row for other programs.
+#[derive(Serialize)]
+struct Line<'a> {
+    row: &'a str,
+    network: Architecture,
+    classes: usize,
+    parameters: usize,
+    paper: Option<usize>,
+}
 
 /// CIFAR images, or text in characters.
 fn input(network: Architecture, classes: usize) -> Input {
@@ -56,7 +79,8 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let plain = ModelConfig { network: Architecture::DensenetCifar, ..ModelConfig::default() };
     let paper = (ModelConfig { network, ..plain.clone() } == model && network == plain.network)
         .then(|| numbers.iter().map(|&number| PAPER[number]).collect::<Vec<_>>());
-    let title = format!("{}; {}, {CLASSES} classes", Name::Table6.title(), network.title());
+    let sizes = sizes(&model);
+    let title = format!("{}; {}{sizes}, {CLASSES} classes", Name::Table6.title(), network.title());
 
     let mut table = Table::new(["row", "parameters", "more than ReLU", "paper"]);
     for (index, (label, &count)) in labels.iter().zip(&counts).enumerate() {
@@ -86,17 +110,25 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         output::print(&format!("{title}\n\n{}\n{}", table.fitted(), others.fitted()));
     }
     fs::create_dir_all(&options.out).map_err(|error| format!("--out {}: {error}", options.out.display()))?;
-    let stem = format!("{}-{network}", Name::Table6.key());
+    let stem = format!("{}-{network}{}", Name::Table6.key(), sizes.replace(", ", "-").replace(' ', ""));
     let command = command_line(std::env::args_os());
     let markdown = format!("# {title}\n\n{}\n{}\n```sh\n{command}\n```\n", table.markdown(), others.markdown());
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.write_record(["row", "network", "classes", "parameters", "paper"])?;
-    for (index, (label, count)) in labels.iter().zip(&counts).enumerate() {
-        let paper = paper.as_ref().map_or(String::new(), |paper| paper[index].to_string());
-        csv.write_record([*label, network.key(), &CLASSES.to_string(), &count.to_string(), &paper])?;
-    }
-    let csv = csv.into_inner().map_err(csv::IntoInnerError::into_error)?;
-    for (extension, contents) in [("md", markdown.into_bytes()), ("csv", csv)] {
+    let conditions =
+        format!("network: {}{sizes}; input: {}; classes: {CLASSES}", network.title(), input(network, CLASSES).shape);
+    let page = Page {
+        frame: Frame::new(title, conditions, &table, &command, []),
+        published: paper.is_some(),
+        others: others.cells().to_vec(),
+    };
+    let html = render("counts.html", page)?;
+    let csv = csv(labels.iter().zip(&counts).enumerate().map(|(index, (row, &parameters))| Line {
+        row,
+        network,
+        classes: CLASSES,
+        parameters,
+        paper: paper.as_ref().map(|paper| paper[index]),
+    }))?;
+    for (extension, contents) in [("md", markdown.into_bytes()), ("html", html.into_bytes()), ("csv", csv)] {
         let path = options.out.join(format!("{stem}.{extension}"));
         files::write(&path, &contents)?;
         output::note(&path.display().to_string());

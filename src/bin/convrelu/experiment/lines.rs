@@ -1,10 +1,11 @@
 //! The numbers of an experiment as CSV. They are those that the report shows, for other programs.
 
-use convrelu::train::{Epoch, LayerUnits};
+use convrelu::train::LayerUnits;
 use serde::Serialize;
 
 use super::report::{Difference, Report};
 use super::runs::{Job, Outcome};
+use crate::records::csv;
 use crate::{Failure, inspect};
 
 /// An epoch of a run.
@@ -60,34 +61,22 @@ struct DifferenceLine<'a> {
     interval95_to: Option<f64>,
 }
 
-/// Lines as CSV, below the names of their fields.
-fn csv<T: Serialize>(lines: impl IntoIterator<Item = T>) -> Result<Vec<u8>, Failure> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    lines.into_iter().try_for_each(|line| writer.serialize(line))?;
-    Ok(writer.into_inner().map_err(csv::IntoInnerError::into_error)?)
-}
-
 /// One line per run and epoch.
 pub(super) fn epochs(runs: &[(&Job, &Outcome)]) -> Result<Vec<u8>, Failure> {
     csv(runs.iter().flat_map(|(job, run)| {
-        run.history.iter().map(|figures| {
-            let Epoch { epoch, loss, accuracy, test_loss, test_accuracy, learning_rate, .. } = *figures;
-            let Epoch { seconds, images_per_second, dead_units, units, .. } = *figures;
-            let (row, seed) = (job.label.as_str(), job.config.train.seed);
-            EpochLine {
-                row,
-                seed,
-                epoch,
-                loss,
-                accuracy,
-                test_loss,
-                test_accuracy,
-                learning_rate,
-                seconds,
-                images_per_second,
-                dead_units,
-                units,
-            }
+        run.history.iter().map(|epoch| EpochLine {
+            row: &job.label,
+            seed: job.config.train.seed,
+            epoch: epoch.epoch,
+            loss: epoch.loss,
+            accuracy: epoch.accuracy,
+            test_loss: epoch.test_loss,
+            test_accuracy: epoch.test_accuracy,
+            learning_rate: epoch.learning_rate,
+            seconds: epoch.seconds,
+            images_per_second: epoch.images_per_second,
+            dead_units: epoch.dead_units,
+            units: epoch.units,
         })
     }))
 }

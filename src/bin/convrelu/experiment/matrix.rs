@@ -431,7 +431,7 @@ fn networks(networks: impl Iterator<Item = Architecture>) -> String {
 }
 
 /// The sizes of a network that differ from the paper's.
-fn sizes(model: &ModelConfig) -> String {
+pub(crate) fn sizes(model: &ModelConfig) -> String {
     [("growth", model.growth), ("depth", model.depth), ("features", model.features), ("units", model.units)]
         .into_iter()
         .filter_map(|(name, size)| size.map(|size| format!(", {name} {size}")))

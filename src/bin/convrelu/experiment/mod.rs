@@ -1,6 +1,7 @@
 //! `convrelu experiment`: trains the networks of the paper's tables and figures.
 
 mod counts;
+mod html;
 mod lines;
 pub(crate) mod matrix;
 mod page;

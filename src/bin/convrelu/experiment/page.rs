@@ -1,23 +1,18 @@
-//! The report of an experiment as one HTML file. It needs no other file and asks no server for anything.
+//! The report of an experiment that trains, as a page.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::num::NonZeroUsize;
-use std::thread;
 
 use convrelu::Isa;
 use convrelu::train::{Epoch, Run};
-use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
+use super::html::{Cells, Frame, render};
 use super::report::{Origin, Report, Summary, percent};
 use super::runs::Outcome;
 use crate::output::Table;
 use crate::plot::{self, Axis, Curves, Histogram, Panel, Shares, mean_and_deviation};
 use crate::{Failure, inspect};
-
-const TEMPLATE: &str = include_str!("report.html");
 
 /// Small histograms beside one another.
 const HISTOGRAMS: usize = 4;
@@ -29,17 +24,11 @@ struct OfRow<T> {
     content: T,
 }
 
-/// Head and rows of a table.
-type Cells = Vec<Vec<String>>;
-
-/// The values of the template. Pictures are SVG elements.
+/// The values of `report.html`. Pictures are SVG elements.
 #[derive(Serialize)]
 struct Page {
-    title: String,
-    conditions: String,
-    /// Style sheet of the pictures.
-    picture_style: String,
-    results: Cells,
+    #[serde(flatten)]
+    frame: Frame,
     /// Whether the paper's results are an orientation only.
     orientation: bool,
     accuracies: String,
@@ -53,22 +42,15 @@ struct Page {
     thresholds: Vec<OfRow<Cells>>,
     runs: Cells,
     configurations: Vec<OfRow<String>>,
-    command: String,
     data: Vec<[String; 2]>,
-    machine: Vec<[String; 2]>,
 }
 
 /// The report.
 pub(super) fn html(report: &Report<'_>, origin: &Origin) -> Result<String, Failure> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(|_| AutoEscape::Html);
     let matrix = report.matrix();
+    let how = how_it_ran(report, origin);
     let page = Page {
-        title: matrix.title(),
-        conditions: report.conditions(),
-        picture_style: plot::dark_style(),
-        results: report.table().cells().to_vec(),
+        frame: Frame::new(matrix.title(), report.conditions(), &report.table(), &origin.command, how),
         orientation: !matrix.paper.same,
         accuracies: inline(&[&[report.accuracies()]])?,
         differences: differences(report).cells().to_vec(),
@@ -81,11 +63,9 @@ pub(super) fn html(report: &Report<'_>, origin: &Origin) -> Result<String, Failu
         thresholds: thresholds(report),
         runs: runs(report).cells().to_vec(),
         configurations: configurations(report),
-        command: origin.command.clone(),
         data: data(report)?,
-        machine: machine(report, origin),
     };
-    Ok(environment.render_str(TEMPLATE, Serde(&page))?)
+    render("report.html", page)
 }
 
 /// Pictures as an element of the page. The name space is only needed in documents that are SVG.
@@ -323,28 +303,14 @@ fn data(report: &Report<'_>) -> Result<Vec<[String; 2]>, Failure> {
     Ok(lines)
 }
 
-/// The program, and the machine that wrote the report.
-fn machine(report: &Report<'_>, origin: &Origin) -> Vec<[String; 2]> {
+/// How the program ran the experiment.
+fn how_it_ran(report: &Report<'_>, origin: &Origin) -> [(&'static str, String); 4] {
     let isas: BTreeSet<&str> = report.runs().iter().filter_map(|(_, run)| run.isa.as_deref()).collect();
     let threads = report.runs().first().and_then(|(job, _)| job.config.train.threads).map_or(1, NonZeroUsize::get);
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     [
-        ("program", format!("convrelu {}", env!("CARGO_PKG_VERSION"))),
         ("kernels of the runs", isas.into_iter().collect::<Vec<_>>().join(", ")),
         ("kernels that this machine would choose", Isa::detect().to_string()),
-        ("processor", processor().unwrap_or_else(|| "unknown".to_owned())),
-        ("virtual cores", cores.to_string()),
         ("runs at the same time", origin.at_once.to_string()),
         ("threads per run", threads.to_string()),
-        ("system", format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH)),
     ]
-    .map(|(name, value)| [name.to_owned(), value])
-    .to_vec()
-}
-
-/// The model of the processor, if the system tells it in a file as Linux on x86 does.
-fn processor() -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    line.split_once(':').map(|(_, model)| model.trim().to_owned())
 }

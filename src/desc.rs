@@ -172,6 +172,13 @@ impl ConvDesc {
         self.rank
     }
 
+    /// The same layer as one of fewer axes. Its leading axes must be those of a layer of that rank: extents 1, no padding.
+    #[cfg(feature = "capi-plain")]
+    pub(crate) const fn of_rank(mut self, rank: usize) -> Self {
+        self.rank = rank;
+        self
+    }
+
     /// The same layer with fewer images.
     pub(crate) const fn of_images(&self, images: usize) -> Self {
         let mut desc = *self;

@@ -102,8 +102,11 @@ impl<'a> Convolution<'a> {
 /// Every rank is checked as three axes, so that this code is in a program once.
 fn checked(desc: &convrelu_desc, layout: Layout, transposed: Option<TransposedBuilt>) -> Result<ConvDesc, Error> {
     let rank = desc.rank as usize;
-    let axes = |values: &[usize; 3], leading: usize| {
-        core::array::from_fn(|axis| if axis < 3 - rank { leading } else { values[axis + rank - 3] })
+    // Every call does this, so it has no loop.
+    let axes = |&[first, second, third]: &[usize; 3], leading: usize| match rank {
+        1 => [leading, leading, first],
+        2 => [leading, first, second],
+        _ => [first, second, third],
     };
     let convrelu_desc { batch, in_channels, out_channels, size, kernel, .. } = desc;
     let mut builder = ConvDesc::conv3d(*batch, *in_channels, *out_channels, axes(size, 1), axes(kernel, 1))

@@ -102,7 +102,6 @@ impl<'a> Convolution<'a> {
 /// Every rank is checked as three axes, so that this code is in a program once.
 fn checked(desc: &convrelu_desc, layout: Layout, transposed: Option<TransposedBuilt>) -> Result<ConvDesc, Error> {
     let rank = desc.rank as usize;
-    // Every call does this, so it has no loop.
     let axes = |&[first, second, third]: &[usize; 3], leading: usize| match rank {
         1 => [leading, leading, first],
         2 => [leading, first, second],
@@ -110,6 +109,7 @@ fn checked(desc: &convrelu_desc, layout: Layout, transposed: Option<TransposedBu
     };
     let convrelu_desc { batch, in_channels, out_channels, size, kernel, .. } = desc;
     let mut builder = ConvDesc::conv3d(*batch, *in_channels, *out_channels, axes(size, 1), axes(kernel, 1))
+        .of_rank(rank)
         .stride(axes(&desc.stride, 1))
         .dilation(axes(&desc.dilation, 1))
         .padding_before_after(axes(&desc.padding_before, 0), axes(&desc.padding_after, 0))
@@ -121,14 +121,11 @@ fn checked(desc: &convrelu_desc, layout: Layout, transposed: Option<TransposedBu
     if desc.output_pitch != 0 {
         builder = builder.output_pitch(desc.output_pitch);
     }
-    let checked = match transposed {
-        Some(_) => {
-            let builder = ConvTransposeDescBuilder::of_layer(builder).output_padding(axes(&desc.output_padding, 0));
-            builder.build()?.mirrored()
-        }
-        None => builder.build()?,
-    };
-    Ok(checked.of_rank(rank))
+    if transposed.is_some() {
+        let builder = ConvTransposeDescBuilder::of_layer(builder).output_padding(axes(&desc.output_padding, 0));
+        return builder.build().map(|desc| desc.mirrored());
+    }
+    builder.build()
 }
 
 /// Calls `call` with the layer of a plan. The struct may hold any bytes.

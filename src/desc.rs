@@ -69,6 +69,8 @@ pub struct ConvDesc {
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ConvDescBuilder<const R: usize> {
+    /// At most `R`. The leading axes of the arrays do not count if it is less.
+    rank: usize,
     batch: usize,
     in_channels: usize,
     out_channels: usize,
@@ -420,6 +422,7 @@ impl<const R: usize> ConvDescBuilder<R> {
         kernel: [usize; R],
     ) -> Self {
         Self {
+            rank: R,
             batch,
             in_channels,
             out_channels,
@@ -445,6 +448,13 @@ impl<const R: usize> ConvDescBuilder<R> {
             output_pitch: self.input_pitch,
             ..self
         }
+    }
+
+    /// The builder of a layer of fewer axes, which are the last ones here.
+    #[cfg(feature = "capi-plain")]
+    pub(crate) const fn of_rank(mut self, rank: usize) -> Self {
+        self.rank = rank;
+        self
     }
 
     /// Steps between output positions, per axis.
@@ -547,7 +557,7 @@ impl<const R: usize> ConvDescBuilder<R> {
             return Err(Error::ChannelsNotDivisible { argument: "out_channels", channels: self.out_channels, groups });
         }
         let mut desc = ConvDesc {
-            rank: R,
+            rank: self.rank,
             batch: self.batch,
             in_channels: self.in_channels,
             out_channels: self.out_channels,
@@ -563,7 +573,7 @@ impl<const R: usize> ConvDescBuilder<R> {
             input_pitch: 0,
             output_pitch: 0,
         };
-        let mut i = 0;
+        let mut i = R - self.rank;
         while i < R {
             let axis = 3 - R + i;
             let (size, kernel, stride, dilation) = (self.size[i], self.kernel[i], self.stride[i], self.dilation[i]);

@@ -71,7 +71,8 @@
 //! | `std` | yes | detection of the CPU through the operating system; the reference trainer `train` | the crates `gemm`, `rand`, `serde`, `toml`, `safetensors`, `csv`, `image`, `flate2` |
 //! | `rayon` | | the executor `Rayon`, which runs calls on the threads of the current rayon pool | the crate `rayon` |
 //! | `capi` | | the C interface `capi`, with the header `src/capi/convrelu.h` | where there is an operating system, Rust's standard library (it handles panics) |
-//! | `panic-handler` | | a panic calls C's `abort`: for static libraries on targets without an operating system | `capi` |
+//! | `capi-plain` | | the C interface for firmware: every function, but neither epilogues nor transposed convolutions, which `capi-epilogues` and `capi-transposed` add (`capi` is all three) | as `capi` |
+//! | `panic-handler` | | a panic calls C's `abort`: for static libraries on targets without an operating system | `capi-plain` |
 //! | `onnx` | | trained networks as ONNX files, `train::onnx` | `std`, and the crate `prost` |
 //! | `parquet` | | data sets as Parquet files, as the Hugging Face hub distributes them | `std`, and the crate `parquet`, which brings `zstd` and needs a C compiler for it |
 //! | `cli` | | the program `convrelu` | `std`, `rayon`, `onnx`, and the crates `clap`, `indicatif`, `minijinja`, `plotters`, `tracing`, `ctrlc`, `terminal_size`, `libc` |
@@ -87,7 +88,7 @@ mod backward_weight;
 mod blocking;
 mod border;
 mod calls;
-#[cfg(feature = "capi")]
+#[cfg(feature = "capi-plain")]
 #[cfg_attr(docsrs, doc(cfg(feature = "capi")))]
 #[allow(unsafe_code)]
 pub mod capi;

@@ -98,19 +98,19 @@ impl<'l> Packer<'l> {
         Ok(PackedWeight { data: buffer, layer: desc.layer(), isa: kernels.isa, packing: self.packing })
     }
 
-    #[cfg(feature = "capi")]
+    #[cfg(feature = "capi-plain")]
     pub(crate) const fn isa(&self) -> crate::isa::Isa {
         self.layer.kernels.isa
     }
 
     /// A value that is equal for two passes exactly if they may share packed weights.
-    #[cfg(feature = "capi")]
+    #[cfg(feature = "capi-plain")]
     pub(crate) fn identity(&self) -> impl core::hash::Hash + use<> {
         (self.layer.desc.layer(), self.layer.kernels.isa, self.packing)
     }
 
     /// A buffer whose contents the caller knows to be packed for this pass. None if it is too short.
-    #[cfg(feature = "capi")]
+    #[cfg(feature = "capi-plain")]
     pub(crate) fn packed_before<'a>(&self, elements: &'a [f32]) -> Option<PackedWeight<'a>> {
         let Layer { desc, .. } = self.layer;
         let data = elements.get(..self.packing.len(desc))?;

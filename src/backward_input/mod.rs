@@ -153,7 +153,9 @@ impl BackwardInputPlan {
         let most = min(progressions::most_vectors(desc, kernels), tuning.tile);
         let lanes = Packing::transposed_lanes(desc, most, kernels.lanes);
         let (algorithm, packing) = match algorithm {
-            BackwardInputAlgorithm::Progressions if progressions::applies(desc, tuning, &lanes) => (algorithm, lanes),
+            BackwardInputAlgorithm::Progressions if VECTORS && progressions::applies(desc, tuning, &lanes) => {
+                (algorithm, lanes)
+            }
             BackwardInputAlgorithm::Depthwise if depthwise.is_some() => {
                 (algorithm, Packing::depthwise(desc, kernels.lanes, true))
             }
@@ -169,7 +171,7 @@ impl BackwardInputPlan {
             return Self::without_workspace(Driver::Tiny(tiny), packing);
         }
         let driver = match (algorithm, depthwise) {
-            (BackwardInputAlgorithm::Progressions, _) => {
+            (BackwardInputAlgorithm::Progressions, _) if VECTORS => {
                 Driver::Progressions(Progressions::new(desc, kernels, tuning, &packing))
             }
             (BackwardInputAlgorithm::Depthwise, Some(driver)) => Driver::Depthwise(driver),

@@ -170,10 +170,8 @@ impl BackwardWeightPlan {
             let parts = Split::whole([1; 3]);
             return Self { driver: Driver::Tiny(tiny), unit: 1, segments: 1, cuts: 1, parts, part_len: 0 };
         }
-        let depthwise = match depthwise::BackwardWeight::new(desc, kernels, tuning) {
-            Some(driver) if VECTORS && tuning.depthwise => Some(driver),
-            _ => None,
-        };
+        let depthwise =
+            if VECTORS && tuning.depthwise { depthwise::BackwardWeight::new(desc, kernels, tuning) } else { None };
         let taps_in_lanes = outer::taps_in_lanes(desc, kernels, tuning);
         let by_patches = VECTORS
             && depthwise.is_none()

@@ -17,6 +17,9 @@ use crate::operands::{
 use crate::pass::Packer;
 use crate::transposed;
 
+/// Whether the build has epilogues.
+const EPILOGUES: bool = cfg!(feature = "capi-epilogues");
+
 /// The thresholds that the arguments name. A transposed convolution has none, so its arguments need not name any.
 ///
 /// # Safety
@@ -134,6 +137,9 @@ pub unsafe extern "C" fn convrelu_forward(
             let args: convrelu_forward_args = read_struct(args)?;
             (args, if args.epilogue.is_null() { None } else { Some(read_struct(args.epilogue)?) })
         };
+        if ending.is_some() && !EPILOGUES {
+            return Err(Fault::LeftOut { argument: "epilogue" });
+        }
         if ending.is_some() && layer.is_transposed() {
             return Err(Fault::NotApplicable { argument: "epilogue", value: 0 });
         }
@@ -157,7 +163,10 @@ pub unsafe extern "C" fn convrelu_forward(
             let (input, weight) = (slice(args.input, "input")?, slice(args.weight, "weight")?);
             let (output, workspace) = (slice_mut(args.output, "output")?, slice_mut(args.workspace, "workspace")?);
             let executor = Callback::new(args.parallel_for, args.context);
-            let epilogue = ending.map(|ending| epilogue(&ending)).transpose()?;
+            let epilogue = match &ending {
+                Some(ending) if EPILOGUES => Some(epilogue(ending)?),
+                _ => None,
+            };
             match layer {
                 Convolution::Plain(layer) => {
                     let plan = layer.plan_forward();
@@ -167,7 +176,7 @@ pub unsafe extern "C" fn convrelu_forward(
                         pass.forward(operands, output, workspace, &executor)
                     })
                 }
-                Convolution::Transposed(layer) => {
+                Convolution::Transposed(layer, _) => {
                     let plan = layer.plan_backward_input();
                     let pass = layer.pass(&plan);
                     with_weight(&pass.packer(), Packs::TransposedForward, args.weight_kind, weight, |weight| {
@@ -234,7 +243,7 @@ pub unsafe extern "C" fn convrelu_backward_input(
                         pass.backward_input(None, operands, gradients, workspace, &executor)
                     })
                 }
-                Convolution::Transposed(layer) => {
+                Convolution::Transposed(layer, _) => {
                     let plan = layer.plan_forward();
                     let pass = layer.pass(&plan);
                     with_weight(&pass.packer(), Packs::TransposedBackwardInput, args.weight_kind, weight, |weight| {
@@ -292,7 +301,7 @@ pub unsafe extern "C" fn convrelu_backward_weight(
                     let operands = BackwardWeight { input, thresholds, grad_output };
                     pass.backward_weight(operands, gradients, workspace, &executor)?;
                 }
-                Convolution::Transposed(_) => {
+                Convolution::Transposed(..) => {
                     let operands = transposed::BackwardWeight { input, grad_output };
                     pass.transposed_backward_weight(operands, gradients, workspace, &executor)?;
                 }

@@ -299,6 +299,11 @@ enum convrelu_status
    * residual where `output_accumulation` already says that the residual is what the output holds.
    */
   CONVRELU_NOT_APPLICABLE = 26,
+  /**
+   * The build of the library leaves this out: transposed convolutions without the feature `capi-transposed`, epilogues without
+   * the feature `capi-epilogues`. The feature `capi` has both.
+   */
+  CONVRELU_LEFT_OUT = 27,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -68,6 +68,9 @@ pub enum convrelu_status {
     /// An argument does not apply: thresholds or an epilogue of a transposed convolution, output padding of a plain one, or a
     /// residual where `output_accumulation` already says that the residual is what the output holds.
     CONVRELU_NOT_APPLICABLE = 26,
+    /// The build of the library leaves this out: transposed convolutions without the feature `capi-transposed`, epilogues without
+    /// the feature `capi-epilogues`. The feature `capi` has both.
+    CONVRELU_LEFT_OUT = 27,
 }
 use convrelu_status::*;
 
@@ -100,6 +103,7 @@ pub(super) enum Fault {
     NotPacked,
     UniformNan,
     NotApplicable { argument: &'static str, value: usize },
+    LeftOut { argument: &'static str },
     Core(Error),
 }
 
@@ -114,6 +118,7 @@ const UNIFORM: &str = "threshold";
 const KIND: &str = "threshold_kind";
 const OUTPUT_PADDING: &str = "output_padding";
 const RESIDUAL: &str = "residual";
+const EPILOGUE: &str = "epilogue";
 
 /// The names of arguments and quantities. In [`convrelu_error`] a number stands for each.
 const NAMES: [&str; 59] = [
@@ -169,7 +174,7 @@ const NAMES: [&str; 59] = [
     "abi",
     "kind",
     OUTPUT_PADDING,
-    "epilogue",
+    EPILOGUE,
     "scale",
     "shift",
     RESIDUAL,
@@ -199,6 +204,7 @@ impl Fault {
             Self::NotPacked => CONVRELU_NOT_PACKED,
             Self::UniformNan => CONVRELU_NAN_THRESHOLD,
             Self::NotApplicable { .. } => CONVRELU_NOT_APPLICABLE,
+            Self::LeftOut { .. } => CONVRELU_LEFT_OUT,
             Self::Core(error) => match error {
                 Error::ZeroChannels { .. }
                 | Error::ZeroGroups
@@ -229,7 +235,7 @@ impl Fault {
     pub(super) fn numbers(self) -> (u32, [usize; 3]) {
         let isa = |isa: Isa| number_of(isa) as usize;
         let (name, values) = match self {
-            Self::Null { argument } | Self::Reserved { argument } => (argument, [0; 3]),
+            Self::Null { argument } | Self::Reserved { argument } | Self::LeftOut { argument } => (argument, [0; 3]),
             Self::Misaligned { argument, address } => (argument, [address, 0, 0]),
             Self::StructSize { argument, size, expected } => (argument, [size, expected, 0]),
             Self::InvalidValue { argument, value } | Self::NotApplicable { argument, value } => {
@@ -342,6 +348,19 @@ impl fmt::Display for convrelu_error {
                     write!(f, "{argument} is given: it must be null where output_accumulation is CONVRELU_ADD")
                 }
                 _ => write!(f, "{argument} is given: it must be null for a transposed convolution"),
+            };
+        } else if is(CONVRELU_LEFT_OUT) {
+            return match argument {
+                EPILOGUE => write!(
+                    f,
+                    "{argument} is given: this build of the library has no epilogues (feature capi-epilogues), \
+                     so it must be null"
+                ),
+                _ => write!(
+                    f,
+                    "{argument} is CONVRELU_TRANSPOSED: this build of the library has no transposed convolutions \
+                     (feature capi-transposed), so it must be CONVRELU_CONVOLUTION"
+                ),
             };
         } else if is(CONVRELU_BUFFER_TOO_SHORT) {
             Error::BufferTooShort { argument, len: value, required: other }

@@ -111,13 +111,15 @@
 //! # cargo-c: library, header, pkg-config file:
 //! cargo cinstall --release --no-default-features --prefix /usr/local
 //! # For a target without operating system, whose C code defines `abort`:
-//! cargo rustc --release --no-default-features --features capi,panic-handler --crate-type staticlib \
+//! cargo rustc --release --no-default-features --features capi-plain,panic-handler --crate-type staticlib \
 //!     --target thumbv7em-none-eabihf
 //! ```
 //!
 //! The linker cannot know what a descriptor and arguments will hold at run time. So a program that calls [`convrelu_forward`]
-//! also links the kernels of transposed convolutions and of epilogues: with `opt-level = "s"` for a Cortex-M4F, 111 KB in all.
-//! Without these two it was 70 KB. Firmware in Rust links only what it uses.
+//! would also link the kernels of transposed convolutions and of epilogues. The feature `capi-plain` has every function, but
+//! neither of these two: asked for them, it returns [`CONVRELU_LEFT_OUT`](convrelu_status::CONVRELU_LEFT_OUT). On a Cortex-M4F
+//! that takes 27 KiB of flash instead of 53. The features `capi-epilogues` and `capi-transposed` add one of them, and `capi` has
+//! both. The guide's page [firmware](crate::guide::firmware) says more.
 //!
 //! Where there is an operating system, the library links Rust's standard library. It needs it only to handle panics.
 

@@ -69,14 +69,14 @@ impl Packs {
     pub(super) fn forward(layer: Convolution<'_>) -> Self {
         match layer {
             Convolution::Plain(_) => Self::Forward,
-            Convolution::Transposed(_) => Self::TransposedForward,
+            Convolution::Transposed(..) => Self::TransposedForward,
         }
     }
 
     pub(super) fn backward_input(layer: Convolution<'_>) -> Self {
         match layer {
             Convolution::Plain(_) => Self::BackwardInput,
-            Convolution::Transposed(_) => Self::TransposedBackwardInput,
+            Convolution::Transposed(..) => Self::TransposedBackwardInput,
         }
     }
 

@@ -5,7 +5,7 @@ use super::error::{Fault, convrelu_error, convrelu_status};
 use super::packed::{Packs, packed_len};
 use super::types::*;
 use crate::arith::max;
-use crate::desc::{ConvDesc, ConvDescBuilder};
+use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::isa::Isa;
 use crate::layout::Layout;
@@ -22,19 +22,34 @@ const PLAN: u32 = 0x5052_7643;
 pub(super) enum Convolution<'a> {
     Plain(Layer<'a>),
     /// A transposed convolution, with the layer that it mirrors.
-    Transposed(Layer<'a>),
+    Transposed(Layer<'a>, TransposedBuilt),
+}
+
+/// Says that the build has transposed convolutions. If it has none, this type has no value, and the compiler leaves out the code
+/// of [`Convolution::Transposed`].
+#[derive(Clone, Copy)]
+pub(super) enum TransposedBuilt {
+    #[cfg(feature = "capi-transposed")]
+    Yes,
+}
+
+impl TransposedBuilt {
+    #[cfg(feature = "capi-transposed")]
+    const OF_BUILD: Option<Self> = Some(Self::Yes);
+    #[cfg(not(feature = "capi-transposed"))]
+    const OF_BUILD: Option<Self> = None;
 }
 
 impl<'a> Convolution<'a> {
     /// The layer whose kernels run.
     pub(super) fn layer(self) -> Layer<'a> {
         match self {
-            Self::Plain(layer) | Self::Transposed(layer) => layer,
+            Self::Plain(layer) | Self::Transposed(layer, _) => layer,
         }
     }
 
     pub(super) fn is_transposed(self) -> bool {
-        matches!(self, Self::Transposed(_))
+        matches!(self, Self::Transposed(..))
     }
 
     fn isa(self) -> Isa {
@@ -62,7 +77,7 @@ impl<'a> Convolution<'a> {
         }
         match self {
             Self::Plain(layer) => of!(layer.desc, layer.desc.threshold_len()),
-            Self::Transposed(layer) => of!(ConvTransposeDesc::mirroring(layer.desc), 0),
+            Self::Transposed(layer, _) => of!(ConvTransposeDesc::mirroring(layer.desc), 0),
         }
     }
 
@@ -73,7 +88,7 @@ impl<'a> Convolution<'a> {
             (Pass::Forward | Pass::ForwardPacked, Self::Plain(_)) => {
                 layer.pass(&layer.plan_forward()).workspace_len(packed)
             }
-            (Pass::BackwardInput | Pass::BackwardInputPacked, Self::Transposed(_)) => {
+            (Pass::BackwardInput | Pass::BackwardInputPacked, Self::Transposed(..)) => {
                 layer.pass(&layer.plan_forward()).transposed_workspace_len(packed)
             }
             (Pass::BackwardWeight, _) => layer.pass(&layer.plan_backward_weight()).workspace_len(),
@@ -82,41 +97,35 @@ impl<'a> Convolution<'a> {
     }
 }
 
-/// The checked form of a descriptor, whose rank must be 1 to 3. For a `transposed` one it is that of the mirrored convolution.
-fn checked(desc: &convrelu_desc, layout: Layout, transposed: bool) -> Result<ConvDesc, Error> {
-    fn build<const R: usize>(
-        builder: ConvDescBuilder<R>,
-        desc: &convrelu_desc,
-        layout: Layout,
-        transposed: bool,
-    ) -> Result<ConvDesc, Error> {
-        let mut builder = builder
-            .stride(first(&desc.stride))
-            .dilation(first(&desc.dilation))
-            .padding_before_after(first(&desc.padding_before), first(&desc.padding_after))
-            .groups(desc.groups)
-            .layout(layout);
-        if desc.input_pitch != 0 {
-            builder = builder.input_pitch(desc.input_pitch);
-        }
-        if desc.output_pitch != 0 {
-            builder = builder.output_pitch(desc.output_pitch);
-        }
-        if transposed {
-            let builder = ConvTransposeDescBuilder::of_layer(builder).output_padding(first(&desc.output_padding));
-            return builder.build().map(|desc| desc.mirrored());
-        }
-        builder.build()
+/// The checked form of a descriptor, whose rank must be 1 to 3. For a transposed one it is that of the mirrored convolution.
+///
+/// Every rank is checked as three axes, so that this code is in a program once.
+fn checked(desc: &convrelu_desc, layout: Layout, transposed: Option<TransposedBuilt>) -> Result<ConvDesc, Error> {
+    let rank = desc.rank as usize;
+    let axes = |&[first, second, third]: &[usize; 3], leading: usize| match rank {
+        1 => [leading, leading, first],
+        2 => [leading, first, second],
+        _ => [first, second, third],
+    };
+    let convrelu_desc { batch, in_channels, out_channels, size, kernel, .. } = desc;
+    let mut builder = ConvDesc::conv3d(*batch, *in_channels, *out_channels, axes(size, 1), axes(kernel, 1))
+        .of_rank(rank)
+        .stride(axes(&desc.stride, 1))
+        .dilation(axes(&desc.dilation, 1))
+        .padding_before_after(axes(&desc.padding_before, 0), axes(&desc.padding_after, 0))
+        .groups(desc.groups)
+        .layout(layout);
+    if desc.input_pitch != 0 {
+        builder = builder.input_pitch(desc.input_pitch);
     }
-    fn first<const R: usize>(values: &[usize; 3]) -> [usize; R] {
-        core::array::from_fn(|axis| values[axis])
+    if desc.output_pitch != 0 {
+        builder = builder.output_pitch(desc.output_pitch);
     }
-    let convrelu_desc { batch, in_channels: i, out_channels: o, size, kernel, .. } = desc;
-    match desc.rank {
-        1 => build(ConvDesc::conv1d(*batch, *i, *o, first(size), first(kernel)), desc, layout, transposed),
-        2 => build(ConvDesc::conv2d(*batch, *i, *o, first(size), first(kernel)), desc, layout, transposed),
-        _ => build(ConvDesc::conv3d(*batch, *i, *o, *size, *kernel), desc, layout, transposed),
+    if transposed.is_some() {
+        let builder = ConvTransposeDescBuilder::of_layer(builder).output_padding(axes(&desc.output_padding, 0));
+        return builder.build().map(|desc| desc.mirrored());
     }
+    builder.build()
 }
 
 /// Calls `call` with the layer of a plan. The struct may hold any bytes.
@@ -131,15 +140,22 @@ fn planned<T>(plan: &convrelu_plan, call: impl FnOnce(Convolution<'_>) -> Result
     let rank = matches!(desc.rank, 1..=3).then_some(desc.rank);
     let rank = known(rank, "rank", desc.rank)?;
     let layout = known(layout_of(desc.layout), "layout", desc.layout)?;
-    let transposed = known(is_transposed(desc.kind), "kind", desc.kind)?;
+    let transposed = if known(is_transposed(desc.kind), "kind", desc.kind)? {
+        Some(TransposedBuilt::OF_BUILD.ok_or(Fault::LeftOut { argument: "kind" })?)
+    } else {
+        None
+    };
     let output_padding = desc.output_padding.iter().take(rank as usize).find(|padding| **padding != 0);
-    if let (false, Some(&value)) = (transposed, output_padding) {
+    if let (None, Some(&value)) = (transposed, output_padding) {
         return Err(Fault::NotApplicable { argument: "output_padding", value });
     }
     let desc = &checked(desc, layout, transposed)?;
     let kernels = isa.kernels().ok_or(Error::IsaUnavailable { isa })?;
     let layer = Layer { desc, kernels, tuning: &Tuning::DEFAULT, threads: max(plan.threads, 1) };
-    call(if transposed { Convolution::Transposed(layer) } else { Convolution::Plain(layer) })
+    call(match transposed {
+        Some(built) => Convolution::Transposed(layer, built),
+        None => Convolution::Plain(layer),
+    })
 }
 
 /// Calls `call` with the layer of the caller's plan.

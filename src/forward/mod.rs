@@ -89,7 +89,9 @@ impl ForwardPlan {
         let channels = desc.group_out_channels();
         let lanes = Packing::lanes(desc, min(most_vectors(desc, kernels), tuning.tile), kernels.lanes);
         let (algorithm, packing) = match algorithm {
-            ForwardAlgorithm::BatchReduce if batch_reduce::applies(desc, tuning, &lanes) => (algorithm, lanes),
+            ForwardAlgorithm::BatchReduce if VECTORS && batch_reduce::applies(desc, tuning, &lanes) => {
+                (algorithm, lanes)
+            }
             ForwardAlgorithm::Depthwise if depthwise.is_some() => {
                 (algorithm, Packing::depthwise(desc, kernels.lanes, false))
             }
@@ -104,7 +106,9 @@ impl ForwardPlan {
         let split =
             share_out(desc, packing.all_panels(desc), threads, matches!(algorithm, ForwardAlgorithm::Depthwise));
         let driver = match (algorithm, depthwise) {
-            (ForwardAlgorithm::BatchReduce, _) => Driver::BatchReduce(BatchReduce::new(desc, tuning, packing)),
+            (ForwardAlgorithm::BatchReduce, _) if VECTORS => {
+                Driver::BatchReduce(BatchReduce::new(desc, tuning, packing))
+            }
             (ForwardAlgorithm::Depthwise, Some(driver)) => Driver::Depthwise(driver),
             _ => Driver::Direct(Direct::new(desc, kernels, tuning, packing)),
         };

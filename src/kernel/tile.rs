@@ -53,22 +53,23 @@ pub(super) use with_const;
 ///
 /// Each shape of a tile is such a function. A function with all shapes would take long to compile. Without optimisation it would
 /// also need much stack, because each temporary value of each shape has a place of its own.
+///
+/// The function stands where the macro is used, because the compiler makes one unit of machine code of each module. If all tiles
+/// came from this module, one core would compile most of the library, while the others wait.
 macro_rules! outlined {
-    ($simd:expr => $body:expr) => {
-        $crate::kernel::tile::outline(
+    ($simd:expr => $body:expr) => {{
+        #[inline(never)]
+        fn outline<S: $crate::kernel::vector::Vector>(simd: S, body: impl FnOnce()) {
+            simd.vectorize(body);
+        }
+        outline(
             $simd,
             #[inline(always)]
             || $body,
         )
-    };
+    }};
 }
 pub(super) use outlined;
-
-/// What [`outlined`] calls.
-#[inline(never)]
-pub(super) fn outline<S: Vector>(simd: S, body: impl FnOnce()) {
-    simd.vectorize(body);
-}
 
 /// As [`outlined`], but an optimising compiler may inline `$body`, which it does if there is only one caller. It is for parts of
 /// a tile, and for tiles so short that a call would take a noticeable share of the time.

@@ -70,8 +70,10 @@
 //! | none | | the kernels, without the standard library and without a heap | the crates `pulp`, `bytemuck`, `libm` |
 //! | `std` | yes | detection of the CPU through the operating system; the reference trainer `train` | the crates `gemm`, `rand`, `serde`, `toml`, `safetensors`, `csv`, `image`, `flate2` |
 //! | `rayon` | | the executor `Rayon`, which runs calls on the threads of the current rayon pool | the crate `rayon` |
-//! | `capi` | | the C interface `capi`, with the header `src/capi/convrelu.h` | where there is an operating system, Rust's standard library (it handles panics) |
-//! | `capi-plain` | | the C interface for firmware: every function, but neither epilogues nor transposed convolutions, which `capi-epilogues` and `capi-transposed` add (`capi` is all three) | as `capi` |
+//! | `capi` | | the C interface `capi`, with the header `src/capi/convrelu.h` | `capi-epilogues`, `capi-transposed`; where there is an operating system, Rust's standard library (it handles panics) |
+//! | `capi-plain` | | the C interface for firmware: every function, but neither epilogues nor transposed convolutions | as `capi` |
+//! | `capi-epilogues` | | the C interface with epilogues | `capi-plain` |
+//! | `capi-transposed` | | the C interface with transposed convolutions | `capi-plain` |
 //! | `panic-handler` | | a panic calls C's `abort`: for static libraries on targets without an operating system | `capi-plain` |
 //! | `onnx` | | trained networks as ONNX files, `train::onnx` | `std`, and the crate `prost` |
 //! | `parquet` | | data sets as Parquet files, as the Hugging Face hub distributes them | `std`, and the crate `parquet`, which brings `zstd` and needs a C compiler for it |

@@ -1,4 +1,5 @@
-//! Depthwise layers, in which each output channel has a single input channel: geometry and drivers of all passes.
+//! Depthwise layers, in which each output channel has a single input channel: geometry and drivers of all passes. The gradient of
+//! the weight also takes groups of a few channels, as several depthwise layers.
 //!
 //! The lanes hold channels. Tensors with channels last are read and written in place. Of tensors with channels first, windows are
 //! transposed, a few vectors of channels at a time ([`crate::pixels`]). Where the rows of planes are long, and neighbouring

@@ -47,7 +47,7 @@ pub(super) struct Progressions {
     /// Whether a panel runs over all blocks before the next panel begins.
     panels_first: bool,
     copies: Option<Copies>,
-    /// Elements of a panel's copied inputs, and of their gradients.
+    /// Elements of a panel's copied inputs, and of their gradients, if tensors have channels first.
     copied: usize,
     /// Most inputs of a tile.
     tile: usize,
@@ -62,6 +62,11 @@ const fn copied_blocks(desc: &ConvDesc, tuning: &Tuning, packing: &Packing) -> O
         positions: min(SEGMENT, tuning.positions),
     };
     Blocks::new(desc, Reading::Backward, budget)
+}
+
+/// Whether a group's pixels lie so far apart, a multiple of 4096 bytes, that those of a tile share a set of the first-level cache.
+const fn far_apart(desc: &ConvDesc) -> bool {
+    desc.groups() > 1 && desc.taps() > 1 && desc.output_pitch().is_multiple_of(1024)
 }
 
 /// Whether the algorithm can compute a layer.
@@ -80,13 +85,16 @@ type Block = [Range<usize>; 4];
 
 impl Progressions {
     pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, packing: &Packing) -> Self {
-        if let (Layout::Nchw, Some(blocks)) = (desc.tensor_layout(), copied_blocks(desc, tuning, packing)) {
+        let transposes = matches!(desc.tensor_layout(), Layout::Nchw);
+        if (transposes || far_apart(desc))
+            && let Some(blocks) = copied_blocks(desc, tuning, packing)
+        {
             let [d, h, w] = blocks.block;
             return Self {
                 block: [blocks.images, d, h, w],
                 panels_first: false,
                 copies: Some(blocks.copies),
-                copied: blocks.positions() * packing.panel_width(),
+                copied: if transposes { blocks.positions() * packing.panel_width() } else { 0 },
                 tile: tuning.panel,
             };
         }
@@ -119,7 +127,7 @@ impl Progressions {
 
     /// Whether gradients are computed in a copy.
     pub(super) const fn copies(&self) -> bool {
-        self.copies.is_some()
+        self.copied > 0
     }
 
     /// The buffers of one thread: the copy of a window, a panel's inputs, and their gradients.
@@ -180,7 +188,7 @@ impl Progressions {
                             site.run_box(sums, panels.clone(), axes);
                         }
                     };
-                    if source.is_copy() {
+                    if self.copies() {
                         site.copied(&ranges, panels.start, [&mut *inputs, &mut *gradients], boxes);
                     } else {
                         boxes(&mut site);

@@ -129,6 +129,11 @@ proptest! {
     fn forward_of_pixels_far_apart(case in strategy::far_case(), variation in variation()) {
         check(&case, Pass::Forward, variation);
     }
+
+    #[test]
+    fn backward_input_of_pixels_far_apart(case in strategy::far_case(), variation in variation()) {
+        check(&case, Pass::BackwardInput, variation);
+    }
 }
 
 /// Rows of depthwise layers of which taps reach no column of a whole vector, at either end: dilation and padding are wider.

@@ -167,8 +167,9 @@ pub(crate) fn far_case() -> impl Strategy<Value = Case> {
     let far = shape(500).prop_map(|shape| {
         let shape = shape.layout(Layout::Nhwc);
         let groups = shape.groups.max(2);
-        let channels = groups * shape.group_in;
-        shape.groups(groups).gaps([channels.next_multiple_of(1024) - channels, 0])
+        let gap = |channels: usize| channels.next_multiple_of(1024) - channels;
+        let gaps = [gap(groups * shape.group_in), gap(groups * shape.group_out)];
+        shape.groups(groups).gaps(gaps)
     });
     case_of(far, Just(Values::Continuous)).prop_map(|(_, case)| case)
 }

@@ -64,9 +64,12 @@ const fn copied_blocks(desc: &ConvDesc, tuning: &Tuning, packing: &Packing) -> O
     Blocks::new(desc, Reading::Backward, budget)
 }
 
-/// Whether a group's pixels lie so far apart, a multiple of 4096 bytes, that those of a tile share a set of the first-level cache.
-const fn far_apart(desc: &ConvDesc) -> bool {
-    desc.groups() > 1 && desc.taps() > 1 && desc.output_pitch().is_multiple_of(1024)
+/// Whether windows of a layer with channels last are copied. Of the pixels that a tile reads, each group has few lines far apart.
+/// If the distance is a power of two, they share a few sets of the first-level cache.
+///
+/// Measured on Zen 4, 2 to 64 groups of 8 to 128 channels, 3 × 3 taps: 0.44 to 0.99 of the time with AVX-512, 0.36 to 1.05 with AVX2.
+const fn copies_groups(desc: &ConvDesc) -> bool {
+    desc.groups() > 1 && desc.taps() > 1
 }
 
 /// Whether the algorithm can compute a layer.
@@ -86,7 +89,7 @@ type Block = [Range<usize>; 4];
 impl Progressions {
     pub(super) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning, packing: &Packing) -> Self {
         let transposes = matches!(desc.tensor_layout(), Layout::Nchw);
-        if (transposes || far_apart(desc))
+        if (transposes || copies_groups(desc))
             && let Some(blocks) = copied_blocks(desc, tuning, packing)
         {
             let [d, h, w] = blocks.block;

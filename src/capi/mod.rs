@@ -58,11 +58,11 @@
 //!   images of a tensor with a pitch count as elements. The library follows the pointer if it is neither null nor misaligned, and
 //!   if its buffer is not longer than an allocation can be and lies apart from all that the call writes.
 //! - **Callback**: [`convrelu_parallel_for`] is null, or a function that may be called with the `context` beside it on the
-//! thread of the call. It passes the `task_context` that it is given, or null, to the `task` that it is given. It returns when
-//! every `task` that it has begun has returned, begins none afterwards, and throws nothing. Nothing else is a promise: the
-//! library checks how often each task ran. If a task ran twice or never, or if a number belongs to no task, the call returns
-//! [`CONVRELU_EXECUTOR`](convrelu_status::CONVRELU_EXECUTOR). Results are undefined then, but nothing is read or written out of
-//! bounds.
+//!   thread of the call. It passes the `task_context` that it is given, or null, to the `task` that it is given. It returns when
+//!   every `task` that it has begun has returned, begins none afterwards, and throws nothing. Nothing else is a promise: the
+//!   library checks how often each task ran. If a task ran twice or never, or if a number belongs to no task, the call returns
+//!   [`CONVRELU_EXECUTOR`](convrelu_status::CONVRELU_EXECUTOR). Results are undefined then, but nothing is read or written out of
+//!   bounds.
 //!
 //! # Threads
 //!

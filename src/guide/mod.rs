@@ -3,56 +3,57 @@
 //! The guide exists in the documentation only: no build of the library contains it.
 
 /// The targets of the links, for rustdoc. Each page ends with other targets of its links, for readers of the files. In Markdown the
-/// first definition of a link counts, so these stand before the page. `tests/documents.rs` compares the two lists.
+/// first definition of a link counts, so these stand before the page. Paths are absolute, because rustdoc looks names up in this module
+/// where a page has a list of its own. `tests/documents.rs` compares the two lists.
 macro_rules! links {
     () => {
         "
-[a range of channels]: super::layouts#a-range-of-channels
+[a range of channels]: crate::guide::layouts#a-range-of-channels
 [`adarelu`]: mod@crate::adarelu
-[`BackwardInput::linear`]: BackwardInput::linear
-[`ConvDescBuilder::groups`]: ConvDescBuilder::groups
-[`ConvDescBuilder::input_pitch`]: ConvDescBuilder::input_pitch
-[`ConvRelu::backward_input`]: ConvRelu::backward_input
-[`ConvRelu::backward_weight`]: ConvRelu::backward_weight
-[`ConvRelu::baseline`]: ConvRelu::baseline
-[`ConvRelu::forward`]: ConvRelu::forward
-[`ConvRelu::new`]: ConvRelu::new
-[`ConvRelu::pack_weight`]: ConvRelu::pack_weight
-[`ConvRelu::pack_weight_transposed`]: ConvRelu::pack_weight_transposed
-[`ConvRelu::with_isa`]: ConvRelu::with_isa
-[`ConvRelu::workspace_len`]: ConvRelu::workspace_len
+[`BackwardInput::linear`]: crate::BackwardInput::linear
+[`ConvDescBuilder::groups`]: crate::ConvDescBuilder::groups
+[`ConvDescBuilder::input_pitch`]: crate::ConvDescBuilder::input_pitch
+[`ConvRelu::backward_input`]: crate::ConvRelu::backward_input
+[`ConvRelu::backward_weight`]: crate::ConvRelu::backward_weight
+[`ConvRelu::baseline`]: crate::ConvRelu::baseline
+[`ConvRelu::forward`]: crate::ConvRelu::forward
+[`ConvRelu::new`]: crate::ConvRelu::new
+[`ConvRelu::pack_weight`]: crate::ConvRelu::pack_weight
+[`ConvRelu::pack_weight_transposed`]: crate::ConvRelu::pack_weight_transposed
+[`ConvRelu::with_isa`]: crate::ConvRelu::with_isa
+[`ConvRelu::workspace_len`]: crate::ConvRelu::workspace_len
 [crate]: crate
-[`Epilogue`]: Epilogue
-[`Error`]: Error
-[`Error::Executor`]: Error::Executor
-[`Error::NanThreshold`]: Error::NanThreshold
-[`Error::PackedElsewhere`]: Error::PackedElsewhere
-[`Executor`]: Executor
-[`Executor::run`]: Executor::run
-[`Gradient`]: Gradient
-[`Isa`]: Isa
-[`Isa::BASELINE`]: Isa::BASELINE
-[`Isa::detect`]: Isa::detect
-[`Layout`]: Layout
-[`Layout::Nchw`]: Layout::Nchw
-[`Layout::Nhwc`]: Layout::Nhwc
-[numerics]: super::numerics
-[`Pass::BackwardInputPacked`]: Pass::BackwardInputPacked
-[`Pass::ForwardPacked`]: Pass::ForwardPacked
+[`Epilogue`]: crate::Epilogue
+[`Error`]: crate::Error
+[`Error::Executor`]: crate::Error::Executor
+[`Error::NanThreshold`]: crate::Error::NanThreshold
+[`Error::PackedElsewhere`]: crate::Error::PackedElsewhere
+[`Executor`]: crate::Executor
+[`Executor::run`]: crate::Executor::run
+[`Gradient`]: crate::Gradient
+[`Isa`]: crate::Isa
+[`Isa::BASELINE`]: crate::Isa::BASELINE
+[`Isa::detect`]: crate::Isa::detect
+[`Layout`]: crate::Layout
+[`Layout::Nchw`]: crate::Layout::Nchw
+[`Layout::Nhwc`]: crate::Layout::Nhwc
+[numerics]: crate::guide::numerics
+[`Pass::BackwardInputPacked`]: crate::Pass::BackwardInputPacked
+[`Pass::ForwardPacked`]: crate::Pass::ForwardPacked
 [`reference`]: mod@crate::reference
-[`reference::error_bound`]: reference::error_bound
-[`reference::gradient_error_bound`]: reference::gradient_error_bound
-[`Serial`]: Serial
-[speed]: super::speed
-[targets]: super::targets
-[threads]: super::threads
-[`Thresholds::LINEAR`]: Thresholds::LINEAR
-[`Thresholds::PerTap`]: Thresholds::PerTap
-[`Thresholds::RELU`]: Thresholds::RELU
-[`Thresholds::Uniform`]: Thresholds::Uniform
+[`reference::error_bound`]: crate::reference::error_bound
+[`reference::gradient_error_bound`]: crate::reference::gradient_error_bound
+[`Serial`]: crate::Serial
+[speed]: crate::guide::speed
+[targets]: crate::guide::targets
+[threads]: crate::guide::threads
+[`Thresholds::LINEAR`]: crate::Thresholds::LINEAR
+[`Thresholds::PerTap`]: crate::Thresholds::PerTap
+[`Thresholds::RELU`]: crate::Thresholds::RELU
+[`Thresholds::Uniform`]: crate::Thresholds::Uniform
 [`transposed`]: mod@crate::transposed
-[`Weight::Packed`]: Weight::Packed
-[`Weight::Plain`]: Weight::Plain
+[`Weight::Packed`]: crate::Weight::Packed
+[`Weight::Plain`]: crate::Weight::Plain
 "
     };
 }

@@ -6,9 +6,7 @@ use core::ops::Range;
 use super::forward::counted_from;
 use super::geometry::{Direction, Rows, Strips};
 use super::outside::{Gradients, Outside};
-use super::{
-    BLOCK_LEN, Blocking, Field, Plane, Tables, axes_of, is_depthwise, positions_of, ranges_of, table_lens, thetas_from,
-};
+use super::{BLOCK_LEN, Blocking, Field, Plane, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
 use crate::calls::BackwardInputCall;
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Reads, Segments, Steps, chunks};
@@ -42,10 +40,7 @@ pub(crate) struct Part<'a, 'b> {
 impl BackwardInput {
     /// None if the layer is not depthwise.
     pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> Option<Self> {
-        if !is_depthwise(desc) {
-            return None;
-        }
-        match Blocking::new(desc, kernels, tuning, Reading::Backward, [2, 3], [1; 2]) {
+        match Blocking::of_depthwise(desc, kernels, tuning, Reading::Backward, [2, 3]) {
             Some(blocking) => Some(Self(blocking)),
             None => None,
         }

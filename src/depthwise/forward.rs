@@ -3,9 +3,7 @@
 use core::ops::Range;
 
 use super::geometry::{Direction, Rows, Strips};
-use super::{
-    Blocking, Field, Plane, Tables, is_depthwise, positions_of, ranges_of, table_lens, tabulate, thetas_from, thetas_of,
-};
+use super::{Blocking, Field, Plane, Tables, positions_of, ranges_of, table_lens, tabulate, thetas_from, thetas_of};
 use crate::calls::ForwardCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, Steps, chunks};
@@ -31,10 +29,7 @@ pub(crate) struct Part<'a> {
 impl Forward {
     /// None if the layer is not depthwise.
     pub(crate) const fn new(desc: &ConvDesc, kernels: &Kernels, tuning: &Tuning) -> Option<Self> {
-        if !is_depthwise(desc) {
-            return None;
-        }
-        match Blocking::new(desc, kernels, tuning, Reading::Forward, [1, 2], [1; 2]) {
+        match Blocking::of_depthwise(desc, kernels, tuning, Reading::Forward, [1, 2]) {
             Some(blocking) => Some(Self(blocking)),
             None => None,
         }

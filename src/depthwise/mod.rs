@@ -97,6 +97,17 @@ const fn is_depthwise(desc: &ConvDesc) -> bool {
 }
 
 impl Blocking {
+    /// That of a pass of a depthwise layer; None if the layer is not depthwise.
+    const fn of_depthwise(
+        desc: &ConvDesc,
+        kernels: &Kernels,
+        tuning: &Tuning,
+        reading: Reading,
+        lens: [usize; 2],
+    ) -> Option<Self> {
+        if is_depthwise(desc) { Self::new(desc, kernels, tuning, reading, lens, [1; 2]) } else { None }
+    }
+
     /// The blocking of a pass of a layer that is depthwise. Its tensors have `own` elements per position and channel, and its tables
     /// `tables` elements per tap and channel. `apart` are the distances of two channels of a pixel, in the source and in the pass's
     /// own tensors, where channels are last. None if not even the window of one position fits.

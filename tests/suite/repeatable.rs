@@ -96,7 +96,7 @@ proptest! {
 
     #[test]
     fn results_do_not_depend_on_threads(
-        case in strategy::perhaps_ending(prop_oneof![strategy::larger_case(), strategy::long_case()]),
+        case in strategy::perhaps_ending(prop_oneof![strategy::larger_case(), strategy::long_case(), strategy::depthwise_case()]),
         at in strategy::placement(),
         threads in (strategy::threads(), strategy::workers()),
     ) {
@@ -106,7 +106,7 @@ proptest! {
     // Small blocks and slabs, as large layers have many of.
     #[test]
     fn nor_do_those_of_small_blocks(
-        case in strategy::perhaps_ending(prop_oneof![strategy::larger_case(), strategy::long_case()]),
+        case in strategy::perhaps_ending(prop_oneof![strategy::larger_case(), strategy::long_case(), strategy::depthwise_case()]),
         at in strategy::placement(),
         threads in (strategy::threads(), strategy::workers()),
         tuning in strategy::tuning(),

@@ -174,9 +174,17 @@ pub(crate) fn far_case() -> impl Strategy<Value = Case> {
     case_of(far, Just(Values::Continuous)).prop_map(|(_, case)| case)
 }
 
-/// A depthwise case; at times its pixels lie so far apart that they share a few sets of a cache.
+/// A depthwise case; at times its pixels lie so far apart that they share a few sets of a cache, at times its kernel has three rows
+/// and columns, for which there are tiles of two rows.
 pub(crate) fn depthwise_case() -> impl Strategy<Value = Case> {
-    let shapes = (shape(60_000), any::<bool>(), 0..8usize).prop_map(|(shape, wide, far)| {
+    let axis = |most: usize| {
+        let padding = select(vec![[0, 0], [1, 1], [1, 1], [0, 1], [1, 0], [2, 3]]);
+        (3..=most, padding).prop_map(|(size, [before, after])| Axis::new(size, 3).padding(before, after))
+    };
+    let square = prop_oneof![2 => Just(None), 1 => (axis(9), axis(20)).prop_map(Some)];
+    let shapes = (shape(60_000), any::<bool>(), 0..8usize, square).prop_map(|(shape, wide, far, square)| {
+        let axes = square.map_or(shape.axes.clone(), |(height, width)| vec![height, width]);
+        let shape = Shape { axes, ..shape };
         let (many, few) = (shape.group_in.max(shape.group_out), shape.group_in.min(shape.group_out));
         let channels = shape.groups * if wide { many } else { few };
         let shape = Shape { groups: channels, group_in: 1, group_out: 1, ..shape };

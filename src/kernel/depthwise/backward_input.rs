@@ -109,7 +109,7 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
         add: call.add,
     };
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
-    let tiles = walk.tiles::<S>(most_rows::<S>(THETAS));
+    let tiles = walk.tiles::<S>(1, most_rows::<S>(THETAS));
     let together = if walk.strips || !call.rows_together { 1 } else { walk.rows.count };
     for row in (0..walk.rows.count).step_by(together) {
         // SAFETY: checked: the row's channel has coefficients and sums, and there is room for their vectors.
@@ -125,12 +125,13 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
                 row_steps: [walk.rows.source_step, steps[0], grad_row],
             };
             with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(THETAS) => {
+                let at = |tile: usize| (place.after(tile * R, &walk), own.after(tile * R, &all));
                 // SAFETY: checked; the tile lies in the walk.
                 unsafe {
                     match tile.kind {
-                        INSIDE => outlined!(simd => positions::<S, R, INSIDE, THETAS>(simd, &walk, tables, place, own)),
-                        EDGE => outlined!(simd => positions::<S, R, EDGE, THETAS>(simd, &walk, tables, place, own)),
-                        _ => outlined!(simd => positions::<S, R, PARTIAL, THETAS>(simd, &walk, tables, place, own)),
+                        INSIDE => outlined!(simd => for n in 0..tile.count { positions::<S, R, INSIDE, THETAS>(simd, &walk, tables, at(n)) }),
+                        EDGE => outlined!(simd => for n in 0..tile.count { positions::<S, R, EDGE, THETAS>(simd, &walk, tables, at(n)) }),
+                        _ => outlined!(simd => for n in 0..tile.count { positions::<S, R, PARTIAL, THETAS>(simd, &walk, tables, at(n)) }),
                     }
                 }
             });
@@ -196,6 +197,15 @@ struct Inputs {
     row_steps: [usize; 3],
 }
 
+impl Inputs {
+    /// Those of a tile some positions further.
+    #[inline(always)]
+    const fn after(self, positions: usize, tables: &Tables) -> Self {
+        let input = self.input.wrapping_add(positions.wrapping_mul(tables.input_step));
+        Self { input, grad_input: self.grad_input.wrapping_add(positions.wrapping_mul(tables.grad_step)), ..self }
+    }
+}
+
 /// A tile of `R` positions, in some rows.
 ///
 /// # Safety
@@ -207,8 +217,7 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const THETAS: 
     simd: S,
     walk: &Walk<'_>,
     tables: Tables,
-    place: Place<'_>,
-    own: Inputs,
+    (place, own): (Place<'_>, Inputs),
 ) {
     let Walk { tap_step, columns, .. } = *walk;
     let (zero, mask) = (simd.splat_f32s(0.0), mask_of::<S, KIND>(simd, place.own));

@@ -95,7 +95,7 @@ unsafe fn walk<S: Vector, const SUMS: usize>(simd: S, call: &mut DepthwiseBackwa
         all.sums = inputs.sums.as_mut_ptr();
     }
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
-    let tiles = walk.tiles::<S>(most_rows::<S>());
+    let tiles = walk.tiles::<S>(1, most_rows::<S>());
     for row in 0..walk.rows.count {
         // SAFETY: checked: the row's channel has thresholds and sums, and there is room for their vectors.
         let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
@@ -106,14 +106,15 @@ unsafe fn walk<S: Vector, const SUMS: usize>(simd: S, call: &mut DepthwiseBackwa
             }
             let own = data.as_ptr().wrapping_add(row * steps[0] + tile.position * steps[1]);
             with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
+                let at = |tile: usize| (place.after(tile * R, &walk), own.wrapping_add(tile * R * steps[1]));
                 // SAFETY: checked; the tile lies in the walk.
                 unsafe {
                     match tile.kind {
                         INSIDE if SUMS != OUTSIDE => {
-                            outlined!(simd => positions::<S, R, INSIDE, SUMS>(simd, &walk, tables, place, own))
+                            outlined!(simd => for n in 0..tile.count { positions::<S, R, INSIDE, SUMS>(simd, &walk, tables, at(n)) })
                         }
-                        INSIDE | EDGE => outlined!(simd => positions::<S, R, EDGE, SUMS>(simd, &walk, tables, place, own)),
-                        _ => outlined!(simd => positions::<S, R, PARTIAL, SUMS>(simd, &walk, tables, place, own)),
+                        INSIDE | EDGE => outlined!(simd => for n in 0..tile.count { positions::<S, R, EDGE, SUMS>(simd, &walk, tables, at(n)) }),
+                        _ => outlined!(simd => for n in 0..tile.count { positions::<S, R, PARTIAL, SUMS>(simd, &walk, tables, at(n)) }),
                     }
                 }
             });
@@ -193,8 +194,7 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: us
     simd: S,
     walk: &Walk<'_>,
     tables: Tables,
-    place: Place<'_>,
-    own: *const f32,
+    (place, own): (Place<'_>, *const f32),
 ) {
     let Walk { tap_step, outside, outside_taps, columns, .. } = *walk;
     let mask = mask_of::<S, KIND>(simd, place.own);

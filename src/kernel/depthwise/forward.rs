@@ -3,8 +3,8 @@
 use core::mem::MaybeUninit;
 
 use super::{
-    EDGE, INSIDE, MOST_READ, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Tile, Walk, all_lanes, apart,
-    in_table, load, mask_of, spread,
+    EDGE, INSIDE, MOST_READ, PARTIAL, Place, Prepared, SQUARE, SegmentWords, ThetaTable, Thetas, Tile, Walk, all_lanes,
+    apart, in_table, load, mask_of, spread,
 };
 use crate::arith::min;
 use crate::kernel::Kernel;
@@ -36,8 +36,12 @@ const fn copied_lanes<S: Vector>() -> usize {
     4 * S::LANES
 }
 
-/// Most positions of a tile: their sums, weights and thresholds of a segment, a maximum.
-const fn most_rows<S: Vector>() -> usize {
+/// Most positions of each row in a tile of two rows: their sums, the weights and thresholds of two kernel rows, a maximum. More are no
+/// faster, for each loaded vector serves two kernel rows.
+const PAIRED: usize = 4;
+
+/// Most positions of a tile of one row: their sums, weights and thresholds of a segment, a maximum.
+const fn most_positions<S: Vector>() -> usize {
     match (S::REGISTERS, S::FEW_TILES && S::LANES > 1) {
         (_, true) => 2,
         (32.., _) => 8,
@@ -83,12 +87,14 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
         thetas: call.thetas.table(&splat),
         start: call.start.as_ptr(),
         start_step: if walk.strips { 0 } else { S::LANES },
-        output_step: column_step,
+        output_steps: [row_step, column_step],
     };
     let epilogue = call.ending.as_ref().map(|ending| ending.tables(call.output.first));
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
-    let tiles = walk.tiles::<S>(most_rows::<S>());
-    for row in 0..walk.rows.count {
+    let one = walk.tiles::<S>(1, most_positions::<S>());
+    let two = walk.pairs::<S>().then(|| walk.tiles::<S>(2, PAIRED));
+    let mut row = 0;
+    while row < walk.rows.count {
         if walk.strips {
             let channel = in_table::<S>(row, walk.taps);
             let (taps, thetas) = (walk.taps, tables.thetas);
@@ -111,28 +117,30 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
             }
         }
         let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
+        let tiles = two.as_ref().filter(|two| row + two.rows <= walk.rows.count).unwrap_or(&one);
         tiles.for_each::<S>(&walk, source, segments, |tile, place| {
             // Steps are used where there is a next one, which lies in the output then.
             let at = row.wrapping_mul(row_step).wrapping_add(tile.position.wrapping_mul(column_step));
             if let Some(epilogue) = &epilogue {
                 let channels = |lane| if walk.strips { Channels::One(row) } else { Channels::InLanes(lane) };
-                // SAFETY: checked; the tile lies in the walk, and its outputs from `at` on.
+                // SAFETY: checked; the tiles lie in the walk, and their outputs from `at` on.
                 unsafe { finished::<S, LINEAR>(simd, &walk, &tables, &tile, &place, (epilogue, at, channels)) };
             } else {
-                // SAFETY: checked; the tile lies in the walk.
+                // SAFETY: checked; the tiles lie in the walk.
                 unsafe {
                     compute::<S, LINEAR>(simd, &walk, &tables, &tile, &place, call.output.first.wrapping_add(at))
                 };
             }
         });
+        row += tiles.rows;
     }
 }
 
-/// Computes a tile, some vectors of lanes at a time, into a copy, and finishes it from there.
+/// Computes tiles, some vectors of lanes at a time, into a copy, and finishes them from there.
 ///
 /// # Safety
 ///
-/// As [`positions`], of the lanes that the tile stores. They lie from the index `at` on in the output of the epilogue, which is the
+/// As [`positions`], of the lanes that the tiles store. They lie from the index `at` on in the output of the epilogue, which is the
 /// call's and has the channels that a lane belongs to.
 #[inline(never)]
 unsafe fn finished<S: Vector, const LINEAR: bool>(
@@ -145,32 +153,40 @@ unsafe fn finished<S: Vector, const LINEAR: bool>(
 ) {
     let mut copy = MaybeUninit::<[f32; 8 * 4 * MOST_LANES]>::uninit();
     let copy: *mut f32 = copy.as_mut_ptr().cast();
-    let into_copy = Tables { output_step: copied_lanes::<S>(), ..*tables };
-    for lane in (place.lanes[0]..place.lanes[1]).step_by(copied_lanes::<S>()) {
-        let lanes = [lane, min(place.lanes[1], lane + copied_lanes::<S>())];
-        let own = if tile.kind == PARTIAL { place.own } else { [0, lanes[1] - lane] };
-        let sums = Finished {
-            from: copy.wrapping_add(own[0]),
-            from_step: copied_lanes::<S>(),
-            at: at.wrapping_add(lane + own[0]),
-            step: tables.output_step,
-            rows: tile.len,
-            len: own[1] - own[0],
-            channels: channels(lane),
-        };
-        // SAFETY: as this function asks. The copy has room for the lanes; then it holds those that are the tile's own.
-        unsafe {
-            compute::<S, LINEAR>(simd, walk, &into_copy, tile, &Place { lanes, ..*place }, copy.wrapping_sub(lane));
-            epilogue.finish(simd, sums);
+    let [row_step, step] = tables.output_steps;
+    let copied_steps = [tile.len * copied_lanes::<S>(), copied_lanes::<S>()];
+    let into_copy = Tables { output_steps: copied_steps, ..*tables };
+    for index in 0..tile.count {
+        let at = at.wrapping_add((index * tile.len).wrapping_mul(step));
+        let (tile, place) = (Tile { count: 1, ..*tile }, place.after(index * tile.len, walk));
+        for lane in (place.lanes[0]..place.lanes[1]).step_by(copied_lanes::<S>()) {
+            let lanes = [lane, min(place.lanes[1], lane + copied_lanes::<S>())];
+            let own = if tile.kind == PARTIAL { place.own } else { [0, lanes[1] - lane] };
+            let place = Place { lanes, ..place };
+            // SAFETY: as this function asks. The copy has room for the lanes of eight positions.
+            unsafe { compute::<S, LINEAR>(simd, walk, &into_copy, &tile, &place, copy.wrapping_sub(lane)) };
+            for row in 0..tile.rows {
+                let sums = Finished {
+                    from: copy.wrapping_add(row * copied_steps[0] + own[0]),
+                    from_step: copied_steps[1],
+                    at: at.wrapping_add(row.wrapping_mul(row_step)).wrapping_add(lane + own[0]),
+                    step,
+                    rows: tile.len,
+                    len: own[1] - own[0],
+                    channels: channels(lane),
+                };
+                // SAFETY: as this function asks. The copy holds the lanes that are the tile's own.
+                unsafe { epilogue.finish(simd, sums) };
+            }
         }
     }
 }
 
-/// Computes a tile by the body of its length and kind.
+/// Computes tiles by the body of their length and kind.
 ///
 /// # Safety
 ///
-/// As [`positions`].
+/// As [`positions`] and [`two_rows`], of each tile.
 #[inline(always)]
 unsafe fn compute<S: Vector, const LINEAR: bool>(
     simd: S,
@@ -180,16 +196,48 @@ unsafe fn compute<S: Vector, const LINEAR: bool>(
     place: &Place<'_>,
     to: *mut f32,
 ) {
-    with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
-        // SAFETY: as this function asks.
-        unsafe {
-            match tile.kind {
-                INSIDE => outlined!(simd => positions::<S, R, INSIDE, LINEAR>(simd, walk, *tables, *place, to)),
-                EDGE => outlined!(simd => positions::<S, R, EDGE, LINEAR>(simd, walk, *tables, *place, to)),
-                _ => outlined!(simd => positions::<S, R, PARTIAL, LINEAR>(simd, walk, *tables, *place, to)),
+    let [row_step, step] = tables.output_steps;
+    let after = |positions: usize| (place.after(positions, walk), to.wrapping_add(positions.wrapping_mul(step)));
+    if tile.rows == 2 && tile.kind != PARTIAL {
+        with_const!(tile.len, R in [1 2 3 4] if S::REGISTERS >= 32 => {
+            // SAFETY: as this function asks.
+            unsafe {
+                if tile.kind == INSIDE {
+                    outlined!(simd => for n in 0..tile.count {
+                        two_rows::<S, R, INSIDE, LINEAR>(simd, walk, *tables, after(n * R))
+                    });
+                } else {
+                    outlined!(simd => for n in 0..tile.count {
+                        two_rows::<S, R, EDGE, LINEAR>(simd, walk, *tables, after(n * R))
+                    });
+                }
             }
-        }
-    });
+        });
+        return;
+    }
+    for row in 0..tile.rows {
+        let after = |positions: usize| {
+            let (place, to) = after(positions);
+            let source = place.source.wrapping_add(row.wrapping_mul(walk.rows.source_step));
+            (Place { source, ..place }, to.wrapping_add(row.wrapping_mul(row_step)))
+        };
+        with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_positions::<S>() => {
+            // SAFETY: as this function asks.
+            unsafe {
+                match tile.kind {
+                    INSIDE => outlined!(simd => for n in 0..tile.count {
+                        positions::<S, R, INSIDE, LINEAR>(simd, walk, *tables, after(n * R))
+                    }),
+                    EDGE => outlined!(simd => for n in 0..tile.count {
+                        positions::<S, R, EDGE, LINEAR>(simd, walk, *tables, after(n * R))
+                    }),
+                    _ => outlined!(simd => for n in 0..tile.count {
+                        positions::<S, R, PARTIAL, LINEAR>(simd, walk, *tables, after(n * R))
+                    }),
+                }
+            }
+        });
+    }
 }
 
 /// Where the tables of a row begin.
@@ -200,8 +248,8 @@ struct Tables {
     start: *const f32,
     /// From a vector to the next one.
     start_step: usize,
-    /// From a position to the next one.
-    output_step: usize,
+    /// From a row, and from a position, to the next one.
+    output_steps: [usize; 2],
 }
 
 /// A tile of `R` positions.
@@ -215,8 +263,7 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const LINEAR: 
     simd: S,
     walk: &Walk<'_>,
     tables: Tables,
-    place: Place<'_>,
-    to: *mut f32,
+    (place, to): (Place<'_>, *mut f32),
 ) {
     let Walk { tap_step, outside, outside_taps, columns, .. } = *walk;
     let own = mask_of::<S, KIND>(simd, place.own);
@@ -240,21 +287,23 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const LINEAR: 
             let source = place.source.wrapping_add(lane);
             for &words in place.segments {
                 let segment = Prepared::of(words);
-                let taps = Taps {
+                let read = Read {
                     source: source.wrapping_add(segment.source),
-                    source_step: columns.source_step,
+                    step: columns.source_step,
                     inside: segment.inside::<KIND>(place.position),
                     lanes: segment.lanes(lane),
+                };
+                let taps = Taps {
                     weight: weight.wrapping_add(segment.table),
                     thetas: tables.thetas.at(table + segment.table),
                     step: tap_step * S::LANES as isize,
                     theta_step: tap_step * (S::LANES & tables.thetas.bits) as isize,
                 };
                 with_const!(segment.taps, T in [1 2 3] => {
-                    if KIND == PARTIAL && all_lanes::<S>(taps.lanes) {
-                        add::<S, R, T, EDGE, LINEAR>(simd, &mut sums, taps);
+                    if KIND == PARTIAL && all_lanes::<S>(read.lanes) {
+                        add::<S, 1, R, T, EDGE, LINEAR>(simd, [&mut sums], &read, [taps]);
                     } else {
-                        add::<S, R, T, KIND, LINEAR>(simd, &mut sums, taps);
+                        add::<S, 1, R, T, KIND, LINEAR>(simd, [&mut sums], &read, [taps]);
                     }
                 });
             }
@@ -265,7 +314,7 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const LINEAR: 
                 } else {
                     simd.store(to, sum);
                 }
-                to = to.wrapping_add(tables.output_step);
+                to = to.wrapping_add(tables.output_steps[1]);
             }
         }
         lane += S::LANES;
@@ -274,63 +323,131 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const LINEAR: 
     }
 }
 
-/// What a segment's taps read, and their coefficients.
+/// A tile of `R` positions of two rows, which [share](Walk::pairs) what they read: what the first row reads through a kernel row, the
+/// second one reads through the kernel row before.
+///
+/// # Safety
+///
+/// As [`positions`], of both rows.
+#[inline(always)]
+unsafe fn two_rows<S: Vector, const R: usize, const KIND: usize, const LINEAR: bool>(
+    simd: S,
+    walk: &Walk<'_>,
+    tables: Tables,
+    (place, to): (Place<'_>, *mut f32),
+) {
+    let rows = [0, 1, 2].map(|row| Prepared::of(place.segments[row]));
+    let inside = rows[0].inside::<KIND>(place.position);
+    let [first, second, third] = rows.map(|row| place.source.wrapping_add(row.source));
+    let read = [first, second, third, third.wrapping_add(walk.rows.source_step)];
+    let theta_step = S::LANES & tables.thetas.bits;
+    let [row_step, step] = tables.output_steps;
+    let mut lane = place.lanes[0];
+    while lane < place.lanes[1] {
+        let table = lane * SQUARE * SQUARE;
+        let (weight, thetas) = (tables.weight.wrapping_add(table), tables.thetas.at(table));
+        let [x0, x1, x2, x3] = read.map(|row| Read {
+            source: row.wrapping_add(lane),
+            step: walk.columns.source_step,
+            inside,
+            lanes: [0, S::LANES],
+        });
+        let [first, second, third] = [0, 1, 2].map(|row| Taps {
+            weight: weight.wrapping_add(row * SQUARE * S::LANES),
+            thetas: thetas.wrapping_add(row * SQUARE * theta_step),
+            step: S::LANES as isize,
+            theta_step: theta_step as isize,
+        });
+        // SAFETY: checked: there are a start, weights and thresholds for all taps and lanes.
+        unsafe {
+            let start = simd.load(tables.start.wrapping_add(lane));
+            let (mut above, mut below) = ([start; R], [start; R]);
+            add::<S, 1, R, SQUARE, KIND, LINEAR>(simd, [&mut above], &x0, [first]);
+            add::<S, 2, R, SQUARE, KIND, LINEAR>(simd, [&mut above, &mut below], &x1, [second, first]);
+            add::<S, 2, R, SQUARE, KIND, LINEAR>(simd, [&mut above, &mut below], &x2, [third, second]);
+            add::<S, 1, R, SQUARE, KIND, LINEAR>(simd, [&mut below], &x3, [third]);
+            let mut to = to.wrapping_add(lane);
+            for (above, below) in above.into_iter().zip(below) {
+                simd.store(to, above);
+                simd.store(to.wrapping_add(row_step), below);
+                to = to.wrapping_add(step);
+            }
+        }
+        lane += S::LANES;
+    }
+}
+
+/// What a segment's taps read: what the positions read through the first tap, and the positions and lanes that are inside.
 #[derive(Clone, Copy)]
-struct Taps {
+struct Read {
     source: *const f32,
-    source_step: usize,
+    step: usize,
     inside: u32,
     lanes: [usize; 2],
-    // Of the first tap, and from a tap to the next one.
+}
+
+/// The coefficients of a segment's first tap, and the distances to the next one.
+#[derive(Clone, Copy)]
+struct Taps {
     weight: *const f32,
     thetas: *const f32,
     step: isize,
     theta_step: isize,
 }
 
-/// Adds the `T` taps of a segment.
+/// Adds the `T` taps of a segment to the sums of `Q` rows. The rows read the same, each through taps of its own.
 ///
 /// # Safety
 ///
 /// [In reach](Vector#in-reach): the coefficients of the taps; what they read, where it is inside.
 #[inline(always)]
-unsafe fn add<S: Vector, const R: usize, const T: usize, const KIND: usize, const LINEAR: bool>(
+unsafe fn add<S: Vector, const Q: usize, const R: usize, const T: usize, const KIND: usize, const LINEAR: bool>(
     simd: S,
-    sums: &mut [S::f32s; R],
-    taps: Taps,
+    sums: [&mut [S::f32s; R]; Q],
+    read: &Read,
+    taps: [Taps; Q],
 ) {
-    let (mut weights, mut thetas) = ([simd.splat_f32s(0.0); T], [simd.splat_f32s(0.0); T]);
-    let mask = mask_of::<S, KIND>(simd, taps.lanes);
-    let at = apart::<MOST_READ>(taps.source, taps.source_step);
+    let zero = simd.splat_f32s(0.0);
+    let (mut weights, mut thetas) = ([[zero; T]; Q], [[zero; T]; Q]);
+    let mask = mask_of::<S, KIND>(simd, read.lanes);
+    let at = apart::<MOST_READ>(read.source, read.step);
     // SAFETY: in reach.
     unsafe {
-        for t in 0..T {
-            weights[t] = simd.load(taps.weight.offset(t as isize * taps.step));
-            if !LINEAR {
-                thetas[t] = simd.load(taps.thetas.offset(t as isize * taps.theta_step));
+        for q in 0..Q {
+            for t in 0..T {
+                weights[q][t] = simd.load(taps[q].weight.offset(t as isize * taps[q].step));
+                if !LINEAR {
+                    thetas[q][t] = simd.load(taps[q].thetas.offset(t as isize * taps[q].theta_step));
+                }
             }
         }
         // Those of lanes that read padding.
         let mut inner = weights;
         if KIND == PARTIAL {
-            for t in 0..T {
-                let padded = if LINEAR { simd.splat_f32s(0.0) } else { padded_weight(simd, weights[t], thetas[t]) };
-                inner[t] = simd.select_f32s(mask.mask(), weights[t], padded);
+            for q in 0..Q {
+                for t in 0..T {
+                    let padded = if LINEAR { zero } else { padded_weight(simd, weights[q][t], thetas[q][t]) };
+                    inner[q][t] = simd.select_f32s(mask.mask(), weights[q][t], padded);
+                }
             }
         }
         for j in 0..R + T - 1 {
-            if KIND == INSIDE || taps.inside >> j & 1 != 0 {
+            if KIND == INSIDE || read.inside >> j & 1 != 0 {
                 let x = load::<S, KIND>(simd, mask, at[j]);
-                for t in 0..T {
-                    if j >= t && j - t < R {
-                        let x = if LINEAR { x } else { simd.activate(x, thetas[t]) };
-                        sums[j - t] = simd.mul_add(inner[t], x, sums[j - t]);
+                for q in 0..Q {
+                    for t in 0..T {
+                        if j >= t && j - t < R {
+                            let x = if LINEAR { x } else { simd.activate(x, thetas[q][t]) };
+                            sums[q][j - t] = simd.mul_add(inner[q][t], x, sums[q][j - t]);
+                        }
                     }
                 }
             } else if !LINEAR {
-                for t in 0..T {
-                    if j >= t && j - t < R {
-                        sums[j - t] = add_padded(simd, sums[j - t], weights[t], thetas[t]);
+                for q in 0..Q {
+                    for t in 0..T {
+                        if j >= t && j - t < R {
+                            sums[q][j - t] = add_padded(simd, sums[q][j - t], weights[q][t], thetas[q][t]);
+                        }
                     }
                 }
             }

@@ -31,6 +31,8 @@ pub(crate) use backward_input::DepthwiseBackwardInput;
 pub(crate) use backward_weight::{DepthwiseBackwardWeight, Inputs};
 pub(crate) use forward::DepthwiseForward;
 
+use core::ops::Range;
+
 use pulp::MemMask;
 
 use super::vector::{MOST_LANES, Vector};
@@ -39,6 +41,9 @@ use crate::geometry::{Panels, Span};
 
 /// Most taps of a segment. For more, there are no registers for their coefficients beside the sums.
 pub(crate) const MOST_TAPS: usize = 3;
+
+/// The rows and columns of the kernels that have tiles of two rows.
+const SQUARE: usize = 3;
 
 /// At least as many vectors as the largest tile reads through a segment.
 const MOST_READ: usize = 8 + MOST_TAPS - 1;
@@ -185,6 +190,8 @@ pub(crate) struct Walk<'a> {
     /// Taps of the kernel.
     pub(crate) taps: usize,
     pub(crate) rows: Line,
+    /// Whether a row reads through each kernel row what the row before reads through the next kernel row.
+    pub(crate) shared: bool,
     pub(crate) columns: Line,
     /// The lanes: channels, or the columns of strips. The rows of strips are channels.
     pub(crate) lanes: usize,
@@ -250,13 +257,16 @@ const INSIDE: usize = 0;
 const EDGE: usize = 1;
 const PARTIAL: usize = 2;
 
-/// A tile of positions of a row.
+/// A tile of positions of a row, or of two neighbouring rows.
 #[derive(Clone, Copy)]
 struct Tile {
+    rows: usize,
     position: usize,
     len: usize,
     /// [`INSIDE`], [`EDGE`] or [`PARTIAL`].
     kind: usize,
+    /// How many tiles alike follow one another.
+    count: usize,
 }
 
 impl Walk<'_> {
@@ -308,9 +318,9 @@ impl Walk<'_> {
         if self.strips { self.rows.count } else { self.lanes }
     }
 
-    /// The tiles of at most `most` positions into which every row falls.
+    /// The tiles of at most `most` positions into which some rows fall.
     #[inline(always)]
-    fn tiles<S: Vector>(&self, most: usize) -> Tiles {
+    fn tiles<S: Vector>(&self, rows: usize, most: usize) -> Tiles {
         let vectors = self.lanes / S::LANES;
         let (mut start, mut end) = (0, usize::MAX);
         let mut whole = Span { start: 0, end: vectors };
@@ -324,7 +334,23 @@ impl Walk<'_> {
             }
         }
         whole.end = whole.end.max(whole.start);
-        Tiles { positions: Panels::of_at_most(self.columns.count, most), inside: Span { start, end }, whole }
+        Tiles { rows, positions: Panels::of_at_most(self.columns.count, most), inside: Span { start, end }, whole }
+    }
+
+    /// Whether two rows are computed together: where they share what they read through a kernel of three rows and columns, and
+    /// registers hold the coefficients of two kernel rows.
+    fn pairs<S: Vector>(&self) -> bool {
+        let in_order = |(row, &words): (usize, &SegmentWords)| {
+            let Segment { tap, taps, .. } = Segment::of(words);
+            tap == row * SQUARE && taps == SQUARE
+        };
+        S::REGISTERS >= 32
+            && self.shared
+            && self.rows.count > 1
+            && self.segments.len() == SQUARE
+            && self.taps == SQUARE * SQUARE
+            && self.tap_step == 1
+            && self.segments.iter().enumerate().all(in_order)
     }
 
     /// The segments in the form in which tiles use them.
@@ -341,8 +367,9 @@ impl Walk<'_> {
     }
 }
 
-/// The tiles of a row.
+/// The tiles of a row, or of two neighbouring rows.
 struct Tiles {
+    rows: usize,
     positions: Panels,
     /// The positions that read inside through all taps.
     inside: Span,
@@ -360,11 +387,14 @@ impl Tiles {
         segments: &[SegmentWords],
         mut visit: impl FnMut(Tile, Place<'_>),
     ) {
-        let Self { positions, inside, whole } = self;
+        let Self { rows, positions, inside, whole } = self;
         let Walk { columns: Line { source_step, .. }, lanes: all, strips, .. } = *walk;
         let (vectors, odd) = (all / S::LANES, all % S::LANES);
-        for positions in positions.iter() {
+        let alone = odd == 0 && whole.start == 0 && whole.end == vectors;
+        let mut panels = positions.iter().peekable();
+        while let Some(positions) = panels.next() {
             let (position, len) = (positions.start, positions.len());
+            let is_inside = |positions: &Range<usize>| positions.start >= inside.start && positions.end <= inside.end;
             let source = source.wrapping_add(position.wrapping_mul(source_step));
             let mut next = if odd > 0 { vectors } else { 0 };
             let mut comes_first = odd > 0;
@@ -376,15 +406,19 @@ impl Tiles {
                 } else if comes_first {
                     ([next * S::LANES, (next + 1) * S::LANES], [0, odd], PARTIAL, 0)
                 } else if next >= whole.start && next < whole.end {
-                    let inside = positions.start >= inside.start && positions.end <= inside.end;
-                    let kind = if inside { INSIDE } else { EDGE };
+                    let kind = if is_inside(&positions) { INSIDE } else { EDGE };
                     ([next * S::LANES, whole.end * S::LANES], [0, S::LANES], kind, whole.end)
                 } else {
                     ([next * S::LANES, (next + 1) * S::LANES], [0, S::LANES], PARTIAL, next + 1)
                 };
                 comes_first = false;
+                let mut count = 1;
+                while alone && panels.next_if(|next| next.len() == len && is_inside(next) == (kind == INSIDE)).is_some()
+                {
+                    count += 1;
+                }
                 let place = Place { segments, source, position, lanes, own, stored: strips && vectors > 0 };
-                visit(Tile { position, len, kind }, place);
+                visit(Tile { rows: *rows, position, len, kind, count }, place);
             }
         }
     }
@@ -404,6 +438,15 @@ struct Place<'a> {
     /// stored as well.
     own: [usize; 2],
     stored: bool,
+}
+
+impl Place<'_> {
+    /// That of a tile some positions further, in the same row.
+    #[inline(always)]
+    const fn after(self, positions: usize, walk: &Walk<'_>) -> Self {
+        let source = self.source.wrapping_add(positions.wrapping_mul(walk.columns.source_step));
+        Self { source, position: self.position + positions, ..self }
+    }
 }
 
 /// The offset of a channel in a table of vectors of channels.

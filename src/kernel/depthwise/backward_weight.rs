@@ -2,11 +2,11 @@
 //! them.
 
 use super::{
-    EDGE, INSIDE, MOST_READ, Own, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Walk, all_lanes, apart,
-    gather, in_table, load, mask_of, spread,
+    EDGE, INSIDE, MOST_READ, Own, PAIRED, PARTIAL, Place, Prepared, SQUARE, SegmentWords, ThetaTable, Thetas, Tile,
+    Walk, all_lanes, apart, gather, in_table, load, mask_of, spread,
 };
 use crate::kernel::Kernel;
-use crate::kernel::tile::{outlined, with_const};
+use crate::kernel::tile::{few, outlined, unrolled, with_const};
 use crate::kernel::vector::Vector;
 
 /// `sums[k][c] += Σ_p grad_output[p][c] · f(source[p + k][c]; θ[k][c])` over the positions that read inside through tap `k`, and
@@ -39,8 +39,8 @@ const OUTSIDE: usize = 0;
 const CLAMPED: usize = 1;
 const LINEAR: usize = 2;
 
-/// Most positions of a tile: their gradients, thresholds and sums of a segment, an input.
-const fn most_rows<S: Vector>() -> usize {
+/// Most positions of a tile of one row: their gradients, thresholds and sums of a segment, an input.
+const fn most_positions<S: Vector>() -> usize {
     if S::FEW_TILES && S::LANES > 1 { 2 } else { 8 }
 }
 
@@ -88,41 +88,91 @@ unsafe fn walk<S: Vector, const SUMS: usize>(simd: S, call: &mut DepthwiseBackwa
         sums: core::ptr::null_mut(),
         outside: call.outside.as_mut().map(|outside| outside.as_mut_ptr()),
         bias: call.bias.as_mut().map(|bias| bias.as_mut_ptr()),
-        grad_step: steps[1],
+        grad_steps: steps,
     };
     if let Some(inputs) = &mut call.inputs {
         all.source = inputs.source.as_ptr();
         all.sums = inputs.sums.as_mut_ptr();
     }
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
-    let tiles = walk.tiles::<S>(1, most_rows::<S>());
-    for row in 0..walk.rows.count {
+    let one = walk.tiles::<S>(1, most_positions::<S>());
+    let two = (SUMS != OUTSIDE && walk.pairs::<S>()).then(|| walk.tiles::<S>(2, PAIRED));
+    let mut row = 0;
+    while row < walk.rows.count {
         // SAFETY: checked: the row's channel has thresholds and sums, and there is room for their vectors.
         let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
         let source = all.source.wrapping_add(row * walk.rows.source_step);
+        let tiles = two.as_ref().filter(|two| row + two.rows <= walk.rows.count).unwrap_or(&one);
         tiles.for_each::<S>(&walk, source, segments, |tile, place| {
             if SUMS == OUTSIDE && tile.kind == INSIDE && walk.outside.is_empty() && tables.bias.is_none() {
                 return;
             }
             let own = data.as_ptr().wrapping_add(row * steps[0] + tile.position * steps[1]);
-            with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>() => {
-                let at = |tile: usize| (place.after(tile * R, &walk), own.wrapping_add(tile * R * steps[1]));
-                // SAFETY: checked; the tile lies in the walk.
-                unsafe {
-                    match tile.kind {
-                        INSIDE if SUMS != OUTSIDE => {
-                            outlined!(simd => for n in 0..tile.count { positions::<S, R, INSIDE, SUMS>(simd, &walk, tables, at(n)) })
-                        }
-                        INSIDE | EDGE => outlined!(simd => for n in 0..tile.count { positions::<S, R, EDGE, SUMS>(simd, &walk, tables, at(n)) }),
-                        _ => outlined!(simd => for n in 0..tile.count { positions::<S, R, PARTIAL, SUMS>(simd, &walk, tables, at(n)) }),
-                    }
-                }
-            });
+            // SAFETY: checked; the tiles lie in the walk.
+            unsafe { compute::<S, SUMS>(simd, &walk, &tables, &tile, &place, own) };
         });
         if walk.strips {
             // SAFETY: as above.
             unsafe { tables.gather(simd, &walk, row, all) };
         }
+        row += tiles.rows;
+    }
+}
+
+/// Adds the gradients of tiles by the body of their length and kind.
+///
+/// # Safety
+///
+/// As [`positions`] and [`two_rows`], of each tile.
+#[inline(always)]
+unsafe fn compute<S: Vector, const SUMS: usize>(
+    simd: S,
+    walk: &Walk<'_>,
+    tables: &Tables,
+    tile: &Tile,
+    place: &Place<'_>,
+    own: *const f32,
+) {
+    let [row_step, step] = tables.grad_steps;
+    let after = |positions: usize| (place.after(positions, walk), own.wrapping_add(positions.wrapping_mul(step)));
+    if tile.rows == 2 && tile.kind != PARTIAL {
+        with_const!(tile.len, R in [1 2 3 4] if S::REGISTERS >= 32 && SUMS != OUTSIDE => {
+            // SAFETY: as this function asks.
+            unsafe {
+                if tile.kind == INSIDE {
+                    outlined!(simd => for n in 0..tile.count {
+                        two_rows::<S, R, INSIDE, SUMS>(simd, walk, *tables, after(n * R))
+                    });
+                } else {
+                    outlined!(simd => for n in 0..tile.count {
+                        two_rows::<S, R, EDGE, SUMS>(simd, walk, *tables, after(n * R))
+                    });
+                }
+            }
+        });
+        return;
+    }
+    for row in 0..tile.rows {
+        let after = |positions: usize| {
+            let (place, own) = after(positions);
+            (place.below(row, walk), own.wrapping_add(row.wrapping_mul(row_step)))
+        };
+        with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_positions::<S>() => {
+            // SAFETY: as this function asks.
+            unsafe {
+                match tile.kind {
+                    INSIDE if SUMS != OUTSIDE => outlined!(simd => for n in 0..tile.count {
+                        positions::<S, R, INSIDE, SUMS>(simd, walk, *tables, after(n * R))
+                    }),
+                    INSIDE | EDGE => outlined!(simd => for n in 0..tile.count {
+                        positions::<S, R, EDGE, SUMS>(simd, walk, *tables, after(n * R))
+                    }),
+                    _ => outlined!(simd => for n in 0..tile.count {
+                        positions::<S, R, PARTIAL, SUMS>(simd, walk, *tables, after(n * R))
+                    }),
+                }
+            }
+        });
     }
 }
 
@@ -135,8 +185,8 @@ struct Tables {
     sums: *mut f32,
     outside: Option<*mut f32>,
     bias: Option<*mut f32>,
-    /// From a position's gradient to the next one.
-    grad_step: usize,
+    /// From the gradients of a row, and from that of a position, to the next ones.
+    grad_steps: [usize; 2],
 }
 
 impl Tables {
@@ -207,7 +257,7 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: us
             let mut from = own.wrapping_add(lane);
             for g in &mut g {
                 *g = load::<S, KIND>(simd, mask, from);
-                from = from.wrapping_add(tables.grad_step);
+                from = from.wrapping_add(tables.grad_steps[1]);
             }
             let outside_sums = tables.outside.map(|sums| sums.wrapping_add(table));
             if tables.bias.is_some() || outside_sums.is_some() && !outside.is_empty() {
@@ -254,6 +304,82 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: us
         }
         lane += S::LANES;
         table += per_vector;
+    }
+}
+
+/// A tile of `R` positions of two rows, which [share](Walk::pairs) what they read: what the first row reads through a kernel row, the
+/// second one reads through the kernel row before. The sums of all taps are in registers.
+///
+/// # Safety
+///
+/// As [`positions`], of both rows. There are inputs.
+#[inline(always)]
+unsafe fn two_rows<S: Vector, const R: usize, const KIND: usize, const SUMS: usize>(
+    simd: S,
+    walk: &Walk<'_>,
+    tables: Tables,
+    (place, own): (Place<'_>, *const f32),
+) {
+    const TAPS: usize = SQUARE * SQUARE;
+    let rows = [0, 1, 2].map(|row| Prepared::of(place.segments[row]));
+    let inside = rows[0].inside::<KIND>(place.position);
+    let [first, second, third] = rows.map(|row| place.source.wrapping_add(row.source));
+    let read = [first, second, third, third.wrapping_add(walk.rows.source_step)];
+    let theta_step = S::LANES & tables.thetas.bits;
+    let zero = simd.splat_f32s(0.0);
+    let mut lane = place.lanes[0];
+    while lane < place.lanes[1] {
+        let table = lane * TAPS;
+        let thetas_from = tables.thetas.at(table);
+        // SAFETY: checked: the gradients are the call's, and there are thresholds and sums for all taps and lanes.
+        unsafe {
+            let mut g = [[zero; R]; 2];
+            for (row, g) in g.iter_mut().enumerate() {
+                let mut from = own.wrapping_add(lane).wrapping_add(row.wrapping_mul(tables.grad_steps[0]));
+                for g in g {
+                    *g = simd.load(from);
+                    from = from.wrapping_add(tables.grad_steps[1]);
+                }
+            }
+            if let Some(bias) = tables.bias {
+                let mut sum = simd.add_f32s(g[0][0], g[1][0]);
+                for r in 1..R {
+                    sum = simd.add_f32s(sum, simd.add_f32s(g[0][r], g[1][r]));
+                }
+                add_to(simd, bias.wrapping_add(lane), sum);
+            }
+            let (mut thetas, mut sums) = ([zero; TAPS], [zero; TAPS]);
+            for tap in 0..TAPS {
+                sums[tap] = simd.load(tables.sums.add(table + tap * S::LANES));
+                if SUMS == CLAMPED {
+                    thetas[tap] = simd.load(thetas_from.add(tap * theta_step));
+                }
+            }
+            few!(ROW in 0..SQUARE + 1 => {
+                let at = apart::<{ PAIRED + SQUARE - 1 }>(read[ROW].wrapping_add(lane), walk.columns.source_step);
+                for j in 0..R + SQUARE - 1 {
+                    let is_inside = KIND == INSIDE || inside >> j & 1 != 0;
+                    let x = if is_inside { simd.load(at[j]) } else { zero };
+                    for (q, g) in g.iter().enumerate() {
+                        for t in 0..SQUARE {
+                            if ROW >= q && ROW - q < SQUARE && j >= t && j - t < R {
+                                let tap = (ROW - q) * SQUARE + t;
+                                if is_inside {
+                                    let x = if SUMS == CLAMPED { simd.activate(x, thetas[tap]) } else { x };
+                                    sums[tap] = simd.mul_add(g[j - t], x, sums[tap]);
+                                } else if let Some(outside) = tables.outside {
+                                    add_to(simd, outside.add(table + tap * S::LANES), g[j - t]);
+                                }
+                            }
+                        }
+                    }
+                }
+            });
+            for (tap, sum) in sums.into_iter().enumerate() {
+                simd.store(tables.sums.add(table + tap * S::LANES), sum);
+            }
+        }
+        lane += S::LANES;
     }
 }
 

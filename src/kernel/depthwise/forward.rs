@@ -3,8 +3,8 @@
 use core::mem::MaybeUninit;
 
 use super::{
-    EDGE, INSIDE, MOST_READ, PARTIAL, Place, Prepared, SQUARE, SegmentWords, ThetaTable, Thetas, Tile, Walk, all_lanes,
-    apart, in_table, load, mask_of, spread,
+    EDGE, INSIDE, MOST_READ, PAIRED, PARTIAL, Place, Prepared, SQUARE, SegmentWords, ThetaTable, Thetas, Tile, Walk,
+    all_lanes, apart, in_table, load, mask_of, spread,
 };
 use crate::arith::min;
 use crate::kernel::Kernel;
@@ -35,10 +35,6 @@ pub(crate) struct DepthwiseForward<'a> {
 const fn copied_lanes<S: Vector>() -> usize {
     4 * S::LANES
 }
-
-/// Most positions of each row in a tile of two rows: their sums, the weights and thresholds of two kernel rows, a maximum. More are no
-/// faster, for each loaded vector serves two kernel rows.
-const PAIRED: usize = 4;
 
 /// Most positions of a tile of one row: their sums, weights and thresholds of a segment, a maximum.
 const fn most_positions<S: Vector>() -> usize {
@@ -218,8 +214,7 @@ unsafe fn compute<S: Vector, const LINEAR: bool>(
     for row in 0..tile.rows {
         let after = |positions: usize| {
             let (place, to) = after(positions);
-            let source = place.source.wrapping_add(row.wrapping_mul(walk.rows.source_step));
-            (Place { source, ..place }, to.wrapping_add(row.wrapping_mul(row_step)))
+            (place.below(row, walk), to.wrapping_add(row.wrapping_mul(row_step)))
         };
         with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_positions::<S>() => {
             // SAFETY: as this function asks.

@@ -45,6 +45,10 @@ pub(crate) const MOST_TAPS: usize = 3;
 /// The rows and columns of the kernels that have tiles of two rows.
 const SQUARE: usize = 3;
 
+/// Most positions of each row in a tile of two rows: their sums or gradients, the coefficients of two or three kernel rows, a maximum.
+/// More are no faster, for each loaded vector serves two kernel rows.
+const PAIRED: usize = 4;
+
 /// At least as many vectors as the largest tile reads through a segment.
 const MOST_READ: usize = 8 + MOST_TAPS - 1;
 
@@ -446,6 +450,12 @@ impl Place<'_> {
     const fn after(self, positions: usize, walk: &Walk<'_>) -> Self {
         let source = self.source.wrapping_add(positions.wrapping_mul(walk.columns.source_step));
         Self { source, position: self.position + positions, ..self }
+    }
+
+    /// That of the same positions, some rows further.
+    #[inline(always)]
+    const fn below(self, rows: usize, walk: &Walk<'_>) -> Self {
+        Self { source: self.source.wrapping_add(rows.wrapping_mul(walk.rows.source_step)), ..self }
     }
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,6 +13,14 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from convrelu.torch import ConvReLU2d, ConvTranspose2d, functional
+
+
+@pytest.fixture(autouse=True)
+def _everywhere(device: str) -> Iterator[None]:
+    """Every test makes its tensors where `device` says."""
+    with contextlib.nullcontext() if device == "cpu" else torch.device(device):
+        yield
+
 
 OPTIONS = dict(stride=(2, 1), padding=[(1, 0), (0, 2)], dilation=1, groups=2)
 

@@ -44,6 +44,12 @@ def is_autocast_enabled(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
+def autocast_off(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """For derivatives of derivatives, made of PyTorch's operations: autocast would compute their products in half precision."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if is_autocast_enabled(device) else contextlib.nullcontext()
+
+
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
@@ -257,9 +263,7 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 
 def _derive_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     given = [cotangent if want else None for cotangent, want in zip(cotangents, ctx.wanted, strict=True)]
-    device = ctx.saved_tensors[0].device.type
-    # Autocast would compute the matrix products in half precision.
-    with torch.autocast(device, enabled=False) if is_autocast_enabled(device) else contextlib.nullcontext():
+    with autocast_off(ctx.saved_tensors[0]):
         grad, x, w, theta = _composition.double_backward(given, *ctx.saved_tensors, ctx.threshold, Geometry(*ctx.geometry))
     return grad, x, w, theta, None, None, None, None, None, None, None
 

@@ -17,7 +17,7 @@ from .. import _layer
 from .._layer import LINEAR, NCHW
 from ._autograd import is_eager, is_forward_mode, without_autocast
 from ._layout import empty, laid, layout_of, to_last
-from ._operators import _address, _is_ours, _parameters, is_autocast_enabled, library
+from ._operators import _address, _is_ours, _parameters, autocast_off, is_autocast_enabled, library
 from ._threads import TEAM
 
 _GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] output_padding, SymInt[] dilation, SymInt groups"
@@ -138,7 +138,7 @@ def _derive_backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
     """Derivatives of the gradients: of PyTorch's, which compute the same."""
     graph = torch.is_grad_enabled()
     needs = ctx.needs_input_grad[:3]
-    with torch.enable_grad():
+    with torch.enable_grad(), autocast_off(ctx.saved_tensors[0]):
         operands = [
             (tensor.view_as(tensor) if graph else tensor.detach().requires_grad_()) if need else tensor
             for tensor, need in zip(ctx.saved_tensors, needs, strict=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import os
 import random
 
 import pytest
 import torch
 
-from convrelu.torch import functional
+from convrelu.torch import _autograd, _epilogue, _operators, _transposed, functional
 from convrelu.torch._composition import Geometry
 
 NAMES = ("input", "weight", "thresholds", "bias")
@@ -18,6 +20,34 @@ NAMES = ("input", "weight", "thresholds", "bias")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(1)
+
+
+@pytest.fixture(params=["kernels", "composition", "cuda"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The device of a test's operands: the CPU, the CPU as if it were a CUDA device, and a CUDA device.
+
+    In the second case the dispatcher and PyTorch's operations compute what is on the CPU. In the third, a test is skipped where
+    PyTorch sees no CUDA device; with `CONVRELU_REQUIRE_CUDA=1` in the environment it fails.
+    """
+    if request.param == "composition":
+        for module, name in itertools.product((_autograd, _epilogue, _operators, _transposed), ("is_eager", "_is_ours")):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, lambda *tensors: False)
+    if request.param != "cuda":
+        return "cpu"
+    if not torch.cuda.is_available():
+        if os.environ.get("CONVRELU_REQUIRE_CUDA") == "1":
+            pytest.fail("CONVRELU_REQUIRE_CUDA is 1, and torch.cuda.is_available() is false")
+        pytest.skip("torch.cuda.is_available() is false")
+    # TF32 rounds the factors of a product to 11 significant bits: far more than the rounding of float32 that tests allow.
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    return "cuda"
+
+
+#: For tests of what CUDA tensors take.
+as_cuda = pytest.mark.parametrize("device", ["composition", "cuda"], indirect=True)
+only_cuda = pytest.mark.parametrize("device", ["cuda"], indirect=True)
 
 
 @dataclasses.dataclass
@@ -30,10 +60,10 @@ class Layer:
     bias: torch.Tensor | None
     options: dict
 
-    def operands(self, dtype: torch.dtype = torch.float32) -> list:
+    def operands(self, dtype: torch.dtype = torch.float32, device: str | None = None) -> list:
         """Leaves of a dtype that require gradients; a number, and no bias, stay what they are."""
         values = (self.input, self.weight, self.thresholds, self.bias)
-        return [v.detach().to(dtype).requires_grad_() if isinstance(v, torch.Tensor) else v for v in values]
+        return [v.detach().to(device, dtype).requires_grad_() if isinstance(v, torch.Tensor) else v for v in values]
 
     def geometry(self) -> Geometry:
         rank = self.weight.dim() - 2
@@ -43,7 +73,7 @@ class Layer:
         return Geometry(strides, before, after, dilations, self.options["groups"])
 
 
-def random_layer(seed: int) -> Layer:
+def random_layer(seed: int, device: str = "cpu") -> Layer:
     """1D to 3D; strides, dilation, padding of all kinds, groups, depthwise; channels first, last, sliced; ties, infinite θ."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
@@ -65,7 +95,7 @@ def random_layer(seed: int) -> Layer:
     batch = rng.choice([1, 1, 2, 3, 5])
     memory = rng.choice(["first", "last", "slice", "slice of last"])
     wide = channels + (rng.randrange(1, 4) if "slice" in memory else 0)
-    x = torch.randn(batch, wide, *size)
+    x = torch.randn(batch, wide, *size).to(device)
     if "last" in memory:
         x = x.movedim(1, -1).contiguous().movedim(-1, 1)
     x = x[:, wide - channels :]
@@ -86,12 +116,14 @@ def random_layer(seed: int) -> Layer:
         thresholds[torch.rand(thresholds.shape) < 0.1] = math.inf
     bias = torch.randn(out) if rng.random() < 0.7 else None
     options = dict(stride=stride, padding=padding.get(kind, kind), dilation=dilation, groups=groups)
+    weight, thresholds, bias = (t.to(device) if isinstance(t, torch.Tensor) else t for t in (weight, thresholds, bias))
     return Layer(x, weight, thresholds, bias, options)
 
 
 def close(ours: torch.Tensor, exact: torch.Tensor, sums: torch.Tensor | float, what: str) -> None:
     """Whether ours is the exact result but for rounding: `sums` is that of the absolute values of what was added."""
     assert ours.shape == exact.shape, what
+    ours = ours.cpu()
     finite = torch.isfinite(exact)
     assert torch.equal(torch.isnan(ours), torch.isnan(exact)), f"{what}: NaN elsewhere"
     same = (ours.double() == exact) | torch.isnan(exact)

@@ -37,41 +37,49 @@ def settle(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def compare(seed: int, device: str) -> tuple[list, dict, torch.Tensor]:
+    """A random layer with a random epilogue in float32 against the composition in float64 on the CPU: all parts, layouts, slices.
+
+    Returns the operands, the options and the output.
+    """
+    layer = random_layer(seed, device)
+    operands = [layer.input, *(t.detach() if isinstance(t, torch.Tensor) else t for t in layer.operands()[1:])]
+    y = functional.conv_relu(*operands, **layer.options)
+    out = y.shape[1]
+    scale = torch.randn(out).to(device) if seed % 2 else None
+    shift = torch.randn(out).to(device) if seed % 3 else None
+    residual = None if seed % 5 == 0 else torch.randn(y.shape).to(device)
+    if seed % 5 == 2:
+        residual = residual.movedim(1, -1).contiguous().movedim(-1, 1)
+    elif seed % 5 == 3:
+        residual = torch.cat([residual, torch.randn_like(y)], 1)[:, :out]
+    epilogue = Epilogue(scale, shift, residual, *BOUNDS[seed % 7 % 5])
+    options = dict(layer.options, epilogue=epilogue)
+    found = functional.conv_relu(*operands, **options)
+    x, w, theta, b = (t.cpu().double() if isinstance(t, torch.Tensor) else t for t in operands)
+    exact = Epilogue(*(None if t is None else t.cpu().double() for t in epilogue[:3]), *epilogue[3:])
+    per_tap, threshold = (theta, 0.0) if isinstance(theta, torch.Tensor) else (None, theta)
+    z = _composition.forward(x, w, per_tap, threshold, b, layer.geometry())
+    active = _composition._activate(_composition._patches(x, w.shape[2:], layer.geometry()), per_tap, threshold).abs()
+    rows = _composition._rows(w.abs(), layer.options["groups"])
+    columns = _composition._columns(active, layer.options["groups"])
+    sums = _composition._output(rows @ columns, None if b is None else b.abs(), z.shape)
+    magnitudes = Epilogue(*(None if t is None else t.abs() for t in exact[:3]))
+    expected, most = _composition.finish(z, exact), _composition.finish(sums, magnitudes)
+    finite = torch.isfinite(z)
+    # An infinite sum times a scale, plus a residual: the same in both, but ∞ − ∞ and 0 · ∞ depend on the order.
+    cases = (torch.where(finite, tensor, other) for tensor, other in ((found.cpu(), 0), (expected, 0), (most, 1)))
+    close(*cases, f"layer {seed}")
+    return operands, options, found
+
+
 @pytest.mark.parametrize("part", range(3))
 def test_random_epilogues(part: int) -> None:
-    """The kernels' epilogue against the composition in float64: all parts, layouts, slices, `out`."""
     for seed in range(part, 150, 3):
-        layer = random_layer(seed)
-        x, w, theta, b = (t.detach() if isinstance(t, torch.Tensor) else t for t in layer.operands())
-        x = layer.input
-        y = functional.conv_relu(x, w, theta, b, **layer.options)
-        out = y.shape[1]
-        scale = torch.randn(out) if seed % 2 else None
-        shift = torch.randn(out) if seed % 3 else None
-        residual = None if seed % 5 == 0 else torch.randn(y.shape)
-        if seed % 5 == 2:
-            residual = residual.movedim(1, -1).contiguous().movedim(-1, 1)
-        elif seed % 5 == 3:
-            residual = torch.cat([residual, torch.randn(y.shape)], 1)[:, :out]
-        epilogue = Epilogue(scale, shift, residual, *BOUNDS[seed % 7 % 5])
-        found = functional.conv_relu(x, w, theta, b, **layer.options, epilogue=epilogue)
-        operands = [t.double() if isinstance(t, torch.Tensor) else t for t in (x, w, theta, b)]
-        exact = Epilogue(*(None if t is None else t.double() for t in epilogue[:3]), *epilogue[3:])
-        per_tap, threshold = (operands[2], 0.0) if isinstance(theta, torch.Tensor) else (None, theta)
-        z = _composition.forward(*operands[:2], per_tap, threshold, operands[3], layer.geometry())
-        patches = _composition._patches(operands[0], w.shape[2:], layer.geometry())
-        active = _composition._activate(patches, per_tap, threshold).abs()
-        rows = _composition._rows(operands[1].abs(), layer.options["groups"])
-        sums = (rows @ _composition._columns(active, layer.options["groups"])).reshape(z.shape)
-        if b is not None:
-            sums = sums + operands[3].abs().reshape(-1, *[1] * (z.dim() - 2))
-        magnitudes = Epilogue(*(None if t is None else t.abs() for t in exact[:3]))
-        expected, most = _composition.finish(z, exact), _composition.finish(sums, magnitudes)
-        finite = torch.isfinite(z)
-        # An infinite sum times a scale, plus a residual: the same in both, but ∞ − ∞ and 0 · ∞ depend on the order.
-        close(torch.where(finite, found, 0), torch.where(finite, expected, 0), torch.where(finite, most, 1), f"layer {seed}")
-        room = torch.full((y.shape[0], out + 3, *y.shape[2:]), math.nan)[:, 1 : out + 1]
-        functional.conv_relu(x, w, theta, b, **layer.options, epilogue=epilogue, out=room)
+        operands, options, found = compare(seed, "cpu")
+        out = found.shape[1]
+        room = torch.full((found.shape[0], out + 3, *found.shape[2:]), math.nan)[:, 1 : out + 1]
+        functional.conv_relu(*operands, **options, out=room)
         torch.testing.assert_close(room, found, equal_nan=True)
 
 

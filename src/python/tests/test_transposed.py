@@ -15,7 +15,7 @@ from convrelu.torch import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, fu
 THEIRS = {1: plain.conv_transpose1d, 2: plain.conv_transpose2d, 3: plain.conv_transpose3d}
 
 
-def random_layer(seed: int) -> tuple[list, dict]:
+def random_layer(seed: int, device: str = "cpu") -> tuple[list, dict]:
     rng = random.Random(seed)
     torch.manual_seed(seed)
     rank = 1 + seed % 3
@@ -28,34 +28,39 @@ def random_layer(seed: int) -> tuple[list, dict]:
     size = [rng.randrange(3, 9 if rank < 3 else 6) for _ in range(rank)]
     spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     padding = [rng.randrange(min(2, span) + 1) for span in spans]
-    x = torch.randn(rng.choice([1, 2, 3]), channels + 2 * (seed % 2), *size)
+    x = torch.randn(rng.choice([1, 2, 3]), channels + 2 * (seed % 2), *size).to(device)
     if seed % 4 >= 2:
         x = x.movedim(1, -1).contiguous().movedim(-1, 1)
     x = x[:, :channels]
     weight, bias = torch.randn(channels, out // groups, *kernel), torch.randn(out) if rng.random() < 0.7 else None
     options = dict(stride=stride, padding=padding, output_padding=extra, groups=groups, dilation=dilation)
-    return [x, weight, bias], options
+    return [x, weight.to(device), None if bias is None else bias.to(device)], options
+
+
+def compare(seed: int, device: str) -> None:
+    """Output and gradients of a random layer in float32 against PyTorch's in float64 on the CPU."""
+    operands, options = random_layer(seed, device)
+    results = []
+    for function, to in ((functional.conv_transpose, (device, torch.float32)), (None, ("cpu", torch.float64))):
+        function = function or THEIRS[operands[0].dim() - 2]
+        leaves = [None if t is None else t.detach().to(*to).requires_grad_() for t in operands]
+        y = function(*leaves, **options)
+        torch.manual_seed(seed)
+        grad = torch.randn(y.shape)
+        tensors = [leaf for leaf in leaves if leaf is not None]
+        results.append([y.detach(), *torch.autograd.grad(y, tensors, grad.to(*to))])
+    magnitudes = [None if t is None else t.detach().cpu().double().abs().requires_grad_() for t in operands]
+    y = THEIRS[operands[0].dim() - 2](*magnitudes, **options)
+    tensors = [leaf for leaf in magnitudes if leaf is not None]
+    sums = [y.detach(), *torch.autograd.grad(y, tensors, grad.double().abs())]
+    for number, (ours, exact, most) in enumerate(zip(*results, sums, strict=True)):
+        close(ours, exact, most, f"layer {seed}: result {number}")
 
 
 @pytest.mark.parametrize("part", range(5))
 def test_random_layers(part: int) -> None:
     for seed in range(part, 150, 5):
-        operands, options = random_layer(seed)
-        results = []
-        for function, dtype in ((functional.conv_transpose, torch.float32), (None, torch.float64)):
-            function = function or THEIRS[operands[0].dim() - 2]
-            leaves = [None if t is None else t.detach().to(dtype).requires_grad_() for t in operands]
-            y = function(*leaves, **options)
-            torch.manual_seed(seed)
-            grad = torch.randn(y.shape)
-            tensors = [leaf for leaf in leaves if leaf is not None]
-            results.append([y.detach(), *torch.autograd.grad(y, tensors, grad.to(dtype))])
-        magnitudes = [None if t is None else t.detach().double().abs().requires_grad_() for t in operands]
-        y = THEIRS[operands[0].dim() - 2](*magnitudes, **options)
-        tensors = [leaf for leaf in magnitudes if leaf is not None]
-        sums = [y.detach(), *torch.autograd.grad(y, tensors, grad.double().abs())]
-        for number, (ours, exact, most) in enumerate(zip(*results, sums, strict=True)):
-            close(ours, exact, most, f"layer {seed}: result {number}")
+        compare(seed, "cpu")
 
 
 def test_second_derivatives_and_operators() -> None:

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from . import _composition, _operators
 from ._composition import Geometry
-from ._operators import _backward, _derive_backward, _forward, _setup_backward, library
+from ._operators import _backward, _derive_backward, _forward, _setup_backward, is_autocast_enabled, library
 
 
 def _into_channels(tensor: Tensor) -> Tensor:
@@ -100,7 +100,8 @@ class _Forward(torch.autograd.Function):
     def forward(
         input: Tensor, weight: Tensor, thresholds: Tensor | None, threshold: float, bias: Tensor | None, geometry: Geometry
     ) -> Tensor:
-        return _forward(input, weight, thresholds, threshold, bias, *geometry)
+        call = _forward if is_eager(input, weight, thresholds, bias) else torch.ops.convrelu.forward
+        return call(input, weight, thresholds, threshold, bias, *geometry)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -111,14 +112,14 @@ class _Forward(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad
         wanted = [needs[0], needs[2], needs[1], needs[4]]
-        if torch._C._functorch.is_legacy_batchedtensor(grad_output):
+        if not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(grad_output):
             # Of `torch.autograd.grad(…, is_grads_batched=True)`, which knows operators only.
             derive: Any = torch.ops.convrelu.backward
         elif torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
             # With a graph, the gradients are to have derivatives of their own.
             derive = _Backward.apply
         else:
-            derive = _backward
+            derive = _Backward.forward
         found = derive(grad_output, *ctx.saved_tensors, ctx.threshold, *ctx.geometry, wanted)
         x, theta, w, b = (gradient if want else None for gradient, want in zip(found, wanted, strict=True))
         return x, w, theta, None, b, None
@@ -152,7 +153,8 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return _backward(*inputs)
+        call = _backward if is_eager(*inputs[:4]) else torch.ops.convrelu.backward
+        return call(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -171,13 +173,14 @@ class _Backward(torch.autograd.Function):
         return _vmap_backward(call, info, in_dims[:4], *inputs[:5], Geometry(*inputs[5:10]), inputs[10])
 
 
-_PLAIN = {Tensor, torch.nn.Parameter, type(None)}
+_PLAIN = {Tensor, torch.nn.Parameter}
 
 
 def is_eager(*tensors: Tensor | None) -> bool:
-    """Whether nobody watches: no subclass, no mode, no tracer, no autocast."""
+    """Whether the dispatcher has nothing to do: all on the CPU; no subclass, no mode, no compiler or tracer, no autocast."""
     return (
-        all(type(tensor) in _PLAIN for tensor in tensors)
+        not torch.compiler.is_compiling()
+        and all(tensor is None or (type(tensor) in _PLAIN and tensor.is_cpu) for tensor in tensors)
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._len_torch_function_stack() == 0
         and torch._C._get_tracing_state() is None
@@ -190,10 +193,25 @@ def is_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
-def _in_forward_mode(
+def without_autocast(function: Any, *operands: Any) -> Tensor:
+    """`function(*operands)` where autocast is on, as the dispatcher calls our operators: in float32, and with autocast off."""
+    device = operands[0].device.type
+    is_cast = [isinstance(operand, Tensor) and operand.dtype is not torch.float64 for operand in operands]
+    with torch.autocast(device, enabled=False):
+        return function(*(operand.float() if cast else operand for operand, cast in zip(operands, is_cast, strict=True)))
+
+
+def _transformed(
     input: Tensor, weight: Tensor, thresholds: Tensor | None, threshold: float, bias: Tensor | None, geometry: Geometry
 ) -> Tensor:
-    """The composition, of whose operations PyTorch knows the derivatives of every mode."""
+    """The layer where a transform of `torch.func` or the forward mode is active.
+
+    In forward mode it is the composition, of whose operations PyTorch knows the derivatives of every mode.
+    """
+    if is_autocast_enabled(input.device.type):
+        return without_autocast(_transformed, input, weight, thresholds, threshold, bias, geometry)
+    if not is_forward_mode():
+        return _Forward.apply(input, weight, thresholds, threshold, bias, geometry)
     _operators.output_shape(input, weight, *geometry[:4])
     if not torch._C._are_functorch_transforms_active():
         _operators._check_numbers(thresholds)
@@ -204,12 +222,11 @@ def conv_relu(
     input: Tensor, weight: Tensor, thresholds: Tensor | None, threshold: float, bias: Tensor | None, geometry: Geometry
 ) -> Tensor:
     """`torch.ops.convrelu.forward`, on the shortest way there is."""
-    if is_forward_mode():
-        return _in_forward_mode(input, weight, thresholds, threshold, bias, geometry)
-    if torch.compiler.is_compiling() or not is_eager(input, weight, thresholds, bias) or input.device.type != "cpu":
+    if is_forward_mode() or torch._C._are_functorch_transforms_active():
+        return _transformed(input, weight, thresholds, threshold, bias, geometry)
+    if not is_eager(input, weight, thresholds, bias):
         return torch.ops.convrelu.forward(input, weight, thresholds, threshold, bias, *geometry)
-    function = _Forward if torch._C._are_functorch_transforms_active() else _Eager
-    return function.apply(input, weight, thresholds, threshold, bias, geometry)
+    return _Eager.apply(input, weight, thresholds, threshold, bias, geometry)
 
 
 def _vmap_of_forward(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:

@@ -85,20 +85,28 @@ def _fold(patches: Tensor, size: Sequence[int], geometry: Geometry) -> Tensor:
 
 
 def _columns(patches: Tensor, groups: int) -> Tensor:
-    """Patches as matrices per image and group: `(N, groups, C / groups · K, P)`."""
+    """Patches as one matrix per group: `(groups, C / groups · K, N · P)`.
+
+    One matrix for all images: a product with one per image would copy the weight, and its gradient, as often.
+    """
     rank = (patches.dim() - 2) // 2
     batch, channels = patches.shape[:2]
     outputs, kernel = patches.shape[2 : 2 + rank], patches.shape[2 + rank :]
-    order = [0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank)]
+    order = [1, *range(2 + rank, 2 + 2 * rank), 0, *range(2, 2 + rank)]
     rows = channels // groups * math.prod(kernel)
-    return patches.permute(order).reshape(batch, groups, rows, math.prod(outputs))
+    return patches.permute(order).reshape(groups, rows, batch * math.prod(outputs))
 
 
-def _uncolumns(columns: Tensor, channels: int, kernel: Sequence[int], outputs: Sequence[int]) -> Tensor:
+def _uncolumns(columns: Tensor, channels: int, kernel: Sequence[int], batch: int, outputs: Sequence[int]) -> Tensor:
     """The inverse of `_columns`."""
     rank = len(kernel)
-    order = [0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank)]
-    return columns.reshape(columns.shape[0], channels, *kernel, *outputs).permute(order)
+    order = [1 + rank, 0, *range(2 + rank, 2 + 2 * rank), *range(1, 1 + rank)]
+    return columns.reshape(channels, *kernel, batch, *outputs).permute(order)
+
+
+def _flat(grad: Tensor, groups: int) -> Tensor:
+    """A gradient of the output as one matrix per group: `(groups, O / groups, N · P)`."""
+    return grad.transpose(0, 1).reshape(groups, grad.shape[1] // groups, grad.shape[0] * math.prod(grad.shape[2:]))
 
 
 def _rows(weight: Tensor, groups: int) -> Tensor:
@@ -129,8 +137,9 @@ def _masks(patches: Tensor, thresholds: Tensor | None, threshold: float) -> tupl
     return patches > threshold, patches <= threshold
 
 
-def _output(columns: Tensor, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
-    y = columns.reshape(shape)
+def _output(flat: Tensor, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
+    """The inverse of `_flat`, and a bias."""
+    y = flat.reshape(shape[1], shape[0], *shape[2:]).transpose(0, 1)
     return y if bias is None else y + bias.reshape(-1, *[1] * (len(shape) - 2))
 
 
@@ -159,11 +168,11 @@ def backward(
     """
     rank = input.dim() - 2
     kernel, outputs = weight.shape[2:], grad.shape[2:]
-    flat = grad.reshape(grad.shape[0], geometry.groups, weight.shape[0] // geometry.groups, math.prod(outputs))
+    flat = _flat(grad, geometry.groups)
     patches = _patches(input, kernel, geometry)
     grad_input = grad_thresholds = grad_weight = grad_bias = None
     if wanted[0] or wanted[1]:
-        reach = _uncolumns(_rows(weight, geometry.groups).mT @ flat, input.shape[1], kernel, outputs)
+        reach = _uncolumns(_rows(weight, geometry.groups).mT @ flat, input.shape[1], kernel, input.shape[0], outputs)
         to_input, to_thresholds = _masks(patches, thresholds, threshold)
         if wanted[0]:
             grad_input = _fold(torch.where(to_input, reach, 0), input.shape[2:], geometry)
@@ -172,7 +181,7 @@ def backward(
             grad_thresholds = blocked.sum() if thresholds is None else blocked.sum([0, *range(2, 2 + rank)])
     if wanted[2]:
         columns = _columns(_activate(patches, thresholds, threshold), geometry.groups)
-        grad_weight = (flat @ columns.mT).sum(0).reshape(weight.shape)
+        grad_weight = (flat @ columns.mT).reshape(weight.shape)
     if wanted[3]:
         grad_bias = grad.sum([0, *range(2, 2 + rank)])
     return [grad_input, grad_thresholds, grad_weight, grad_bias]
@@ -195,7 +204,7 @@ def double_backward(
     to_x, to_theta, to_weight, to_bias = cotangents
     rank, groups = input.dim() - 2, geometry.groups
     kernel, outputs = weight.shape[2:], grad.shape[2:]
-    flat = grad.reshape(grad.shape[0], groups, weight.shape[0] // groups, math.prod(outputs))
+    flat = _flat(grad, groups)
     patches = _patches(input, kernel, geometry)
     of_input, of_thresholds = _masks(patches, thresholds, threshold)
     grad_grad = grad_weight = grad_input = grad_thresholds = None
@@ -209,12 +218,12 @@ def double_backward(
     if direction is not None:
         columns = _columns(direction, groups)
         grad_grad = _rows(weight, groups) @ columns
-        grad_weight = (flat @ columns.mT).sum(0).reshape(weight.shape)
+        grad_weight = (flat @ columns.mT).reshape(weight.shape)
     if to_weight is not None:
         columns = _columns(_activate(patches, thresholds, threshold), groups)
         along = _rows(to_weight, groups) @ columns
         grad_grad = along if grad_grad is None else grad_grad + along
-        reach = _uncolumns(_rows(to_weight, groups).mT @ flat, input.shape[1], kernel, outputs)
+        reach = _uncolumns(_rows(to_weight, groups).mT @ flat, input.shape[1], kernel, input.shape[0], outputs)
         grad_input = _fold(torch.where(of_input, reach, 0), input.shape[2:], geometry)
         if thresholds is not None:
             grad_thresholds = torch.where(of_thresholds, reach, 0).sum([0, *range(2, 2 + rank)])

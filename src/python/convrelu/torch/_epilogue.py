@@ -36,7 +36,7 @@ def _forward(
     *geometry: Sequence[int] | int,
 ) -> Tensor:
     epilogue, operands = Epilogue(scale, shift, residual, low, high), (input, weight, thresholds, threshold, bias)
-    if input.device.type == "cpu" and _is_ours(input, weight, thresholds, bias, scale, shift, residual):
+    if _is_ours(input, weight, thresholds, bias, scale, shift, residual):
         return forward_by_kernels(None, *operands, Geometry(*geometry), epilogue)
     y = finish(_operators._forward(*operands, *geometry), epilogue)
     return y if y.dtype is input.dtype else y.to(input.dtype)
@@ -63,7 +63,7 @@ def conv_relu(
     wanted = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     if wanted or torch._C._are_functorch_transforms_active() or _autograd.is_forward_mode():
         return finish(_autograd.conv_relu(*operands, geometry), epilogue)
-    if torch.compiler.is_compiling() or not _autograd.is_eager(*tensors):
+    if not _autograd.is_eager(*tensors):
         return torch.ops.convrelu.forward_epilogue(*operands, *epilogue, *geometry)
     return _forward(*operands, *epilogue, *geometry)
 

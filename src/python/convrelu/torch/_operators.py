@@ -5,6 +5,7 @@ float32 on the CPU goes to the kernels of the crate, everything else to the comp
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,19 @@ library.define(
 
 
 def _is_ours(*tensors: Tensor | None) -> bool:
-    return all(tensor is None or tensor.dtype is torch.float32 for tensor in tensors)
+    """Whether the kernels compute these operands: all float32 on the CPU."""
+    return all(tensor is None or (tensor.dtype is torch.float32 and tensor.is_cpu) for tensor in tensors)
+
+
+def is_autocast_enabled(device: str) -> bool:
+    """As PyTorch's function of this name, which does not take types of devices without autocast (`"meta"`)."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def autocast_off(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """For derivatives of derivatives, made of PyTorch's operations: autocast would compute their products in half precision."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if is_autocast_enabled(device) else contextlib.nullcontext()
 
 
 def _address(tensor: Tensor | None) -> int | None:
@@ -71,7 +84,7 @@ def _forward(
     groups: int,
 ) -> Tensor:
     geometry = Geometry(stride, padding_before, padding_after, dilation, groups)
-    if input.device.type == "cpu" and _is_ours(input, weight, thresholds, bias):
+    if _is_ours(input, weight, thresholds, bias):
         return forward_by_kernels(None, input, weight, thresholds, threshold, bias, geometry)
     output_shape(input, weight, *geometry[:4])
     _check_numbers(thresholds)
@@ -157,7 +170,7 @@ def _backward(
     geometry = Geometry(stride, padding_before, padding_after, dilation, groups)
     layout = layout_of(input)
     rooms = _gradients(input, weight, thresholds, layout, wanted)
-    if input.device.type != "cpu" or not _is_ours(grad_output, input, weight, thresholds):
+    if not _is_ours(grad_output, input, weight, thresholds):
         found = _composition.backward(grad_output, input, weight, thresholds, threshold, geometry, wanted)
         for room, gradient in zip(rooms, found, strict=True):
             if gradient is not None:
@@ -250,7 +263,8 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 
 def _derive_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     given = [cotangent if want else None for cotangent, want in zip(cotangents, ctx.wanted, strict=True)]
-    grad, x, w, theta = _composition.double_backward(given, *ctx.saved_tensors, ctx.threshold, Geometry(*ctx.geometry))
+    with autocast_off(ctx.saved_tensors[0]):
+        grad, x, w, theta = _composition.double_backward(given, *ctx.saved_tensors, ctx.threshold, Geometry(*ctx.geometry))
     return grad, x, w, theta, None, None, None, None, None, None, None
 
 
@@ -261,4 +275,5 @@ torch.library.register_fake("convrelu::backward", _backward_fake, lib=library)
 torch.library.register_autograd("convrelu::forward", _derive_forward, setup_context=_setup_forward, lib=library)
 torch.library.register_autograd("convrelu::backward", _derive_backward, setup_context=_setup_backward, lib=library)
 for device in ("cpu", "cuda"):
-    torch.library.register_autocast("convrelu::forward", device, torch.float32, lib=library)
+    for name in ("convrelu::forward", "convrelu::backward"):
+        torch.library.register_autocast(name, device, torch.float32, lib=library)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from .. import _layer
 from .._layer import LINEAR, NCHW
-from ._autograd import is_eager, is_forward_mode
+from ._autograd import is_eager, is_forward_mode, without_autocast
 from ._layout import empty, laid, layout_of, to_last
-from ._operators import _address, _is_ours, _parameters, library
+from ._operators import _address, _is_ours, _parameters, autocast_off, is_autocast_enabled, library
 from ._threads import TEAM
 
 _GEOMETRY = "SymInt[] stride, SymInt[] padding, SymInt[] output_padding, SymInt[] dilation, SymInt groups"
@@ -54,7 +54,8 @@ def _plan(layout: int, input: Tensor, weight: Tensor, geometry: Sequence[Any], p
 def _forward(input: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
     layout = layout_of(input)
     stride, padding, output_padding, dilation, groups = geometry
-    if input.device.type != "cpu" or not _is_ours(input, weight, bias):
+    if not _is_ours(input, weight, bias):
+        _output_shape(input, weight, geometry)
         operands = (input, weight, bias, stride, padding, dilation, True, output_padding, groups)
         y = torch.ops.aten.convolution.default(*operands)
         return y.contiguous() if layout == NCHW else to_last(y)
@@ -88,7 +89,7 @@ def _backward(grad_output: Tensor, input: Tensor, weight: Tensor, *rest: Any) ->
     *geometry, wanted = rest
     layout = layout_of(input)
     rooms = _gradients(input, weight, geometry[4], layout, wanted)
-    if input.device.type != "cpu" or not _is_ours(grad_output, input, weight):
+    if not _is_ours(grad_output, input, weight):
         for room, gradient, want in zip(rooms, _theirs(grad_output, input, weight, *geometry, wanted), wanted, strict=True):
             if want:
                 room.copy_(gradient)
@@ -137,7 +138,7 @@ def _derive_backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
     """Derivatives of the gradients: of PyTorch's, which compute the same."""
     graph = torch.is_grad_enabled()
     needs = ctx.needs_input_grad[:3]
-    with torch.enable_grad():
+    with torch.enable_grad(), autocast_off(ctx.saved_tensors[0]):
         operands = [
             (tensor.view_as(tensor) if graph else tensor.detach().requires_grad_()) if need else tensor
             for tensor, need in zip(ctx.saved_tensors, needs, strict=True)
@@ -170,11 +171,13 @@ class _Eager(torch.autograd.Function):
 def conv_transpose(input: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
     """`torch.ops.convrelu.conv_transpose`, on the shortest way there is."""
     if torch.onnx.is_in_onnx_export() or torch._C._are_functorch_transforms_active() or is_forward_mode():
+        if is_autocast_enabled(input.device.type):
+            return without_autocast(conv_transpose, input, weight, bias, *geometry)
         # Nodes of the standard, and a function that transforms know.
         stride, padding, output_padding, dilation, groups = geometry
         function = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)[input.dim() - 3]
         return function(input, weight, bias, stride, padding, output_padding, groups, dilation)
-    if torch.compiler.is_compiling() or not is_eager(input, weight, bias) or input.device.type != "cpu":
+    if not is_eager(input, weight, bias):
         return torch.ops.convrelu.conv_transpose(input, weight, bias, *geometry)
     return _Eager.apply(input, weight, bias, *geometry)
 
@@ -186,4 +189,5 @@ torch.library.register_fake("convrelu::conv_transpose_backward", _backward_fake,
 torch.library.register_autograd("convrelu::conv_transpose", _derive, setup_context=_setup, lib=library)
 torch.library.register_autograd("convrelu::conv_transpose_backward", _derive_backward, setup_context=_setup_backward, lib=library)
 for device in ("cpu", "cuda"):
-    torch.library.register_autocast("convrelu::conv_transpose", device, torch.float32, lib=library)
+    for name in ("convrelu::conv_transpose", "convrelu::conv_transpose_backward"):
+        torch.library.register_autocast(name, device, torch.float32, lib=library)

@@ -52,6 +52,21 @@ def paddings(
     return axes("padding", [p[0] for p in pairs], rank, 0), axes("padding", [p[1] for p in pairs], rank, 0)
 
 
+def check_device(input: Tensor, name: str, tensor: Tensor) -> None:
+    """Raises `ValueError` where a tensor is not where the input is."""
+    if tensor.device != input.device:
+        raise ValueError(f"{name} is on {tensor.device}: it must be where input is, on {input.device}")
+
+
+def _check_like(input: Tensor, name: str, tensor: Tensor | None) -> None:
+    """Whether an operand, where there is one, has the input's device and dtype. Autocast gives all of them one dtype."""
+    if tensor is None:
+        return
+    check_device(input, name, tensor)
+    if tensor.dtype is not input.dtype and not _operators.is_autocast_enabled(input.device.type):
+        raise TypeError(f"{name} has the dtype {tensor.dtype}: it must be that of input, {input.dtype}")
+
+
 def check(input: Tensor, weight: Tensor, thresholds: Tensor | float, bias: Tensor | None, groups: int) -> None:
     """Raises `ValueError` or `TypeError`, with the argument, its value and the rule, where operands do not fit."""
     shape = tuple(weight.shape)
@@ -90,12 +105,7 @@ def check(input: Tensor, weight: Tensor, thresholds: Tensor | float, bias: Tenso
     if bias is not None and tuple(bias.shape) != (shape[0],):
         raise ValueError(f"bias has the shape {tuple(bias.shape)}: it must be (out_channels,), here ({shape[0]},)")
     for name, tensor in others:
-        if tensor is None:
-            continue
-        if tensor.device != input.device:
-            raise ValueError(f"{name} is on {tensor.device}: it must be where input is, on {input.device}")
-        if tensor.dtype is not input.dtype and not torch.is_autocast_enabled(input.device.type):
-            raise TypeError(f"{name} has the dtype {tensor.dtype}: it must be that of input, {input.dtype}")
+        _check_like(input, name, tensor)
 
 
 def conv_relu(
@@ -157,10 +167,7 @@ def check_epilogue(epilogue: Epilogue, input: Tensor, weight: Tensor, geometry: 
             continue
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name} has the shape {tuple(tensor.shape)}: it must be {shape}")
-        if tensor.device != input.device:
-            raise ValueError(f"{name} is on {tensor.device}: it must be where input is, on {input.device}")
-        if tensor.dtype is not input.dtype and not torch.is_autocast_enabled(input.device.type):
-            raise TypeError(f"{name} has the dtype {tensor.dtype}: it must be that of input, {input.dtype}")
+        _check_like(input, name, tensor)
     low, high = epilogue.low, epilogue.high
     if not low <= high:
         raise ValueError(f"low is {low} and high is {high}: low must be at most high, and neither NaN")
@@ -248,8 +255,7 @@ def conv_transpose(
             f"bias has the shape {tuple(bias.shape)}: it must be (out_channels,), here ({weight.shape[1] * groups},)"
         )
     for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.dtype is not input.dtype and not torch.is_autocast_enabled(input.device.type):
-            raise TypeError(f"{name} has the dtype {tensor.dtype}: it must be that of input, {input.dtype}")
+        _check_like(input, name, tensor)
     options = [axes("stride", stride, rank, 1), axes("padding", padding, rank, 0)]
     options += [axes("output_padding", output_padding, rank, 0), axes("dilation", dilation, rank, 1)]
     for extra, step, spread in zip(options[2], options[0], options[3], strict=True):
@@ -266,6 +272,7 @@ def ada_relu(input: Tensor, thresholds: Tensor) -> Tensor:
     `input` is `(batch, channels, *size)`. `thresholds` has one element for all, `channels` of them, or the shape of an image,
     `(channels, *size)`.
     """
+    check_device(input, "thresholds", thresholds)
     if thresholds.numel() == 1:
         theta = thresholds.reshape(())
     elif tuple(thresholds.shape) == tuple(input.shape[1:]):

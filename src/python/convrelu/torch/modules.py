@@ -186,8 +186,10 @@ class FusedConvReLU(nn.Module):
         functional.check(input, self.weight, self.thresholds, self.bias, self._geometry.groups)
         epilogue, rest = Epilogue(self.scale, self.shift, residual, self.low, self.high), None
         if residual is not None:
+            if residual.dim() != 0:  # PyTorch adds a number from anywhere.
+                functional.check_device(input, "residual", residual)
             shape = output_shape(input, self.weight, *self._geometry[:4])
-            if list(residual.shape) != shape or residual.dtype is not input.dtype or residual.device != input.device:
+            if list(residual.shape) != shape or residual.dtype is not input.dtype:
                 # The kernels add only what lies as the output does.
                 epilogue, rest = Epilogue(self.scale, self.shift), Epilogue(None, None, residual, self.low, self.high)
         y = functional.planned(input, self.weight, self.thresholds, self.bias, self._geometry, epilogue)

@@ -264,11 +264,6 @@ impl Rows {
         &table[..next]
     }
 
-    /// Whether a row reads through each kernel row what the row before reads through the next kernel row.
-    pub(super) const fn share(&self) -> bool {
-        self.heights.source_step as isize == self.heights.tap_step
-    }
-
     /// Fills a table of the kernel rows that read only padding: the first tap of each.
     pub(super) fn tabulate_outside<'a>(&self, kernel: [usize; 3], table: &'a mut [u32]) -> &'a [u32] {
         tabulate_outside(kernel, table, |d, h| self.depths.reads_through(d) && self.heights.reads_through(h))

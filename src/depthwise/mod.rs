@@ -252,7 +252,6 @@ impl Tables<'_> {
             outside_taps: desc.kernel()[2],
             taps: desc.taps(),
             rows: Line { count: rows.heights.positions.count, source_step: step([0, rows.heights.source_step, 0], 2) },
-            shared: rows.share(),
             columns: Line {
                 count: rows.columns.positions.count,
                 source_step: step([0, 0, rows.columns.source_step], 3),
@@ -285,7 +284,6 @@ impl Tables<'_> {
             outside_taps: width,
             taps: desc.taps(),
             rows: Line { count: channels, source_step: source.map_or(0, |source| source.tensor.strides.channel) },
-            shared: false,
             columns: Line { count, source_step: at(strips.source_step()) },
             lanes: strips.width(),
             strips: true,

@@ -64,7 +64,6 @@ impl Rows {
             outside_taps: 3,
             taps: TAPS,
             rows: Line { count: 2, source_step: self.columns * self.pitch },
-            shared: false,
             columns: Line { count: self.columns, source_step: self.pitch },
             lanes: self.channels,
             strips: false,

@@ -1,6 +1,6 @@
 //! Every pass against the oracle in f64, on random layers.
 
-use convrelu::{Isa, Pass, Tuning};
+use convrelu::{Isa, Layout, Pass, Tuning};
 use proptest::prelude::*;
 
 use crate::common::{Axis, Case, Expected, How, Placement, Results, Shape, Theta, Values, Workers, isas, plan, run};
@@ -136,10 +136,8 @@ proptest! {
     }
 }
 
-/// Rows of depthwise layers of which taps reach no column of a whole vector, at either end: dilation and padding are wider.
-/// Each of them once ended in a panic on AVX-512.
-#[test]
-fn taps_may_pass_by_whole_vectors() {
+/// Checks all passes of depthwise layers with thresholds per tap, and with one for all.
+fn check_depthwise(shape: Shape, theta: f32) {
     let variation = Variation {
         tuning: strategy::usual(),
         threads: 1,
@@ -149,6 +147,18 @@ fn taps_may_pass_by_whole_vectors() {
         adds: [false; 2],
         seed: 0,
     };
+    let case = Case::new(shape.desc(), Values::Continuous, 3);
+    for case in [case.clone(), case.with_theta(Theta::Uniform(theta))] {
+        for pass in [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight] {
+            check(&case, pass, variation);
+        }
+    }
+}
+
+/// Rows of depthwise layers of which taps reach no column of a whole vector, at either end: dilation and padding are wider.
+/// Each of them once ended in a panic on AVX-512.
+#[test]
+fn taps_may_pass_by_whole_vectors() {
     for row in [
         Axis::new(39, 7).dilation(3).padding(1, 1),
         Axis::new(39, 7).dilation(3).padding(18, 18),
@@ -158,12 +168,25 @@ fn taps_may_pass_by_whole_vectors() {
         Axis::new(70, 3).dilation(40).padding(35, 50),
     ] {
         for axes in [vec![row], vec![Axis::new(3, 2).padding(1, 0), row]] {
-            let case = Case::new(Shape::new(2, 1, 1, &axes).groups(5).desc(), Values::Continuous, 3);
-            for case in [case.clone(), case.with_theta(Theta::Uniform(f32::NEG_INFINITY))] {
-                for pass in [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight] {
-                    check(&case, pass, variation);
-                }
-            }
+            check_depthwise(Shape::new(2, 1, 1, &axes).groups(5), f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// Kernels of nine taps whose rows are slices, or whose rows lie further apart than rows of positions. Once they were taken for
+/// kernels of three rows and columns through which neighbouring rows of positions read the same.
+#[test]
+fn slices_are_not_rows() {
+    let row = |size: usize, kernel: usize, padding: usize| Axis::new(size, kernel).padding(padding, padding);
+    for axes in [
+        [row(3, 3, 0), row(7, 1, 0), row(1, 3, 1)],
+        [row(7, 3, 1), row(2, 1, 1), row(8, 3, 1)],
+        [row(7, 1, 0), row(7, 3, 1), row(8, 3, 1)],
+        [row(2, 1, 0), row(9, 3, 2).dilation(2), row(8, 3, 1)],
+        [row(2, 1, 0), row(9, 3, 1).stride(2), row(8, 3, 1)],
+    ] {
+        for layout in [Layout::Nhwc, Layout::Nchw] {
+            check_depthwise(Shape::new(1, 1, 1, &axes).groups(31).layout(layout), 0.25);
         }
     }
 }

@@ -194,8 +194,6 @@ pub(crate) struct Walk<'a> {
     /// Taps of the kernel.
     pub(crate) taps: usize,
     pub(crate) rows: Line,
-    /// Whether a row reads through each kernel row what the row before reads through the next kernel row.
-    pub(crate) shared: bool,
     pub(crate) columns: Line,
     /// The lanes: channels, or the columns of strips. The rows of strips are channels.
     pub(crate) lanes: usize,
@@ -341,20 +339,18 @@ impl Walk<'_> {
         Tiles { rows, positions: Panels::of_at_most(self.columns.count, most), inside: Span { start, end }, whole }
     }
 
-    /// Whether two rows are computed together: where they share what they read through a kernel of three rows and columns, and
-    /// registers hold the coefficients of two kernel rows.
+    /// Whether two rows are computed together: where a row reads through a kernel of three rows and columns what the next row reads
+    /// through the kernel row before, and registers hold the coefficients of two kernel rows.
     fn pairs<S: Vector>(&self) -> bool {
-        let in_order = |(row, &words): (usize, &SegmentWords)| {
-            let Segment { tap, taps, .. } = Segment::of(words);
-            tap == row * SQUARE && taps == SQUARE
+        if S::REGISTERS < 32 || self.rows.count < 2 || self.segments.len() != SQUARE || self.taps != SQUARE * SQUARE {
+            return false;
+        }
+        let above = Segment::of(self.segments[0]);
+        let below = |row: usize| {
+            let first = above.first.wrapping_add(row.wrapping_mul(self.rows.source_step));
+            Segment { first, tap: row * SQUARE, taps: SQUARE, ..above }
         };
-        S::REGISTERS >= 32
-            && self.shared
-            && self.rows.count > 1
-            && self.segments.len() == SQUARE
-            && self.taps == SQUARE * SQUARE
-            && self.tap_step == 1
-            && self.segments.iter().enumerate().all(in_order)
+        self.tap_step == 1 && (0..SQUARE).all(|row| Segment::of(self.segments[row]) == below(row))
     }
 
     /// The segments in the form in which tiles use them.

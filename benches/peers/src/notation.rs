@@ -242,9 +242,11 @@ mod tests {
 
     #[test]
     fn the_lists() {
-        for (text, shapes, depthwise) in
-            [(include_str!("../shapes"), 17, 1), (include_str!("../shapes-networks"), 40, 10)]
-        {
+        for (text, shapes, depthwise) in [
+            (include_str!("../shapes"), 17, 1),
+            (include_str!("../shapes-networks"), 40, 10),
+            (include_str!("../shapes-depthwise"), 21, 21),
+        ] {
             let problems = parse_file(text).unwrap();
             assert_eq!(problems.len(), shapes);
             assert_eq!(problems.iter().filter(|problem| problem.is_depthwise()).count(), depthwise);

@@ -14,7 +14,10 @@
 //! In a segment, each tap reads one position further than the tap before. So each loaded vector serves all taps of the segment.
 //! With a stride or a dilation, the callers cut positions and taps into phases in which this holds.
 //!
-//! In the gradient of the input, a tile goes through all rows before the next tile, if the caches hold them.
+//! Two neighbouring rows of positions read mostly the same through a kernel of three rows and columns. With 32 registers, the forward
+//! pass and the gradient of the weight have tiles of two rows: each loaded vector then serves six taps, of two kernel rows. So rows of
+//! the source are loaded four times for two rows of positions, not six times. In the gradient of the input, a tile goes through all
+//! rows before the next tile, if the caches hold them.
 //!
 //! A tile all of whose taps read inside checks no bounds. The other tiles check for each vector whether it is inside. A mask of
 //! bits per segment says so, and the branch goes the same way for all vectors. Vectors with some lanes beyond the edge are loaded

@@ -321,10 +321,7 @@ unsafe fn two_rows<S: Vector, const R: usize, const KIND: usize, const SUMS: usi
     (place, own): (Place<'_>, *const f32),
 ) {
     const TAPS: usize = SQUARE * SQUARE;
-    let rows = [0, 1, 2].map(|row| Prepared::of(place.segments[row]));
-    let inside = rows[0].inside::<KIND>(place.position);
-    let [first, second, third] = rows.map(|row| place.source.wrapping_add(row.source));
-    let read = [first, second, third, third.wrapping_add(walk.rows.source_step)];
+    let (rows, inside) = place.of_pair::<KIND>(walk);
     let theta_step = S::LANES & tables.thetas.bits;
     let zero = simd.splat_f32s(0.0);
     let mut lane = place.lanes[0];
@@ -342,9 +339,10 @@ unsafe fn two_rows<S: Vector, const R: usize, const KIND: usize, const SUMS: usi
                 }
             }
             if let Some(bias) = tables.bias {
-                let mut sum = simd.add_f32s(g[0][0], g[1][0]);
-                for r in 1..R {
-                    sum = simd.add_f32s(sum, simd.add_f32s(g[0][r], g[1][r]));
+                let [above, below] = &g;
+                let mut sum = simd.add_f32s(above[0], below[0]);
+                for (above, below) in above.iter().zip(below).skip(1) {
+                    sum = simd.add_f32s(sum, simd.add_f32s(*above, *below));
                 }
                 add_to(simd, bias.wrapping_add(lane), sum);
             }
@@ -356,14 +354,15 @@ unsafe fn two_rows<S: Vector, const R: usize, const KIND: usize, const SUMS: usi
                 }
             }
             few!(ROW in 0..SQUARE + 1 => {
-                let at = apart::<{ PAIRED + SQUARE - 1 }>(read[ROW].wrapping_add(lane), walk.columns.source_step);
+                let row = ROW;
+                let at = apart::<{ PAIRED + SQUARE - 1 }>(rows[row].wrapping_add(lane), walk.columns.source_step);
                 for j in 0..R + SQUARE - 1 {
                     let is_inside = KIND == INSIDE || inside >> j & 1 != 0;
                     let x = if is_inside { simd.load(at[j]) } else { zero };
                     for (q, g) in g.iter().enumerate() {
                         for t in 0..SQUARE {
-                            if ROW >= q && ROW - q < SQUARE && j >= t && j - t < R {
-                                let tap = (ROW - q) * SQUARE + t;
+                            if row >= q && row - q < SQUARE && j >= t && j - t < R {
+                                let tap = (row - q) * SQUARE + t;
                                 if is_inside {
                                     let x = if SUMS == CLAMPED { simd.activate(x, thetas[tap]) } else { x };
                                     sums[tap] = simd.mul_add(g[j - t], x, sums[tap]);

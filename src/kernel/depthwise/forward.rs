@@ -331,17 +331,14 @@ unsafe fn two_rows<S: Vector, const R: usize, const KIND: usize, const LINEAR: b
     tables: Tables,
     (place, to): (Place<'_>, *mut f32),
 ) {
-    let rows = [0, 1, 2].map(|row| Prepared::of(place.segments[row]));
-    let inside = rows[0].inside::<KIND>(place.position);
-    let [first, second, third] = rows.map(|row| place.source.wrapping_add(row.source));
-    let read = [first, second, third, third.wrapping_add(walk.rows.source_step)];
+    let (rows, inside) = place.of_pair::<KIND>(walk);
     let theta_step = S::LANES & tables.thetas.bits;
     let [row_step, step] = tables.output_steps;
     let mut lane = place.lanes[0];
     while lane < place.lanes[1] {
         let table = lane * SQUARE * SQUARE;
         let (weight, thetas) = (tables.weight.wrapping_add(table), tables.thetas.at(table));
-        let [x0, x1, x2, x3] = read.map(|row| Read {
+        let [x0, x1, x2, x3] = rows.map(|row| Read {
             source: row.wrapping_add(lane),
             step: walk.columns.source_step,
             inside,

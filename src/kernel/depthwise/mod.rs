@@ -451,6 +451,18 @@ impl Place<'_> {
         Self { source, position: self.position + positions, ..self }
     }
 
+    /// What the first positions of two rows read through the kernel rows of a [pair](Walk::pairs), which are one row more than the
+    /// kernel's, and bit `j` for whether the vector `j` positions further is inside.
+    #[inline(always)]
+    fn of_pair<const KIND: usize>(&self, walk: &Walk<'_>) -> ([*const f32; SQUARE + 1], u32) {
+        let first = Prepared::of(self.segments[0]);
+        let row = |row: usize| {
+            let source = self.source.wrapping_add(first.source);
+            source.wrapping_add(row.wrapping_mul(walk.rows.source_step))
+        };
+        ([row(0), row(1), row(2), row(3)], first.inside::<KIND>(self.position))
+    }
+
     /// That of the same positions, some rows further.
     #[inline(always)]
     const fn below(self, rows: usize, walk: &Walk<'_>) -> Self {

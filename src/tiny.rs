@@ -194,7 +194,7 @@ impl Tiny {
         self.sums(input, weight, thresholds, bias, sums);
         let Places { channels, channel, .. } = self.output;
         for (at, (to, sum)) in output.iter_mut().zip(sums).enumerate() {
-            *to = epilogue.of_one(*sum, at / channel % channels, at, *to);
+            *to = epilogue.of_one(*sum, at / channel % channels, at, to);
         }
     }
 

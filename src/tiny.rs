@@ -136,7 +136,9 @@ impl Tiny {
                                 visit(tap, Run { at: row + start * output_step, read, count });
                             }
                         };
-                        if let (Some(above), Some(first)) = (above, width.source_of(inside.start, kw)) {
+                        // Where no position reads inside, there is none at the start.
+                        let first = if inside.is_empty() { None } else { width.source_of(inside.start, kw) };
+                        if let (Some(above), Some(first)) = (above, first) {
                             run(inside, Some(above + first));
                         }
                         run(Span { start: 0, end: inside.start }, None);

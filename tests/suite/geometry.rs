@@ -45,6 +45,8 @@ fn distances_beyond_the_tensors() {
         Axis::new(2, 3).stride(FAR / 2).dilation(FAR).padding(FAR, FAR + 7),
         Axis::new(2, 1).stride(3).dilation(usize::MAX).padding(4, 4),
         Axis::new(1, 1).stride(FAR + 7).dilation(usize::MAX - 1).padding(FAR, FAR),
+        // Found by fuzzing: all padding, and a stride that is no isize.
+        Axis::new(1, 1).stride(usize::MAX / 2 + 2).padding(FAR, FAR),
     ];
     // Found by fuzzing: rows that read only padding, and whose distance in memory is no number.
     let depthwise = Axis::new(3, 2).stride(usize::MAX >> 8).dilation(4).padding(6, 6 * (usize::MAX >> 8));

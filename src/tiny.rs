@@ -136,7 +136,9 @@ impl Tiny {
                                 visit(tap, Run { at: row + start * output_step, read, count });
                             }
                         };
-                        if let (Some(above), Some(first)) = (above, width.source_of(inside.start, kw)) {
+                        // Where no position reads inside, there is none at the start.
+                        let first = if inside.is_empty() { None } else { width.source_of(inside.start, kw) };
+                        if let (Some(above), Some(first)) = (above, first) {
                             run(inside, Some(above + first));
                         }
                         run(Span { start: 0, end: inside.start }, None);
@@ -194,7 +196,7 @@ impl Tiny {
         self.sums(input, weight, thresholds, bias, sums);
         let Places { channels, channel, .. } = self.output;
         for (at, (to, sum)) in output.iter_mut().zip(sums).enumerate() {
-            *to = epilogue.of_one(*sum, at / channel % channels, at, *to);
+            *to = epilogue.of_one(*sum, at / channel % channels, at, to);
         }
     }
 

@@ -4,6 +4,7 @@
 #![no_main]
 #![allow(unsafe_code)]
 
+mod chance;
 #[path = "../../tests/common/rehash.rs"]
 mod rehash;
 
@@ -20,20 +21,22 @@ use convrelu::{
 };
 use libfuzzer_sys::fuzz_target;
 
+use chance::rarely;
+
 /// Elements of the largest buffer.
 const LARGEST: usize = 20_000;
 
 /// Multiply-adds of the largest layer: enough for several tasks.
 const MOST_WORK: f64 = 300_000.0;
 
-/// A number: small, or any at all.
-fn number(u: &mut Unstructured<'_>, small: usize) -> arbitrary::Result<usize> {
-    if u.ratio(1, 24)? { usize::arbitrary(u) } else { u.int_in_range(0..=small) }
+/// A number: small, or (not from the careful) any at all.
+fn number(u: &mut Unstructured<'_>, small: usize, careless: bool) -> arbitrary::Result<usize> {
+    if rarely(u, 24)? && careless { usize::arbitrary(u) } else { u.int_in_range(0..=small) }
 }
 
 /// A number that names something: one of the first few more often than not.
 fn name(u: &mut Unstructured<'_>, few: u32) -> arbitrary::Result<u32> {
-    if u.ratio(1, 24)? { u32::arbitrary(u) } else { u.int_in_range(0..=few) }
+    if rarely(u, 24)? { u32::arbitrary(u) } else { u.int_in_range(0..=few) }
 }
 
 /// Bytes of a struct that are overwritten.
@@ -241,7 +244,7 @@ enum Workers {
 impl Workers {
     /// Good ones more often than not.
     fn chosen(u: &mut Unstructured<'_>) -> arbitrary::Result<Self> {
-        if u.ratio(1, 4)? {
+        if rarely(u, 4)? {
             return Self::arbitrary(u);
         }
         Ok(*u.choose(&[Self::None, Self::Serial, Self::Reversed, Self::Scoped])?)
@@ -322,29 +325,37 @@ struct Input {
 
 impl<'a> Arbitrary<'a> for Input {
     fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
-        let rank = name(u, 3)?;
-        let groups = number(u, 5)?;
+        // Callers that make every mistake at once are refused for the first one. So most describe a layer, and half of them
+        // know what a buffer is, too.
+        let (careless, damaged) = (rarely(u, 4)?, rarely(u, 2)?);
+        let least = usize::from(!careless);
+        let rank = name(u, 3)?.max(least as u32);
+        let groups = number(u, 5, careless)?.max(least);
         let mut axes = |small: usize, least: usize| -> arbitrary::Result<[usize; 3]> {
-            Ok([number(u, small)?.max(least), number(u, small)?.max(least), number(u, small)?.max(least)])
+            Ok([
+                number(u, small, careless)?.max(least),
+                number(u, small, careless)?.max(least),
+                number(u, small, careless)?.max(least),
+            ])
         };
-        let (size, kernel) = (axes(12, 0)?, axes(4, 0)?);
-        let (stride, dilation) = (axes(3, 0)?, axes(3, 0)?);
+        let (size, kernel) = (axes(12, least)?, axes(4, least)?);
+        let (stride, dilation) = (axes(3, least)?, axes(3, least)?);
         let (padding_before, padding_after) = (axes(4, 0)?, axes(4, 0)?);
         let rare = |u: &mut Unstructured<'a>| -> arbitrary::Result<Vec<Damage>> {
-            if u.ratio(1, 6)? {
+            if rarely(u, 6)? && damaged {
                 (0..u.int_in_range(1..=3)?).map(|_| Damage::arbitrary(u)).collect()
             } else {
                 Ok(vec![])
             }
         };
-        let offset = |u: &mut Unstructured<'a>| if u.ratio(1, 40)? { u8::arbitrary(u) } else { Ok(0) };
+        let offset = |u: &mut Unstructured<'a>| if rarely(u, 40)? { u8::arbitrary(u) } else { Ok(0) };
         let mut desc = convrelu_desc {
             struct_size: size_of::<convrelu_desc>(),
             rank,
             layout: name(u, 1)?,
-            batch: number(u, 3)?,
-            in_channels: number(u, 9)?.wrapping_mul(groups),
-            out_channels: number(u, 9)?.wrapping_mul(groups),
+            batch: number(u, 3, careless)?,
+            in_channels: number(u, 9, careless)?.max(least).wrapping_mul(groups),
+            out_channels: number(u, 9, careless)?.max(least).wrapping_mul(groups),
             groups,
             size,
             kernel,
@@ -360,42 +371,48 @@ impl<'a> Arbitrary<'a> for Input {
         };
         let transposed = desc.kind == CONVRELU_TRANSPOSED;
         if transposed {
-            desc.output_padding = [number(u, 2)?, number(u, 2)?, number(u, 2)?];
+            desc.output_padding = [number(u, 2, careless)?, number(u, 2, careless)?, number(u, 2, careless)?];
         }
-        if u.ratio(1, 3)? {
+        if rarely(u, 3)? {
             // One too few, packed, or with gaps.
             let packed = match transposed {
                 false => rust_desc(&desc).map_or([0; 2], |desc| [desc.input_pitch(), desc.output_pitch()]),
                 true => rust_transposed(&desc).map_or([0; 2], |desc| [desc.input_pitch(), desc.output_pitch()]),
             };
-            let mut pitch = |packed: usize| Ok(packed.wrapping_add(number(u, 4)?).wrapping_sub(1));
+            let mut pitch = |packed: usize| Ok(packed.wrapping_add(number(u, 4, careless)?).wrapping_sub(1));
             (desc.input_pitch, desc.output_pitch) = (pitch(packed[0])?, pitch(packed[1])?);
         }
         Ok(Self {
             desc,
-            isa: name(u, 5)?,
-            threads: number(u, 4)?,
+            isa: match name(u, 5)? {
+                other if !careless && !safe_isa(other).is_available() => CONVRELU_ISA_AUTO,
+                isa => isa,
+            },
+            threads: number(u, 4, careless)?,
             desc_damage: rare(u)?,
             plan_damage: rare(u)?,
             args_damage: rare(u)?,
             epilogue_damage: rare(u)?,
             offsets: [offset(u)?, offset(u)?, offset(u)?, offset(u)?],
             call: Call::arbitrary(u)?,
-            buffers: Arbitrary::arbitrary(u)?,
+            buffers: <[Buffer; 9]>::arbitrary(u)?.map(|buffer| match damaged {
+                true => buffer,
+                false => Buffer { careless: 0, ..buffer },
+            }),
             weight_kind: name(u, 1)?,
-            ended: u.ratio(1, if transposed { 16 } else { 2 })?,
-            bounds: if u.ratio(1, 8)? { Arbitrary::arbitrary(u)? } else { [-0.5, 2.0] },
-            threshold_kind: match transposed && !u.ratio(1, 16)? {
+            ended: rarely(u, if transposed { 16 } else { 2 })?,
+            bounds: if rarely(u, 8)? { Arbitrary::arbitrary(u)? } else { [-0.5, 2.0] },
+            threshold_kind: match transposed && !rarely(u, 16)? {
                 true => *u.choose(&[CONVRELU_THRESHOLDS_UNSET, CONVRELU_THRESHOLDS_LINEAR])?,
                 false => name(u, 4)?,
             },
-            threshold: if u.ratio(1, 8)? { f32::arbitrary(u)? } else { 0.25 },
+            threshold: if rarely(u, 8)? { f32::arbitrary(u)? } else { 0.25 },
             accumulation: [name(u, 1)?, name(u, 1)?],
             workers: Workers::chosen(u)?,
-            nan: if u.ratio(1, 16)? { Some(u16::arbitrary(u)?) } else { None },
+            nan: if rarely(u, 16)? { Some(u16::arbitrary(u)?) } else { None },
             pass: name(u, 4)?,
-            inner: number(u, 5)?,
-            packed: if u.ratio(1, 3)? { Arbitrary::arbitrary(u)? } else { vec![] },
+            inner: number(u, 5, careless)?,
+            packed: if rarely(u, 3)? { Arbitrary::arbitrary(u)? } else { vec![] },
             rehashed: bool::arbitrary(u)?,
             seed: u64::arbitrary(u)?,
             error_bytes: Arbitrary::arbitrary(u)?,

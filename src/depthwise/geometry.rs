@@ -45,7 +45,8 @@ impl Alike {
             positions: Steps { first: positions.start, step: 1, count: positions.len() },
             taps: Steps { first: taps.start, step: 1, count: taps.len() },
             source: reads.source_of(positions.start, taps.start).unwrap_or(0),
-            source_step: reads.stride,
+            // Positions that read only padding may lie any distance apart. Nobody uses it, so it is none.
+            source_step: if taps.is_empty() { 0 } else { reads.stride },
             tap_step: reads.dilation as isize,
         }
     }

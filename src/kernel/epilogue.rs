@@ -72,14 +72,15 @@ impl<'a> Epilogue<'a> {
         Ending { epilogue: self, channel, element, part: [true; 2] }
     }
 
-    /// The result for one sum, which belongs to a channel and to an element of the output that holds `before`.
-    pub(crate) fn of_one(&self, sum: f32, channel: usize, element: usize, before: f32) -> f32 {
+    /// The result for one sum, which belongs to a channel and to an element of the output that holds `before`. Nobody reads
+    /// `before` but for [`Residual::Output`].
+    pub(crate) fn of_one(&self, sum: f32, channel: usize, element: usize, before: &f32) -> f32 {
         let scale = self.scale.map_or(1.0, |scale| scale[channel]);
         let shift = self.shift.map_or(-0.0, |shift| shift[channel]);
         let residual = match self.residual {
             Residual::None => -0.0,
             Residual::Tensor(values) => values[element],
-            Residual::Output => before,
+            Residual::Output => *before,
         };
         let value = sum * scale + shift + residual;
         // A NaN is neither below nor above.
@@ -105,7 +106,7 @@ impl<'a> Ending<'a> {
     }
 
     /// The result for one sum. Channel and element are counted from the first ones here.
-    pub(super) fn one(&self, sum: f32, channel: usize, element: usize, before: f32) -> f32 {
+    pub(super) fn one(&self, sum: f32, channel: usize, element: usize, before: &f32) -> f32 {
         self.of_part().of_one(sum, self.channel + channel, self.element + element, before)
     }
 

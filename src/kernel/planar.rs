@@ -343,7 +343,7 @@ impl Cells<'_> {
             // SAFETY: in reach; a plane's elements lie behind the first one's.
             unsafe {
                 let element = plane.offset_from_unsigned(planes) + first * self.step;
-                *plane = ending.one(*cell, first + channel, element, *plane);
+                *plane = ending.one(*cell, first + channel, element, &*plane);
             }
         });
     }

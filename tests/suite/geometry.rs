@@ -45,7 +45,12 @@ fn distances_beyond_the_tensors() {
         Axis::new(2, 3).stride(FAR / 2).dilation(FAR).padding(FAR, FAR + 7),
         Axis::new(2, 1).stride(3).dilation(usize::MAX).padding(4, 4),
         Axis::new(1, 1).stride(FAR + 7).dilation(usize::MAX - 1).padding(FAR, FAR),
+        // Found by fuzzing: all padding, and a stride that is no isize.
+        Axis::new(1, 1).stride(usize::MAX / 2 + 2).padding(FAR, FAR),
     ];
+    // Found by fuzzing: rows that read only padding, and whose distance in memory is no number.
+    let depthwise = Axis::new(3, 2).stride(usize::MAX >> 8).dilation(4).padding(6, 6 * (usize::MAX >> 8));
+    let depthwise = Shape::new(1, 1, 1, &[depthwise, Axis::new(4, 1)]).groups(6);
     let shapes = axes.into_iter().flat_map(|axis| {
         [
             Shape::new(2, 3, 5, &[axis]),
@@ -55,7 +60,7 @@ fn distances_beyond_the_tensors() {
             Shape::new(1, 2, 2, &[axis, axis, axis]),
         ]
     });
-    for shape in shapes {
+    for shape in shapes.chain([depthwise]) {
         for layout in [Layout::Nchw, Layout::Nhwc] {
             let desc = shape.clone().layout(layout).desc();
             let case = Case::new(desc, Values::Quantised, 11);

@@ -409,7 +409,9 @@ pub(crate) fn run(plan: &ConvTranspose, pass: Pass, case: &Case, how: How, prior
     let [mut main, second] = [main.into_values("main output"), second.into_values("second output")];
     let tensor = written(desc, pass);
     for (i, value) in main.iter_mut().enumerate().filter(|(i, _)| tensor.is_some_and(|tensor| tensor.is_gap(*i))) {
-        assert_eq!(value.to_bits(), before[i].to_bits(), "{pass:?} wrote [{i}], which belongs to no channel: {case:?}");
+        // For MemorySanitizer, what nobody has written cannot be compared.
+        let untouched = cfg!(convrelu_msan) || value.to_bits() == before[i].to_bits();
+        assert!(untouched, "{pass:?} wrote [{i}], which belongs to no channel: {case:?}");
         *value = prior(0).map_or(0.0, |prior| prior[i]);
     }
     [asked[0].then_some(main), asked[1].then_some(second)]

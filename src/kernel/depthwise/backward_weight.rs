@@ -339,9 +339,8 @@ unsafe fn two_rows<S: Vector, const R: usize, const KIND: usize, const SUMS: usi
                 }
             }
             if let Some(bias) = tables.bias {
-                let [above, below] = &g;
-                let mut sum = simd.add_f32s(above[0], below[0]);
-                for (above, below) in above.iter().zip(below).skip(1) {
+                let mut sum = simd.add_f32s(g[0][0], g[1][0]);
+                for (above, below) in g[0][1..].iter().zip(&g[1][1..]) {
                     sum = simd.add_f32s(sum, simd.add_f32s(*above, *below));
                 }
                 add_to(simd, bias.wrapping_add(lane), sum);

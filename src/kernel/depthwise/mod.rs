@@ -455,12 +455,10 @@ impl Place<'_> {
     /// kernel's, and bit `j` for whether the vector `j` positions further is inside.
     #[inline(always)]
     fn of_pair<const KIND: usize>(&self, walk: &Walk<'_>) -> ([*const f32; SQUARE + 1], u32) {
-        let first = Prepared::of(self.segments[0]);
-        let row = |row: usize| {
-            let source = self.source.wrapping_add(first.source);
-            source.wrapping_add(row.wrapping_mul(walk.rows.source_step))
-        };
-        ([row(0), row(1), row(2), row(3)], first.inside::<KIND>(self.position))
+        let segments = [0, 1, 2].map(|row| Prepared::of(self.segments[row]));
+        let [first, second, third] = segments.map(|row| self.source.wrapping_add(row.source));
+        let last = third.wrapping_add(walk.rows.source_step);
+        ([first, second, third, last], segments[0].inside::<KIND>(self.position))
     }
 
     /// That of the same positions, some rows further.

@@ -26,7 +26,7 @@ BARS = [("oneDNN, same plain format", "oneDNN given the same tensors", "#0072b2"
 
 INK, PAPER = "#282828", "#fff"
 # Pixels: of a ratio of 1, of a bar's height, of the names left of the bars, of one panel, around everything.
-UNIT, BAR, NAMES, PANEL, MARGIN = 190, 13, 110, 440, 16
+UNIT, BAR, NAMES, PANEL, MARGIN = 170, 13, 110, 440, 16
 
 
 def read(path):

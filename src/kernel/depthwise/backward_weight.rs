@@ -96,7 +96,9 @@ unsafe fn walk<S: Vector, const SUMS: usize>(simd: S, call: &mut DepthwiseBackwa
     }
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
     let one = walk.tiles::<S>(1, most_positions::<S>());
-    let two = (SUMS != OUTSIDE && walk.pairs::<S>()).then(|| walk.tiles::<S>(2, PAIRED));
+    // The bias must have the same sums where the weights are not wanted.
+    let paired = (SUMS != OUTSIDE || call.outside.is_none()) && walk.pairs::<S>();
+    let two = paired.then(|| walk.tiles::<S>(2, PAIRED));
     let mut row = 0;
     while row < walk.rows.count {
         // SAFETY: checked: the row's channel has thresholds and sums, and there is room for their vectors.
@@ -136,10 +138,10 @@ unsafe fn compute<S: Vector, const SUMS: usize>(
     let [row_step, step] = tables.grad_steps;
     let after = |positions: usize| (place.after(positions, walk), own.wrapping_add(positions.wrapping_mul(step)));
     if tile.rows == 2 && tile.kind != PARTIAL {
-        with_const!(tile.len, R in [1 2 3 4] if S::REGISTERS >= 32 && SUMS != OUTSIDE => {
+        with_const!(tile.len, R in [1 2 3 4] if S::REGISTERS >= 32 => {
             // SAFETY: as this function asks.
             unsafe {
-                if tile.kind == INSIDE {
+                if tile.kind == INSIDE || SUMS == OUTSIDE {
                     outlined!(simd => for n in 0..tile.count {
                         two_rows::<S, R, INSIDE, SUMS>(simd, walk, *tables, after(n * R))
                     });
@@ -312,7 +314,7 @@ unsafe fn positions<S: Vector, const R: usize, const KIND: usize, const SUMS: us
 ///
 /// # Safety
 ///
-/// As [`positions`], of both rows. There are inputs.
+/// As [`positions`], of both rows. There are inputs, or the bias alone is wanted.
 #[inline(always)]
 unsafe fn two_rows<S: Vector, const R: usize, const KIND: usize, const SUMS: usize>(
     simd: S,
@@ -344,6 +346,10 @@ unsafe fn two_rows<S: Vector, const R: usize, const KIND: usize, const SUMS: usi
                     sum = simd.add_f32s(sum, simd.add_f32s(*above, *below));
                 }
                 add_to(simd, bias.wrapping_add(lane), sum);
+            }
+            if SUMS == OUTSIDE {
+                lane += S::LANES;
+                continue;
             }
             let (mut thetas, mut sums) = ([zero; TAPS], [zero; TAPS]);
             for tap in 0..TAPS {

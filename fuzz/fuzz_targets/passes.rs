@@ -19,16 +19,6 @@ use common::{
 /// its oracle, and most of what can go wrong goes wrong in small ones.
 const LARGEST: [f64; 2] = [1_000.0, 8_000.0];
 
-/// Bounds of the forward pass's results: none, one, both, and the same twice.
-const BOUNDS: [[f32; 2]; 6] = [
-    [f32::NEG_INFINITY, f32::INFINITY],
-    [0.0, f32::INFINITY],
-    [0.0, 6.0],
-    [f32::NEG_INFINITY, 0.5],
-    [-0.5, 0.75],
-    [0.25, 0.25],
-];
-
 /// A distance: mostly small, sometimes any at all.
 fn distance(u: &mut Unstructured<'_>, small: usize) -> arbitrary::Result<usize> {
     if rarely(u, 16)? { usize::arbitrary(u) } else { u.int_in_range(1..=small) }
@@ -122,7 +112,7 @@ impl<'a> Arbitrary<'a> for Input {
                 Some(Parts {
                     has: <[bool; 3]>::arbitrary(u)?,
                     in_output: bool::arbitrary(u)?,
-                    bounds: *u.choose(&BOUNDS)?,
+                    bounds: *u.choose(&Parts::BOUNDS)?,
                 })
             } else {
                 None

@@ -212,6 +212,18 @@ pub(crate) struct Parts {
     pub(crate) bounds: [f32; 2],
 }
 
+impl Parts {
+    /// Bounds: none, one, both, and the same twice.
+    pub(crate) const BOUNDS: [[f32; 2]; 6] = [
+        [f32::NEG_INFINITY, f32::INFINITY],
+        [0.0, f32::INFINITY],
+        [0.0, 6.0],
+        [f32::NEG_INFINITY, 0.5],
+        [-0.75, 0.5],
+        [0.25, 0.25],
+    ];
+}
+
 impl Ending {
     fn parts(&self) -> Parts {
         let has = [&self.scale, &self.shift, &self.residual].map(|part| part.is_some());

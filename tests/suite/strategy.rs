@@ -224,14 +224,7 @@ fn case_of(
 
 /// What becomes of sums: any of the parts, one bound or both or none.
 pub(crate) fn parts() -> impl Strategy<Value = Parts> {
-    let bounds = select(vec![
-        [f32::NEG_INFINITY, f32::INFINITY],
-        [0.0, f32::INFINITY],
-        [0.0, 6.0],
-        [f32::NEG_INFINITY, 0.5],
-        [-0.75, 0.5],
-        [0.25, 0.25],
-    ]);
+    let bounds = select(&Parts::BOUNDS);
     (any::<[bool; 3]>(), any::<bool>(), bounds).prop_map(|(has, in_output, bounds)| Parts { has, in_output, bounds })
 }
 

@@ -124,14 +124,14 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
                 rows: together,
                 row_steps: [walk.rows.source_step, steps[0], grad_row],
             };
+            let after = |positions: usize| (place.after(positions, &walk), own.after(positions, &all));
             with_const!(tile.len, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(THETAS) => {
-                let at = |tile: usize| (place.after(tile * R, &walk), own.after(tile * R, &all));
                 // SAFETY: checked; the tile lies in the walk.
                 unsafe {
                     match tile.kind {
-                        INSIDE => outlined!(simd => for n in 0..tile.count { positions::<S, R, INSIDE, THETAS>(simd, &walk, tables, at(n)) }),
-                        EDGE => outlined!(simd => for n in 0..tile.count { positions::<S, R, EDGE, THETAS>(simd, &walk, tables, at(n)) }),
-                        _ => outlined!(simd => for n in 0..tile.count { positions::<S, R, PARTIAL, THETAS>(simd, &walk, tables, at(n)) }),
+                        INSIDE => alike!(simd, tile, R, at in after => positions::<S, R, INSIDE, THETAS>(simd, &walk, tables, at)),
+                        EDGE => alike!(simd, tile, R, at in after => positions::<S, R, EDGE, THETAS>(simd, &walk, tables, at)),
+                        _ => alike!(simd, tile, R, at in after => positions::<S, R, PARTIAL, THETAS>(simd, &walk, tables, at)),
                     }
                 }
             });

@@ -142,13 +142,9 @@ unsafe fn compute<S: Vector, const SUMS: usize>(
             // SAFETY: as this function asks.
             unsafe {
                 if tile.kind == INSIDE || SUMS == OUTSIDE {
-                    outlined!(simd => for n in 0..tile.count {
-                        two_rows::<S, R, INSIDE, SUMS>(simd, walk, *tables, after(n * R))
-                    });
+                    alike!(simd, tile, R, at in after => two_rows::<S, R, INSIDE, SUMS>(simd, walk, *tables, at));
                 } else {
-                    outlined!(simd => for n in 0..tile.count {
-                        two_rows::<S, R, EDGE, SUMS>(simd, walk, *tables, after(n * R))
-                    });
+                    alike!(simd, tile, R, at in after => two_rows::<S, R, EDGE, SUMS>(simd, walk, *tables, at));
                 }
             }
         });
@@ -163,15 +159,11 @@ unsafe fn compute<S: Vector, const SUMS: usize>(
             // SAFETY: as this function asks.
             unsafe {
                 match tile.kind {
-                    INSIDE if SUMS != OUTSIDE => outlined!(simd => for n in 0..tile.count {
-                        positions::<S, R, INSIDE, SUMS>(simd, walk, *tables, after(n * R))
-                    }),
-                    INSIDE | EDGE => outlined!(simd => for n in 0..tile.count {
-                        positions::<S, R, EDGE, SUMS>(simd, walk, *tables, after(n * R))
-                    }),
-                    _ => outlined!(simd => for n in 0..tile.count {
-                        positions::<S, R, PARTIAL, SUMS>(simd, walk, *tables, after(n * R))
-                    }),
+                    INSIDE if SUMS != OUTSIDE => {
+                        alike!(simd, tile, R, at in after => positions::<S, R, INSIDE, SUMS>(simd, walk, *tables, at));
+                    }
+                    INSIDE | EDGE => alike!(simd, tile, R, at in after => positions::<S, R, EDGE, SUMS>(simd, walk, *tables, at)),
+                    _ => alike!(simd, tile, R, at in after => positions::<S, R, PARTIAL, SUMS>(simd, walk, *tables, at)),
                 }
             }
         });

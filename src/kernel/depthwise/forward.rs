@@ -199,13 +199,9 @@ unsafe fn compute<S: Vector, const LINEAR: bool>(
             // SAFETY: as this function asks.
             unsafe {
                 if tile.kind == INSIDE {
-                    outlined!(simd => for n in 0..tile.count {
-                        two_rows::<S, R, INSIDE, LINEAR>(simd, walk, *tables, after(n * R))
-                    });
+                    alike!(simd, tile, R, at in after => two_rows::<S, R, INSIDE, LINEAR>(simd, walk, *tables, at));
                 } else {
-                    outlined!(simd => for n in 0..tile.count {
-                        two_rows::<S, R, EDGE, LINEAR>(simd, walk, *tables, after(n * R))
-                    });
+                    alike!(simd, tile, R, at in after => two_rows::<S, R, EDGE, LINEAR>(simd, walk, *tables, at));
                 }
             }
         });
@@ -220,15 +216,9 @@ unsafe fn compute<S: Vector, const LINEAR: bool>(
             // SAFETY: as this function asks.
             unsafe {
                 match tile.kind {
-                    INSIDE => outlined!(simd => for n in 0..tile.count {
-                        positions::<S, R, INSIDE, LINEAR>(simd, walk, *tables, after(n * R))
-                    }),
-                    EDGE => outlined!(simd => for n in 0..tile.count {
-                        positions::<S, R, EDGE, LINEAR>(simd, walk, *tables, after(n * R))
-                    }),
-                    _ => outlined!(simd => for n in 0..tile.count {
-                        positions::<S, R, PARTIAL, LINEAR>(simd, walk, *tables, after(n * R))
-                    }),
+                    INSIDE => alike!(simd, tile, R, at in after => positions::<S, R, INSIDE, LINEAR>(simd, walk, *tables, at)),
+                    EDGE => alike!(simd, tile, R, at in after => positions::<S, R, EDGE, LINEAR>(simd, walk, *tables, at)),
+                    _ => alike!(simd, tile, R, at in after => positions::<S, R, PARTIAL, LINEAR>(simd, walk, *tables, at)),
                 }
             }
         });

@@ -14,10 +14,10 @@
 //! In a segment, each tap reads one position further than the tap before. So each loaded vector serves all taps of the segment.
 //! With a stride or a dilation, the callers cut positions and taps into phases in which this holds.
 //!
-//! Two neighbouring rows of positions read mostly the same through a kernel of three rows and columns. With 32 registers, the forward
-//! pass and the gradient of the weight have tiles of two rows: each loaded vector then serves six taps, of two kernel rows. So rows of
-//! the source are loaded four times for two rows of positions, not six times. In the gradient of the input, a tile goes through all
-//! rows before the next tile, if the caches hold them.
+//! Two neighbouring rows of positions read mostly the same through a kernel of three rows and columns. With 32 registers, the
+//! forward pass and the gradient of the weight have tiles of two rows: each loaded vector then serves six taps, of two kernel rows.
+//! So rows of the source are loaded four times for two rows of positions, not six times. In the gradient of the input, a tile goes
+//! through all rows before the next tile, if the caches hold them.
 //!
 //! A tile all of whose taps read inside checks no bounds. The other tiles check for each vector whether it is inside. A mask of
 //! bits per segment says so, and the branch goes the same way for all vectors. Vectors with some lanes beyond the edge are loaded
@@ -25,6 +25,17 @@
 //!
 //! The last strip of a row overlaps the one before, because a vector that is stored in part costs more than one that is stored
 //! twice. It is computed first, so the other strip replaces what it has stored in the overlap.
+
+/// Runs `$body` for each of the tiles alike, all in one function. `$at` is what `$after` gives for the positions of the row's tiles
+/// before it, `$R` positions each.
+macro_rules! alike {
+    ($simd:expr, $tile:expr, $R:ident, $at:ident in $after:expr => $body:expr) => {
+        $crate::kernel::tile::outlined!($simd => for n in 0..$tile.count {
+            let $at = $after(n * $R);
+            $body;
+        })
+    };
+}
 
 mod backward_input;
 mod backward_weight;
@@ -48,8 +59,8 @@ pub(crate) const MOST_TAPS: usize = 3;
 /// The rows and columns of the kernels that have tiles of two rows.
 const SQUARE: usize = 3;
 
-/// Most positions of each row in a tile of two rows: their sums or gradients, the coefficients of two or three kernel rows, a maximum.
-/// More are no faster, for each loaded vector serves two kernel rows.
+/// Most positions of each row in a tile of two rows: their sums or gradients, the coefficients of two or three kernel rows, a
+/// maximum. More are no faster, for each loaded vector serves two kernel rows.
 const PAIRED: usize = 4;
 
 /// At least as many vectors as the largest tile reads through a segment.

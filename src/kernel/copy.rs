@@ -6,6 +6,7 @@
 use super::Kernel;
 use super::vector::Vector;
 use super::view::RowsMut;
+use crate::arith::min;
 
 /// `to[plane][row][i] = from[plane][row][i · step]`
 pub(crate) struct CopyBlock<'a> {
@@ -133,50 +134,115 @@ impl Kernel for TransposeBlock<'_> {
         }
         let Self { from, from_step, from_column, to } = self;
         let RowsMut { first: to, rows: columns, step: to_step, len: rows, .. } = to;
-        // If the vocabulary has no squares, the loops below copy every element by itself.
-        let side = match (S::SQUARE, from_column) {
-            (1, _) => usize::MAX,
-            (square, 1) => square,
-            _ => 4,
-        };
-        let (whole_rows, whole_columns) = (rows - rows % side, columns - columns % side);
+        let block = Transposed { from: from.as_ptr(), from_step, from_column, to, to_step, rows, columns };
+        // Rows a multiple of 4096 bytes apart share one set of eight lines in the first-level cache.
+        let most = if from_step.is_multiple_of(1024) || to_step.is_multiple_of(1024) { 8 } else { S::SQUARE };
+        let fits = |side: usize| side <= min(most, S::SQUARE) && side <= rows && side <= columns;
+        // SAFETY: checked: the last element of the last row lies in the slice. The call alone writes the rows of `to`. Squares fit.
+        unsafe {
+            if from_column > 1 {
+                if fits(4) { block.squares_apart() } else { block.elements() }
+            } else if fits(16) {
+                block.squares::<S, 16>(simd);
+            } else if fits(8) {
+                block.squares::<S, 8>(simd);
+            } else if fits(4) {
+                block.squares::<S, 4>(simd);
+            } else {
+                block.elements();
+            }
+        }
+    }
+}
+
+/// `to[c · to_step + r] = from[r · from_step + c · from_column]`
+struct Transposed {
+    from: *const f32,
+    from_step: usize,
+    from_column: usize,
+    to: *mut f32,
+    to_step: usize,
+    rows: usize,
+    columns: usize,
+}
+
+/// The starts of parts of `len` that cover `all`, which is at least as much. The last two may overlap.
+#[inline(always)]
+fn covering(all: usize, len: usize) -> impl Iterator<Item = usize> + Clone {
+    (0..all).step_by(len).map(move |start| start.min(all - len))
+}
+
+impl Transposed {
+    /// By squares, the last of which overlap those before.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Vector#in-reach): the rows of `from` and those of `to`. They are as long as a square, and as many.
+    #[inline(always)]
+    unsafe fn squares<S: Vector, const SIDE: usize>(&self, simd: S) {
+        if S::SQUARE < SIDE {
+            return;
+        }
+        let Self { from, from_step, to, to_step, rows, columns, .. } = *self;
         // Where lines that nobody reads lie between rows, the CPU does not guess which lines come next. It guesses well where rows
         // follow one another.
-        let guide = from_column == 1 && from_step >= columns + LINE;
-        let from = from.as_ptr();
-        // SAFETY: checked: the last element of the last row lies in the slice, and no square reaches beyond that element. The
-        // call alone writes the rows of `to`.
-        unsafe {
-            let mut r = 0;
-            while S::SQUARE > 1 && r < whole_rows {
-                if guide {
-                    prefetch_rows(
-                        simd,
-                        from.wrapping_add((r + AHEAD).wrapping_mul(from_step)),
-                        from_step,
-                        side,
-                        columns,
-                    );
+        let guide = from_step >= columns + LINE;
+        if from_step < to_step {
+            for c in covering(columns, SIDE) {
+                for r in covering(rows, SIDE) {
+                    // SAFETY: in reach: `r + SIDE <= rows` and `c + SIDE <= columns`.
+                    unsafe {
+                        simd.transpose::<SIDE>(from.add(r * from_step + c), from_step, to.add(c * to_step + r), to_step)
+                    };
                 }
-                for c in (0..whole_columns).step_by(side) {
+            }
+            return;
+        }
+        for r in covering(rows, SIDE) {
+            if guide {
+                let ahead = from.wrapping_add((r + AHEAD).wrapping_mul(from_step));
+                prefetch_rows(simd, ahead, from_step, SIDE, columns);
+            }
+            for c in covering(columns, SIDE) {
+                // SAFETY: in reach: `r + SIDE <= rows` and `c + SIDE <= columns`.
+                unsafe {
+                    simd.transpose::<SIDE>(from.add(r * from_step + c), from_step, to.add(c * to_step + r), to_step)
+                };
+            }
+        }
+    }
+
+    /// By squares of four, as [`squares`](Self::squares).
+    ///
+    /// # Safety
+    ///
+    /// As [`squares`](Self::squares).
+    #[inline(always)]
+    unsafe fn squares_apart(&self) {
+        let Self { from, from_step, from_column, to, to_step, rows, columns } = *self;
+        for r in covering(rows, 4) {
+            for c in covering(columns, 4) {
+                // SAFETY: in reach: `r + 4 <= rows` and `c + 4 <= columns`.
+                unsafe {
                     let (from, to) = (from.add(r * from_step + c * from_column), to.add(c * to_step + r));
-                    if from_column == 1 {
-                        simd.transpose(from, from_step, to, to_step);
-                    } else {
-                        transpose_apart(from, from_step, from_column, to, to_step);
-                    }
-                }
-                r += side;
-            }
-            for c in whole_columns..columns {
-                for r in 0..whole_rows {
-                    *to.add(c * to_step + r) = *from.add(r * from_step + c * from_column);
+                    transpose_apart(from, from_step, from_column, to, to_step);
                 }
             }
-            for r in whole_rows..rows {
-                for c in 0..columns {
-                    *to.add(c * to_step + r) = *from.add(r * from_step + c * from_column);
-                }
+        }
+    }
+
+    /// One element after the other.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Vector#in-reach): the rows of `from` and those of `to`.
+    #[inline(always)]
+    unsafe fn elements(&self) {
+        let Self { from, from_step, from_column, to, to_step, rows, columns } = *self;
+        for r in 0..rows {
+            for c in 0..columns {
+                // SAFETY: in reach.
+                unsafe { *to.add(c * to_step + r) = *from.add(r * from_step + c * from_column) };
             }
         }
     }

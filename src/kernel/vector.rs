@@ -44,7 +44,7 @@ pub(super) trait Vector: Simd {
     /// little, and each shape takes flash.
     const FEW_TILES: bool = false;
 
-    /// Side of the squares that [`transpose`](Self::transpose) takes. 1 if squares are not worth their code.
+    /// Side of the largest squares that [`transpose`](Self::transpose) takes: 4, 8 or 16. 1 if squares are not worth their code.
     const SQUARE: usize = 4;
 
     /// The number of elements that one load brings into a register, from which [`broadcast`](Self::broadcast) then takes them. 1
@@ -107,13 +107,14 @@ pub(super) trait Vector: Simd {
         self.select_f32s(mask, self.splat_f32s(0.0), value)
     }
 
-    /// `to[c][r] = from[r][c]` for a square of [`SQUARE`](Self::SQUARE), rows `from_step` and `to_step` apart.
+    /// `to[c][r] = from[r][c]` for a square, rows `from_step` and `to_step` apart. `SIDE` is 4, or twice or four times that, up to
+    /// [`SQUARE`](Self::SQUARE).
     ///
     /// # Safety
     ///
-    /// [In reach](Self#in-reach): the square at `from` and that at `to`; the side is not 1.
+    /// [In reach](Self#in-reach): the square at `from` and that at `to`.
     #[inline(always)]
-    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+    unsafe fn transpose<const SIDE: usize>(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
         // SAFETY: in reach: the side is 4, unless this is overridden.
         unsafe { transpose_4(from, from_step, to, to_step) }
     }
@@ -335,9 +336,14 @@ impl Vector for pulp::x86::V3 {
     const SQUARE: usize = 8;
 
     #[inline(always)]
-    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
-        // SAFETY: in reach: the side is 8.
-        unsafe { transpose_8(self, from, from_step, to, to_step) }
+    unsafe fn transpose<const SIDE: usize>(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: in reach.
+        unsafe {
+            match SIDE {
+                8 => transpose_8(self, from, from_step, to, to_step),
+                _ => transpose_4(from, from_step, to, to_step),
+            }
+        }
     }
 
     unsafe fn token() -> Self {
@@ -424,12 +430,18 @@ impl Vector for pulp::x86::V4 {
         prefetch(from);
     }
 
-    const SQUARE: usize = 8;
+    const SQUARE: usize = 16;
 
     #[inline(always)]
-    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
-        // SAFETY: in reach: the side is 8.
-        unsafe { transpose_8(*self, from, from_step, to, to_step) }
+    unsafe fn transpose<const SIDE: usize>(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: in reach.
+        unsafe {
+            match SIDE {
+                16 => transpose_16(self, from, from_step, to, to_step),
+                8 => transpose_8(*self, from, from_step, to, to_step),
+                _ => transpose_4(from, from_step, to, to_step),
+            }
+        }
     }
 
     unsafe fn token() -> Self {
@@ -563,6 +575,45 @@ unsafe fn transpose_8(simd: pulp::x86::V3, from: *const f32, from_step: usize, t
     for (c, column) in columns.into_iter().enumerate() {
         // SAFETY: in reach: one of the eight rows of `to`.
         unsafe { to.add(c * to_step).cast::<__m256>().write_unaligned(column) };
+    }
+}
+
+/// The transpose of a square of sixteen. Loads bring four rows' quarters into one register, so two rounds of shuffles are left.
+///
+/// # Safety
+///
+/// [In reach](Vector#in-reach): sixteen rows of sixteen, `from_step` apart at `from`, `to_step` apart at `to`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn transpose_16(simd: pulp::x86::V4, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+    use core::arch::x86_64::{__m128, __m512};
+
+    let avx512 = simd.avx512f;
+    for quarter in 0..4 {
+        // Four columns of rows r, r + 4, r + 8 and r + 12, side by side.
+        let mut rows = [avx512._mm512_setzero_ps(); 4];
+        for (r, row) in rows.iter_mut().enumerate() {
+            // SAFETY: in reach: a quarter of one of the sixteen rows.
+            let [a, b, c, d] = [0, 4, 8, 12].map(|below| unsafe {
+                from.add((r + below) * from_step + 4 * quarter).cast::<__m128>().read_unaligned()
+            });
+            let low = avx512._mm512_mask_broadcast_f32x4(avx512._mm512_castps128_ps512(a), 0x00f0, b);
+            *row = avx512._mm512_mask_broadcast_f32x4(avx512._mm512_mask_broadcast_f32x4(low, 0x0f00, c), 0xf000, d);
+        }
+        let low01 = avx512._mm512_unpacklo_ps(rows[0], rows[1]);
+        let high01 = avx512._mm512_unpackhi_ps(rows[0], rows[1]);
+        let low23 = avx512._mm512_unpacklo_ps(rows[2], rows[3]);
+        let high23 = avx512._mm512_unpackhi_ps(rows[2], rows[3]);
+        let columns: [__m512; 4] = [
+            avx512._mm512_shuffle_ps::<0b01_00_01_00>(low01, low23),
+            avx512._mm512_shuffle_ps::<0b11_10_11_10>(low01, low23),
+            avx512._mm512_shuffle_ps::<0b01_00_01_00>(high01, high23),
+            avx512._mm512_shuffle_ps::<0b11_10_11_10>(high01, high23),
+        ];
+        for (c, column) in columns.into_iter().enumerate() {
+            // SAFETY: in reach: one of the sixteen rows of `to`.
+            unsafe { to.add((4 * quarter + c) * to_step).cast::<__m512>().write_unaligned(column) };
+        }
     }
 }
 

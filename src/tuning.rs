@@ -58,7 +58,7 @@ pub struct Tuning {
     /// Whether the forward pass computes panels of one vector of output channels as two vectors of half its lanes, where it can. If
     /// None, the CPU decides.
     pub halves: Option<bool>,
-    /// The least columns with which depthwise layers with channels first keep columns in lanes.
+    /// The least vectors of columns with which depthwise layers with channels first keep columns in lanes.
     pub strips: usize,
     /// Whether the backward pass of the weight has its own algorithm for depthwise layers.
     pub depthwise: bool,
@@ -76,7 +76,7 @@ impl Tuning {
         panel: usize::MAX,
         tile: usize::MAX,
         positions: usize::MAX,
-        strips: 24,
+        strips: 4,
         depth: usize::MAX,
         part: 1 << 16,
         tiny: usize::MAX,

@@ -5,12 +5,12 @@ use core::ops::Range;
 
 use super::forward::counted_from;
 use super::geometry::{Direction, Rows, Strips};
-use super::outside::{Gradients, Outside};
+use super::outside::{Gradients, Outside, where_true};
 use super::{BLOCK_LEN, Blocking, Field, Plane, Tables, axes_of, positions_of, ranges_of, table_lens, thetas_from};
 use crate::calls::BackwardInputCall;
 use crate::desc::{ConvDesc, volume};
 use crate::geometry::{Reads, Segments, Steps, chunks};
-use crate::kernel::{DepthwiseBackwardInput, Kernels, Thetas, View, Walk};
+use crate::kernel::{DepthwiseBackwardInput, Kernels, Thetas, View};
 use crate::pixels::{Reading, Results};
 use crate::stage::blocks;
 use crate::sums::SegmentedSums;
@@ -70,8 +70,8 @@ impl BackwardInput {
         let Part { images, space, channels, thetas, mut grad_input, add, sums, workspace } = part;
         let ([outside, segments, kernel_rows, spread, window, inputs, results], _) =
             self.buffers(desc, kernels).carve(workspace);
-        let mut tables = Tables { segments, outside: kernel_rows, spread };
-        let finite = call.weight.iter().fold(true, |finite, weight| finite & weight.is_finite());
+        let mut tables = Tables { chunk: self.0.chunk, segments, outside: kernel_rows, spread };
+        let finite = all_finite(call.weight);
         let (taps, first) = (desc.taps(), channels.start);
         let weight = &call.weight[first * taps..];
         // Padding is zero, so its gradient never goes to a threshold below zero.
@@ -160,7 +160,7 @@ impl BackwardInput {
                                 inputs,
                             )
                         });
-                        let results_of = Results { images: image..image + 1, block, width: self.0.channels };
+                        let results_of = Results { images: image..image + 1, block, width: self.0.pitch };
                         match (&mut grad_input, call.start, own_copies) {
                             (Some(_), Some(start), Some(_)) => results_of.begin(&start[group.clone()], results),
                             (Some(view), None, Some(_)) if add => {
@@ -170,36 +170,28 @@ impl BackwardInput {
                         }
                         let copied_tensor = &results_of.tensor();
                         let mut copied = own_copies.map(|_| View::new(results, copied_tensor));
-                        let widest = self.0.widest(&group, kernels.lanes);
+                        let width = self.0.width(&group, kernels.lanes);
                         Rows::all(&reads, Direction::Backward, ranges_of(&block)).for_each(|rows| {
                             let positions = positions_of(&rows);
-                            let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), widest, false);
-                            for chunk in chunks(group.clone(), self.0.chunk) {
-                                let width = self.0.width(&chunk, kernels.lanes);
-                                let in_group = chunk.start - group.start..chunk.start - group.start + width;
-                                let own_sums = (chunk.start - first) * taps
-                                    ..(chunk.start - first + width).next_multiple_of(kernels.lanes) * taps;
-                                let to = grad_input.as_mut().map(|view| match &mut copied {
-                                    None => view.pixels_apart(image..image + 1, positions, chunk.clone()),
-                                    Some(own) => {
-                                        own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
-                                    }
-                                });
-                                kernels.depthwise_backward_input(DepthwiseBackwardInput {
-                                    walk: Walk { lanes: width, ..walk },
-                                    room: &mut *room,
-                                    spread: &mut *spread,
-                                    source: &source.data[in_group.start..],
-                                    weight: &weight[own_sums.start..],
-                                    finite,
-                                    thetas: thetas_from(thetas, own_sums.start),
-                                    input: x.as_ref().map(|x| x.rows(&rows, in_group.start)),
-                                    grad_input: to,
-                                    add: add || call.start.is_some(),
-                                    rows_together,
-                                    sums: &mut sums.current[own_sums],
-                                });
-                            }
+                            let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), width, false);
+                            let to = grad_input.as_mut().map(|view| match &mut copied {
+                                None => view.pixels_apart(image..image + 1, positions, group.clone()),
+                                Some(own) => own.pixels_apart(0..1, counted_from(positions, block.start), 0..width),
+                            });
+                            kernels.depthwise_backward_input(DepthwiseBackwardInput {
+                                walk,
+                                room,
+                                spread,
+                                source: source.data,
+                                weight: &weight[own_sums.start..],
+                                finite,
+                                thetas: thetas_from(thetas, own_sums.start),
+                                input: x.as_ref().map(|x| x.rows(&rows)),
+                                grad_input: to,
+                                add: add || call.start.is_some(),
+                                rows_together,
+                                sums: &mut sums.current[own_sums.clone()],
+                            });
                         });
                         if let (Some(view), true) = (&mut grad_input, copied.is_some()) {
                             results_of.store(kernels, results, group.clone(), view, None);
@@ -231,6 +223,13 @@ impl BackwardInput {
     }
 }
 
+/// Whether no value is infinite or NaN.
+fn all_finite(values: &[f32]) -> bool {
+    // Of these alone, all bits of the exponent are set. Without branches, the compiler uses vectors.
+    const EXPONENT: u32 = f32::INFINITY.to_bits();
+    values.iter().fold(0, |found, value| found | u32::from(value.to_bits() & EXPONENT == EXPONENT)) == 0
+}
+
 /// The outputs whose part of padding belongs to a box of inputs. Boxes into which the inputs fall get each output once.
 fn outputs_of(desc: &ConvDesc, space: &[Range<usize>; 3]) -> [Range<usize>; 3] {
     let (inputs, outputs) = (desc.input_size(), desc.output_size());
@@ -254,9 +253,7 @@ fn add_outside(
     outside: &[f32],
 ) {
     let own = sums[at.clone()].iter_mut().zip(&weight[at.clone()]).zip(outside);
-    // A mask, and no branch, so that the compiler uses vectors.
-    let reached =
-        |value: f32, theta: f32| f32::from_bits(value.to_bits() & 0_u32.wrapping_sub(u32::from(theta >= 0.0)));
+    let reached = |value: f32, theta: f32| where_true(theta >= 0.0, value);
     match thetas {
         Thetas::PerTap(table) if weighted => {
             for (((sum, weight), outside), theta) in own.zip(&table[at]) {

@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use super::geometry::{Direction, Rows, Strips};
-use super::outside::Outside;
+use super::outside::{Outside, where_true};
 use super::{
     Blocking, Field, Plane, Tables, axes_of, fits_tables, ranges_of, table_lens, tabulate, thetas_from, thetas_of,
 };
@@ -14,7 +14,7 @@ use crate::arith::min;
 use crate::calls::BackwardWeightCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, Segments, chunks};
-use crate::kernel::{DepthwiseBackwardWeight, Inputs, Kernels, RowsMut, Thetas, TransposeBlock, Walk};
+use crate::kernel::{DepthwiseBackwardWeight, Inputs, Kernels, RowsMut, Thetas, TransposeBlock};
 use crate::layout::Layout;
 use crate::pixels::Reading;
 use crate::stage::blocks;
@@ -126,7 +126,7 @@ impl BackwardWeight {
         let adds = desc.has_padding() && grad_weight.is_some() && !thresholds.adds_nothing_to_padding();
         let outside = Outside::new(desc, kernels, if adds { outside } else { &mut [] });
         let mut sums = Sums { desc, kernels, pair, thetas, weight, outside, bias, transposed, grad_weight, grad_bias };
-        let mut tables = Tables { segments, outside: kernel_rows, spread };
+        let mut tables = Tables { chunk: self.0.chunk, segments, outside: kernel_rows, spread };
         let (taps, first) = (desc.taps(), channels.start);
         let [read, own_copies] = self.0.pitches();
         let reads = Reads::all_forward(desc);
@@ -173,27 +173,23 @@ impl BackwardWeight {
                     let source = Field::new(kernels, read, (&input, source_data), (image, axes), &group, window);
                     let at = (image, axes_of(&ranges_of(&block)));
                     let own = Field::new(kernels, own_copies, (&output, own_data), at, &group, gradients);
-                    let widest = self.0.widest(&group, kernels.lanes);
+                    let (width, in_part) = (self.0.width(&group, kernels.lanes), group.start - first);
+                    let table = in_part * taps..(in_part + width).next_multiple_of(kernels.lanes) * taps;
                     Rows::all(&reads, Direction::Forward, ranges_of(&block)).for_each(|rows| {
-                        let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), widest, adds);
-                        for chunk in chunks(group.clone(), self.0.chunk) {
-                            let width = self.0.width(&chunk, kernels.lanes);
-                            let (in_group, in_part) = (chunk.start - group.start, chunk.start - first);
-                            let table = in_part * taps..(in_part + width).next_multiple_of(kernels.lanes) * taps;
-                            kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
-                                walk: Walk { lanes: width, ..walk },
-                                room: &mut *room,
-                                spread: &mut *spread,
-                                inputs: sums.grad_weight.as_ref().map(|_| Inputs {
-                                    source: &source.data[in_group..],
-                                    thetas: thetas_from(thetas, table.start),
-                                    sums: &mut sums.weight[table.clone()],
-                                }),
-                                grad_output: own.rows(&rows, in_group),
-                                outside: adds.then(|| &mut sums.outside.sums()[table.clone()]),
-                                bias: sums.grad_bias.as_ref().map(|_| &mut sums.bias[in_part..]),
-                            });
-                        }
+                        let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), width, adds);
+                        kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
+                            walk,
+                            room,
+                            spread,
+                            inputs: sums.grad_weight.as_ref().map(|_| Inputs {
+                                source: source.data,
+                                thetas: thetas_from(thetas, table.start),
+                                sums: &mut sums.weight[table.clone()],
+                            }),
+                            grad_output: own.rows(&rows),
+                            outside: adds.then(|| &mut sums.outside.sums()[table.clone()]),
+                            bias: sums.grad_bias.as_ref().map(|_| &mut sums.bias[in_part..]),
+                        });
                     });
                     if counted.advance(block.len()) {
                         sums.end_segment(group.start - first..group.end - first);
@@ -241,7 +237,7 @@ impl Sums<'_> {
             match self.thetas {
                 Thetas::PerTap(thetas) => {
                     for ((sum, outside), theta) in sums.zip(&thetas[at]) {
-                        *sum += if *theta > 0.0 { theta * outside } else { 0.0 };
+                        *sum += where_true(*theta > 0.0, theta * outside);
                     }
                 }
                 Thetas::Uniform(theta) => sums.for_each(|(sum, outside)| *sum += theta * outside),

@@ -7,7 +7,7 @@ use super::{Blocking, Field, Plane, Tables, positions_of, ranges_of, table_lens,
 use crate::calls::ForwardCall;
 use crate::desc::ConvDesc;
 use crate::geometry::{Reads, Steps, chunks};
-use crate::kernel::{DepthwiseForward, Kernels, View, Walk};
+use crate::kernel::{DepthwiseForward, Kernels, View};
 use crate::pixels::{Reading, Results};
 use crate::stage::blocks;
 use crate::tuning::Tuning;
@@ -63,7 +63,7 @@ impl Forward {
         let (taps, first) = (desc.taps(), channels.start);
         let weight = &call.weight[first * taps..];
         let adds = desc.has_padding() && !call.thresholds.adds_nothing_to_padding();
-        let mut tables = Tables { segments, outside, spread };
+        let mut tables = Tables { chunk: self.0.chunk, segments, outside, spread };
         let (reads, tensor) = (Reads::all_forward(desc), desc.input_tensor());
         if self.0.strips {
             for image in images {
@@ -94,36 +94,30 @@ impl Forward {
                 for block in blocks(space.clone(), self.0.block) {
                     let axes = Reading::Forward.read(&reads, &block);
                     let source = Field::new(kernels, read, (&tensor, call.input), (image, axes), &group, window);
-                    let results_of = Results { images: image..image + 1, block, width: self.0.channels };
+                    let results_of = Results { images: image..image + 1, block, width: self.0.pitch };
                     let own_tensor = &results_of.tensor();
                     let mut own = own_copies.map(|_| View::new(results, own_tensor));
-                    let widest = self.0.widest(&group, kernels.lanes);
+                    let width = self.0.width(&group, kernels.lanes);
                     // Where results are transposed, the epilogue follows the transposition.
                     let epilogue = call.epilogue.filter(|_| own.is_none());
                     Rows::all(&reads, Direction::Forward, ranges_of(&block)).for_each(|rows| {
                         let positions = positions_of(&rows);
-                        let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), widest, adds);
-                        for chunk in chunks(group.clone(), self.0.chunk) {
-                            let width = self.0.width(&chunk, kernels.lanes);
-                            let in_group = chunk.start - group.start..chunk.start - group.start + width;
-                            let output = match &mut own {
-                                None => output.pixels_apart(image..image + 1, positions, chunk.clone()),
-                                Some(own) => {
-                                    own.pixels_apart(0..1, counted_from(positions, block.start), in_group.clone())
-                                }
-                            };
-                            kernels.depthwise_forward(DepthwiseForward {
-                                walk: Walk { lanes: width, ..walk },
-                                room: &mut *room,
-                                spread: &mut *spread,
-                                source: &source.data[in_group.start..],
-                                weight: &weight[(chunk.start - first) * taps..],
-                                thetas: thetas_from(thetas, (chunk.start - first) * taps),
-                                start: &start[chunk.start - first..],
-                                ending: epilogue.map(|epilogue| epilogue.from(chunk.start, output.offset)),
-                                output,
-                            });
-                        }
+                        let (walk, room, spread) = tables.walk(desc, &rows, Some(&source), width, adds);
+                        let output = match &mut own {
+                            None => output.pixels_apart(image..image + 1, positions, group.clone()),
+                            Some(own) => own.pixels_apart(0..1, counted_from(positions, block.start), 0..width),
+                        };
+                        kernels.depthwise_forward(DepthwiseForward {
+                            walk,
+                            room,
+                            spread,
+                            source: source.data,
+                            weight: &weight[(group.start - first) * taps..],
+                            thetas: thetas_from(thetas, (group.start - first) * taps),
+                            start: &start[group.start - first..],
+                            ending: epilogue.map(|epilogue| epilogue.from(group.start, output.offset)),
+                            output,
+                        });
                     });
                     if own.is_some() {
                         results_of.store(kernels, results, group.clone(), &mut output, call.epilogue);

@@ -371,6 +371,11 @@ impl Strips {
         self.widths.len()
     }
 
+    /// Columns of the vectors that hold those in the lanes.
+    pub(super) const fn whole_width(&self) -> usize {
+        self.widths.len().next_multiple_of(self.lanes)
+    }
+
     /// The distance between what two neighbouring positions read, along each axis.
     pub(super) const fn source_step(&self) -> [usize; 3] {
         match self.across {

@@ -11,8 +11,7 @@
 //!     for each block of positions               it stays in the second-level cache
 //!       (channels first: its windows are transposed)
 //!       for each box of rows                    they read inside through the same kernel rows
-//!         for each chunk of channels            its coefficients stay in the first-level cache
-//!           a call of the kernel
+//!         a call of the kernel
 //! ```
 //!
 //! | module | |
@@ -42,12 +41,12 @@ use crate::workspace::{ROW_GAP, words};
 use geometry::{Rows, Strips};
 
 /// Elements of a block's copies: 192 KiB, a part of the second-level cache.
-const COPIED_LEN: usize = 48 * 1024;
+const COPIED_LEN: usize = 96 * 1024;
 
 /// Elements of small planes that are copied together, and the most vectors of channels. What lies together in memory is read
 /// together.
-const TOGETHER: usize = 16 * 1024;
-const MOST_TOGETHER: usize = 8;
+const TOGETHER: usize = 96 * 1024;
+const MOST_TOGETHER: usize = 32;
 
 /// Elements of a block where nothing is copied: 1 MiB, about a second-level cache. Smaller blocks need more walks, and what these set
 /// up costs more than the cache gives.
@@ -63,7 +62,7 @@ const CHUNKED_LEN: usize = 512 * 1024;
 struct Blocking {
     /// Positions along each axis.
     block: [usize; 3],
-    /// The channels of a block, and those of a call.
+    /// The channels of a block, and those that go through all rows of a kernel's call together.
     channels: usize,
     chunk: usize,
     /// Elements from a pixel of a copy to the next one.
@@ -127,15 +126,16 @@ impl Blocking {
         };
         let most = min(tuning.positions, SEGMENT);
         let per_vector = tables * desc.taps() * lanes;
-        let vectors = max(CHUNK_LEN / per_vector, 2);
+        let vectors = max(min(CHUNK_LEN, tuning.staging_len) / per_vector, 2);
         let all = channels.div_ceil(lanes);
         let transposes = !matches!(desc.tensor_layout(), Layout::Nhwc);
-        if matches!(desc.layout(), Layout::Nchw) && Strips::apply(desc) && size[2] >= tuning.strips && lanes > 1 {
+        if matches!(desc.layout(), Layout::Nchw) && Strips::apply(desc) && size[2] / lanes >= tuning.strips && lanes > 1
+        {
             let block = largest_block(size, most);
             return Some(Self {
                 block,
                 channels,
-                chunk: channels,
+                chunk: all * lanes,
                 pitch: channels,
                 window: None,
                 copies_own: false,
@@ -148,7 +148,7 @@ impl Blocking {
             let most = clamp(min(BLOCK_LEN, tuning.staging_len.saturating_mul(6)) / (own + 1) / channels, 1, most);
             let len = (own * volume(size) + source).saturating_mul(channels);
             let vectors = if len > CHUNKED_LEN { all } else { vectors };
-            let chunk = min(Panels::of_at_most(all, vectors).max() * lanes, channels);
+            let chunk = Panels::of_at_most(all, vectors).max() * lanes;
             return Some(Self {
                 block: largest_block(size, most),
                 channels,
@@ -160,12 +160,12 @@ impl Blocking {
             });
         }
         let plane = (own * volume(size)).saturating_add(source).saturating_mul(lanes);
-        // Where nothing is transposed, all channels are copied, and pixels are an odd number of cache lines apart.
+        // Pixels are an odd number of vectors or of cache lines apart, so that they lie in different sets of the first-level cache.
         let (together, pitch, most_copied) = if transposes {
             let together = Panels::of_at_most(all, clamp(TOGETHER / plane, 1, MOST_TOGETHER)).max();
-            (together, together * lanes, COPIED_LEN)
+            (together, (together | 1) * lanes, COPIED_LEN)
         } else {
-            (all, (all * lanes).div_ceil(ROW_GAP) / 2 * 2 * ROW_GAP + ROW_GAP, BLOCK_LEN / 2)
+            (all, ((all * lanes).div_ceil(ROW_GAP) | 1) * ROW_GAP, BLOCK_LEN / 2)
         };
         let budget = Budget {
             per_group: pitch,
@@ -205,12 +205,7 @@ impl Blocking {
         [self.window.map(|_| self.pitch), self.copies_own.then_some(self.pitch)]
     }
 
-    /// The most channels of a kernel's call, for a group of channels.
-    fn widest(&self, group: &Range<usize>, lanes: usize) -> usize {
-        self.width(&(0..min(self.chunk, group.len())), lanes)
-    }
-
-    /// Channels of a kernel's call. They are whole vectors if all pixels are copied.
+    /// Channels of a kernel's call for a group. They are whole vectors if all pixels are copied.
     fn width(&self, channels: &Range<usize>, lanes: usize) -> usize {
         if self.window.is_some() && self.copies_own { channels.len().next_multiple_of(lanes) } else { channels.len() }
     }
@@ -223,6 +218,7 @@ const fn table_lens(desc: &ConvDesc) -> [usize; 2] {
 
 /// The memory for the tables of a walk.
 struct Tables<'a> {
+    chunk: usize,
     segments: &'a mut [f32],
     outside: &'a mut [f32],
     /// Vectors of strips.
@@ -257,6 +253,7 @@ impl Tables<'_> {
                 source_step: step([0, 0, rows.columns.source_step], 3),
             },
             lanes: width,
+            chunk: self.chunk,
             strips: false,
         };
         (walk, room, &mut *self.spread)
@@ -286,6 +283,7 @@ impl Tables<'_> {
             rows: Line { count: channels, source_step: source.map_or(0, |source| source.tensor.strides.channel) },
             columns: Line { count, source_step: at(strips.source_step()) },
             lanes: strips.width(),
+            chunk: strips.whole_width(),
             strips: true,
         };
         (walk, room, &mut *self.spread)
@@ -349,11 +347,11 @@ impl<'a> Field<'a> {
         self.pixels.at(self.image, coordinates, self.channel)
     }
 
-    /// Rows of positions from a channel on, which is counted from the first channel here.
-    fn rows(&self, rows: &Rows, channel: usize) -> Own<'_> {
+    /// Rows of positions.
+    fn rows(&self, rows: &Rows) -> Own<'_> {
         let [d, h, w] = positions_of(rows);
         let [_, _, row, position] = self.pixels.steps([0, h.step, w.step]);
-        Own { data: &self.data[self.at([d.first, h.first, w.first]) + channel..], steps: [row, position] }
+        Own { data: &self.data[self.at([d.first, h.first, w.first])..], steps: [row, position] }
     }
 }
 
@@ -429,7 +427,7 @@ pub(crate) fn tabulate(
     }
 }
 
-/// The thresholds of a chunk of channels. The first channel is the first of a vector.
+/// The thresholds of a group of channels. The first channel is the first of a vector.
 fn thetas_from<'a>(thetas: Thetas<'a>, start: usize) -> Thetas<'a> {
     match thetas {
         Thetas::PerTap(table) => Thetas::PerTap(&table[start..]),

@@ -9,9 +9,14 @@ use super::{Blocking, Field, Plane, Tables, axes_of, ranges_of};
 use crate::arith::{max, min};
 use crate::border::{self, is_inside, unpadded};
 use crate::desc::ConvDesc;
-use crate::geometry::{Reads, SEGMENT, Segments, chunks};
-use crate::kernel::{DepthwiseBackwardWeight, Kernels, Walk};
+use crate::geometry::{Reads, SEGMENT, Segments};
+use crate::kernel::{DepthwiseBackwardWeight, Kernels};
 use crate::stage::{blocks, largest_block};
+
+/// The value or zero. A mask, and no branch, so that the compiler uses vectors.
+pub(super) const fn where_true(condition: bool, value: f32) -> f32 {
+    f32::from_bits(value.to_bits() & 0_u32.wrapping_sub(condition as u32))
+}
 
 pub(super) struct Outside<'a> {
     desc: &'a ConvDesc,
@@ -102,23 +107,19 @@ impl<'a> Outside<'a> {
         tables: &mut Tables<'_>,
     ) {
         let (desc, taps, lanes) = (self.desc, self.desc.taps(), self.kernels.lanes);
-        let group = 0..g.channels.len();
-        let widest = blocking.widest(&group, lanes);
+        let (width, own) = (blocking.width(&g.channels, lanes), g.in_sums.start * taps);
+        let own = own..own + width.next_multiple_of(lanes) * taps;
         Rows::all(&Reads::all_forward(desc), Direction::Forward, positions).for_each(|rows| {
-            let (walk, room, spread) = tables.walk(desc, &rows, None, widest, true);
-            for chunk in chunks(group.clone(), blocking.chunk) {
-                let width = blocking.width(&chunk, lanes);
-                let own = (g.in_sums.start + chunk.start) * taps;
-                self.kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
-                    walk: Walk { lanes: width, ..walk },
-                    room: &mut *room,
-                    spread: &mut *spread,
-                    inputs: None,
-                    grad_output: field.rows(&rows, chunk.start),
-                    outside: Some(&mut self.sums[own..own + width.next_multiple_of(lanes) * taps]),
-                    bias: None,
-                });
-            }
+            let (walk, room, spread) = tables.walk(desc, &rows, None, width, true);
+            self.kernels.depthwise_backward_weight(DepthwiseBackwardWeight {
+                walk,
+                room,
+                spread,
+                inputs: None,
+                grad_output: field.rows(&rows),
+                outside: Some(&mut self.sums[own.clone()]),
+                bias: None,
+            });
         });
     }
 

@@ -191,6 +191,16 @@ fn slices_are_not_rows() {
     }
 }
 
+/// Channels whose coefficients do not fit the first-level cache go through all rows of a call in chunks. The last one has a vector
+/// that is not whole, or a single channel.
+#[test]
+fn chunks_of_channels_add_up() {
+    let axes = [Axis::new(5, 7).padding(3, 3), Axis::new(6, 7).padding(3, 3)];
+    for (channels, layout) in [(97, Layout::Nhwc), (171, Layout::Nhwc), (171, Layout::Nchw)] {
+        check_depthwise(Shape::new(2, 1, 1, &axes).groups(channels).layout(layout), 0.25);
+    }
+}
+
 #[test]
 fn the_runner_names_an_instruction_set_once() {
     let all: Vec<Isa> = isas().collect();

@@ -244,7 +244,7 @@ pub(crate) fn usual() -> Tuning {
 /// Limits that cut even small inputs into several tiles and tuning.
 pub(crate) fn tuning() -> impl Strategy<Value = Tuning> {
     let limit = || select(vec![1, 2, 3, 5, usize::MAX]);
-    let strips = prop_oneof![Just(1usize), 2..=20usize, Just(usize::MAX)];
+    let strips = prop_oneof![Just(0usize), 1..=4usize, Just(usize::MAX)];
     let staging_len = prop_oneof![Just(1usize), 2..=300usize, Just(usize::MAX)];
     let forward =
         prop_oneof![Just(None), select(vec![ForwardAlgorithm::Direct, ForwardAlgorithm::BatchReduce]).prop_map(Some),];

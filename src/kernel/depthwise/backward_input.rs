@@ -111,11 +111,13 @@ unsafe fn walk<S: Vector, const THETAS: usize>(simd: S, call: &mut DepthwiseBack
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
     let tiles = walk.tiles::<S>(1, most_rows::<S>(THETAS));
     let together = if walk.strips || !call.rows_together { 1 } else { walk.rows.count };
-    for row in (0..walk.rows.count).step_by(together) {
+    for (lanes, row) in
+        walk.chunks().flat_map(|lanes| (0..walk.rows.count).step_by(together).map(move |row| (lanes, row)))
+    {
         // SAFETY: checked: the row's channel has coefficients and sums, and there is room for their vectors.
         let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
         let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
-        tiles.for_each::<S>(&walk, source, segments, |tile, place| {
+        tiles.for_each::<S>(&walk, lanes, source, segments, |tile, place| {
             // Used where there is a next one, which lies in the tensor then.
             let own = Inputs {
                 input: data.as_ptr().wrapping_add(row * steps[0] + tile.position * steps[1]),

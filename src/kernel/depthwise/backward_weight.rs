@@ -99,25 +99,27 @@ unsafe fn walk<S: Vector, const SUMS: usize>(simd: S, call: &mut DepthwiseBackwa
     // The bias must have the same sums where the weights are not wanted.
     let paired = (SUMS != OUTSIDE || call.outside.is_none()) && walk.pairs::<S>();
     let two = paired.then(|| walk.tiles::<S>(2, PAIRED));
-    let mut row = 0;
-    while row < walk.rows.count {
-        // SAFETY: checked: the row's channel has thresholds and sums, and there is room for their vectors.
-        let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
-        let source = all.source.wrapping_add(row * walk.rows.source_step);
-        let tiles = two.as_ref().filter(|two| row + two.rows <= walk.rows.count).unwrap_or(&one);
-        tiles.for_each::<S>(&walk, source, segments, |tile, place| {
-            if SUMS == OUTSIDE && tile.kind == INSIDE && walk.outside.is_empty() && tables.bias.is_none() {
-                return;
+    for lanes in walk.chunks() {
+        let mut row = 0;
+        while row < walk.rows.count {
+            // SAFETY: checked: the row's channel has thresholds and sums, and there is room for their vectors.
+            let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
+            let source = all.source.wrapping_add(row * walk.rows.source_step);
+            let tiles = two.as_ref().filter(|two| row + two.rows <= walk.rows.count).unwrap_or(&one);
+            tiles.for_each::<S>(&walk, lanes, source, segments, |tile, place| {
+                if SUMS == OUTSIDE && tile.kind == INSIDE && walk.outside.is_empty() && tables.bias.is_none() {
+                    return;
+                }
+                let own = data.as_ptr().wrapping_add(row * steps[0] + tile.position * steps[1]);
+                // SAFETY: checked; the tiles lie in the walk.
+                unsafe { compute::<S, SUMS>(simd, &walk, &tables, &tile, &place, own) };
+            });
+            if walk.strips {
+                // SAFETY: as above.
+                unsafe { tables.gather(simd, &walk, row, all) };
             }
-            let own = data.as_ptr().wrapping_add(row * steps[0] + tile.position * steps[1]);
-            // SAFETY: checked; the tiles lie in the walk.
-            unsafe { compute::<S, SUMS>(simd, &walk, &tables, &tile, &place, own) };
-        });
-        if walk.strips {
-            // SAFETY: as above.
-            unsafe { tables.gather(simd, &walk, row, all) };
+            row += tiles.rows;
         }
-        row += tiles.rows;
     }
 }
 

@@ -89,46 +89,48 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
     let segments = walk.prepare::<S>(core::mem::take(&mut call.room));
     let one = walk.tiles::<S>(1, most_positions::<S>());
     let two = walk.pairs::<S>().then(|| walk.tiles::<S>(2, PAIRED));
-    let mut row = 0;
-    while row < walk.rows.count {
-        if walk.strips {
-            let channel = in_table::<S>(row, walk.taps);
-            let (taps, thetas) = (walk.taps, tables.thetas);
-            let len = taps * S::LANES;
-            // SAFETY: checked: the channel has a weight and a threshold per tap, and a start; there is room for their vectors.
-            outlined!(simd => unsafe {
-                spread(simd, call.weight.as_ptr().add(channel), taps, spread_to);
-                if thetas.bits != 0 {
-                    spread(simd, call.thetas.table(&splat).at(channel), taps, spread_to.add(len));
-                }
-                spread(simd, call.start.as_ptr().add(row), 1, spread_to.add(2 * len));
-            });
-            // SAFETY: as above.
-            unsafe {
-                tables.weight = spread_to;
-                tables.start = spread_to.add(2 * len);
-                if thetas.bits != 0 {
-                    tables.thetas.first = spread_to.add(len);
-                }
-            }
-        }
-        let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
-        let tiles = two.as_ref().filter(|two| row + two.rows <= walk.rows.count).unwrap_or(&one);
-        tiles.for_each::<S>(&walk, source, segments, |tile, place| {
-            // Steps are used where there is a next one, which lies in the output then.
-            let at = row.wrapping_mul(row_step).wrapping_add(tile.position.wrapping_mul(column_step));
-            if let Some(epilogue) = &epilogue {
-                let channels = |lane| if walk.strips { Channels::One(row) } else { Channels::InLanes(lane) };
-                // SAFETY: checked; the tiles lie in the walk, and their outputs from `at` on.
-                unsafe { finished::<S, LINEAR>(simd, &walk, &tables, &tile, &place, (epilogue, at, channels)) };
-            } else {
-                // SAFETY: checked; the tiles lie in the walk.
+    for lanes in walk.chunks() {
+        let mut row = 0;
+        while row < walk.rows.count {
+            if walk.strips {
+                let channel = in_table::<S>(row, walk.taps);
+                let (taps, thetas) = (walk.taps, tables.thetas);
+                let len = taps * S::LANES;
+                // SAFETY: checked: the channel has a weight and a threshold per tap, and a start; there is room for their vectors.
+                outlined!(simd => unsafe {
+                    spread(simd, call.weight.as_ptr().add(channel), taps, spread_to);
+                    if thetas.bits != 0 {
+                        spread(simd, call.thetas.table(&splat).at(channel), taps, spread_to.add(len));
+                    }
+                    spread(simd, call.start.as_ptr().add(row), 1, spread_to.add(2 * len));
+                });
+                // SAFETY: as above.
                 unsafe {
-                    compute::<S, LINEAR>(simd, &walk, &tables, &tile, &place, call.output.first.wrapping_add(at))
-                };
+                    tables.weight = spread_to;
+                    tables.start = spread_to.add(2 * len);
+                    if thetas.bits != 0 {
+                        tables.thetas.first = spread_to.add(len);
+                    }
+                }
             }
-        });
-        row += tiles.rows;
+            let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
+            let tiles = two.as_ref().filter(|two| row + two.rows <= walk.rows.count).unwrap_or(&one);
+            tiles.for_each::<S>(&walk, lanes, source, segments, |tile, place| {
+                // Steps are used where there is a next one, which lies in the output then.
+                let at = row.wrapping_mul(row_step).wrapping_add(tile.position.wrapping_mul(column_step));
+                if let Some(epilogue) = &epilogue {
+                    let channels = |lane| if walk.strips { Channels::One(row) } else { Channels::InLanes(lane) };
+                    // SAFETY: checked; the tiles lie in the walk, and their outputs from `at` on.
+                    unsafe { finished::<S, LINEAR>(simd, &walk, &tables, &tile, &place, (epilogue, at, channels)) };
+                } else {
+                    // SAFETY: checked; the tiles lie in the walk.
+                    unsafe {
+                        compute::<S, LINEAR>(simd, &walk, &tables, &tile, &place, call.output.first.wrapping_add(at))
+                    };
+                }
+            });
+            row += tiles.rows;
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 //!
 //! ```text
 //!                                              lanes are channels        columns
-//! for each row of positions                    of an image               a channel's plane
-//!   for each tile of R positions in the row                              R rows of the plane
-//!     for each vector                          of channels               a strip
-//!       for each segment of T taps             of a kernel row           of a kernel column
-//!         for each of R + T − 1 loaded vectors
-//!           it meets T taps                    of as many positions
+//! for each chunk of lanes                      of channels               there is one
+//!   for each row of positions                  of an image               a channel's plane
+//!     for each tile of R positions in the row                            R rows of the plane
+//!       for each vector                        of channels               a strip
+//!         for each segment of T taps           of a kernel row           of a kernel column
+//!           for each of R + T − 1 loaded vectors
+//!             it meets T taps                  of as many positions
 //! ```
 //!
 //! In a segment, each tap reads one position further than the tap before. So each loaded vector serves all taps of the segment.
@@ -51,6 +52,7 @@ use pulp::MemMask;
 
 use super::vector::{MOST_LANES, Vector};
 use super::view::PixelsMut;
+use crate::arith::min;
 use crate::geometry::{Panels, Span};
 
 /// Most taps of a segment. For more, there are no registers for their coefficients beside the sums.
@@ -211,6 +213,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) columns: Line,
     /// The lanes: channels, or the columns of strips. The rows of strips are channels.
     pub(crate) lanes: usize,
+    /// Lanes that go through all rows before the next ones do: whole vectors. Their coefficients stay in the first-level cache.
+    pub(crate) chunk: usize,
     pub(crate) strips: bool,
 }
 
@@ -290,8 +294,9 @@ impl Walk<'_> {
     /// segments.
     fn check<S: Vector>(&self, source: usize, tables: &[usize], room: &[SegmentWords]) {
         assert!(self.segments.len() <= room.len());
-        let Self { rows, columns, taps, lanes, tap_step, .. } = *self;
+        let Self { rows, columns, taps, lanes, chunk, tap_step, .. } = *self;
         assert!(rows.count >= 1 && columns.count >= 1 && lanes >= 1);
+        assert!(chunk > 0 && chunk.is_multiple_of(S::LANES) && (chunk >= lanes || !self.strips));
         let table = taps.saturating_mul(self.channels().next_multiple_of(S::LANES));
         assert!(tables.iter().all(|&len| table <= len));
         assert!(self.outside.iter().all(|&tap| (tap as usize).saturating_add(self.outside_taps) <= taps));
@@ -375,6 +380,12 @@ impl Walk<'_> {
         &room[..self.segments.len()]
     }
 
+    /// The chunks of lanes: the first lane, and that behind the last.
+    fn chunks(&self) -> impl Iterator<Item = [usize; 2]> {
+        let Self { lanes, chunk, .. } = *self;
+        (0..lanes).step_by(chunk).map(move |start| [start, min(lanes, start.saturating_add(chunk))])
+    }
+
     /// Elements of tables from a lane to the next one.
     const fn per_lane(&self) -> usize {
         if self.strips { 0 } else { self.taps }
@@ -392,33 +403,35 @@ struct Tiles {
 }
 
 impl Tiles {
-    /// Visits all tiles of a row of the walk, which reads what begins at `source`. The segments are the walk's, prepared.
+    /// Visits all tiles of a chunk of lanes in a row of the walk, which reads what begins at `source`. The segments are the walk's,
+    /// prepared.
     #[inline(always)]
     fn for_each<S: Vector>(
         &self,
         walk: &Walk<'_>,
+        [start, end]: [usize; 2],
         source: *const f32,
         segments: &[SegmentWords],
         mut visit: impl FnMut(Tile, Place<'_>),
     ) {
         let Self { rows, positions, inside, whole } = self;
-        let Walk { columns: Line { source_step, .. }, lanes: all, strips, .. } = *walk;
-        let (vectors, odd) = (all / S::LANES, all % S::LANES);
-        let alone = odd == 0 && whole.start == 0 && whole.end == vectors;
+        let Walk { columns: Line { source_step, .. }, strips, .. } = *walk;
+        let (first, vectors, odd) = (start / S::LANES, end / S::LANES, end % S::LANES);
+        let whole = Span { start: whole.start, end: min(whole.end, vectors) };
+        let alone = odd == 0 && whole.start <= first && whole.end == vectors;
         let mut panels = positions.iter().peekable();
         while let Some(positions) = panels.next() {
             let (position, len) = (positions.start, positions.len());
             let is_inside = |positions: &Range<usize>| positions.start >= inside.start && positions.end <= inside.end;
             let source = source.wrapping_add(position.wrapping_mul(source_step));
-            let mut next = if odd > 0 { vectors } else { 0 };
+            let mut next = if odd > 0 { vectors } else { first };
             let mut comes_first = odd > 0;
             while comes_first || next < vectors {
                 let (lanes, own, kind);
                 (lanes, own, kind, next) = if comes_first && strips && vectors > 0 {
-                    let first = all - S::LANES;
-                    ([first, all], [S::LANES - odd, S::LANES], PARTIAL, 0)
+                    ([end - S::LANES, end], [S::LANES - odd, S::LANES], PARTIAL, first)
                 } else if comes_first {
-                    ([next * S::LANES, (next + 1) * S::LANES], [0, odd], PARTIAL, 0)
+                    ([next * S::LANES, (next + 1) * S::LANES], [0, odd], PARTIAL, first)
                 } else if next >= whole.start && next < whole.end {
                     let kind = if is_inside(&positions) { INSIDE } else { EDGE };
                     ([next * S::LANES, whole.end * S::LANES], [0, S::LANES], kind, whole.end)

@@ -70,7 +70,7 @@ impl Tuning {
     /// - The staged source, 192 KiB, takes less than a quarter of a second-level cache of 1 MiB. A panel of weights and the
     ///   results of the block lie beside it.
     /// - A task of 2¹⁶ multiply-adds takes a core about 2 µs. To wake a thread for it costs about as much.
-    /// - With fewer than 24 columns, too many vectors of columns would read padding or overlap.
+    /// - With fewer than four vectors of columns, too many of them would read padding or overlap.
     pub(crate) const DEFAULT: Self = Self {
         staging_len: 48 * 1024,
         panel: usize::MAX,

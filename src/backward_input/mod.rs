@@ -467,7 +467,7 @@ impl BackwardInputPlan {
 
 /// The algorithm that suits a layer that is not depthwise.
 const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
-    if !VECTORS || 2 * desc.group_in_channels() < kernels.lanes || in_planes(desc) {
+    if !VECTORS || 2 * desc.group_in_channels() < kernels.lanes || in_planes(desc, kernels.lanes) {
         BackwardInputAlgorithm::Planar
     } else {
         BackwardInputAlgorithm::Progressions
@@ -476,12 +476,12 @@ const fn choose(desc: &ConvDesc, kernels: &Kernels) -> BackwardInputAlgorithm {
 
 /// Whether a layer with channels first has so few multiply-adds per input that transposing the input would take a noticeable
 /// share of the time.
-const fn in_planes(desc: &ConvDesc) -> bool {
+const fn in_planes(desc: &ConvDesc, lanes: usize) -> bool {
     /// The most steps of an input's sum: taps times output channels.
     const FEW_STEPS: usize = 128;
-    /// The least positions of an image, and the least positions of a row if there are several taps. With fewer, too many lanes of
-    /// a tile's vectors are empty.
-    const LEAST_POSITIONS: usize = 32;
+    /// The least vectors of positions of an image, and the least positions of a row if there are several taps. With fewer, too many
+    /// lanes of a tile's vectors are empty.
+    const LEAST_VECTORS: usize = 4;
     const LEAST_ROW: usize = 16;
 
     let [_, _, width] = desc.input_size();
@@ -492,7 +492,7 @@ const fn in_planes(desc: &ConvDesc) -> bool {
     matches!(desc.tensor_layout(), Layout::Nchw)
         && equal(desc.stride(), [1; 3])
         && desc.group_out_channels().saturating_mul(desc.taps()) <= FEW_STEPS
-        && positions >= LEAST_POSITIONS
+        && positions / lanes >= LEAST_VECTORS
         && revisited
 }
 

@@ -66,6 +66,7 @@ impl Rows {
             rows: Line { count: 2, source_step: self.columns * self.pitch },
             columns: Line { count: self.columns, source_step: self.pitch },
             lanes: self.channels,
+            chunk: 16,
             strips: false,
         }
     }

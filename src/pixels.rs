@@ -10,8 +10,8 @@
 //!     store the results                   transposed back
 //! ```
 //!
-//! A block is as large as fits the second-level cache together with its window ([`Blocks`]). To transpose an element costs about
-//! a cycle. The element then serves one multiply-add for each tap and each channel of the other tensor. If these are few, kernels
+//! A block is as large as fits the second-level cache together with its window ([`Blocks`]). To transpose an element costs a third
+//! of a cycle to a cycle. The element then serves one multiply-add for each tap and each channel of the other tensor. If these are few, kernels
 //! with positions in lanes are faster.
 
 use core::ops::Range;

@@ -6,7 +6,7 @@ use crate::desc::ConvDesc;
 use crate::error::Error;
 use crate::geometry::Panels;
 use crate::isa::Isa;
-use crate::kernel::{Kernels, RowsMut, TransposeBlock, VECTORS};
+use crate::kernel::{CopyBlock, Kernels, RowsMut, TransposeBlock, VECTORS};
 use crate::strided;
 use crate::threads::{Executor, Rest, for_each};
 
@@ -264,15 +264,30 @@ impl Packing {
                 }
                 Order::Transposed => {
                     let tap_pitch = desc.group_out_channels() * width;
+                    if channel == 1 {
+                        kernels.copy(CopyBlock {
+                            from: &weight[first..],
+                            from_plane: filter,
+                            from_row: tap,
+                            step: 1,
+                            to: out,
+                            to_plane: width,
+                            to_row: tap_pitch,
+                            planes: weight.len() / filter,
+                            rows: taps,
+                            len: used,
+                        });
+                        continue;
+                    }
                     for (d, filter) in weight.chunks_exact(filter).enumerate() {
-                        let (filter, out) = (&filter[first * channel..], &mut out[d * width..]);
-                        if channel == 1 {
-                            for t in 0..taps {
-                                strided::copy(&filter[t * tap..], 1, &mut out[t * tap_pitch..], 1, used);
-                            }
-                        } else {
-                            transpose(kernels, filter, channel, out, tap_pitch, [used, taps]);
-                        }
+                        transpose(
+                            kernels,
+                            &filter[first * channel..],
+                            channel,
+                            &mut out[d * width..],
+                            tap_pitch,
+                            [used, taps],
+                        );
                     }
                 }
             }

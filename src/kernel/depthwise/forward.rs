@@ -75,10 +75,10 @@ impl Kernel for DepthwiseForward<'_> {
 /// The call is [checked](Kernel#checked).
 #[inline(never)]
 unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForward<'_>) {
-    let (walk, spread_to) = (call.walk, call.spread.as_mut_ptr());
+    let walk = call.walk;
     let [_, _, row_step, column_step] = call.output.positions.steps[0];
     let splat = call.thetas.splat();
-    let mut tables = Tables {
+    let all = Tables {
         weight: call.weight.as_ptr(),
         thetas: call.thetas.table(&splat),
         start: call.start.as_ptr(),
@@ -92,27 +92,8 @@ unsafe fn walk<S: Vector, const LINEAR: bool>(simd: S, call: &mut DepthwiseForwa
     for lanes in walk.chunks() {
         let mut row = 0;
         while row < walk.rows.count {
-            if walk.strips {
-                let channel = in_table::<S>(row, walk.taps);
-                let (taps, thetas) = (walk.taps, tables.thetas);
-                let len = taps * S::LANES;
-                // SAFETY: checked: the channel has a weight and a threshold per tap, and a start; there is room for their vectors.
-                outlined!(simd => unsafe {
-                    spread(simd, call.weight.as_ptr().add(channel), taps, spread_to);
-                    if thetas.bits != 0 {
-                        spread(simd, call.thetas.table(&splat).at(channel), taps, spread_to.add(len));
-                    }
-                    spread(simd, call.start.as_ptr().add(row), 1, spread_to.add(2 * len));
-                });
-                // SAFETY: as above.
-                unsafe {
-                    tables.weight = spread_to;
-                    tables.start = spread_to.add(2 * len);
-                    if thetas.bits != 0 {
-                        tables.thetas.first = spread_to.add(len);
-                    }
-                }
-            }
+            // SAFETY: checked: the row's channel has coefficients and a start, and there is room for their vectors.
+            let tables = if walk.strips { unsafe { all.spread(simd, &walk, row, call.spread) } } else { all };
             let source = call.source.as_ptr().wrapping_add(row * walk.rows.source_step);
             let tiles = two.as_ref().filter(|two| row + two.rows <= walk.rows.count).unwrap_or(&one);
             tiles.for_each::<S>(&walk, lanes, source, segments, |tile, place| {
@@ -237,6 +218,33 @@ struct Tables {
     start_step: usize,
     /// From a row, and from a position, to the next one.
     output_steps: [usize; 2],
+}
+
+impl Tables {
+    /// Vectors for a channel: its coefficients and its start in all lanes.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Vector#in-reach): the coefficients and the start of the channel; two vectors per tap, and one.
+    unsafe fn spread<S: Vector>(self, simd: S, walk: &Walk<'_>, channel: usize, to: &mut [f32]) -> Self {
+        let (taps, at) = (walk.taps, in_table::<S>(channel, walk.taps));
+        let (weight, rest) = to.split_at_mut(taps * S::LANES);
+        let (thetas, start) = rest.split_at_mut(taps * S::LANES);
+        let (weight, thetas, start) = (weight.as_mut_ptr(), thetas.as_mut_ptr(), start.as_mut_ptr());
+        let mut tables = Self { weight, start, ..self };
+        if self.thetas.bits != 0 {
+            tables.thetas.first = thetas;
+        }
+        // SAFETY: in reach.
+        outlined!(simd => unsafe {
+            spread(simd, self.weight.add(at), taps, weight);
+            if self.thetas.bits != 0 {
+                spread(simd, self.thetas.at(at), taps, thetas);
+            }
+            spread(simd, self.start.add(channel), 1, start);
+        });
+        tables
+    }
 }
 
 /// A tile of `R` positions.

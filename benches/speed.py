@@ -25,8 +25,8 @@ BARS = [("oneDNN, same plain format", "oneDNN given the same tensors", "#0072b2"
         ("oneDNN, best format", "oneDNN in its best format, reorders not timed", "#d55e00")]
 
 INK, PAPER = "#282828", "#fff"
-# Pixels: of a ratio of 1, of a bar's height, of the names left of the bars, of one panel, around everything.
-UNIT, BAR, NAMES, PANEL, MARGIN = 170, 13, 110, 440, 16
+# Pixels: of the longest bar, of a bar's height, of the names left of the bars, of one panel, around everything.
+LONGEST, BAR, NAMES, PANEL, MARGIN = 310, 13, 110, 440, 16
 
 
 def read(path):
@@ -53,8 +53,8 @@ def text(x, y, words, size=13, anchor="start", weight="normal", colour=INK):
     return f'<text x="{x:g}" y="{y:g}" {style}>{escape(words)}</text>'
 
 
-def panel(rows, x, top):
-    """The bars of some layers, and where they end."""
+def panel(rows, unit, x, top):
+    """The bars of some layers, and where they end. A ratio of 1 has `unit` pixels."""
     left, y, shapes = x + NAMES, top, []
     for pass_key, pass_name in PASSES.items():
         y += 24
@@ -64,13 +64,13 @@ def panel(rows, x, top):
             y += 6
             shapes.append(text(left - 8, y + BAR + 4, layout, 12, "end"))
             for column, _, colour in BARS:
-                length = float(row[column]) * UNIT
+                length = float(row[column]) * unit
                 shapes.append(f'<rect x="{left}" y="{y}" width="{length:g}" height="{BAR}" fill="{colour}"/>')
                 shapes.append(text(left + length - 4, y + BAR - 2, row[column], 11, "end", colour=PAPER))
                 y += BAR
     bottom, lines = y + 10, []
-    for tick in (0, 0.5, 1, 1.5):
-        at = left + tick * UNIT
+    for tick in (half / 2 for half in range(int(2 * LONGEST / unit) + 1)):
+        at = left + tick * unit
         style = f'stroke="{INK}" ' + ('stroke-width="1.5"' if tick == 1 else 'stroke-width="0.5" stroke-dasharray="2 4"')
         lines.append(f'<line x1="{at:g}" y1="{top}" x2="{at:g}" y2="{bottom}" {style}/>')
         shapes.append(text(at, bottom + 16, f"{tick:g}", 12, "middle"))
@@ -85,10 +85,11 @@ def draw(rows, title):
         shapes += [f'<rect x="{MARGIN}" y="{y - 10}" width="12" height="12" fill="{colour}"/>', text(MARGIN + 20, y, name)]
         y += 20
     y += 14
+    unit = LONGEST / max(float(row[column]) for row in rows for column, _, _ in BARS)
     for index, (key, name) in enumerate(LAYERS.items()):
         own, x = [row for row in rows if row["layers"] == key], MARGIN + index * PANEL
         count = " or ".join(sorted({row["shapes"] for row in own}))
-        bars, bottom = panel(own, x, y + 8)
+        bars, bottom = panel(own, unit, x, y + 8)
         shapes += [text(x, y, f"{name} ({count})", 14, weight="bold"), *bars]
     width, height = MARGIN + len(LAYERS) * PANEL, bottom + MARGIN
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '

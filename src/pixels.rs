@@ -305,20 +305,21 @@ impl Results {
         const LEAST: usize = 16;
         let mut copy = [0.0; COPY];
         self.rows(to.size(), from.len(), |index, image, positions| {
-            let mut from = &from[index * positions.len() * self.width..];
-            let most = max(COPY / channels.len() / LEAST * LEAST, 1);
-            for positions in chunks(positions, most) {
-                kernels.transpose(TransposeBlock {
-                    from: &from[..positions.len() * self.width],
-                    from_step: self.width,
-                    from_column: 1,
-                    to: RowsMut::of_slice(&mut copy, channels.len(), positions.len(), positions.len()),
-                });
-                from = &from[positions.len() * self.width..];
-                let from_step = positions.len();
-                let to = to.runs(image, channels.clone(), positions);
-                let ending = epilogue.from(channels.start, to.offset);
-                kernels.finish_rows(FinishRows { from: &copy, from_step, to, ending });
+            let from = &from[index * positions.len() * self.width..];
+            for own in chunks(channels.clone(), COPY / LEAST) {
+                let most = COPY / own.len() / LEAST * LEAST;
+                for part in chunks(positions.clone(), most) {
+                    kernels.transpose(TransposeBlock {
+                        from: &from[(part.start - positions.start) * self.width + own.start - channels.start..],
+                        from_step: self.width,
+                        from_column: 1,
+                        to: RowsMut::of_slice(&mut copy, own.len(), part.len(), part.len()),
+                    });
+                    let from_step = part.len();
+                    let to = to.runs(image, own.clone(), part);
+                    let ending = epilogue.from(own.start, to.offset);
+                    kernels.finish_rows(FinishRows { from: &copy, from_step, to, ending });
+                }
             }
         });
     }

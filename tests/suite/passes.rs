@@ -3,7 +3,9 @@
 use convrelu::{Isa, Layout, Pass, Tuning};
 use proptest::prelude::*;
 
-use crate::common::{Axis, Case, Expected, How, Placement, Results, Shape, Theta, Values, Workers, isas, plan, run};
+use crate::common::{
+    Axis, Case, Expected, How, Parts, Placement, Results, Shape, Theta, Values, Workers, isas, plan, run,
+};
 use crate::strategy;
 
 /// What varies beside the case itself.
@@ -148,11 +150,14 @@ fn check_depthwise(shape: Shape, theta: f32) {
         seed: 0,
     };
     let case = Case::new(shape.desc(), Values::Continuous, 3);
-    for case in [case.clone(), case.with_theta(Theta::Uniform(theta))] {
+    for case in [case.clone(), case.clone().with_theta(Theta::Uniform(theta))] {
         for pass in [Pass::Forward, Pass::BackwardInput, Pass::BackwardWeight] {
             check(&case, pass, variation);
         }
     }
+    // What becomes of the sums is computed from copies of some channels and positions.
+    let parts = Parts { has: [true; 3], in_output: false, bounds: [-0.75, 0.5] };
+    check(&case.with_ending(parts), Pass::Forward, variation);
 }
 
 /// Rows of depthwise layers of which taps reach no column of a whole vector, at either end: dilation and padding are wider.
@@ -192,7 +197,7 @@ fn slices_are_not_rows() {
 }
 
 /// Channels whose coefficients do not fit the first-level cache go through all rows of a call in chunks. The last one has a vector
-/// that is not whole, or a single channel.
+/// that is not whole, or a single channel. Channels first, so many are transposed together.
 #[test]
 fn chunks_of_channels_add_up() {
     let axes = [Axis::new(5, 7).padding(3, 3), Axis::new(6, 7).padding(3, 3)];

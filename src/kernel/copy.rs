@@ -140,7 +140,7 @@ impl Kernel for TransposeBlock<'_> {
         let fits = |side: usize| side <= min(most, S::SQUARE) && side <= rows && side <= columns;
         // SAFETY: checked: the last element of the last row lies in the slice. The call alone writes the rows of `to`. Squares fit.
         unsafe {
-            if from_column > 1 {
+            if from_column != 1 {
                 if fits(4) { block.squares_apart() } else { block.elements() }
             } else if fits(16) {
                 block.squares::<S, 16>(simd);
@@ -295,7 +295,9 @@ mod tests {
     fn every_element_changes_places() {
         for kernels in Isa::available().filter_map(Isa::kernels) {
             let sizes = [(1, 1), (3, 5), (4, 4), (8, 8), (4, 7), (9, 4), (10, 11), (17, 24), (33, 9)];
-            for ((rows, columns), from_column) in sizes.into_iter().flat_map(|size| [(size, 1), (size, 2), (size, 3)]) {
+            for ((rows, columns), from_column) in
+                sizes.into_iter().flat_map(|size| [0, 1, 2, 3].map(|column| (size, column)))
+            {
                 let (from_step, to_step) = (columns * from_column + 2, rows + 3);
                 let from = Vec::from_iter((0..rows * from_step).map(|i| i as f32));
                 let mut to = std::vec![-1.0; columns * to_step];

@@ -215,7 +215,7 @@ const fn table_lens(desc: &ConvDesc) -> [usize; 2] {
     [desc.taps().saturating_mul(2 * size_of::<SegmentWords>() / size_of::<f32>()), desc.taps()]
 }
 
-/// The memory for the tables of a walk.
+/// The channels of a chunk, and the memory for the tables of a walk.
 struct Tables<'a> {
     chunk: usize,
     segments: &'a mut [f32],

@@ -169,7 +169,7 @@ struct Transposed {
 /// The starts of parts of `len` that cover `all`, which is at least as much. The last two may overlap.
 #[inline(always)]
 fn covering(all: usize, len: usize) -> impl Iterator<Item = usize> + Clone {
-    (0..all).step_by(len).map(move |start| start.min(all - len))
+    (0..all).step_by(len).map(move |start| min(start, all - len))
 }
 
 impl Transposed {
@@ -184,26 +184,19 @@ impl Transposed {
             return;
         }
         let Self { from, from_step, to, to_step, rows, columns, .. } = *self;
+        // The rows that lie further apart are read, or written, from end to end.
+        let by_columns = from_step < to_step;
+        let [outer, inner] = if by_columns { [columns, rows] } else { [rows, columns] };
         // Where lines that nobody reads lie between rows, the CPU does not guess which lines come next. It guesses well where rows
         // follow one another.
-        let guide = from_step >= columns + LINE;
-        if from_step < to_step {
-            for c in covering(columns, SIDE) {
-                for r in covering(rows, SIDE) {
-                    // SAFETY: in reach: `r + SIDE <= rows` and `c + SIDE <= columns`.
-                    unsafe {
-                        simd.transpose::<SIDE>(from.add(r * from_step + c), from_step, to.add(c * to_step + r), to_step)
-                    };
-                }
-            }
-            return;
-        }
-        for r in covering(rows, SIDE) {
+        let guide = !by_columns && from_step >= columns + LINE;
+        for o in covering(outer, SIDE) {
             if guide {
-                let ahead = from.wrapping_add((r + AHEAD).wrapping_mul(from_step));
+                let ahead = from.wrapping_add((o + AHEAD).wrapping_mul(from_step));
                 prefetch_rows(simd, ahead, from_step, SIDE, columns);
             }
-            for c in covering(columns, SIDE) {
+            for i in covering(inner, SIDE) {
+                let [r, c] = if by_columns { [i, o] } else { [o, i] };
                 // SAFETY: in reach: `r + SIDE <= rows` and `c + SIDE <= columns`.
                 unsafe {
                     simd.transpose::<SIDE>(from.add(r * from_step + c), from_step, to.add(c * to_step + r), to_step)

@@ -173,18 +173,11 @@ impl Tables {
         let (thetas, sums) = rest.split_at_mut(taps * S::LANES);
         sums[..taps * S::LANES].fill(0.0);
         let (weight, thetas) = (weight.as_mut_ptr(), thetas.as_mut_ptr());
-        let mut tables = Self { weight, sums: sums.as_mut_ptr(), ..self };
-        if self.thetas.bits != 0 {
-            tables.thetas.first = thetas;
-        }
         // SAFETY: in reach.
-        outlined!(simd => unsafe {
-            spread(simd, self.weight.add(at), taps, weight);
-            if self.thetas.bits != 0 {
-                spread(simd, self.thetas.at(at), taps, thetas);
-            }
-        });
-        tables
+        let thetas = unsafe { self.thetas.spread(simd, channel, taps, thetas) };
+        // SAFETY: in reach.
+        outlined!(simd => unsafe { spread(simd, self.weight.add(at), taps, weight) });
+        Self { weight, thetas, sums: sums.as_mut_ptr(), ..self }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{
     EDGE, INSIDE, MOST_READ, Own, PAIRED, PARTIAL, Place, Prepared, SQUARE, SegmentWords, ThetaTable, Thetas, Tile,
-    Walk, all_lanes, apart, gather, in_table, load, mask_of, spread,
+    Walk, all_lanes, apart, gather, in_table, load, mask_of,
 };
 use crate::kernel::Kernel;
 use crate::kernel::tile::{few, outlined, unrolled, with_const};
@@ -193,13 +193,9 @@ impl Tables {
     /// [In reach](Vector#in-reach): the thresholds of the channel; three vectors per tap, and one.
     unsafe fn spread<S: Vector>(self, simd: S, walk: &Walk<'_>, channel: usize, to: &mut [f32]) -> Self {
         let len = walk.taps * S::LANES;
-        let (mut tables, thetas) = (self, to.as_mut_ptr());
-        if self.thetas.bits != 0 {
-            let from = self.thetas.at(in_table::<S>(channel, walk.taps));
-            tables.thetas.first = thetas;
-            // SAFETY: in reach.
-            outlined!(simd => unsafe { spread(simd, from, walk.taps, thetas) });
-        }
+        // SAFETY: in reach.
+        let thetas = unsafe { self.thetas.spread(simd, channel, walk.taps, to.as_mut_ptr()) };
+        let mut tables = Self { thetas, ..self };
         to[len..3 * len + S::LANES].fill(0.0);
         tables.sums = to[len..].as_mut_ptr();
         tables.outside = self.outside.map(|_| to[2 * len..].as_mut_ptr());

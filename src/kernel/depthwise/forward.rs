@@ -231,19 +231,14 @@ impl Tables {
         let (weight, rest) = to.split_at_mut(taps * S::LANES);
         let (thetas, start) = rest.split_at_mut(taps * S::LANES);
         let (weight, thetas, start) = (weight.as_mut_ptr(), thetas.as_mut_ptr(), start.as_mut_ptr());
-        let mut tables = Self { weight, start, ..self };
-        if self.thetas.bits != 0 {
-            tables.thetas.first = thetas;
-        }
+        // SAFETY: in reach.
+        let thetas = unsafe { self.thetas.spread(simd, channel, taps, thetas) };
         // SAFETY: in reach.
         outlined!(simd => unsafe {
             spread(simd, self.weight.add(at), taps, weight);
-            if self.thetas.bits != 0 {
-                spread(simd, self.thetas.at(at), taps, thetas);
-            }
             spread(simd, self.start.add(channel), 1, start);
         });
-        tables
+        Self { weight, thetas, start, ..self }
     }
 }
 

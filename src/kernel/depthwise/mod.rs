@@ -50,6 +50,7 @@ use core::ops::Range;
 
 use pulp::MemMask;
 
+use super::tile::outlined;
 use super::vector::{MOST_LANES, Vector};
 use super::view::PixelsMut;
 use crate::arith::min;
@@ -269,6 +270,20 @@ impl ThetaTable {
     #[inline(always)]
     const fn at(self, offset: usize) -> *const f32 {
         self.first.wrapping_add(offset & self.bits)
+    }
+
+    /// The table of a channel of strips: a vector of each of its thresholds, which `to` holds then. A single vector stays.
+    ///
+    /// # Safety
+    ///
+    /// [In reach](Vector#in-reach): the thresholds of the channel; a vector per tap at `to`.
+    unsafe fn spread<S: Vector>(self, simd: S, channel: usize, taps: usize, to: *mut f32) -> Self {
+        if self.bits == 0 {
+            return self;
+        }
+        // SAFETY: in reach.
+        outlined!(simd => unsafe { spread(simd, self.at(in_table::<S>(channel, taps)), taps, to) });
+        Self { first: to, ..self }
     }
 }
 

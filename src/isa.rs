@@ -12,8 +12,8 @@ use core::str::FromStr;
 pub enum Isa {
     /// Plain Rust, on every target.
     Scalar,
-    /// Sixteen lanes of plain Rust: vectors as long as those of AVX-512, in smaller tiles. Tests use it on machines without
-    /// AVX-512. Detection never finds it.
+    /// Sixteen lanes of plain Rust: vectors as long as those of AVX-512, in smaller tiles. Tests use it on x86-64, whose machines
+    /// may lack AVX-512. Detection never finds it.
     #[cfg(feature = "internal-testing")]
     #[doc(hidden)]
     Emulated512,

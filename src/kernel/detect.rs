@@ -20,7 +20,7 @@ impl Isa {
         match self {
             Self::Scalar => true,
             #[cfg(feature = "internal-testing")]
-            Self::Emulated512 => true,
+            Self::Emulated512 => cfg!(target_arch = "x86_64"),
             Self::Simd128 => SIMD128,
             Self::Neon => NEON,
             #[cfg(target_arch = "x86_64")]

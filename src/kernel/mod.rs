@@ -119,7 +119,7 @@ macro_rules! with_vocabulary {
                 type $S = pulp::wasm::Simd128;
                 $body
             }
-            #[cfg(feature = "internal-testing")]
+            #[cfg(all(feature = "internal-testing", target_arch = "x86_64"))]
             Isa::Emulated512 => {
                 type $S = pulp::Scalar512b;
                 $body

@@ -269,7 +269,7 @@ impl Vector for pulp::Scalar {
     }
 }
 
-#[cfg(feature = "internal-testing")]
+#[cfg(all(feature = "internal-testing", target_arch = "x86_64"))]
 impl Vector for pulp::Scalar512b {
     const ISA: Isa = Isa::Emulated512;
     // Fewer and smaller tiles than those of AVX-512. The compiler sees each vector as sixteen scalars. With tiles as large as

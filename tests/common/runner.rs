@@ -14,12 +14,12 @@ use super::workers::Workers;
 pub(crate) const PASSES: [Pass; 5] =
     [Pass::Forward, Pass::ForwardPacked, Pass::BackwardInput, Pass::BackwardInputPacked, Pass::BackwardWeight];
 
-/// The instruction sets to test: all that this machine has, and the sixteen emulated lanes.
+/// The instruction sets to test: all that this machine has, and the sixteen emulated lanes where the build has them.
 pub(crate) fn isas() -> impl Iterator<Item = Isa> {
     // MemorySanitizer does not see what inline assembly writes, as vectors' partial stores are, and takes offence at a
     // selection in lanes that nobody stores.
     let seen = |isa: &Isa| !cfg!(convrelu_msan) || *isa == Isa::Scalar;
-    Isa::available().chain([Isa::Emulated512]).filter(seen)
+    Isa::available().chain([Isa::Emulated512]).filter(|isa| isa.is_available()).filter(seen)
 }
 
 /// A plan, of the instruction set's own tiles and blocks or of injected ones.

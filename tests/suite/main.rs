@@ -1,7 +1,7 @@
 //! The test suite of the convolution kernels.
 //!
-//! Every test runs on every instruction set of the machine and on sixteen emulated lanes, through one runner that
-//! puts guard words around each buffer. Environment variables:
+//! Every test runs on every instruction set of the machine, and on x86-64 on sixteen emulated lanes, through one runner that puts
+//! guard words around each buffer. Environment variables:
 //!
 //! - `CONVRELU_CASES`: random cases per property (default 2048; properties that take more per case use a fraction).
 //! - `CONVRELU_REQUIRE_ISA`: comma-separated instruction sets that must be available, or the run fails.

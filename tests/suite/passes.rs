@@ -209,6 +209,6 @@ fn chunks_of_channels_add_up() {
 #[test]
 fn the_runner_names_an_instruction_set_once() {
     let all: Vec<Isa> = isas().collect();
-    assert!(all.contains(&Isa::Scalar) && all.contains(&Isa::Emulated512));
+    assert!(all.contains(&Isa::Scalar) && all.contains(&Isa::Emulated512) == cfg!(target_arch = "x86_64"));
     assert!(all.iter().enumerate().all(|(i, isa)| !all[..i].contains(isa)), "{all:?}");
 }

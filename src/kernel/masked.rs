@@ -14,7 +14,8 @@
 //! | NEON | 5 × 4 (four output channels per load of a row) | 5.25, 20 |
 //!
 //! The code that walks the tiles uses no special instructions. Each shape of a tile is a function of its own that uses the
-//! instruction set. So no function grows with the number of shapes.
+//! instruction set. So no function grows with the number of shapes. The functions ask for the mask when they run. A branch per tap
+//! costs little beside the sum over output channels, and a function per mask would be three times the code.
 
 use super::Kernel;
 use super::tile::{Sums, few, load, outlined, store, unrolled, with_const};
@@ -32,10 +33,6 @@ pub(crate) enum Mask {
     /// To the input.
     Linear,
 }
-
-const PER_TAP: u8 = 0;
-const UNIFORM: u8 = 1;
-const LINEAR: u8 = 2;
 
 /// The gradients of some panels of input channels at some inputs. All inputs are read through the same taps. `G` is the sum over
 /// output channels, `G[i][t][l] = Σ_d grad_output[i][t][d] · weight[t][d][l]`:
@@ -157,8 +154,9 @@ struct Panel {
     weight: *const f32,
     thresholds: *const f32,
     sums: *mut f32,
-    /// Whether the gradient of the input is added to, not replaced.
+    /// Whether the gradient of the input is added to, not replaced. Never with a uniform mask.
     add: bool,
+    mask: Mask,
 }
 
 /// Where a tile lies: its first input, and the distance of the others.
@@ -246,7 +244,7 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
     let tiles = Panels::of_at_most(inputs.counts[axis], most);
     let larger = tiles.len() % tiles.count();
     let sizes = [(larger, tiles.max()), (tiles.count() - larger, tiles.min())];
-    let sizes = sizes.map(|(count, rows)| (count, rows, tile_of::<S>(rows, vectors, mask)));
+    let sizes = sizes.map(|(count, rows)| (count, rows, tile_of::<S>(rows, vectors)));
     let mut counts = inputs.counts;
     counts[axis] = 1;
     for index in 0..call.panels {
@@ -266,6 +264,7 @@ unsafe fn walk<S: Vector>(simd: S, call: MaskedProducts<'_>, mut copies: Option<
             thresholds: call.thresholds.as_ptr().wrapping_add(first_tap),
             sums: call.sums.as_mut_ptr().wrapping_add(first_tap),
             add: call.add && targets.copies.is_none(),
+            mask,
         };
         let mut run = |(input, grad_output, size): (usize, usize, usize), next| {
             let (_, rows, tile) = sizes[size];
@@ -371,14 +370,10 @@ impl Targets<'_> {
 }
 
 /// The tile of a shape.
-fn tile_of<S: Vector>(rows: usize, vectors: usize, mask: Mask) -> Tile<S> {
+fn tile_of<S: Vector>(rows: usize, vectors: usize) -> Tile<S> {
     with_const!(vectors, V in [1 2 3 4] => {
         with_const!(rows, R in [1 2 3 4 5 6 7 8] if V <= most_vectors::<S>() && R <= most_rows::<S>(V) => {
-            return match mask {
-                Mask::PerTap => tile::<S, R, V, PER_TAP>,
-                Mask::Uniform => tile::<S, R, V, UNIFORM>,
-                Mask::Linear => tile::<S, R, V, LINEAR>,
-            };
+            return tile::<S, R, V>;
         });
     });
     unreachable!("no tile of {rows} inputs and {vectors} vectors")
@@ -389,23 +384,30 @@ fn tile_of<S: Vector>(rows: usize, vectors: usize, mask: Mask) -> Tile<S> {
 /// # Safety
 ///
 /// As [`Tile`] asks.
-unsafe fn tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
+unsafe fn tile<S: Vector, const R: usize, const V: usize>(simd: S, panel: &Panel, place: &Place) {
     // SAFETY: as this function asks.
-    outlined!(simd => unsafe { run_tile::<S, R, V, MASK>(simd, panel, place) });
+    outlined!(simd => unsafe { run_tile::<S, R, V>(simd, panel, place) });
 }
 
 /// # Safety
 ///
 /// As [`Tile`] asks.
 #[inline(always)]
-unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(simd: S, panel: &Panel, place: &Place) {
-    unrolled!(ROW in 0..R => prefetch::<S, V, MASK>(simd, place, ROW));
+unsafe fn run_tile<S: Vector, const R: usize, const V: usize>(simd: S, panel: &Panel, place: &Place) {
+    prefetch::<S, R, V>(simd, panel, place);
     let zeros = [[simd.splat_f32s(0.0); V]; R];
     let [tap_steps, output_steps] = panel.taps.steps;
     let [_, depths, heights, widths] = panel.taps.counts;
     let width = V * S::LANES;
     let Place { grad_input: to, grad_input_step: to_step, .. } = *place;
-    let (mut sums, mut fresh) = (zeros, !panel.add);
+    let per_tap = panel.mask == Mask::PerTap;
+    let mut fresh = !panel.add;
+    // The taps whose sums the tile stores or adds before it masks.
+    let mut unmasked = match panel.mask {
+        Mask::PerTap => 0,
+        Mask::Uniform => depths * heights * widths - 1,
+        Mask::Linear => usize::MAX,
+    };
     // SAFETY: the taps are those of a checked call. Its slices hold the elements that the inputs meet through each tap.
     unsafe {
         for d in 0..depths {
@@ -415,60 +417,67 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize, const MASK: u8>(si
                     let before = d * output_steps[1] + h * output_steps[2] + w * output_steps[3];
                     // The sums over several taps are kept in the gradient. If they stayed in registers from tap to tap, the
                     // compiler would spill some of them at every step.
-                    sums = zeros;
-                    if MASK != PER_TAP && !fresh {
+                    let mut sums = zeros;
+                    if !per_tap && !fresh {
                         unrolled!(ROW in 0..R => sums[ROW] = load::<S, V>(simd, to.add(ROW * to_step)));
                     }
                     let rows = Rows::<R>::new(place.grad_output.sub(before), place.grad_output_step);
                     accumulate(simd, &mut sums, rows, panel.weight.add(tap * panel.depth), panel.depth);
-                    if const { MASK != PER_TAP } {
-                        store(simd, sums, to, to_step);
+                    if unmasked == 0 {
+                        // What the first tap is added to is zero, and so is what the sum of all taps is added to.
+                        let zeros = fresh || !per_tap;
+                        let (before, step) = if zeros { (ZEROS.as_ptr(), 0) } else { (to.cast_const(), to_step) };
+                        let own = if per_tap { tap } else { 0 };
+                        mask::<S, R, V>(
+                            simd,
+                            &sums,
+                            place,
+                            [before, panel.thresholds.add(own)],
+                            step,
+                            panel.sums.add(own),
+                        );
                     } else {
-                        let (thresholds, held) = (panel.thresholds.add(tap), panel.sums.add(tap));
-                        if const { S::LANES < MOST_LANES } && fresh {
-                            mask::<S, R, V, false>(simd, &sums, place, to, to_step, thresholds, held);
-                        } else {
-                            // Both calls of `mask` would need too much stack in a build without optimisation, where vectors are
-                            // the widest. So this one call also serves the first tap, and adds to zeros then.
-                            let zeros = const { S::LANES == MOST_LANES } && fresh;
-                            let (before, step) = if zeros { (ZEROS.as_ptr(), 0) } else { (to.cast_const(), to_step) };
-                            mask::<S, R, V, true>(simd, &sums, place, before, step, thresholds, held);
-                        }
+                        store(simd, sums, to, to_step);
+                        unmasked -= 1;
                     }
                     fresh = false;
                 }
             }
         }
-        if const { MASK == UNIFORM } {
-            mask::<S, R, V, false>(simd, &sums, place, to, to_step, panel.thresholds, panel.sums);
-        }
-        if MASK == LINEAR && fresh {
+        // Without taps.
+        if panel.mask == Mask::Linear && fresh {
             store(simd, zeros, to, to_step);
         }
     }
 }
 
-/// Prefetches a row of the next tile while this one is computed.
+/// Prefetches the next tile's inputs, if they are read, and their gradients, while this tile is computed.
 #[inline(always)]
-fn prefetch<S: Vector, const V: usize, const MASK: u8>(simd: S, place: &Place, row: usize) {
+fn prefetch<S: Vector, const R: usize, const V: usize>(simd: S, panel: &Panel, place: &Place) {
     let (input, to, step) = place.next;
-    let (input, to) = (input.wrapping_add(row * step), to.wrapping_add(row * step));
     // Lines are of 16 elements.
     let last = V * S::LANES - 1;
-    if MASK != LINEAR {
+    unrolled!(ROW in 0..R => {
+        let to = to.wrapping_add(ROW * step);
+        simd.prefetch_for_writing(to);
+        simd.prefetch_for_writing(to.wrapping_add(last));
+        if last > 32 {
+            simd.prefetch_for_writing(to.wrapping_add(16));
+            simd.prefetch_for_writing(to.wrapping_add(32));
+        }
+    });
+    if panel.mask == Mask::Linear {
+        return;
+    }
+    unrolled!(ROW in 0..R => {
+        let input = input.wrapping_add(ROW * step);
         simd.prefetch(input);
         simd.prefetch(input.wrapping_add(last));
-    }
-    simd.prefetch_for_writing(to);
-    simd.prefetch_for_writing(to.wrapping_add(last));
-    if last > 32 {
-        if MASK != LINEAR {
+        if last > 32 {
             simd.prefetch(input.wrapping_add(16));
             simd.prefetch(input.wrapping_add(32));
         }
-        simd.prefetch_for_writing(to.wrapping_add(16));
-        simd.prefetch_for_writing(to.wrapping_add(32));
-    }
+    });
 }
 
 /// Pointers to every third row, and the distance of rows. Instructions scale the distance by 0, 1 or 2, so the pointers reach all
@@ -574,21 +583,19 @@ unsafe fn step<S: Vector, const R: usize, const V: usize, const U: usize, const 
     }
 }
 
-/// Sends each sum to the gradient of the input or to that of the threshold. The gradient of the input replaces its values, or is
-/// added to `before`.
+/// Sends each sum to the gradient of the input, where it is added to `before`, or to that of the threshold.
 ///
 /// # Safety
 ///
-/// In reach: `V` vectors of each of `R` inputs and of their gradients, and `V` vectors at `thetas` and at `held`. If `ADD`, also
-/// `V` vectors of each of `R` rows at `before`.
+/// In reach: `V` vectors of each of `R` inputs, of their gradients and of the rows at `before`, and `V` vectors at `thetas` and at
+/// `held`.
 #[inline(always)]
-unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
+unsafe fn mask<S: Vector, const R: usize, const V: usize>(
     simd: S,
     sums: &Sums<S, R, V>,
     place: &Place,
-    before: *const f32,
+    [before, thetas]: [*const f32; 2],
     before_step: usize,
-    thetas: *const f32,
     held: *mut f32,
 ) {
     // SAFETY: in reach: `ROW < R` and `VECTOR < V`.
@@ -603,12 +610,8 @@ unsafe fn mask<S: Vector, const R: usize, const V: usize, const ADD: bool>(
             let [passes, stops] = simd.divide(x, theta);
             let sum = sums[ROW][VECTOR];
             own[ROW % 2] = simd.add_where(stops, own[ROW % 2], sum);
-            let passed = if ADD {
-                simd.add_where(passes, simd.load(before.add(ROW * before_step + VECTOR * S::LANES)), sum)
-            } else {
-                simd.keep(passes, sum)
-            };
-            simd.store(to, passed);
+            let before = simd.load(before.add(ROW * before_step + VECTOR * S::LANES));
+            simd.store(to, simd.add_where(passes, before, sum));
         });
         simd.store(held, if R == 1 { own[0] } else { simd.add_f32s(own[0], own[1]) });
     });

@@ -3,7 +3,7 @@
 
 use super::{
     EDGE, INSIDE, MOST_READ, Own, PARTIAL, Place, Prepared, SegmentWords, ThetaTable, Thetas, Walk, all_lanes, apart,
-    gather, in_table, load, mask_of, spread,
+    few_positions, gather, in_table, load, mask_of, spread,
 };
 use crate::kernel::Kernel;
 use crate::kernel::tile::{outlined, with_const};
@@ -52,7 +52,7 @@ const fn most_rows<S: Vector>(kind: usize) -> usize {
     match (S::REGISTERS, kind) {
         // Rare.
         (_, WEIGHTED) => 1,
-        _ if S::FEW_TILES && S::LANES > 1 => 2,
+        _ if S::FEW_TILES => few_positions::<S>(),
         (32.., _) => 8,
         (_, PER_TAP) => 4,
         _ => 7,

@@ -3,7 +3,7 @@
 
 use super::{
     EDGE, INSIDE, MOST_READ, Own, PAIRED, PARTIAL, Place, Prepared, SQUARE, SegmentWords, ThetaTable, Thetas, Tile,
-    Walk, all_lanes, apart, gather, in_table, load, mask_of,
+    Walk, all_lanes, apart, few_positions, gather, in_table, load, mask_of,
 };
 use crate::kernel::Kernel;
 use crate::kernel::tile::{few, outlined, unrolled, with_const};
@@ -41,7 +41,7 @@ const LINEAR: usize = 2;
 
 /// Most positions of a tile of one row: their gradients, thresholds and sums of a segment, an input.
 const fn most_positions<S: Vector>() -> usize {
-    if S::FEW_TILES && S::LANES > 1 { 2 } else { 8 }
+    if S::FEW_TILES { few_positions::<S>() } else { 8 }
 }
 
 impl Kernel for DepthwiseBackwardWeight<'_> {

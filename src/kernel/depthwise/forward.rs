@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use super::{
     EDGE, INSIDE, MOST_READ, PAIRED, PARTIAL, Place, Prepared, SQUARE, SegmentWords, ThetaTable, Thetas, Tile, Walk,
-    all_lanes, apart, in_table, load, mask_of, spread,
+    all_lanes, apart, few_positions, in_table, load, mask_of, spread,
 };
 use crate::arith::min;
 use crate::kernel::Kernel;
@@ -38,11 +38,10 @@ const fn copied_lanes<S: Vector>() -> usize {
 
 /// Most positions of a tile of one row: their sums, weights and thresholds of a segment, a maximum.
 const fn most_positions<S: Vector>() -> usize {
-    match (S::REGISTERS, S::FEW_TILES && S::LANES > 1) {
-        (_, true) => 2,
-        (32.., _) => 8,
-        _ => 7,
+    if S::FEW_TILES {
+        return few_positions::<S>();
     }
+    if S::REGISTERS >= 32 { 8 } else { 7 }
 }
 
 impl Kernel for DepthwiseForward<'_> {

@@ -292,6 +292,12 @@ const INSIDE: usize = 0;
 const EDGE: usize = 1;
 const PARTIAL: usize = 2;
 
+/// Most positions of a tile without vectors, or with emulated ones. Builds without vectors leave these kernels out
+/// ([`VECTORS`](super::VECTORS)), so they run on old x86-64 CPUs and in tests alone: little code is worth more there than time.
+const fn few_positions<S: Vector>() -> usize {
+    if S::LANES > 1 { 2 } else { 4 }
+}
+
 /// A tile of positions of a row, or of two neighbouring rows.
 #[derive(Clone, Copy)]
 struct Tile {

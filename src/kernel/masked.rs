@@ -455,29 +455,25 @@ unsafe fn run_tile<S: Vector, const R: usize, const V: usize>(simd: S, panel: &P
 #[inline(always)]
 fn prefetch<S: Vector, const R: usize, const V: usize>(simd: S, panel: &Panel, place: &Place) {
     let (input, to, step) = place.next;
+    unrolled!(ROW in 0..R => prefetch_row::<S, V, true>(simd, to.wrapping_add(ROW * step)));
+    if panel.mask != Mask::Linear {
+        unrolled!(ROW in 0..R => prefetch_row::<S, V, false>(simd, input.wrapping_add(ROW * step)));
+    }
+}
+
+/// Prefetches the lines of a row of `V` vectors.
+#[inline(always)]
+fn prefetch_row<S: Vector, const V: usize, const WRITING: bool>(simd: S, row: *const f32) {
     // Lines are of 16 elements.
     let last = V * S::LANES - 1;
-    unrolled!(ROW in 0..R => {
-        let to = to.wrapping_add(ROW * step);
-        simd.prefetch_for_writing(to);
-        simd.prefetch_for_writing(to.wrapping_add(last));
-        if last > 32 {
-            simd.prefetch_for_writing(to.wrapping_add(16));
-            simd.prefetch_for_writing(to.wrapping_add(32));
+    for (offset, holds) in [(0, true), (last, true), (16, last > 32), (32, last > 32)] {
+        let line = row.wrapping_add(offset);
+        if holds && WRITING {
+            simd.prefetch_for_writing(line.cast_mut());
+        } else if holds {
+            simd.prefetch(line);
         }
-    });
-    if panel.mask == Mask::Linear {
-        return;
     }
-    unrolled!(ROW in 0..R => {
-        let input = input.wrapping_add(ROW * step);
-        simd.prefetch(input);
-        simd.prefetch(input.wrapping_add(last));
-        if last > 32 {
-            simd.prefetch(input.wrapping_add(16));
-            simd.prefetch(input.wrapping_add(32));
-        }
-    });
 }
 
 /// Pointers to every third row, and the distance of rows. Instructions scale the distance by 0, 1 or 2, so the pointers reach all

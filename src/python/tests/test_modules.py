@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -237,7 +238,7 @@ def test_fork() -> None:
     """A child of `fork` works though its parent's threads are not there; so do its results."""
     expected = in_child()
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        found = pool.map_async(in_kernels, range(4)).get(timeout=120)
+        found = pool.map_async(in_kernels, range(4)).get(timeout=300)
     assert found == [in_kernels(0)] * 4
     assert in_child() == expected
 
@@ -265,7 +266,7 @@ class Rows(torch.utils.data.Dataset):
 def test_data_loader_workers() -> None:
     in_child()
     rows = Rows()
-    loader = torch.utils.data.DataLoader(rows, batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=120)
+    loader = torch.utils.data.DataLoader(rows, batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=300)
     found = torch.cat(list(loader))
     assert torch.equal(found, torch.stack([rows[index] for index in range(8)]))
 
@@ -290,10 +291,10 @@ def test_python_threads_at_once() -> None:
 
 
 def test_calls_release_the_lock() -> None:
-    """While a call of a quarter of a second or more computes, another thread of Python's counts."""
+    """While calls of about a tenth of a second compute, another thread of Python's counts, not only between calls."""
     x = np.random.default_rng(1).standard_normal((16, 64, 96, 96), np.float32)
     w = np.ones((64, 64, 3, 3), np.float32)
-    ticks, done = [], threading.Event()
+    ticks, done, calls = [], threading.Event(), 0
 
     def count() -> None:
         while not done.wait(0.001):
@@ -301,12 +302,14 @@ def test_calls_release_the_lock() -> None:
 
     counter = threading.Thread(target=count)
     counter.start()
-    before = len(ticks)
-    convrelu.numpy.conv_relu(x, w, 0.0, padding=1, threads=1)
+    start, before = time.perf_counter(), len(ticks)
+    while time.perf_counter() - start < 1:
+        convrelu.numpy.conv_relu(x, w, 0.0, padding=1, threads=1)
+        calls += 1
     during = len(ticks) - before
     done.set()
     counter.join()
-    assert during > 10
+    assert during > 5 * calls
 
 
 def test_structures_are_the_headers(tmp_path) -> None:
@@ -354,14 +357,14 @@ def test_versions_are_one() -> None:
 
 
 def test_overhead_of_a_call() -> None:
-    """A call on a tiny layer costs 25 µs on a Zen 4; four times as much would be a wrapper too many. The best of many counts."""
-    import time
-
+    """A call on a tiny layer takes 3.8 times as long as PyTorch's own convolution, 26 µs on a Zen 4. Three times as much would be
+    a wrapper too many. The best of many counts, in this thread's own time."""
     x, layer = torch.randn(1, 2, 3, 3), ConvReLU2d(2, 2, 3)
-    best = math.inf
+    best = [math.inf, math.inf]
     for _ in range(300):
-        start = time.perf_counter()
-        for _ in range(20):
-            functional.conv_relu(x, layer.weight, layer.thresholds)
-        best = min(best, (time.perf_counter() - start) / 20)
-    assert best < 100e-6, f"{best * 1e6:.1f} µs"
+        for which, call in enumerate((functional.conv_relu, lambda x, w, _: torch.conv2d(x, w))):
+            start = time.thread_time()
+            for _ in range(20):
+                call(x, layer.weight, layer.thresholds)
+            best[which] = min(best[which], (time.thread_time() - start) / 20)
+    assert best[0] < 12 * best[1], f"{best[0] * 1e6:.1f} µs, PyTorch's {best[1] * 1e6:.1f}"

@@ -55,8 +55,8 @@ pub struct Tuning {
     pub backward_input: Option<BackwardInputAlgorithm>,
     /// Whether the forward pass clamps inputs once for all panels of output channels, where it can. If None, the CPU decides.
     pub packs: Option<bool>,
-    /// Whether the forward pass computes panels of one vector of output channels as two vectors of half its lanes, where it can. If
-    /// None, the CPU decides.
+    /// Whether the forward pass computes panels of one vector of output channels with vectors of half its lanes, where it can: with
+    /// one if that holds all channels, else with two. If None, the CPU decides.
     pub halves: Option<bool>,
     /// The least vectors of columns with which depthwise layers with channels first keep columns in lanes.
     pub strips: usize,

@@ -172,8 +172,7 @@ impl BatchReduce {
             reads: Reads::all_forward(desc),
             pads: desc.has_padding() && !call.thresholds.adds_nothing_to_padding(),
             single: is_single(desc),
-            halves: !linear
-                && !packs
+            halves: !packs
                 && call.kernels.has_halves()
                 && self.halves.unwrap_or_else(|| call.kernels.vectors_are_pairs()),
         };
@@ -212,7 +211,7 @@ impl BatchReduce {
                             view: &mut View::new(results, tensor),
                             images: 0..images.len(),
                             origin: block.start,
-                            channels: 0..panels.width,
+                            channels: 0..if walk.is_half(&panels) { panels.width / 2 } else { panels.width },
                         };
                         walk.block(&panels, padded, start, &place, input, &mut target);
                         own.store(call.kernels, results, panels.channels.clone(), &mut output, call.epilogue);
@@ -246,7 +245,7 @@ struct Walk<'a> {
     pads: bool,
     /// Whether the layer has a single position.
     single: bool,
-    /// Whether panels of one vector are computed as two vectors of half the lanes, where they can. The sums are the same, bit by bit.
+    /// Whether panels of one vector are computed with vectors of half the lanes, where they can. The sums are the same, bit by bit.
     halves: bool,
 }
 
@@ -313,6 +312,12 @@ impl<'a> Walk<'a> {
             channels,
             lanes,
         }
+    }
+
+    /// Whether one vector of half the lanes computes these panels. (With a single position it would gain nothing.)
+    fn is_half(&self, panels: &SomePanels<'_>) -> bool {
+        let lanes = self.call.kernels.lanes;
+        self.halves && !self.single && panels.count == 1 && panels.width == lanes && panels.channels.len() <= lanes / 2
     }
 
     /// Computes what padded taps add, for panels that no block has used yet: `padded[panel][tap][lane]`.
@@ -408,8 +413,9 @@ impl<'a> Walk<'a> {
             ending,
         };
         let lanes = self.call.kernels.lanes;
-        // Halves need a channel in the second half of each panel.
-        if self.halves && panels.width == lanes && panels.lanes.len() - panels.channels.len() < lanes / 2 {
+        // With both halves, linear layers would be slower than with whole vectors.
+        let both = || call.thresholds.is_some() && panels.lanes.len() - panels.channels.len() < lanes / 2;
+        if self.halves && panels.width == lanes && (self.is_half(panels) || both()) {
             self.call.kernels.batch_reduce_halves(call);
         } else {
             self.call.kernels.batch_reduce(call);

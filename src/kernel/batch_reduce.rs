@@ -72,11 +72,28 @@ pub(crate) const fn packed_len(steps: usize) -> usize {
     steps.saturating_add(ROW_GAP).saturating_mul(MOST_ROWS)
 }
 
-/// How tiles clamp inputs: not at all; as every CPU with the instruction set can; with AVX-512's encoding of a shorter vector's
-/// maximum.
-const NEVER: u8 = 0;
-const ALWAYS: u8 = 1;
+/// What a tile does: multiply; clamp, too; clamp with AVX-512's encoding of a shorter vector's maximum. The last two work on the
+/// first half of panels that are twice as wide as the tile, without clamps and with such.
+const LINEAR: u8 = 0;
+const CLAMPED: u8 = 1;
 const WITH_AVX512: u8 = 2;
+const LINEAR_HALF: u8 = 3;
+const HALF_WITH_AVX512: u8 = 4;
+
+/// Whether a tile clamps.
+const fn clamps(mode: u8) -> bool {
+    !matches!(mode, LINEAR | LINEAR_HALF)
+}
+
+/// Whether a tile needs AVX-512.
+const fn needs_avx512(mode: u8) -> bool {
+    matches!(mode, WITH_AVX512 | HALF_WITH_AVX512)
+}
+
+/// Vectors of a panel, if the tile has so many.
+const fn panel_vectors(mode: u8, vectors: usize) -> usize {
+    if matches!(mode, LINEAR_HALF | HALF_WITH_AVX512) { 2 * vectors } else { vectors }
+}
 
 /// Most rows of any tile.
 const MOST_ROWS: usize = 8;
@@ -159,6 +176,30 @@ impl BatchReduce<'_> {
         self.ending.as_ref().map(|ending| ending.tables(self.output.first))
     }
 
+    /// As [`Kernel::check`], if fewer than `dead` lanes of the last panel have no channel.
+    fn check_panels<S: Vector>(&self, dead: usize) {
+        let Self { panels, width, pitch, .. } = *self;
+        assert!(width.is_multiple_of(S::LANES) && (1..=most_vectors::<S>()).contains(&(width / S::LANES)));
+        let lanes = panels.saturating_mul(width);
+        assert!(panels >= 1 && lanes <= self.start.len() && self.tile >= 1);
+        let packed = self.taps.map_or(0, |taps| packed_len(taps.len()));
+        assert!(self.packed.is_empty() || packed <= self.packed.len());
+        assert!(lanes < self.output.channels + dead && self.output.channels <= lanes);
+        if let Some(taps) = &self.taps {
+            assert!(self.positions().last(0).saturating_add(taps.last(0)) < self.source.len());
+            let steps = taps.last(1).saturating_add(1);
+            assert!(
+                (panels - 1).saturating_mul(pitch).saturating_add(steps.saturating_mul(width)) <= self.weight.len()
+            );
+            assert!(self.thresholds.is_none_or(|thresholds| steps <= thresholds.len()));
+            // The steps of a line are adjacent in both tensors.
+            assert!(taps.counts[3] == 1 || taps.steps[0][3] == 1 && taps.steps[1][3] == 1);
+        }
+        if let Some(ending) = &self.ending {
+            ending.check(self.output.channels, self.output.last());
+        }
+    }
+
     /// Positions, in the source and in the output.
     fn positions(&self) -> Lattice<2> {
         let Lattice { counts, steps: [output] } = self.output.positions;
@@ -178,27 +219,8 @@ struct Tiling {
 
 impl Kernel for BatchReduce<'_> {
     fn check<S: Vector>(&self) {
-        let Self { panels, width, pitch, .. } = *self;
-        assert!(width.is_multiple_of(S::LANES) && (1..=most_vectors::<S>()).contains(&(width / S::LANES)));
         // Each panel has a channel in its last vector.
-        let lanes = panels.saturating_mul(width);
-        assert!(panels >= 1 && lanes <= self.start.len() && self.tile >= 1);
-        let packed = self.taps.map_or(0, |taps| packed_len(taps.len()));
-        assert!(self.packed.is_empty() || packed <= self.packed.len());
-        assert!(lanes < self.output.channels + S::LANES && self.output.channels <= lanes);
-        if let Some(taps) = &self.taps {
-            assert!(self.positions().last(0).saturating_add(taps.last(0)) < self.source.len());
-            let steps = taps.last(1).saturating_add(1);
-            assert!(
-                (panels - 1).saturating_mul(pitch).saturating_add(steps.saturating_mul(width)) <= self.weight.len()
-            );
-            assert!(self.thresholds.is_none_or(|thresholds| steps <= thresholds.len()));
-            // The steps of a line are adjacent in both tensors.
-            assert!(taps.counts[3] == 1 || taps.steps[0][3] == 1 && taps.steps[1][3] == 1);
-        }
-        if let Some(ending) = &self.ending {
-            ending.check(self.output.channels, self.output.last());
-        }
+        self.check_panels::<S>(S::LANES);
     }
 
     #[inline(always)]
@@ -211,8 +233,8 @@ impl Kernel for BatchReduce<'_> {
                     (Some(thresholds), Some(taps)) if !packed.is_empty() => {
                         Packed { taps, thresholds, rows: packed }.walk::<S, V>(simd, &self);
                     }
-                    (Some(_), _) => walk::<S, V, ALWAYS>(simd, &self),
-                    (None, _) => walk::<S, V, NEVER>(simd, &self),
+                    (Some(_), _) => walk::<S, V, CLAMPED>(simd, &self),
+                    (None, _) => walk::<S, V, LINEAR>(simd, &self),
                 }
             }
         });
@@ -228,6 +250,8 @@ impl Kernel for BatchReduce<'_> {
 /// A maximum that broadcasts its operand, which only AVX-512 can encode, makes one instruction of two. Measured on Zen 4, 48 to 12
 /// channels, 8 × 8 positions: 0.88 of the time of the long vectors, and 0.93 to 0.97 while the core's other thread is busy. With
 /// AVX2's two instructions it was 0.88 and 1.20, because then the two threads take turns to issue instructions.
+///
+/// A single panel of at most half as many channels is computed as one such vector, with tiles of eight rows.
 #[cfg(target_arch = "x86_64")]
 pub(super) struct Halves<'a>(BatchReduce<'a>);
 
@@ -239,19 +263,38 @@ impl<'a> Halves<'a> {
     pub(super) const unsafe fn new(call: BatchReduce<'a>) -> Self {
         Self(call)
     }
+
+    /// Whether the call is a single panel without a channel in its second half.
+    const fn has_one<S: Vector>(call: &BatchReduce<'_>) -> bool {
+        call.panels == 1 && call.output.channels <= S::LANES
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Kernel for Halves<'_> {
     fn check<S: Vector>(&self) {
-        self.0.check::<S>();
-        assert!(self.0.width == 2 * S::LANES && self.0.thresholds.is_some() && self.0.packed.is_empty());
+        let Self(call) = self;
+        assert!(call.width == 2 * S::LANES && call.packed.is_empty());
+        if Self::has_one::<S>(call) {
+            call.check_panels::<S>(2 * S::LANES);
+        } else {
+            call.check::<S>();
+            assert!(call.thresholds.is_some());
+        }
     }
 
     #[inline(always)]
     unsafe fn run<S: Vector>(self, simd: S) {
-        // SAFETY: checked; there are two vectors, and thresholds. AVX-512 is offered: `new` asks for it.
-        unsafe { walk::<S, 2, WITH_AVX512>(simd, &self.0) };
+        let Self(call) = self;
+        // SAFETY: checked; there are two vectors, and thresholds where the mode clamps. AVX-512 is offered: `new` asks for it. The
+        // first half has all channels where it is the only one.
+        unsafe {
+            match (Self::has_one::<S>(&call), call.thresholds) {
+                (true, None) => walk::<S, 1, LINEAR_HALF>(simd, &call),
+                (true, Some(_)) => walk::<S, 1, HALF_WITH_AVX512>(simd, &call),
+                (false, _) => walk::<S, 2, WITH_AVX512>(simd, &call),
+            }
+        }
     }
 }
 
@@ -260,7 +303,7 @@ impl Kernel for Halves<'_> {
 /// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. AVX-512 is [offered](Vector#offered)
 /// where it clamps so.
 #[inline(never)]
-unsafe fn walk<S: Vector, const V: usize, const CLAMP: u8>(simd: S, call: &BatchReduce<'_>) {
+unsafe fn walk<S: Vector, const V: usize, const MODE: u8>(simd: S, call: &BatchReduce<'_>) {
     let Tiling { positions, axis, rows, steps: [source_step, output_step] } = call.tiling::<S>(V);
     let epilogue = call.tables();
     let run = |panel: usize, [source, output]: [usize; 2], tiles: Range<usize>| {
@@ -273,7 +316,7 @@ unsafe fn walk<S: Vector, const V: usize, const CLAMP: u8>(simd: S, call: &Batch
             // SAFETY: checked: the positions of the tile read inside the source, and are the output's.
             unsafe {
                 let output = panel.output.add(output + rows.start * output_step);
-                Tile { panel: &panel, source, output }.run::<S, V, CLAMP>(simd, rows.len());
+                Tile { panel: &panel, source, output }.run::<S, V, MODE>(simd, rows.len());
             }
         }
     };
@@ -358,7 +401,7 @@ impl Packed<'_> {
                         let output = panel.output.add(tile.output);
                         #[cfg(feature = "internal-testing")]
                         super::seen::see::<S>(super::Tiles::Forward, 4, tile.rows, V);
-                        Tile { panel: &panel, source, output }.run::<S, V, NEVER>(simd, tile.rows);
+                        Tile { panel: &panel, source, output }.run::<S, V, LINEAR>(simd, tile.rows);
                     }
                 }
             }
@@ -458,13 +501,13 @@ impl Tile<'_, '_> {
     ///
     /// As [`compute`](Self::compute).
     #[inline(always)]
-    unsafe fn run<S: Vector, const V: usize, const CLAMP: u8>(&self, simd: S, rows: usize) {
+    unsafe fn run<S: Vector, const V: usize, const MODE: u8>(&self, simd: S, rows: usize) {
         let Some(epilogue) = self.panel.epilogue else {
             // SAFETY: as this function asks.
-            return unsafe { self.run_shape::<S, V, CLAMP>(simd, rows) };
+            return unsafe { self.run_shape::<S, V, MODE>(simd, rows) };
         };
         // SAFETY: as this function asks.
-        unsafe { self.run_finished::<S, V, CLAMP>(simd, rows, epilogue) };
+        unsafe { self.run_finished::<S, V, MODE>(simd, rows, epilogue) };
     }
 
     /// Computes the tile into a copy, in whole vectors, and finishes it from there.
@@ -473,7 +516,7 @@ impl Tile<'_, '_> {
     ///
     /// As [`compute`](Self::compute). The epilogue is the call's.
     #[inline(never)]
-    unsafe fn run_finished<S: Vector, const V: usize, const CLAMP: u8>(&self, simd: S, rows: usize, epilogue: &Tables) {
+    unsafe fn run_finished<S: Vector, const V: usize, const MODE: u8>(&self, simd: S, rows: usize, epilogue: &Tables) {
         let Panel { output_step: step, first, last, .. } = *self.panel;
         let mut copy = MaybeUninit::<[f32; MOST_TILE]>::uninit();
         let copy: *mut f32 = copy.as_mut_ptr().cast();
@@ -486,7 +529,7 @@ impl Tile<'_, '_> {
         // SAFETY: as this function asks: the copy has room for the rows of any tile. Then it holds them, the outputs are those of the
         // call, and checked: so are the channels.
         unsafe {
-            Tile { panel: &panel, output: copy, ..*self }.run_shape::<S, V, CLAMP>(simd, rows);
+            Tile { panel: &panel, output: copy, ..*self }.run_shape::<S, V, MODE>(simd, rows);
             epilogue.finish(simd, Finished { from: copy, from_step, at, step, rows, len, channels });
         }
     }
@@ -497,21 +540,21 @@ impl Tile<'_, '_> {
     ///
     /// As [`compute`](Self::compute).
     #[inline(always)]
-    unsafe fn run_shape<S: Vector, const V: usize, const CLAMP: u8>(&self, simd: S, rows: usize) {
+    unsafe fn run_shape<S: Vector, const V: usize, const MODE: u8>(&self, simd: S, rows: usize) {
         let single = self.panel.call.single;
         with_const!(rows, R in [1 2 3 4 5 6 7 8] if R <= most_rows::<S>(V) => {
             // Halves would hide which tiles of their own instruction set have not run.
             #[cfg(feature = "internal-testing")]
-            if CLAMP != WITH_AVX512 {
+            if matches!(MODE, LINEAR | CLAMPED) {
                 let single = R == 1 && chains::<S>(V) > 1 && single;
-                super::seen::see::<S>(super::Tiles::Forward, 2 * usize::from(single) + usize::from(CLAMP), R, V);
+                super::seen::see::<S>(super::Tiles::Forward, 2 * usize::from(single) + usize::from(MODE), R, V);
             }
             // SAFETY: as this function asks.
             unsafe {
                 if const { R == 1 && chains::<S>(V) > 1 } && single {
-                    self.compute::<S, R, V, { MOST_CHAINS }, CLAMP>(simd);
+                    self.compute::<S, R, V, { MOST_CHAINS }, MODE>(simd);
                 } else {
-                    self.compute::<S, R, V, 1, CLAMP>(simd);
+                    self.compute::<S, R, V, 1, MODE>(simd);
                 }
             }
         });
@@ -521,10 +564,10 @@ impl Tile<'_, '_> {
     ///
     /// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. AVX-512 is
     /// [offered](Vector#offered) where it clamps so. The panel is one of its panels, and the `R` positions of the tile are its own.
-    unsafe fn compute<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: u8>(&self, simd: S) {
+    unsafe fn compute<S: Vector, const R: usize, const V: usize, const N: usize, const MODE: u8>(&self, simd: S) {
         // SAFETY: as this function asks.
         outlined!(simd => unsafe {
-            let sums = self.sum::<S, R, V, N, CLAMP>(simd);
+            let sums = self.sum::<S, R, V, N, MODE>(simd);
             self.store(simd, sums);
         });
     }
@@ -533,7 +576,7 @@ impl Tile<'_, '_> {
     ///
     /// As [`compute`](Self::compute).
     #[inline(always)]
-    unsafe fn sum<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: u8>(
+    unsafe fn sum<S: Vector, const R: usize, const V: usize, const N: usize, const MODE: u8>(
         &self,
         simd: S,
     ) -> Sums<S, R, V> {
@@ -553,7 +596,7 @@ impl Tile<'_, '_> {
         let Some(taps) = self.panel.taps else { return sums[0] };
         // Hidden from the compiler. Otherwise it would give each row an address of its own, and spill these addresses.
         let source_step = black_box(self.panel.source_step);
-        let thresholds = if CLAMP != NEVER { call.thresholds.unwrap_or(&[]).as_ptr() } else { core::ptr::null() };
+        let thresholds = if clamps(MODE) { call.thresholds.unwrap_or(&[]).as_ptr() } else { core::ptr::null() };
         let Lattice { counts: [depth, height, width, len], steps: [source, steps] } = *taps;
         for d in 0..depth {
             for h in 0..height {
@@ -565,10 +608,10 @@ impl Tile<'_, '_> {
                         let line = Line {
                             source: self.source.add(d * source[0] + h * source[1] + w * source[2]),
                             source_step,
-                            weight: self.panel.weight.add(step * V * S::LANES),
-                            thresholds: thresholds.wrapping_add(if CLAMP != NEVER { step } else { 0 }),
+                            weight: self.panel.weight.add(step * panel_vectors(MODE, V) * S::LANES),
+                            thresholds: thresholds.wrapping_add(if clamps(MODE) { step } else { 0 }),
                         };
-                        line.add::<S, R, V, N, CLAMP>(simd, &mut sums, len);
+                        line.add::<S, R, V, N, MODE>(simd, &mut sums, len);
                     }
                 }
             }
@@ -635,7 +678,7 @@ impl Line {
     /// [In reach](Vector#in-reach): `len` elements at each of `R` rows, `len` steps of `V` vectors of weights, and as many
     /// thresholds where it clamps. AVX-512 is [offered](Vector#offered) where it clamps so.
     #[inline(always)]
-    unsafe fn add<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: u8>(
+    unsafe fn add<S: Vector, const R: usize, const V: usize, const N: usize, const MODE: u8>(
         self,
         simd: S,
         sums: &mut [Sums<S, R, V>; N],
@@ -657,25 +700,25 @@ impl Line {
         unsafe {
             while left >= UNROLL {
                 if const { S::AT_HAND == UNROLL } {
-                    add_at_hand::<S, R, V, N, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                    add_at_hand::<S, R, V, N, MODE>(simd, sums, rows, step, weight, thresholds);
                 } else {
                     few!(U in 0..UNROLL => {
                         let sums = &mut sums[const { chain::<S>(U, V, N) }];
-                        add_step::<S, R, V, U, CLAMP>(simd, sums, rows, step, weight, thresholds);
+                        add_step::<S, R, V, U, MODE>(simd, sums, rows, step, weight, thresholds);
                     });
                 }
                 unrolled!(GROUP in 0..R.div_ceil(rows_per_address::<S>()) => rows[GROUP] = rows[GROUP].add(UNROLL));
-                weight = weight.add(UNROLL * V * S::LANES);
-                if CLAMP != NEVER {
+                weight = weight.add(UNROLL * panel_vectors(MODE, V) * S::LANES);
+                if clamps(MODE) {
                     thresholds = thresholds.add(UNROLL);
                 }
                 left -= UNROLL;
             }
             while left > 0 {
-                add_step::<S, R, V, 0, CLAMP>(simd, &mut sums[0], rows, step, weight, thresholds);
+                add_step::<S, R, V, 0, MODE>(simd, &mut sums[0], rows, step, weight, thresholds);
                 unrolled!(GROUP in 0..R.div_ceil(rows_per_address::<S>()) => rows[GROUP] = rows[GROUP].add(1));
-                weight = weight.add(V * S::LANES);
-                if CLAMP != NEVER {
+                weight = weight.add(panel_vectors(MODE, V) * S::LANES);
+                if clamps(MODE) {
                     thresholds = thresholds.add(1);
                 }
                 left -= 1;
@@ -684,13 +727,13 @@ impl Line {
     }
 }
 
-/// [`Vector::broadcast_activated`] as `CLAMP` says.
+/// [`Vector::broadcast_activated`] as `MODE` says.
 ///
 /// # Safety
 ///
-/// As that function asks, for `WITH_AVX512` if `CLAMP` is so.
+/// As that function asks; AVX-512 is [offered](Vector#offered) where `MODE` needs it.
 #[inline(always)]
-unsafe fn activated<S: Vector, const SCALE: usize, const U: usize, const CLAMP: u8>(
+unsafe fn activated<S: Vector, const SCALE: usize, const U: usize, const MODE: u8>(
     simd: S,
     from: *const f32,
     step: usize,
@@ -698,7 +741,7 @@ unsafe fn activated<S: Vector, const SCALE: usize, const U: usize, const CLAMP: 
 ) -> S::f32s {
     // SAFETY: as this function asks.
     unsafe {
-        if const { CLAMP == WITH_AVX512 } {
+        if const { needs_avx512(MODE) } {
             simd.broadcast_activated::<SCALE, U, true>(from, step, theta)
         } else {
             simd.broadcast_activated::<SCALE, U, false>(from, step, theta)
@@ -712,7 +755,7 @@ unsafe fn activated<S: Vector, const SCALE: usize, const U: usize, const CLAMP: 
 ///
 /// [In reach](Vector#in-reach): the step. AVX-512 is [offered](Vector#offered) where it clamps so.
 #[inline(always)]
-unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, const CLAMP: u8>(
+unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, const MODE: u8>(
     simd: S,
     sums: &mut Sums<S, R, V>,
     rows: [*const f32; ADDRESSES],
@@ -722,16 +765,16 @@ unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, co
 ) {
     // SAFETY: in reach.
     unsafe {
-        let theta = simd.splat_f32s(if CLAMP != NEVER { *thresholds.add(U) } else { 0.0 });
-        let columns = load::<S, V>(simd, weight.add(U * V * S::LANES));
+        let theta = simd.splat_f32s(if clamps(MODE) { *thresholds.add(U) } else { 0.0 });
+        let columns = load::<S, V>(simd, weight.add(U * panel_vectors(MODE, V) * S::LANES));
         unrolled!(ROW in 0..R => {
             let row = rows[ROW / rows_per_address::<S>()];
             let scale = ROW % rows_per_address::<S>();
             let x = match scale {
-                _ if CLAMP == NEVER => simd.splat_f32s(*row.add(scale * step + U)),
-                0 => activated::<S, 0, U, CLAMP>(simd, row, step, theta),
-                1 => activated::<S, 1, U, CLAMP>(simd, row, step, theta),
-                _ => activated::<S, 2, U, CLAMP>(simd, row, step, theta),
+                _ if !clamps(MODE) => simd.splat_f32s(*row.add(scale * step + U)),
+                0 => activated::<S, 0, U, MODE>(simd, row, step, theta),
+                1 => activated::<S, 1, U, MODE>(simd, row, step, theta),
+                _ => activated::<S, 2, U, MODE>(simd, row, step, theta),
             };
             few!(VECTOR in 0..V => sums[ROW][VECTOR] = simd.mul_add(x, columns[VECTOR], sums[ROW][VECTOR]));
         });
@@ -744,7 +787,7 @@ unsafe fn add_step<S: Vector, const R: usize, const V: usize, const U: usize, co
 ///
 /// [In reach](Vector#in-reach): the steps.
 #[inline(always)]
-unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const N: usize, const CLAMP: u8>(
+unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const N: usize, const MODE: u8>(
     simd: S,
     sums: &mut [Sums<S, R, V>; N],
     rows: [*const f32; ADDRESSES],
@@ -754,11 +797,11 @@ unsafe fn add_at_hand<S: Vector, const R: usize, const V: usize, const N: usize,
 ) {
     // SAFETY: in reach: a vector has as many lanes as there are steps at hand.
     unsafe {
-        let theta = if CLAMP != NEVER { simd.load(thresholds) } else { simd.splat_f32s(0.0) };
+        let theta = if clamps(MODE) { simd.load(thresholds) } else { simd.splat_f32s(0.0) };
         let mut x = [theta; R];
         unrolled!(ROW in 0..R => {
             let own = simd.load(rows[ROW / rows_per_address::<S>()].add(ROW % rows_per_address::<S>() * step));
-            x[ROW] = if CLAMP != NEVER { simd.activate(own, theta) } else { own };
+            x[ROW] = if clamps(MODE) { simd.activate(own, theta) } else { own };
         });
         few!(U in 0..S::AT_HAND => {
             let columns = load::<S, V>(simd, weight.add(U * V * S::LANES));

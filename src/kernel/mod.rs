@@ -246,8 +246,8 @@ impl Kernels {
         matches!(self.isa, Isa::Avx512)
     }
 
-    /// As [`batch_reduce`](Self::batch_reduce), with tiles of vectors of half the lanes. The call clamps, but not once for all
-    /// panels. These are a vector wide, and each has a channel in its second half.
+    /// As [`batch_reduce`](Self::batch_reduce), with tiles of vectors of half the lanes. The call does not clamp once for all panels.
+    /// These are a vector wide. Either there is one, without a channel in its second half, or the call clamps and each has one there.
     pub(crate) fn batch_reduce_halves(&self, call: BatchReduce<'_>) {
         #[cfg(target_arch = "x86_64")]
         if self.has_halves() {

@@ -54,6 +54,7 @@ mod parameter;
 mod random;
 pub mod run;
 mod shape;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod threads;

@@ -133,7 +133,8 @@ impl Network {
         input.copy_from_slice(images);
         self.context.profile.add(ProfilePart::Data, start);
         let output = grown(&mut self.output, batch * self.layers.output().len());
-        self.layers.forward(&mut self.context, input, output)?;
+        let (layers, context) = (&mut self.layers, &mut self.context);
+        context.threads.inside(|| layers.forward(context, input, output))?;
         Ok(output)
     }
 
@@ -152,7 +153,8 @@ impl Network {
         self.context.profile.add(ProfilePart::Loss, start);
         let input = &self.input[..batch * self.layers.input().len()];
         // Nobody needs the gradient of the images.
-        self.layers.backward(&mut self.context, input, grad_output, None)?;
+        let (layers, context) = (&mut self.layers, &mut self.context);
+        context.threads.inside(|| layers.backward(context, input, grad_output, None))?;
         Ok(result)
     }
 }

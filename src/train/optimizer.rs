@@ -152,12 +152,14 @@ impl Optimizer {
     /// Makes one step with a learning rate. `number` counts the steps of a run from 1. The gradients are zero afterwards.
     pub fn step(&mut self, network: &mut Network, rate: f32, number: u64) {
         let threads = Threads::new(network.threads());
-        let mut index = 0;
-        network.visit_mut(|parameter| {
-            if parameter.is_trained() {
-                self.change(parameter, index, rate, number, threads);
-                index += 1;
-            }
+        threads.inside(|| {
+            let mut index = 0;
+            network.visit_mut(|parameter| {
+                if parameter.is_trained() {
+                    self.change(parameter, index, rate, number, threads);
+                    index += 1;
+                }
+            });
         });
     }
 

@@ -114,6 +114,11 @@ impl Channels {
         self.pitch == self.runs.step()
     }
 
+    /// The same channels without gaps.
+    pub(super) const fn dense(self) -> Self {
+        Self { pitch: self.runs.step(), offset: 0, ..self }
+    }
+
     /// Elements, gaps not counted.
     pub(super) const fn len(&self) -> usize {
         self.runs.outer * self.runs.step()

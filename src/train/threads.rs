@@ -38,6 +38,16 @@ impl Threads {
     pub(super) fn executor(&self) -> &dyn Executor {
         &self.pool
     }
+
+    /// Runs `work` on a thread of the pool, if there are several. From any other thread, each call of a kernel and each loop of a
+    /// layer would wake a thread of the pool, and sleep until that is done.
+    pub(super) fn inside<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
+        #[cfg(feature = "rayon")]
+        if self.count > 1 {
+            return rayon::scope(|_| work());
+        }
+        work()
+    }
 }
 
 /// The least elements that are worth a thread.
@@ -80,5 +90,13 @@ mod tests {
         let mut counts = vec![0u8; 100_000];
         for_each(Threads::new(3), counts.chunks_mut(1), |count| count[0] += 1);
         assert!(counts.iter().all(|&count| count == 1));
+    }
+
+    #[cfg(feature = "rayon")]
+    #[test]
+    fn several_threads_work_inside_of_the_pool() {
+        for (count, inside) in [(1, false), (2, true)] {
+            assert_eq!(Threads::new(count).inside(|| rayon::current_thread_index().is_some()), inside, "{count}");
+        }
     }
 }

@@ -311,10 +311,8 @@ impl DenseBlock {
                         }
                     }
                     timed(context, NORMALIZATION, |context| {
-                        norm.add_gradients(context, x, from, grad);
-                        if !inside {
-                            norm.advance(context, grad, from, part_mut(&mut grads, wide.0, &piece));
-                        }
+                        let advance = (!inside).then(|| part_mut(&mut grads, wide.0, &piece));
+                        norm.add_gradients(context, x, from, grad, advance);
                     });
                 }
                 norm.finish_gradients(count);

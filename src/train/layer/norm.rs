@@ -10,7 +10,8 @@ use crate::layout::Layout;
 use crate::train::context::{Context, Mode};
 use crate::train::parameter::{Kind, Parameter};
 use crate::train::shape::{Channels, Runs, Shape};
-use crate::train::threads::{for_each, share};
+use crate::train::shares::Shares;
+use crate::train::threads::for_each;
 use crate::train::vectorized::{LANES, fold, vectorized};
 
 /// Added to the variance, as in PyTorch.
@@ -66,6 +67,16 @@ pub(super) struct Debts {
     c: Vec<f32>,
 }
 
+/// The gradients of the output, and what the pass over them needs.
+struct Gradients<'a> {
+    /// Dense.
+    g: &'a [f32],
+    /// The mean of each channel, and the factor `a`.
+    factors: [&'a [f32]; 2],
+    /// A tensor that lies as the input, to which `a · g` is added. Empty if there is none.
+    scaled: &'a mut [f32],
+}
+
 /// Two sums per channel: of moments Σ x and Σ x², of gradients Σ g and Σ g · (x − mean).
 #[derive(Debug)]
 struct Sums(Vec<[f64; 2]>);
@@ -76,35 +87,43 @@ impl Sums {
         Self(vec![[0.0; 2]; channels])
     }
 
-    /// Adds those of a tensor `x`, or of one and its dense gradients with the means of the channels, to the channels from
-    /// `first` on. Every channel is summed in one order, whatever the number of threads.
-    fn add(&mut self, context: &mut Context, at: Channels, x: &[f32], gradients: Option<[&[f32]; 2]>, first: usize) {
+    /// Adds those of a tensor `x`, or of one and its gradients, to the channels from `first` on. Every channel is summed in one
+    /// order, whatever the number of threads.
+    fn add(&mut self, context: &mut Context, at: Channels, x: &[f32], gradients: Option<Gradients<'_>>, first: usize) {
         let Runs { outer, channels, inner } = at.runs;
         let threads = context.threads;
         let totals = &mut self.0[first..first + channels];
-        let moments = |total: &mut [f64; 2], count: usize, [near, sum, squares]: [f32; TERMS]| {
-            let [near, sum, squares, count] = [near.into(), sum.into(), squares.into(), count as f64];
+        let sums_gradients = gradients.is_some();
+        let mut add = |channel: usize, count: usize, [near, sum, squares]: [f32; TERMS]| {
+            let ([near, sum, squares], count) = ([near, sum, squares].map(f64::from), count as f64);
+            let total = &mut totals[channel];
             total[0] += sum + near * count;
-            total[1] += squares + near * (2.0 * sum + near * count);
-        };
-        let products = |total: &mut [f64; 2], [_, sum, products]: [f32; TERMS]| {
-            total[0] += f64::from(sum);
-            total[1] += f64::from(products);
+            total[1] += if sums_gradients { squares } else { squares + near * (2.0 * sum + near * count) };
         };
         match at.layout {
             Layout::Nchw => {
-                // [plane][term], a plane being a channel of an image.
+                // [image][channel][term]
                 let mut parts = context.take(outer * channels * TERMS);
-                let planes = share(outer * channels, inner, threads);
-                for_each(threads, parts.chunks_mut(planes * TERMS).enumerate(), |(job, parts)| match gradients {
-                    None => plane_moments(x, at, job * planes, parts),
-                    Some([g, mean]) => plane_products(x, g, at, mean, job * planes, parts),
-                });
-                for parts in parts.as_chunks::<TERMS>().0.chunks_exact(channels) {
-                    match gradients {
-                        None => totals.iter_mut().zip(parts).for_each(|(total, part)| moments(total, inner, *part)),
-                        Some(_) => totals.iter_mut().zip(parts).for_each(|(total, part)| products(total, *part)),
+                let shares = Shares::new(at.runs, threads);
+                let terms = Channels { runs: Runs { inner: TERMS, ..at.runs }, ..at }.dense();
+                let jobs = shares.of_mut(&mut parts, terms);
+                match gradients {
+                    None => for_each(threads, jobs.into_iter(), |(share, parts)| {
+                        let (x, at) = share.of(x, at);
+                        plane_moments(x, at, parts);
+                    }),
+                    Some(Gradients { g, factors, scaled }) => {
+                        let mut scaled = shares.of_mut(scaled, at).into_iter();
+                        let jobs: Vec<_> = jobs.into_iter().map(|job| (job, scaled.next())).collect();
+                        for_each(threads, jobs.into_iter(), |((share, parts), scaled)| {
+                            let ((x, own), (g, g_at)) = (share.of(x, at), share.of(g, at.dense()));
+                            let dx = scaled.map_or(&mut [][..], |(_, dx)| dx);
+                            plane_products(x, g, [own, g_at], share.of_channels(factors), parts, dx);
+                        });
                     }
+                }
+                for (plane, part) in parts.as_chunks::<TERMS>().0.iter().enumerate() {
+                    add(plane % channels, inner, *part);
                 }
                 context.give(parts);
             }
@@ -112,23 +131,25 @@ impl Sums {
                 // [block][term][channel]
                 let mut parts = context.take(outer.div_ceil(ROWS) * TERMS * channels);
                 let block = |index: usize| index * ROWS..((index + 1) * ROWS).min(outer);
-                for_each(threads, parts.chunks_mut(TERMS * channels).enumerate(), |(index, part)| {
-                    let rows = block(index);
-                    let x = &x[rows.start * at.pitch..];
-                    match gradients {
-                        None => row_moments(x, at, rows.len(), part),
-                        Some([g, mean]) => {
-                            row_products(x, &g[rows.start * channels..rows.end * channels], at, mean, part);
-                        }
+                let jobs = parts.chunks_mut(TERMS * channels).enumerate();
+                match gradients {
+                    None => for_each(threads, jobs, |(index, part)| {
+                        let rows = block(index);
+                        row_moments(&x[rows.start * at.pitch..], at, rows.len(), part);
+                    }),
+                    Some(Gradients { g, factors, scaled }) => {
+                        let mut scaled = scaled.chunks_mut(ROWS * at.pitch);
+                        let jobs: Vec<_> = jobs.map(|job| (job, scaled.next().unwrap_or_default())).collect();
+                        for_each(threads, jobs.into_iter(), |((index, part), dx)| {
+                            let rows = block(index);
+                            let g = &g[rows.start * channels..rows.end * channels];
+                            row_products(&x[rows.start * at.pitch..], g, at, factors, part, dx);
+                        });
                     }
-                });
+                }
                 for (index, part) in parts.chunks_exact(TERMS * channels).enumerate() {
-                    for (c, total) in totals.iter_mut().enumerate() {
-                        let part = [part[c], part[channels + c], part[2 * channels + c]];
-                        match gradients {
-                            None => moments(total, block(index).len(), part),
-                            Some(_) => products(total, part),
-                        }
+                    for channel in 0..channels {
+                        add(channel, block(index).len(), [0, 1, 2].map(|term| part[term * channels + channel]));
                     }
                 }
                 context.give(parts);
@@ -193,30 +214,34 @@ impl Debts {
     /// Adds the missing terms to the channels `at` of `dx`. They lie as those of `x`, and their first number is `first`.
     pub(super) fn settle(&self, context: &Context, x: &[f32], at: Channels, first: usize, dx: &mut [f32]) {
         let channels = first..first + at.runs.channels;
-        let Self { mean, b, c } = self;
-        let [mean, b, c] = [mean, b, c].map(|values| &values[channels.clone()]);
-        let steps = share(at.runs.outer, at.runs.step(), context.threads);
-        let jobs = dx.chunks_mut(steps * at.pitch).zip(x.chunks(steps * at.pitch));
-        for_each(context.threads, jobs, |(dx, x)| settle(x, at, [mean, b, c], dx));
+        let factors = [&self.mean, &self.b, &self.c].map(|values| &values[channels.clone()]);
+        let jobs = Shares::new(at.runs, context.threads).of_mut(dx, at);
+        for_each(context.threads, jobs.into_iter(), |(share, dx)| {
+            let (x, at) = share.of(x, at);
+            settle(x, at, share.of_channels(factors), dx);
+        });
     }
 }
 
-/// The planes of a tensor from number `first` on, counted through all images: the channel and the place of each.
+/// The planes of a tensor, a plane being a channel of an image.
 #[inline(always)]
-fn planes(at: Channels, first: usize) -> impl Iterator<Item = (usize, usize)> {
-    let Runs { channels, inner, .. } = at.runs;
-    (first..).map(move |plane| {
-        let (image, channel) = (plane / channels, plane % channels);
-        (channel, image * at.pitch + at.offset + channel * inner)
-    })
+fn planes(x: &[f32], at: Channels) -> impl Iterator<Item = &[f32]> {
+    let Runs { outer, inner, .. } = at.runs;
+    x.chunks(at.pitch).take(outer).flat_map(move |x| x[at.offset..][..at.runs.step()].chunks_exact(inner))
+}
+
+/// The same, to be changed. None of an empty tensor.
+#[inline(always)]
+fn planes_mut(x: &mut [f32], at: Channels) -> impl Iterator<Item = &mut [f32]> {
+    let Runs { outer, inner, .. } = at.runs;
+    x.chunks_mut(at.pitch).take(outer).flat_map(move |x| x[at.offset..][..at.runs.step()].chunks_exact_mut(inner))
 }
 
 vectorized! {
-    /// The terms of the moments of planes from number `first` on. The value near the mean is the mean of the first elements, so a
-    /// few values that are far from all others do not spoil the sums.
-    fn plane_moments<'a>(x: &'a [f32], at: Channels, first: usize, parts: &'a mut [f32]) {
-        for (part, (_, place)) in parts.as_chunks_mut::<TERMS>().0.iter_mut().zip(planes(at, first)) {
-            let x = &x[place..][..at.runs.inner];
+    /// The terms of the moments of planes. The value near the mean is the mean of the first elements, so a few values that are far
+    /// from all others do not spoil the sums.
+    fn plane_moments<'a>(x: &'a [f32], at: Channels, parts: &'a mut [f32]) {
+        for (part, x) in parts.as_chunks_mut::<TERMS>().0.iter_mut().zip(planes(x, at)) {
             let (whole, rest) = x.as_chunks::<LANES>();
             let near = match whole.first() {
                 Some(lanes) => fold(*lanes) / LANES as f32,
@@ -239,12 +264,22 @@ vectorized! {
         }
     }
 
-    /// The terms of the sums of gradients, of planes from number `first` on. `g` is dense.
-    fn plane_products<'a>(x: &'a [f32], g: &'a [f32], at: Channels, mean: &'a [f32], first: usize, parts: &'a mut [f32]) {
-        let inner = at.runs.inner;
-        let places = planes(at, first).zip(first..);
-        for (part, ((channel, place), plane)) in parts.as_chunks_mut::<TERMS>().0.iter_mut().zip(places) {
-            let (x, g, mean) = (&x[place..][..inner], &g[plane * inner..][..inner], mean[channel]);
+    /// The terms of the sums of gradients, of planes. Then `dx += a · g`, while `g` is in the first cache, unless `dx` is empty. It
+    /// lies as `x`.
+    fn plane_products<'a>(
+        x: &'a [f32],
+        g: &'a [f32],
+        at: [Channels; 2],
+        factors: [&'a [f32]; 2],
+        parts: &'a mut [f32],
+        dx: &'a mut [f32],
+    ) {
+        let ([mean, a], inner) = (factors, at[0].runs.inner);
+        let mut planes_of_dx = planes_mut(dx, at[0]);
+        let channels = (0..mean.len()).cycle();
+        let read = planes(x, at[0]).zip(planes(g, at[1])).zip(channels);
+        for (part, ((x, g), channel)) in parts.as_chunks_mut::<TERMS>().0.iter_mut().zip(read) {
+            let (x, g, mean) = (&x[..inner], &g[..inner], mean[channel]);
             let [mut sums, mut products] = [[0.0f32; LANES]; 2];
             let ((whole_x, rest_x), (whole_g, rest_g)) = (x.as_chunks::<LANES>(), g.as_chunks::<LANES>());
             for (x, g) in whole_x.iter().zip(whole_g) {
@@ -258,6 +293,10 @@ vectorized! {
                 products[i] += g * (x - mean);
             }
             *part = [0.0, fold(sums), fold(products)];
+            if let Some(dx) = planes_of_dx.next() {
+                let a = a[channel];
+                dx.iter_mut().zip(g).for_each(|(dx, g)| *dx += a * g);
+            }
         }
     }
 
@@ -282,33 +321,38 @@ vectorized! {
         }
     }
 
-    /// As [`plane_products`], for every channel of some rows that hold all channels.
-    fn row_products<'a>(x: &'a [f32], g: &'a [f32], at: Channels, mean: &'a [f32], part: &'a mut [f32]) {
-        let channels = at.runs.channels;
+    /// As [`plane_products`], for every channel of some rows that hold all channels. `g` is dense.
+    fn row_products<'a>(
+        x: &'a [f32],
+        g: &'a [f32],
+        at: Channels,
+        factors: [&'a [f32]; 2],
+        part: &'a mut [f32],
+        dx: &'a mut [f32],
+    ) {
+        let ([mean, a], channels) = (factors, at.runs.channels);
         part.fill(0.0);
         let (sums, products) = part[channels..].split_at_mut(channels);
+        let mut rows_of_dx = dx.chunks_mut(at.pitch);
         for (row, g) in x.chunks(at.pitch).zip(g.chunks_exact(channels)) {
             let row = &row[at.offset..][..channels];
             for ((((x, g), mean), sum), product) in row.iter().zip(g).zip(mean).zip(&mut *sums).zip(&mut *products) {
                 *sum += g;
                 *product += g * (x - mean);
             }
+            if let Some(dx) = rows_of_dx.next() {
+                let dx = &mut dx[at.offset..][..channels];
+                dx.iter_mut().zip(g).zip(a).for_each(|((dx, g), a)| *dx += a * g);
+            }
         }
     }
 
-    /// `y = a · (x − mean) + bias`, over outer steps. `y` is dense.
-    fn scale<'a>(x: &'a [f32], at: Channels, factors: &'a Factors, y: &'a mut [f32]) {
-        let Factors { mean, a, bias, .. } = factors;
-        for (x, y) in x.chunks(at.pitch).zip(y.chunks_exact_mut(at.runs.step())) {
-            let x = &x[at.offset..];
-            map([x, x], y, at.runs, [mean, a, bias, a], |x, _, _, [mean, a, bias, _]| a * (x - mean) + bias);
-        }
-    }
-
-    /// `dx += a · g`, over outer steps. `g` is dense.
-    fn add_scaled<'a>(g: &'a [f32], at: Channels, a: &'a [f32], dx: &'a mut [f32]) {
-        for (g, dx) in g.chunks_exact(at.runs.step()).zip(dx.chunks_mut(at.pitch)) {
-            map([g, g], &mut dx[at.offset..], at.runs, [a; 4], |_, g, dx, [a, ..]| dx + a * g);
+    /// `y = a · (x − mean) + bias`, over outer steps.
+    fn scale<'a>(x: &'a [f32], at: [Channels; 2], factors: [&'a [f32]; 3], y: &'a mut [f32]) {
+        let [mean, a, bias] = factors;
+        for (x, y) in x.chunks(at[0].pitch).zip(y.chunks_mut(at[1].pitch)) {
+            let x = &x[at[0].offset..];
+            map([x, x], y, at[0].runs, [mean, a, bias, a], |x, _, _, [mean, a, bias, _]| a * (x - mean) + bias);
         }
     }
 
@@ -321,12 +365,10 @@ vectorized! {
         }
     }
 
-    /// `dx = a · g + b · (x − mean) + c`, over outer steps. All are dense.
-    fn combine<'a>(x: &'a [f32], g: &'a [f32], runs: Runs, factors: &'a Factors, dx: &'a mut [f32]) {
-        let Factors { mean, a, b, c, .. } = factors;
-        let step = runs.step();
-        for ((x, g), dx) in x.chunks_exact(step).zip(g.chunks_exact(step)).zip(dx.chunks_exact_mut(step)) {
-            map([x, g], dx, runs, [mean, a, b, c], |x, g, _, [mean, a, b, c]| a * g + (b * (x - mean) + c));
+    /// `dx = a · g + b · (x − mean) + c`, over outer steps. All lie alike.
+    fn combine<'a>(x: &'a [f32], g: &'a [f32], at: Channels, factors: [&'a [f32]; 4], dx: &'a mut [f32]) {
+        for ((x, g), dx) in x.chunks(at.pitch).zip(g.chunks(at.pitch)).zip(dx.chunks_mut(at.pitch)) {
+            map([x, g], dx, at.runs, factors, |x, g, _, [mean, a, b, c]| a * g + (b * (x - mean) + c));
         }
     }
 }
@@ -437,15 +479,33 @@ impl BatchNorm {
 
     /// Normalises some images of the batch: the channels of `x` that `at` names, into a dense `y`.
     pub(super) fn apply(&self, context: &Context, x: &[f32], at: Channels, y: &mut [f32]) {
-        let steps = share(at.runs.outer, at.runs.step(), context.threads);
-        let jobs = y.chunks_mut(steps * at.runs.step()).zip(x.chunks(steps * at.pitch));
-        for_each(context.threads, jobs, |(y, x)| scale(x, at, &self.factors, y));
+        let Factors { mean, a, bias, .. } = &self.factors;
+        let jobs = Shares::new(at.runs, context.threads).of_mut(y, at.dense());
+        for_each(context.threads, jobs.into_iter(), |(share, y)| {
+            let (x, own) = share.of(x, at);
+            scale(x, [own, share.at(at.dense())], share.of_channels([mean, a, bias]), y);
+        });
     }
 
     /// Adds the gradients `g` of some images of the batch to the sums. They are dense, and are those of the output of
-    /// [`apply`](Self::apply).
-    pub(super) fn add_gradients(&mut self, context: &mut Context, x: &[f32], at: Channels, g: &[f32]) {
-        self.sums.add(context, at, x, Some([g, &self.factors.mean]), 0);
+    /// [`apply`](Self::apply). Adds the part of the gradient of the input that does not need the whole batch to the channels `at` of
+    /// `advance`, if there is one. The rest is a [debt](Self::owe).
+    pub(super) fn add_gradients(
+        &mut self,
+        context: &mut Context,
+        x: &[f32],
+        at: Channels,
+        g: &[f32],
+        advance: Option<&mut [f32]>,
+    ) {
+        let Factors { mean, a, .. } = &self.factors;
+        self.sums.add(
+            context,
+            at,
+            x,
+            Some(Gradients { g, factors: [mean, a], scaled: advance.unwrap_or_default() }),
+            0,
+        );
     }
 
     /// Adds the gradients of the parameters, after [`add_gradients`](Self::add_gradients) has got the whole batch of `count`
@@ -470,18 +530,13 @@ impl BatchNorm {
     /// The gradient `dx` of some images of the batch, from their values and the gradients of the output, after
     /// [`finish_gradients`](Self::finish_gradients). All are dense.
     pub(super) fn differentiate(&self, context: &Context, x: &[f32], g: &[f32], dx: &mut [f32]) {
-        let runs = self.shape.runs(context.batch);
-        let len = share(runs.outer, runs.step(), context.threads) * runs.step();
-        let jobs = dx.chunks_mut(len).zip(x.chunks(len)).zip(g.chunks(len));
-        for_each(context.threads, jobs, |((dx, x), g)| combine(x, g, runs, &self.factors, dx));
-    }
-
-    /// Adds the part of the gradient that does not need the whole batch to the channels `at` of `dx`, before
-    /// [`finish_gradients`](Self::finish_gradients). The rest is a [debt](Self::owe).
-    pub(super) fn advance(&self, context: &Context, g: &[f32], at: Channels, dx: &mut [f32]) {
-        let steps = share(at.runs.outer, at.runs.step(), context.threads);
-        let jobs = dx.chunks_mut(steps * at.pitch).zip(g.chunks(steps * at.runs.step()));
-        for_each(context.threads, jobs, |(dx, g)| add_scaled(g, at, &self.factors.a, dx));
+        let Factors { mean, a, b, c, .. } = &self.factors;
+        let at = Channels::all(self.shape, context.batch);
+        let jobs = Shares::new(at.runs, context.threads).of_mut(dx, at);
+        for_each(context.threads, jobs.into_iter(), |(share, dx)| {
+            let ((x, own), (g, _)) = (share.of(x, at), share.of(g, at));
+            combine(x, g, own, share.of_channels([mean, a, b, c]), dx);
+        });
     }
 
     /// Adds the rest to the debts of its channels, which are the last ones of `debts`.
@@ -537,7 +592,7 @@ impl Layer for BatchNorm {
         grad_input: Option<&mut [f32]>,
     ) -> Result<(), Error> {
         let at = Channels::all(self.shape, context.batch);
-        self.add_gradients(context, input, at, grad_output);
+        self.add_gradients(context, input, at, grad_output, None);
         self.finish_gradients(at.count());
         if let Some(grad_input) = grad_input {
             self.differentiate(context, input, grad_output, grad_input);

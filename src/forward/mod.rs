@@ -270,11 +270,17 @@ const fn share_out(desc: &ConvDesc, panels: usize, threads: usize, depthwise: bo
     let size = desc.output_size();
     let axis = long_axis(size);
     let finest = min(volume(size) / LEAST_POSITIONS, size[axis]);
-    // With channels first, the panels of a block share a copy of its input. Making this copy takes about as long as the products
-    // of one tap.
-    let copied = matches!(desc.tensor_layout(), Layout::Nchw) && !depthwise;
-    let shared = 1 + if copied { 16 / desc.taps() } else { 0 };
-    let reading = if depthwise { 0 } else { 16 * POSITIONS_PER_READING / inner_positions(size) };
+    let first = matches!(desc.tensor_layout(), Layout::Nchw);
+    let (shared, reading) = match (depthwise, first) {
+        // With channels first, the panels of a block share a copy of its input. Making this copy takes about as long as the products
+        // of one tap.
+        (false, _) => {
+            (1 + if first { 16 / desc.taps() } else { 0 }, 16 * POSITIONS_PER_READING / inner_positions(size))
+        }
+        // Planes share nothing, and rather than parts of all planes a task gets some whole ones, which lie together.
+        (true, true) => (0, 1),
+        (true, false) => (1, 0),
+    };
     let items = [desc.batch(), size[axis], panels];
     Split::new(Work { items, finest, shared, reading, consecutive: false }, threads)
 }

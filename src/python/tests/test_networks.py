@@ -161,6 +161,11 @@ def test_threshold_statistics() -> None:
     assert threshold_statistics(model)[0].dead is None
 
 
+# What two programs' losses of one network may differ by, in float32: 3e-7 of a loss of 0.2 was measured on one CPU, with three
+# instruction sets, and every CPU rounds in another order.
+LOSS = 4e-6
+
+
 def test_weights_of_the_crates_trainer(tmp_path) -> None:
     """Files move both ways: names and shapes of a network are those that the crate's trainer writes.
 
@@ -187,7 +192,7 @@ def test_weights_of_the_crates_trainer(tmp_path) -> None:
 
     with open(Path(run) / "metrics.csv") as file:
         expected = float(list(csv.DictReader(file))[-1]["test_loss"])
-    assert loss() == pytest.approx(expected, rel=5e-7)
+    assert loss() == pytest.approx(expected, rel=LOSS)
 
     program = os.environ.get("CONVRELU_PROGRAM")
     if program is None:
@@ -198,7 +203,7 @@ def test_weights_of_the_crates_trainer(tmp_path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file(model.state_dict(), file)
     printed = subprocess.run([program, "eval", "--json", "--weights", str(file), run], check=True, capture_output=True, text=True)
-    assert json.loads(printed.stdout)["loss"] == pytest.approx(loss(), rel=5e-7)
+    assert json.loads(printed.stdout)["loss"] == pytest.approx(loss(), rel=LOSS)
 
 
 def run_onnx(model: nn.Module, x: torch.Tensor, path) -> tuple[list[str], np.ndarray]:

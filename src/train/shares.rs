@@ -36,27 +36,65 @@ impl Shares {
         }
     }
 
-    /// The parts of a tensor that has these outer steps and channels. Its runs may have another length.
-    pub(super) fn of_mut(self, tensor: &mut [f32], at: Channels) -> Vec<(Share, &mut [f32])> {
-        let Self { runs: Runs { outer, channels, .. }, steps, .. } = self;
-        let cut = self.channels < channels;
-        let mut parts = Vec::new();
-        for (index, tensor) in tensor.chunks_mut(steps * at.pitch).take(outer.div_ceil(steps)).enumerate() {
-            let outer = index * steps..((index + 1) * steps).min(outer);
-            let tensor = &mut tensor[at.offset..];
-            if !cut {
-                parts.push((Share { outer, channels: 0..channels }, tensor));
-                continue;
-            }
-            let some = tensor[..at.runs.step()].chunks_mut(self.channels * at.runs.inner);
-            parts.extend(some.zip((0..channels).step_by(self.channels)).map(|(tensor, first)| {
-                let channels = first..(first + self.channels).min(channels);
-                (Share { outer: outer.clone(), channels }, tensor)
-            }));
-        }
-        parts
+    /// The parts of a tensor that has these outer steps and channels. Its runs may have another length. None of an empty tensor.
+    pub(super) fn of_mut(self, tensor: &mut [f32], at: Channels) -> PartsMut<'_> {
+        let count = if tensor.is_empty() { 0 } else { self.runs.outer.div_ceil(self.steps) * self.per_step() };
+        PartsMut { shares: self, at, indices: 0..count, rest: tensor, step: &mut [] }
+    }
+
+    /// Shares of one step, or of some whole ones.
+    const fn per_step(&self) -> usize {
+        self.runs.channels.div_ceil(self.channels.max(1))
     }
 }
+
+/// The shares of a tensor, each with its elements from the first one on. Nothing is allocated.
+pub(super) struct PartsMut<'a> {
+    shares: Shares,
+    at: Channels,
+    indices: Range<usize>,
+    /// What lies behind the current steps.
+    rest: &'a mut [f32],
+    /// The channels of the current step that are not cut off yet.
+    step: &'a mut [f32],
+}
+
+/// The first elements, which are cut off, or all if there are fewer.
+fn cut<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let (first, others) = std::mem::take(rest).split_at_mut(len.min(rest.len()));
+    *rest = others;
+    first
+}
+
+impl<'a> Iterator for PartsMut<'a> {
+    type Item = (Share, &'a mut [f32]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Self { shares, at, .. } = *self;
+        let Shares { runs: Runs { outer, channels, .. }, steps, channels: some } = shares;
+        let index = self.indices.next()?;
+        let (step, part) = (index / shares.per_step() * steps, index % shares.per_step());
+        if part == 0 {
+            let steps = cut(&mut self.rest, steps * at.pitch);
+            self.step = &mut steps[at.offset..];
+        }
+        let tensor = if some < channels {
+            let left = (channels - part * some).min(some);
+            cut(&mut self.step, left * at.runs.inner)
+        } else {
+            std::mem::take(&mut self.step)
+        };
+        let share =
+            Share { outer: step..(step + steps).min(outer), channels: part * some..((part + 1) * some).min(channels) };
+        Some((share, tensor))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.indices.size_hint()
+    }
+}
+
+impl ExactSizeIterator for PartsMut<'_> {}
 
 impl Share {
     /// Where the part of a tensor lies that begins at the share.
@@ -90,7 +128,7 @@ mod tests {
                 let at = Channels::of(channels + total, first, shape, outer);
                 let mut tensor = vec![0.0; outer * at.pitch];
                 let shares = Shares::new(at.runs, Threads::new(threads));
-                let parts = shares.of_mut(&mut tensor, at);
+                let parts: Vec<_> = shares.of_mut(&mut tensor, at).collect();
                 let most = parts.iter().map(|(share, _)| share.outer.len() * share.channels.len()).max().unwrap();
                 // Free threads fetch the next share, and a share is worth a thread.
                 let ideal = (outer * channels).div_ceil(threads);

@@ -108,14 +108,14 @@ impl Sums {
                 let terms = Channels { runs: Runs { inner: TERMS, ..at.runs }, ..at }.dense();
                 let jobs = shares.of_mut(&mut parts, terms);
                 match gradients {
-                    None => for_each(threads, jobs.into_iter(), |(share, parts)| {
+                    None => for_each(threads, jobs, |(share, parts)| {
                         let (x, at) = share.of(x, at);
                         plane_moments(x, at, parts);
                     }),
                     Some(Gradients { g, factors, scaled }) => {
-                        let mut scaled = shares.of_mut(scaled, at).into_iter();
-                        let jobs: Vec<_> = jobs.into_iter().map(|job| (job, scaled.next())).collect();
-                        for_each(threads, jobs.into_iter(), |((share, parts), scaled)| {
+                        let mut scaled = shares.of_mut(scaled, at);
+                        let jobs = jobs.map(|job| (job, scaled.next()));
+                        for_each(threads, jobs, |((share, parts), scaled)| {
                             let ((x, own), (g, g_at)) = (share.of(x, at), share.of(g, at.dense()));
                             let dx = scaled.map_or(&mut [][..], |(_, dx)| dx);
                             plane_products(x, g, [own, g_at], share.of_channels(factors), parts, dx);
@@ -139,8 +139,8 @@ impl Sums {
                     }),
                     Some(Gradients { g, factors, scaled }) => {
                         let mut scaled = scaled.chunks_mut(ROWS * at.pitch);
-                        let jobs: Vec<_> = jobs.map(|job| (job, scaled.next().unwrap_or_default())).collect();
-                        for_each(threads, jobs.into_iter(), |((index, part), dx)| {
+                        let jobs = jobs.map(|job| (job, scaled.next().unwrap_or_default()));
+                        for_each(threads, jobs, |((index, part), dx)| {
                             let rows = block(index);
                             let g = &g[rows.start * channels..rows.end * channels];
                             row_products(&x[rows.start * at.pitch..], g, at, factors, part, dx);
@@ -216,7 +216,7 @@ impl Debts {
         let channels = first..first + at.runs.channels;
         let factors = [&self.mean, &self.b, &self.c].map(|values| &values[channels.clone()]);
         let jobs = Shares::new(at.runs, context.threads).of_mut(dx, at);
-        for_each(context.threads, jobs.into_iter(), |(share, dx)| {
+        for_each(context.threads, jobs, |(share, dx)| {
             let (x, at) = share.of(x, at);
             settle(x, at, share.of_channels(factors), dx);
         });
@@ -481,7 +481,7 @@ impl BatchNorm {
     pub(super) fn apply(&self, context: &Context, x: &[f32], at: Channels, y: &mut [f32]) {
         let Factors { mean, a, bias, .. } = &self.factors;
         let jobs = Shares::new(at.runs, context.threads).of_mut(y, at.dense());
-        for_each(context.threads, jobs.into_iter(), |(share, y)| {
+        for_each(context.threads, jobs, |(share, y)| {
             let (x, own) = share.of(x, at);
             scale(x, [own, share.at(at.dense())], share.of_channels([mean, a, bias]), y);
         });
@@ -533,7 +533,7 @@ impl BatchNorm {
         let Factors { mean, a, b, c, .. } = &self.factors;
         let at = Channels::all(self.shape, context.batch);
         let jobs = Shares::new(at.runs, context.threads).of_mut(dx, at);
-        for_each(context.threads, jobs.into_iter(), |(share, dx)| {
+        for_each(context.threads, jobs, |(share, dx)| {
             let ((x, own), (g, _)) = (share.of(x, at), share.of(g, at));
             combine(x, g, own, share.of_channels([mean, a, b, c]), dx);
         });

@@ -43,7 +43,7 @@ impl Shares {
     }
 
     /// Shares of one step, or of some whole ones.
-    const fn per_step(&self) -> usize {
+    fn per_step(&self) -> usize {
         self.runs.channels.div_ceil(self.channels.max(1))
     }
 }

@@ -61,7 +61,8 @@ pub(super) struct PartsMut<'a> {
 
 /// The first elements, which are cut off, or all if there are fewer.
 fn cut<'a>(rest: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-    let (first, others) = std::mem::take(rest).split_at_mut(len.min(rest.len()));
+    let len = len.min(rest.len());
+    let (first, others) = std::mem::take(rest).split_at_mut(len);
     *rest = others;
     first
 }

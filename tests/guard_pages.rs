@@ -28,8 +28,8 @@ use proptest::test_runner::TestRunner;
 
 use common::{Axis, Case, How, PASSES, Results, Rng, Shape, Tensor, Theta, Values, Workers, isas, plan, run};
 
-/// Room for the largest buffer of a case; pages that are never touched cost nothing.
-const ROOM: usize = 16 << 20;
+/// Room for the largest buffer of a case; pages that are never touched cost nothing. With `PROPTEST_RNG_SEED=323`, one takes 39 MiB.
+const ROOM: usize = 64 << 20;
 
 /// What outputs and workspaces hold before a call.
 const STALE: f32 = f32::from_bits(0x7fc0_beef);

@@ -300,8 +300,8 @@ impl Kernel for Halves<'_> {
 
 /// # Safety
 ///
-/// The call is [checked](Kernel#checked); it has `V` vectors, and thresholds where it clamps. AVX-512 is [offered](Vector#offered)
-/// where it clamps so.
+/// The call is [checked](Kernel#checked); its panels have [as many vectors as the mode asks for](panel_vectors), and it has thresholds
+/// where it clamps. AVX-512 is [offered](Vector#offered) where it clamps so.
 #[inline(never)]
 unsafe fn walk<S: Vector, const V: usize, const MODE: u8>(simd: S, call: &BatchReduce<'_>) {
     let Tiling { positions, axis, rows, steps: [source_step, output_step] } = call.tiling::<S>(V);
@@ -675,8 +675,8 @@ impl Line {
     ///
     /// # Safety
     ///
-    /// [In reach](Vector#in-reach): `len` elements at each of `R` rows, `len` steps of `V` vectors of weights, and as many
-    /// thresholds where it clamps. AVX-512 is [offered](Vector#offered) where it clamps so.
+    /// [In reach](Vector#in-reach): `len` elements at each of `R` rows, `len` steps of [a panel's vectors](panel_vectors) of weights, and
+    /// as many thresholds where it clamps. AVX-512 is [offered](Vector#offered) where it clamps so.
     #[inline(always)]
     unsafe fn add<S: Vector, const R: usize, const V: usize, const N: usize, const MODE: u8>(
         self,

@@ -249,9 +249,13 @@ def run(arguments: argparse.Namespace) -> None:
         try:
             from safetensors.torch import save_file
         except ImportError:
-            return
-        tensors = {name: tensor.contiguous() for name, tensor in plain.state_dict().items() if "num_batches" not in name}
-        written(out / "weights.safetensors", lambda path: save_file(tensors, path))
+            print("weights.safetensors was not written: the package safetensors is missing", file=sys.stderr)
+        else:
+            tensors = {name: tensor.contiguous() for name, tensor in plain.state_dict().items() if "num_batches" not in name}
+            written(out / "weights.safetensors", lambda path: save_file(tensors, path))
+    if arguments.world > 1:
+        # A process that leaves closes its connections: none leaves while another still works.
+        distributed.barrier()
 
 
 def positive(text: str) -> int:

@@ -39,4 +39,5 @@ if __name__ == "__main__":
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     result = step(rank, world)
     torch.save(result, f"{sys.argv[1]}/rank{rank}.pt")
+    distributed.barrier()
     distributed.destroy_process_group()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import pytest
 import torch
 from distributed_worker import step
 
@@ -14,11 +17,65 @@ HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "examples/train.py"
 
 
+# What a process says that Rust or the C library stopped: a panic, or a heap that somebody has overwritten.
+OURS = ("panicked at", "malloc", "free()", "corrupt", "double free", "stack smashing")
+
+
+def told(stderr: str) -> str:
+    """What the processes said, without torchrun's own words that follow it."""
+    lines = stderr.splitlines()
+    ends = [number for number, line in enumerate(lines) if "elastic/multiprocessing/api.py" in line]
+    return "\n".join(lines[: ends[0] if ends else None][-60:])
+
+
+def aborted_in_pytorch(stderr: str) -> bool:
+    """Whether a process was aborted (SIGABRT), and not by this package.
+
+    The thread that called abort() is the one that `faulthandler` calls the current one; a thread of C++ has no such paragraph.
+    """
+    said = told(stderr)
+    current = said.partition("Current thread")[2].partition("\n\n")[0].partition("\nThread ")[0]
+    ours = "convrelu/" in current or any(word in said for word in OURS)
+    return "Fatal Python error: Aborted" in said and not ours
+
+
 def torchrun(processes: int, *arguments: object) -> str:
+    """Runs a program under torchrun and returns what it printed.
+
+    PyTorch's gloo aborts a process now and then: once in a run of CI, never in 389 attempts to see it again. (Its threads
+    outlive `destroy_process_group` where DistributedDataParallel was used.) Such a run is repeated, twice at most, with a warning
+    that holds what was said. Any other failure is an error.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    for attempt in range(3):
+        done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=900, env=environment)
+        if done.returncode == 0:
+            return done.stdout
+        assert attempt < 2 and aborted_in_pytorch(done.stderr), told(done.stderr)
+        warnings.warn(f"a process was aborted, and its run is repeated:\n{told(done.stderr)}", stacklevel=2)
+    raise AssertionError("unreachable: the third attempt returns or fails")
+
+
+ABORTED = "Fatal Python error: Aborted\n\n"
+PYTORCH = 'Thread 0x1 (most recent call first):\n  File "torch/x.py", line 1 in f\n'
+OWN = 'Thread 0x2 (most recent call first):\n  File "convrelu/_layer.py", line 1 in g\n'
+
+
+@pytest.mark.parametrize(
+    ("stderr", "repeated"),
+    [
+        (f"what(): gloo\n{ABORTED}{OWN}", True),
+        (f"{ABORTED}Current {PYTORCH.lower()}\n{OWN}", True),
+        (f"{ABORTED}Current {OWN.lower()}\n{PYTORCH}", False),
+        (f"thread 'main' panicked at src/lib.rs:1\n{ABORTED}{PYTORCH}", False),
+        (f"free(): invalid pointer\n{ABORTED}{PYTORCH}", False),
+        (f"Fatal Python error: Segmentation fault\n\n{PYTORCH}", False),
+        (f"ValueError: x\nE1128 torch/distributed/elastic/multiprocessing/api.py:9] {ABORTED}", False),
+    ],
+)
+def test_only_aborts_of_pytorch_are_repeated(stderr: str, repeated: bool) -> None:
+    assert aborted_in_pytorch(stderr) == repeated
 
 
 def test_two_processes_step_as_one(tmp_path, capsys) -> None:

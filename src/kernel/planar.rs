@@ -538,11 +538,11 @@ impl ForwardPanels<'_> {
         });
     }
 
-    /// The sums of a tile: the panel whose first channel is `first`, the positions from an offset in the source on.
+    /// The sums of a tile: the panel whose first channel is `first`, the positions from offset `at` of the source on.
     ///
     /// # Safety
     ///
-    /// As [`tile_of`](Self::tile_of); the panel has `NR` channels, the tile `MR` vectors.
+    /// As [`run_tile`](Tiles::run_tile); the panel has `NR` channels, and the `MR` vectors of the tile begin in a run of the source.
     #[inline(always)]
     unsafe fn sum<S: Vector, const MR: usize, const NR: usize>(
         &self,

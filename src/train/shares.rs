@@ -79,14 +79,13 @@ impl<'a> Iterator for PartsMut<'a> {
             let steps = cut(&mut self.rest, steps * at.pitch);
             self.step = &mut steps[at.offset..];
         }
-        let tensor = if some < channels {
-            let left = (channels - part * some).min(some);
-            cut(&mut self.step, left * at.runs.inner)
+        let share =
+            Share { outer: step..(step + steps).min(outer), channels: part * some..((part + 1) * some).min(channels) };
+        let tensor = if share.channels.len() < channels {
+            cut(&mut self.step, share.channels.len() * at.runs.inner)
         } else {
             std::mem::take(&mut self.step)
         };
-        let share =
-            Share { outer: step..(step + steps).min(outer), channels: part * some..((part + 1) * some).min(channels) };
         Some((share, tensor))
     }
 

@@ -15,7 +15,7 @@ use crate::threads::{Executor, Rest, for_each};
 ///
 /// A plan accepts them if it has the same instruction set, the same layer (the descriptor without batch and input size), and
 /// reads weights in the same order. Plans that differ only in the batch always do. Every other plan refuses them with
-/// [`Error::PackedElsewhere`](crate::Error::PackedElsewhere).
+/// [`Error::PackedElsewhere`].
 #[derive(Clone, Copy, Debug)]
 pub struct PackedWeight<'a> {
     pub(crate) data: &'a [f32],

@@ -24,7 +24,7 @@ const EPILOGUES: bool = cfg!(feature = "capi-epilogues");
 ///
 /// # Safety
 ///
-/// That of [`slice`].
+/// That of [`slice()`].
 unsafe fn thresholds<'a>(
     layer: Convolution<'_>,
     kind: u32,
@@ -73,7 +73,7 @@ fn with_weight(
 ///
 /// # Safety
 ///
-/// That of [`slice`].
+/// That of [`slice()`].
 unsafe fn optional<'a>(buffer: convrelu_input, name: &'static str) -> Result<Option<&'a [f32]>, Fault> {
     // SAFETY: what `slice` asks.
     if buffer.data.is_null() { Ok(None) } else { unsafe { slice(buffer, name).map(Some) } }
@@ -101,7 +101,7 @@ unsafe fn gradient<'a>(
 ///
 /// # Safety
 ///
-/// That of [`slice`].
+/// That of [`slice()`].
 unsafe fn epilogue<'a>(value: &convrelu_epilogue) -> Result<Epilogue<'a>, Fault> {
     let accumulation = accumulation(value.output_accumulation, "output_accumulation")?;
     // SAFETY: what `slice` asks.

@@ -51,7 +51,7 @@ pub(crate) const fn inner_positions(size: [usize; 3]) -> usize {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Split {
     items: [usize; 3],
-    /// At most [`MOST_PARTS`](super::MOST_PARTS) together.
+    /// At most [`MOST_PARTS`] together.
     parts: [u8; 3],
 }
 

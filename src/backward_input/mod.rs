@@ -88,16 +88,22 @@ struct InputGradient<'a> {
     add: bool,
 }
 
+/// What depthwise tasks with some channels of each pixel lose, as [shared](Work::shared) work. Their gradients of the input lie in
+/// pieces between those of other tasks, and a core fetches cache lines ahead that another core writes. Two such tasks took 1.4 to 3
+/// times as long as on one thread (Zen 4, 14×14 pixels of 512 channels). With this value, segments of images or rows come first, and
+/// small layers have two.
+const INTERLEAVED: usize = 16;
+
 /// The most elements of the sums of all segments: 320 KiB.
 const MOST_SUMS: usize = 80 * 1024;
 
 /// The segments of images, and of positions along the first axis that has several.
 ///
 /// The segments decide the order of sums, so they do not depend on the number of threads. Their number is even (or one), so that
-/// two threads share them equally. The function tries each such number for [`MOST_SEGMENTS`] threads, the most that can share
-/// segments. It takes the number with which the largest share of a thread is the smallest, but prefers few segments. `shared` is
-/// what the panels of a task [share](Work::shared).
-const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &Tuning, shared: usize) -> [Panels; 2] {
+/// two threads share them equally. The function tries each such number up to `pay` for [`MOST_SEGMENTS`] threads, the most that can
+/// share segments. It takes the number with which the largest share of a thread is the smallest, but prefers few segments. `shared`
+/// is what the panels of a task [share](Work::shared).
+const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, pay: usize, shared: usize) -> [Panels; 2] {
     /// The least positions of a segment. They keep its tiles full, and make it cheap to read the weights again for each segment.
     const LEAST_POSITIONS: usize = 64;
     /// Elements of weights, 1 MiB. Each segment reads all weights of the layer, but each panel reads only its own. With more
@@ -106,7 +112,6 @@ const fn segments(desc: &ConvDesc, packing: &Packing, sums_len: usize, tuning: &
 
     let (batch, size) = (desc.batch(), desc.input_size());
     let rows = size[long_axis(size)];
-    let pay = paying_segments(desc.multiply_adds(), tuning.part);
     let full = batch.saturating_mul(volume(size)) / LEAST_POSITIONS;
     let most = max(min(pay, min(full, MOST_SUMS / max(sums_len, 1))), 1);
     let shared = if packing.len(desc) > MANY_WEIGHTS { 0 } else { shared };
@@ -183,8 +188,15 @@ impl BackwardInputPlan {
         let depthwise = matches!(driver, Driver::Depthwise(_));
         let sums_len = thresholds_len.saturating_mul(driver.partial(kernels));
         // The panels of a task share the copy of the output's gradient.
-        let shared = if depthwise { 1 } else { 1 + 16 / desc.taps() };
-        let [images, positions] = segments(desc, &packing, sums_len, tuning, shared);
+        let pay = paying_segments(desc.multiply_adds(), tuning.part);
+        let (shared, pay) = match (depthwise, desc.layout()) {
+            (true, Layout::Nchw) => (1, pay),
+            (true, Layout::Nhwc) => {
+                (INTERLEAVED, max(pay, min(paying_segments(desc.multiply_adds(), tuning.part / 4), 2)))
+            }
+            (false, _) => (1 + 16 / desc.taps(), pay),
+        };
+        let [images, positions] = segments(desc, &packing, sums_len, pay, shared);
         let items = [images.count(), positions.count(), panels];
         Self {
             driver,

@@ -88,10 +88,9 @@ struct InputGradient<'a> {
     add: bool,
 }
 
-/// What depthwise tasks with some channels of each pixel lose, as [shared](Work::shared) work. Their gradients of the input lie in
-/// pieces between those of other tasks, and a core fetches cache lines ahead that another core writes. Two such tasks took 1.4 to 3
-/// times as long as on one thread (Zen 4, 14×14 pixels of 512 channels). With this value, segments of images or rows come first, and
-/// small layers have two.
+/// What depthwise tasks with some channels of each pixel lose, in channels. Their gradients of the input lie in pieces between those
+/// of other tasks, and a core fetches cache lines ahead that another core writes. Two such tasks took 1.4 to 3 times as long as on one
+/// thread (Zen 4, 14×14 pixels of 512 channels). With this value, segments of images or rows come first, and small layers have two.
 const INTERLEAVED: usize = 16;
 
 /// The most elements of the sums of all segments: 320 KiB.
@@ -191,9 +190,10 @@ impl BackwardInputPlan {
         let pay = paying_segments(desc.multiply_adds(), tuning.part);
         let (shared, pay) = match (depthwise, desc.layout()) {
             (true, Layout::Nchw) => (1, pay),
-            (true, Layout::Nhwc) => {
-                (INTERLEAVED, max(pay, min(paying_segments(desc.multiply_adds(), tuning.part / 4), 2)))
-            }
+            (true, Layout::Nhwc) => (
+                16 * INTERLEAVED / kernels.lanes,
+                max(pay, min(paying_segments(desc.multiply_adds(), tuning.part / 4), 2)),
+            ),
             (false, _) => (1 + 16 / desc.taps(), pay),
         };
         let [images, positions] = segments(desc, &packing, sums_len, pay, shared);

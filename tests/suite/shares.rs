@@ -1,6 +1,6 @@
-//! Threads have equal shares of large layers: what each part of a call multiplies, without running it.
+//! How threads share a call: equally in large layers, by what each part multiplies; and without writing between each other's channels.
 
-use convrelu::{ConvRelu, Layout, Pass};
+use convrelu::{BackwardInput, ConvDesc, ConvRelu, Error, Executor, Gradient, InputGradients, Layout, Pass, Weight};
 
 use crate::common::isas;
 use crate::paths::{MEASURED, shape};
@@ -77,4 +77,49 @@ fn sixteen_threads_share_large_layers_evenly() {
         }
     }
     assert!(uneven.is_empty(), "the share of 4, 16 and 64 threads that have work: {uneven:#?}");
+}
+
+/// Runs the first task alone.
+struct First;
+
+impl Executor for First {
+    fn run(&self, _: usize, task: &(dyn Fn(usize) + Sync)) {
+        task(0);
+    }
+}
+
+/// With channels last, a task that computes some channels of each pixel writes pieces between those of another task, and its core
+/// fetches lines that the other's core writes: two threads were slower than one.
+#[test]
+fn tasks_of_depthwise_layers_write_whole_pixels() {
+    const CHANNELS: usize = 512;
+    for isa in isas() {
+        for (batch, stride) in [(2, 1), (2, 2), (1, 1)] {
+            let desc = ConvDesc::conv2d(batch, CHANNELS, CHANNELS, [14, 14], [3, 3])
+                .padding([1, 1])
+                .stride([stride, stride])
+                .groups(CHANNELS)
+                .layout(Layout::Nhwc)
+                .build()
+                .expect("a layer");
+            let plan = ConvRelu::with_isa(desc, isa).expect("it is available").with_threads(2);
+            let [weight, grad] = [desc.weight_len(), desc.output_len()].map(|len| vec![1.0; len]);
+            let mut workspace = vec![0.0; plan.workspace_len(Pass::BackwardInput)];
+            let mut input = vec![f32::NAN; desc.input_len()];
+            let result = plan.backward_input(
+                BackwardInput::linear(Weight::Plain(&weight), &grad),
+                InputGradients::new().input(Gradient::overwrite(&mut input)),
+                &mut workspace,
+                &First,
+            );
+            assert!(matches!(result, Err(Error::Executor { tasks: 2, never: true, .. })), "{isa}: {result:?}");
+            let written: Vec<usize> =
+                input.chunks(CHANNELS).map(|pixel| pixel.iter().filter(|value| !value.is_nan()).count()).collect();
+            let whole = written.iter().filter(|&&count| count == CHANNELS).count();
+            assert!(
+                written.iter().all(|count| [0, CHANNELS].contains(count)) && whole * 2 == batch * 14 * 14,
+                "{isa}, batch {batch}, stride {stride}: the first task wrote {whole} whole pixels, and of others {written:?}"
+            );
+        }
+    }
 }

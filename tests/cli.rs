@@ -233,6 +233,14 @@ fn a_signal_that_was_ignored_stays_ignored() {
     let mut child = program(&["train", "--resume", &out]).stderr(Stdio::null()).spawn().unwrap();
     wait_for(&mut child, &out, epochs(&out) + 1);
     send("-HUP", &child);
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > Duration::from_secs(120) {
+            send("-KILL", &child);
+            panic!("SIGHUP did not end the run: are the tests themselves running under nohup, which ignores it?");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 

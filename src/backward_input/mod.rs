@@ -186,7 +186,6 @@ impl BackwardInputPlan {
         let thresholds_len = packing.len(desc) / desc.group_out_channels();
         let depthwise = matches!(driver, Driver::Depthwise(_));
         let sums_len = thresholds_len.saturating_mul(driver.partial(kernels));
-        // The panels of a task share the copy of the output's gradient.
         let pay = paying_segments(desc.multiply_adds(), tuning.part);
         let (shared, pay) = match (depthwise, desc.layout()) {
             (true, Layout::Nchw) => (1, pay),
@@ -194,6 +193,7 @@ impl BackwardInputPlan {
                 16 * INTERLEAVED / kernels.lanes,
                 max(pay, min(paying_segments(desc.multiply_adds(), tuning.part / 4), 2)),
             ),
+            // The panels of a task share the copy of the output's gradient.
             (false, _) => (1 + 16 / desc.taps(), pay),
         };
         let [images, positions] = segments(desc, &packing, sums_len, pay, shared);

@@ -42,9 +42,10 @@ def aborted_in_pytorch(stderr: str) -> bool:
 def torchrun(processes: int, *arguments: object) -> str:
     """Runs a program under torchrun and returns what it printed.
 
-    PyTorch's gloo aborts a process now and then: once in a run of CI, never in 389 attempts to see it again. (Its threads
-    outlive `destroy_process_group` where DistributedDataParallel was used.) Such a run is repeated, twice at most, with a warning
-    that holds what was said. Any other failure is an error.
+    Once, in a run of CI, a process was aborted, and the log did not hold why. 389 attempts to see it again showed nothing.
+    (What is known: where DistributedDataParallel was used, threads of gloo outlive `destroy_process_group`.) A run that is
+    aborted outside of this package is repeated, twice at most, with a warning that holds what was said. Any other failure is
+    an error.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}

@@ -258,7 +258,7 @@ fn only_linear_layers_do_without_input() {
 }
 
 /// An executor that does something else than it should.
-struct Wrong(fn(usize, &dyn Fn(usize)));
+pub(crate) struct Wrong(pub(crate) fn(usize, &dyn Fn(usize)));
 
 impl Executor for Wrong {
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {

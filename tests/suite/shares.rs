@@ -1,8 +1,9 @@
 //! How threads share a call: equally in large layers, by what each part multiplies; and without writing between each other's channels.
 
-use convrelu::{BackwardInput, ConvDesc, ConvRelu, Error, Executor, Gradient, InputGradients, Layout, Pass, Weight};
+use convrelu::{BackwardInput, ConvDesc, ConvRelu, Error, Gradient, InputGradients, Layout, Pass, Weight};
 
 use crate::common::isas;
+use crate::errors::Wrong;
 use crate::paths::{MEASURED, shape};
 
 /// The depthwise layers of `benches/peers/shapes` and `shapes-networks`, and some of others' networks.
@@ -79,15 +80,6 @@ fn sixteen_threads_share_large_layers_evenly() {
     assert!(uneven.is_empty(), "the share of 4, 16 and 64 threads that have work: {uneven:#?}");
 }
 
-/// Runs the first task alone.
-struct First;
-
-impl Executor for First {
-    fn run(&self, _: usize, task: &(dyn Fn(usize) + Sync)) {
-        task(0);
-    }
-}
-
 /// With channels last, a task that computes some channels of each pixel writes pieces between those of another task, and its core
 /// fetches lines that the other's core writes: two threads were slower than one.
 #[test]
@@ -110,7 +102,7 @@ fn tasks_of_depthwise_layers_write_whole_pixels() {
                 BackwardInput::linear(Weight::Plain(&weight), &grad),
                 InputGradients::new().input(Gradient::overwrite(&mut input)),
                 &mut workspace,
-                &First,
+                &Wrong(|_, run| run(0)),
             );
             assert!(matches!(result, Err(Error::Executor { tasks: 2, never: true, .. })), "{isa}: {result:?}");
             let written: Vec<usize> =

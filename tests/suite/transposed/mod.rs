@@ -3,10 +3,11 @@
 mod layer;
 
 use convrelu::transposed::{BackwardInput, BackwardWeight, ConvTranspose, ConvTransposeDesc, Forward};
-use convrelu::{ConvDesc, ConvRelu, Error, Executor, Gradient, Layout, Pass, Serial, Tuning, Weight, WeightGradients};
+use convrelu::{ConvDesc, ConvRelu, Error, Gradient, Layout, Pass, Serial, Tuning, Weight, WeightGradients};
 use proptest::prelude::*;
 
 use crate::common::{Axis, How, PASSES, Placement, Shape, Values, Workers, isas};
+use crate::errors::Wrong;
 use crate::strategy;
 use layer::{Case, Expected, Layer, Results, bits, case, lens, plan, run};
 
@@ -503,17 +504,10 @@ fn transposed_gradients_are_added_in_parts() {
     }
 }
 
-/// An executor that leaves out its last task.
-struct Lazy;
-
-impl Executor for Lazy {
-    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        (0..tasks - 1).for_each(task);
-    }
-}
-
 #[test]
 fn transposed_layers_notice_lazy_executors() {
+    // It leaves out its last task.
+    let lazy = Wrong(|tasks, run| (0..tasks - 1).for_each(run));
     for layout in [Layout::Nchw, Layout::Nhwc] {
         let shape = Shape::new(2, 20, 30, &[Axis::new(9, 3).stride(2); 2]).layout(layout);
         let case = Case::new(Layer::new(shape), Values::Continuous, 4);
@@ -522,18 +516,18 @@ fn transposed_layers_notice_lazy_executors() {
         let (weight, bias) = (Weight::Plain(&case.weight), case.bias.as_deref().unwrap());
         let (mut y, mut dx, mut db) = (case.grad_output.clone(), case.input.clone(), bias.to_vec());
         for result in [
-            plan.forward(Forward::new(&case.input, weight).bias(bias), &mut y, &mut workspace, &Lazy),
+            plan.forward(Forward::new(&case.input, weight).bias(bias), &mut y, &mut workspace, &lazy),
             plan.backward_input(
                 BackwardInput::new(weight, &case.grad_output),
                 Gradient::add(&mut dx),
                 &mut workspace,
-                &Lazy,
+                &lazy,
             ),
             plan.backward_weight(
                 BackwardWeight::new(&case.input, &case.grad_output),
                 WeightGradients::new().bias(Gradient::overwrite(&mut db)),
                 &mut workspace,
-                &Lazy,
+                &lazy,
             ),
         ] {
             assert!(matches!(result, Err(Error::Executor { never: true, .. })), "{layout:?}: {result:?}");
